@@ -1,0 +1,1 @@
+"""The service: a FastAPI application that answers pictures with class probabilities."""

@@ -1,0 +1,238 @@
+"""The service's command line: `python -m app serve | predict | models`."""
+
+import asyncio
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.client import ServiceClient
+from app.errors import ImageclassError
+from app.settings import Settings, allowed_range
+
+cli = typer.Typer(
+    help="Serve image classifiers, ask them, and look at what a model store holds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_cli = typer.Typer(help="Look at what the model store holds.", no_args_is_help=True)
+cli.add_typer(models_cli, name="models")
+
+ModelStoreOption = Annotated[
+    Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
+]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except ImageclassError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(1) from exc
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each setting, with its range and default, from the settings' own declarations."""
+    parameters = []
+    for name, field in Settings.model_fields.items():
+        allowed = allowed_range(name)
+        notes = [*([allowed] if allowed and "|" not in allowed else []), f"default: {field.default}"]
+        option = typer.Option(
+            f"--{name.replace('_', '-')}", help=f"{field.description} [{'; '.join(notes)}]", show_default=False
+        )
+        annotation: Any = Annotated.__class_getitem__((field.annotation, option))  # type: ignore[attr-defined]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+@cli.command()
+@_with_settings
+def serve(**given: Any) -> None:
+    """Serve the models of the store over HTTP.
+
+    Every option is also an environment variable: --max-pending is IMAGECLASS_MAX_PENDING.
+    """
+    with _one_line_errors():
+        settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    from app.main import serve as run  # FastAPI and the rest: not for --help
+
+    try:
+        code = run(settings)
+    except ImageclassError as exc:
+        structlog.stdlib.get_logger(__name__).error("cannot start", reason=str(exc), code=exc.code)
+        raise typer.Exit(1) from exc
+    raise typer.Exit(code)
+
+
+@cli.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
+    url: Annotated[
+        str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
+    model_store: ModelStoreOption = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "tensorflow"] | None,
+        typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show for each picture.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's JSON, one object a line.")] = False,
+) -> None:
+    """Classify picture files, here or by a running service."""
+    given = {"model": model, "model_store": model_store, "engine": engine}
+    with _one_line_errors():
+        settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+        shown = None if as_json else top_k
+        answers = _ask_service(url, files, settings.model, shown) if url else _classify_here(settings, files, shown)
+    failed = 0
+    table = Table("file", "label", "probability", f"best {top_k}")
+    for file, answer in zip(files, answers, strict=True):
+        if isinstance(answer, str):
+            failed += 1
+            typer.echo(f"error: {file}: {answer}", err=True)
+        elif as_json:
+            typer.echo(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
+        else:
+            best = ", ".join(f"{label} {value:.4f}" for label, value in answer["probabilities"].items())
+            table.add_row(str(file), answer["label"], f"{answer['probability']:.4f}", best)
+    if table.rows:
+        Console().print(table)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _read(file: Path) -> bytes | str:
+    """Return the file's bytes, or the sentence that says why not."""
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        return f"{exc.strerror}."
+
+
+def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | None) -> list[dict[str, Any] | str]:
+    answers: list[dict[str, Any] | str] = []
+    with ServiceClient(url) as client:
+        for file in files:
+            data = _read(file)
+            if isinstance(data, str):
+                answers.append(data)
+                continue
+            try:
+                answers.append(client.predict(data, filename=file.name, model=model, top_k=top_k))
+            except ImageclassError as exc:
+                answers.append(str(exc))
+    return answers
+
+
+def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[dict[str, Any] | str]:
+    from app.api.predict import answer
+    from app.main import load_from, open_catalogue
+
+    async def classify() -> list[dict[str, Any] | str]:
+        answers: list[dict[str, Any] | str] = []
+        async with open_catalogue(settings, load_from(settings)) as catalogue:
+            classifier = catalogue.get(settings.model)
+            for file in files:
+                data = _read(file)
+                if isinstance(data, str):
+                    answers.append(data)
+                    continue
+                try:
+                    answers.append(answer(await classifier.classify(data), top_k))
+                except ImageclassError as exc:
+                    answers.append(str(exc))
+        return answers
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
+    return asyncio.run(classify())
+
+
+@models_cli.command("list")
+def models_list(model_store: ModelStoreOption = None) -> None:
+    """List every model and version of the store."""
+    from app.contract.bundle import read_manifest
+    from app.contract.store import ModelStore
+
+    table = Table("model", "version", "labels", "test accuracy", "created")
+    with _one_line_errors():
+        store = ModelStore(_store_path(model_store))
+        for name in store.names():
+            for version in store.versions(name):
+                try:
+                    manifest = read_manifest(store.path(name, version))
+                except ImageclassError as exc:
+                    typer.echo(f"error: {exc}", err=True)
+                    continue
+                accuracy = manifest.metrics.get("test.accuracy")
+                table.add_row(
+                    name,
+                    str(version),
+                    str(len(manifest.labels)),
+                    "" if accuracy is None else f"{accuracy:.2%}",
+                    f"{manifest.created_at:%Y-%m-%d %H:%M}",
+                )
+    Console().print(table)
+
+
+@models_cli.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
+    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Print a model's card."""
+    from app.contract.bundle import open_bundle
+
+    with _one_line_errors():
+        typer.echo(open_bundle(_bundle_path(model_store, name, version)).card())
+
+
+@models_cli.command("verify")
+def models_verify(
+    name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
+    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
+    ] = "auto",
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Check a bundle as the service does at load: digests, signature, golden pictures."""
+    from app.engines.loading import load_model
+
+    with _one_line_errors():
+        loaded = load_model(_bundle_path(model_store, name, version), engine=engine)
+    typer.echo(
+        f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures on "
+        f"{loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of training's."
+    )
+
+
+def _store_path(given: Path | None) -> Path:
+    return given if given is not None else Settings.load().model_store
+
+
+def _bundle_path(model_store: Path | None, name: str, version: int | None) -> Path:
+    from app.contract.store import ModelStore
+
+    store = ModelStore(_store_path(model_store))
+    return store.newest(name) if version is None else store.path(name, version)
+
+
+if __name__ == "__main__":
+    try:
+        cli(prog_name="python -m app")
+    except KeyboardInterrupt:
+        sys.exit(130)

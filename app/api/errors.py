@@ -1,0 +1,106 @@
+"""The one table from errors to status codes, and the one shape that every error has on the wire."""
+
+from collections.abc import Mapping
+from uuid import uuid4
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from app import errors
+
+REQUEST_ID_HEADER = "X-Request-ID"
+RETRY_AFTER_S = 1
+_MAX_REQUEST_ID_LENGTH = 128
+
+STATUS: dict[type[errors.ImageclassError], int] = {
+    errors.ImageTooLarge: 413,
+    errors.UnsupportedFormat: 415,
+    errors.UndecodableImage: 422,
+    errors.MalformedRequest: 400,
+    errors.UploadTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.ModelNotFound: 404,
+    errors.ModelNotNamed: 400,
+    errors.Overloaded: 503,
+    errors.ShuttingDown: 503,
+    errors.DeadlineExceeded: 504,
+    errors.InferenceFailed: 500,
+}
+
+_HTTP_ERRORS = {
+    404: ("not_found", "There is nothing at this path. See /docs for what there is."),
+    405: ("method_not_allowed", "This path does not take this method. See /docs for the one it takes."),
+}
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def status_of(error: errors.ImageclassError) -> int:
+    """Return the status code of an error: its own, or that of the nearest class it derives from."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the caller's X-Request-ID where it is printable and short, else a new one."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    if given and given.isascii() and given.isprintable() and len(given) <= _MAX_REQUEST_ID_LENGTH:
+        return given
+    return uuid4().hex
+
+
+def error_response(
+    request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    request_id = request_id_of(request)
+    body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
+    all_headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
+    if status == 503:
+        all_headers["Retry-After"] = str(RETRY_AFTER_S)
+    return Response(body, status_code=status, headers=all_headers, media_type="application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(errors.ImageclassError, _on_imageclass_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected_error)
+
+
+async def _on_imageclass_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, errors.ImageclassError):
+        raise error
+    status = status_of(error)
+    response = error_response(request, status, error.code, str(error))
+    if status == 500:
+        _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
+    return response
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    return error_response(request, 400, errors.MalformedRequest.code, f"{where}: {first['msg']}.")
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code, message = _HTTP_ERRORS.get(error.status_code, (errors.MalformedRequest.code, str(error.detail)))
+    return error_response(request, error.status_code, code, message, error.headers)
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    return error_response(request, 400, "client_disconnected", "The client closed the connection.")  # nobody reads it
+
+
+async def _on_unexpected_error(request: Request, _error: Exception) -> Response:
+    message = "Something failed inside the service. Its log says what, under this request_id."
+    return error_response(request, 500, errors.ImageclassError.code, message)

@@ -1,0 +1,49 @@
+"""GET /models and /models/{name}: what is served, and what it was made of."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.api.schemas import ModelDetail, ModelList, error_responses
+from app.serving.catalogue import Catalogue
+from app.serving.classifier import Classifier
+
+
+def model_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models", summary="The models that are served", response_model=ModelList)
+    async def models() -> dict[str, Any]:
+        return {"models": [_summary(model) for model in catalogue.models]}
+
+    @router.get(
+        "/models/{name}",
+        summary="One model: labels, metrics, preprocessing, card",
+        response_model=ModelDetail,
+        responses=error_responses(404),
+    )
+    async def model(name: str) -> dict[str, Any]:
+        found = catalogue.get(name)
+        manifest = found.manifest
+        return {
+            **_summary(found),
+            "engine": found.loaded.engine.name,
+            "engine_reason": found.loaded.reason,
+            "created_at": manifest.created_at.isoformat(),
+            "preprocessing": manifest.preprocessing,
+            "training": manifest.training,
+            "libraries": manifest.libraries,
+            "card": found.card,
+        }
+
+    return router
+
+
+def _summary(model: Classifier) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "labels": list(manifest.labels),
+        "metrics": manifest.metrics,
+    }

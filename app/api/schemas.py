@@ -1,0 +1,126 @@
+"""The JSON of the interface, as OpenAPI documents it. The routes build the same shapes as plain dictionaries, because
+validating our own answers on every request would buy nothing; the tests hold the two together."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from app.contract.preprocessing import PreprocessingSpec
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorBody(_Schema):
+    """The one shape of every error."""
+
+    error: str = Field(description="What went wrong and what to do.")
+    code: str = Field(description="Stable name of the error, for programs.")
+    request_id: str = Field(description="The X-Request-ID of the request, or one made for it; it is in the log.")
+
+
+class ModelReference(_Schema):
+    name: str
+    version: int
+
+
+class Prediction(_Schema):
+    """The answer to one picture."""
+
+    label: str = Field(description="The most probable label.")
+    probability: float = Field(description="Its probability, 0 to 1.")
+    probabilities: dict[str, float] = Field(
+        description="By label: every label in the model's order, or with top_k the best k, best first."
+    )
+
+
+class PredictionAnswer(Prediction):
+    model: ModelReference
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "label": "7",
+                    "probability": 0.9991,
+                    "probabilities": {"7": 0.9991, "2": 0.0006},
+                    "model": {"name": "mnist", "version": 1},
+                }
+            ]
+        }
+    )
+
+
+class BatchPrediction(Prediction):
+    file: str | None = Field(description="The file name that the part gave.")
+
+
+class BatchFailure(_Schema):
+    file: str | None = Field(description="The file name that the part gave.")
+    error: str
+    code: str
+
+
+class BatchAnswer(_Schema):
+    predictions: list[BatchPrediction | BatchFailure] = Field(
+        description="One entry for each picture, in the order sent; a picture that cannot be used fails alone."
+    )
+    model: ModelReference
+
+
+class ModelHealth(ModelReference):
+    engine: Literal["openvino", "tensorflow"]
+    engine_reason: str = Field(description="Why this engine runs the model.")
+    age_seconds: float = Field(description="Seconds since this version went live in this process.")
+
+
+class RefusedVersion(ModelReference):
+    code: str = Field(description="Why the version was refused; the log has the sentence.")
+
+
+class Health(_Schema):
+    status: Literal["ok"]
+    models: list[ModelHealth]
+    refused: list[RefusedVersion] = Field(description="Versions newer than those served that failed their check.")
+
+
+class Live(_Schema):
+    status: Literal["live"]
+
+
+class ModelSummary(ModelReference):
+    labels: list[str]
+    metrics: dict[str, float]
+
+
+class ModelList(_Schema):
+    models: list[ModelSummary]
+
+
+class ModelDetail(ModelSummary):
+    engine: Literal["openvino", "tensorflow"]
+    engine_reason: str
+    created_at: str
+    preprocessing: PreprocessingSpec
+    training: dict[str, JsonValue]
+    libraries: dict[str, str]
+    card: str = Field(description="The model card, Markdown.")
+
+
+ERROR_RESPONSES: dict[int, str] = {
+    400: "The request is malformed.",
+    404: "Unknown path or model.",
+    405: "The path exists, but not with this method.",
+    413: "Too many bytes or pixels.",
+    415: "Not a picture, or not in a format that is accepted.",
+    422: "A picture that cannot be decoded.",
+    500: "The inference failed.",
+    503: "Overloaded or stopping; try again after Retry-After seconds.",
+    504: "The deadline passed.",
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of these statuses, all of the one shape."""
+    return {status: {"model": ErrorBody, "description": ERROR_RESPONSES[status]} for status in statuses}

@@ -1,0 +1,259 @@
+"""The bundle: a SavedModel directory with everything needed to trust it, as `open_bundle` reads it and checks it.
+
+    saved_model.pb  variables/  …    what TensorFlow and OpenVINO load
+    manifest.json                    `Manifest`: labels, preprocessing, signature, and the sha256 of every other file
+    golden/                          pictures as original bytes, and expected.npz with what they must become
+    metrics.json  MODEL_CARD.md  …   for people
+
+It knows nothing of engines: whether the model reproduces the golden probabilities is proven in `app.engines`.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from app.contract.preprocessing import Image, PreprocessingSpec
+from app.errors import BundleIncompatible, BundleNotFound, BundleTampered
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+MODEL_CARD = "MODEL_CARD.md"
+GOLDEN_FOLDER = "golden"
+GOLDEN_EXPECTED = f"{GOLDEN_FOLDER}/expected.npz"
+
+_SCHEMA_VERSION = 1
+_PREPROCESSING_VERSION = 1
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+def _inside_the_bundle(path: str) -> str:
+    if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise ValueError("file paths are relative, with forward slashes, and stay inside the bundle")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside_the_bundle)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Frozen):
+    """One tensor of the signature; None in `shape` is a free dimension."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | None, ...]
+
+
+class Signature(_Frozen):
+    """The one signature that is served: uint8 pictures in, probabilities out."""
+
+    name: str = "serving_default"
+    input: TensorSpec
+    output: TensorSpec
+
+    @classmethod
+    def of(cls, spec: PreprocessingSpec, labels: Sequence[str]) -> Self:
+        return cls(
+            input=TensorSpec(name="image", dtype="uint8", shape=(None, *spec.shape)),
+            output=TensorSpec(name="probabilities", dtype="float32", shape=(None, len(labels))),
+        )
+
+
+class GoldenPicture(_Frozen):
+    """A picture whose tensor and probabilities are known; `file` is its path in the bundle."""
+
+    file: RelativePath
+    label: str
+
+
+class Manifest(_Frozen):
+    """What manifest.json says. `files` maps every other file of the bundle to its sha256."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: int = Field(ge=1)
+    created_at: datetime
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: PreprocessingSpec
+    signature: Signature
+    metrics: dict[str, float]
+    training: dict[str, JsonValue]
+    split: dict[str, JsonValue]
+    git_commit: str | None
+    libraries: dict[str, str]
+    golden: tuple[GoldenPicture, ...] = Field(min_length=1)
+    files: dict[RelativePath, str]
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels repeat")
+        if self.signature != Signature.of(self.preprocessing, self.labels):
+            raise ValueError("the signature does not fit the preprocessing and the labels")
+        return self
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """The golden pictures with what training made of them.
+
+    `encoded`: the original bytes; `images`: (N, H, W, C) uint8; `probabilities`: (N, K) float32 by TensorFlow.
+    """
+
+    names: tuple[str, ...]
+    encoded: tuple[bytes, ...]
+    images: Image
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest is valid and whose files have the digests that it states."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @cached_property
+    def golden(self) -> GoldenSet:
+        """The golden pictures. Raises BundleTampered where they and what is expected of them do not fit together."""
+        manifest = self.manifest
+        try:
+            with np.load(self.path / GOLDEN_EXPECTED, allow_pickle=False) as expected:
+                images, probabilities = expected["images"], expected["probabilities"]
+        except (OSError, ValueError, KeyError) as exc:
+            raise BundleTampered(f"{self.path}: {GOLDEN_EXPECTED} cannot be read ({exc}).") from exc
+        count = len(manifest.golden)
+        if images.shape != (count, *manifest.preprocessing.shape) or probabilities.shape != (
+            count,
+            len(manifest.labels),
+        ):
+            raise BundleTampered(f"{self.path}: {GOLDEN_EXPECTED} does not fit the manifest's {count} golden pictures.")
+        return GoldenSet(
+            names=tuple(picture.file for picture in manifest.golden),
+            encoded=tuple((self.path / picture.file).read_bytes() for picture in manifest.golden),
+            images=images,
+            probabilities=probabilities,
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """Return metrics.json."""
+        metrics: dict[str, Any] = json.loads((self.path / METRICS).read_bytes())
+        return metrics
+
+    def card(self) -> str:
+        """Return MODEL_CARD.md."""
+        return (self.path / MODEL_CARD).read_text(encoding="utf-8")
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the bundle at `path` and check its manifest and the digest of every file.
+
+    Raises BundleNotFound, BundleIncompatible or BundleTampered, each with the reason.
+    """
+    manifest = read_manifest(path)
+    _check_digests(path, manifest)
+    return Bundle(path, manifest)
+
+
+def digests(path: Path) -> dict[str, str]:
+    """Return the sha256 of every file of the bundle but the manifest, by its path in the bundle, sorted."""
+    files = (file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST)
+    return {file.relative_to(path).as_posix(): _sha256(file) for file in sorted(files)}
+
+
+def expected_npz(images: Image, probabilities: NDArray[np.float32]) -> bytes:
+    """Return the bytes of golden/expected.npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images, probabilities=probabilities)
+    return buffer.getvalue()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the bundle's manifest alone. Raises BundleNotFound, BundleIncompatible or BundleTampered."""
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleNotFound(f"{path} is not a bundle: it has no {MANIFEST}.") from None
+    except OSError as exc:
+        raise BundleNotFound(f"{path / MANIFEST} cannot be read: {exc.strerror}.") from exc
+    try:
+        raw = json.loads(text)
+    except ValueError as exc:
+        raise BundleTampered(f"{path / MANIFEST} is not JSON: {exc}.") from exc
+    if isinstance(raw, dict):
+        _check_versions(path, raw)
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise BundleTampered(f"{path / MANIFEST} is not a valid manifest: {where}: {first['msg']}.") from exc
+
+
+def _check_versions(path: Path, raw: dict[str, Any]) -> None:
+    """Refuse what a newer imageclass wrote before its unknown fields are taken for damage."""
+    preprocessing = raw.get("preprocessing")
+    for what, found, known in (
+        ("manifest schema", raw.get("schema_version"), _SCHEMA_VERSION),
+        (
+            "preprocessing",
+            preprocessing.get("version") if isinstance(preprocessing, dict) else None,
+            _PREPROCESSING_VERSION,
+        ),
+    ):
+        if isinstance(found, int) and found != known:
+            raise BundleIncompatible(
+                f"{path} uses {what} version {found}; this installation knows version {known}. "
+                "Serve it with the imageclass release that wrote it, or train it again with this one."
+            )
+
+
+def _check_digests(path: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        try:
+            found = _sha256(path / name)
+        except FileNotFoundError:
+            raise BundleTampered(f"{path}: {name} is missing. Copy the bundle again.") from None
+        except OSError as exc:
+            raise BundleTampered(f"{path}: {name} cannot be read: {exc.strerror}.") from exc
+        if found != expected:
+            raise BundleTampered(
+                f"{path}: {name} is not the file that was exported (sha256 {found[:12]}…, expected {expected[:12]}…). "
+                "Copy the bundle again, or train it again."
+            )
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    unlisted = sorted(present - manifest.files.keys() - {MANIFEST})
+    if unlisted:
+        raise BundleTampered(f"{path}: {unlisted[0]} is not in the manifest. Remove it, or copy the bundle again.")
+    unlisted_golden = [picture.file for picture in manifest.golden if picture.file not in manifest.files]
+    if unlisted_golden or GOLDEN_EXPECTED not in manifest.files:
+        raise BundleTampered(f"{path}: the manifest lists golden pictures that are not among its files.")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,228 @@
+"""Turn an encoded picture into the tensor that the network sees: one function, driven by one spec.
+
+Training and serving both call it, and nothing else in the project decodes, resizes or converts a picture. It knows
+nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not here: it is the first layer of the graph.
+"""
+
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.contract.header import ImageFormat, ImageHeader, read_header
+from app.errors import UndecodableImage
+
+Image = NDArray[np.uint8]
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+_EXIF_ORIENTATION_TAG = 0x0112
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of OpenCV's RGB-to-grey conversion
+
+
+class PreprocessingSpec(BaseModel):
+    """What happens to every picture, in this order:
+
+    decode → EXIF orientation → 8 bit → alpha over `background` → `colour` → `resize` → `polarity` → padding.
+
+    The result is uint8 of `shape` (height, width, channels). `version` numbers the semantics: a change of one pixel of
+    any output needs a new version, and readers refuse versions that they do not know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    height: _Side
+    width: _Side
+    colour: Literal["grey", "rgb"]
+    background: tuple[_Level, _Level, _Level] = (255, 255, 255)
+    """RGB behind transparent pixels, and beside the picture where `resize` is "pad"."""
+    resize: Literal["stretch", "pad", "crop"] = "stretch"
+    """To the exact size; to fit inside it, centred; or to cover it, cut at the centre."""
+    interpolation: Literal["area", "linear"] = "area"
+    """"area" averages where a picture shrinks in both directions and is linear elsewhere (OpenCV's INTER_AREA)."""
+    polarity: Literal["as_is", "light_on_dark"] = "as_is"
+    """"light_on_dark" inverts a picture whose border is lighter than mid-grey on average; padding is then black."""
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, self.channels)
+
+
+def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None = None) -> Image:
+    """Return the tensor of an encoded picture: uint8, `spec.shape`.
+
+    `header` spares a second look at the header where the caller has read it already. Raises UnsupportedFormat or
+    UndecodableImage.
+    """
+    image_format = (header or read_header(data)).format
+    image = _decode_jpeg(data, spec) if image_format == "jpeg" else _decode(data, image_format, spec)
+    return prepare(image, spec)
+
+
+def prepare(image: Image, spec: PreprocessingSpec) -> Image:
+    """Return the tensor of a decoded picture: (H, W) grey or (H, W, 3) RGB, uint8, already upright and opaque."""
+    if image.ndim == 3 and spec.colour == "grey":
+        image = _convert(image, cv2.COLOR_RGB2GRAY)
+    elif image.ndim == 2 and spec.colour == "rgb":
+        image = _convert(image, cv2.COLOR_GRAY2RGB)
+    image = _resize(image, spec)
+    if spec.polarity == "light_on_dark" and _border_is_light(image):
+        image = ~image
+    if image.shape[:2] != (spec.height, spec.width):
+        image = _pad(image, spec)
+    return np.ascontiguousarray(image).reshape(spec.shape)
+
+
+def use_one_thread_per_picture() -> None:
+    """Keep OpenCV from starting threads of its own: callers run many pictures side by side. Also silences its log."""
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _decode_jpeg(data: bytes, spec: PreprocessingSpec) -> Image:
+    # JPEG has no alpha, so OpenCV may turn it by its EXIF orientation. A grey target takes the file's own luma plane.
+    flags = cv2.IMREAD_GRAYSCALE if spec.colour == "grey" else cv2.IMREAD_COLOR_RGB
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise _undecodable("jpeg")
+    return np.asarray(image, np.uint8)
+
+
+def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> Image:
+    # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
+    # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
+    flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
+    pixels: NDArray[Any] | None
+    try:
+        pixels, kinds, chunks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise _undecodable(image_format)
+    if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
+        for kind, chunk in zip(kinds, chunks, strict=True):
+            if kind == cv2.IMAGE_METADATA_EXIF:
+                pixels = _turn_upright(pixels, _exif_orientation(chunk.tobytes()))
+    image = _to_8_bit(pixels, image_format)
+    if image.ndim == 2:
+        return image
+    if image.shape[2] == 4:
+        image = _composite(image, spec.background)
+    if image.shape[2] != 3:
+        raise UndecodableImage(
+            f"The {image_format.upper()} file has {image.shape[2]} channels; save it as grey or RGB."
+        )
+    return _convert(image, cv2.COLOR_BGR2RGB)
+
+
+def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
+    if pixels.dtype == np.uint16:
+        return (pixels >> 8).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise UndecodableImage(
+            f"The {image_format.upper()} file holds {pixels.dtype} pixels; save it with 8 or 16 bits."
+        )
+    return pixels
+
+
+def _convert(image: Image, code: int) -> Image:
+    return np.asarray(cv2.cvtColor(image, code), np.uint8)
+
+
+def _undecodable(image_format: ImageFormat) -> UndecodableImage:
+    return UndecodableImage(
+        f"The file begins like {image_format.upper()} but cannot be decoded: it is damaged or cut off. "
+        "Open it in a viewer and save it again."
+    )
+
+
+def _composite(image: Image, background: tuple[int, int, int]) -> Image:
+    """Lay BGRA pixels over an opaque RGB background, rounding to the nearest level: (H, W, 4) → (H, W, 3) BGR."""
+    alpha = image[:, :, 3:].astype(np.uint16)
+    behind = np.array(background[::-1], np.uint16)
+    return ((image[:, :, :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, of an EXIF block (a TIFF directory); 1 where it says nothing sensible."""
+    if exif[:6] == b"Exif\x00\x00":
+        exif = exif[6:]
+    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
+    directory = int.from_bytes(exif[4:8], order)
+    for index in range(int.from_bytes(exif[directory : directory + 2], order)):
+        entry = exif[directory + 2 + 12 * index :][:12]
+        if int.from_bytes(entry[:2], order) == _EXIF_ORIENTATION_TAG:
+            orientation = int.from_bytes(entry[8:10], order)
+            return orientation if 1 <= orientation <= 8 else 1
+    return 1
+
+
+def _turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _resize(image: Image, spec: PreprocessingSpec) -> Image:
+    """Resize to the target, or for "pad" to the largest size inside it that keeps the aspect ratio."""
+    height, width = image.shape[:2]
+    target_height, target_width = spec.height, spec.width
+    if spec.resize == "crop":
+        image = _crop_to_ratio(image, spec)
+        height, width = image.shape[:2]
+    elif spec.resize == "pad":
+        scale = min(target_height / height, target_width / width)
+        target_height = max(1, min(target_height, round(height * scale)))
+        target_width = max(1, min(target_width, round(width * scale)))
+    if (height, width) == (target_height, target_width):
+        return image
+    shrinks = target_height <= height and target_width <= width
+    interpolation = cv2.INTER_AREA if spec.interpolation == "area" and shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (target_width, target_height), interpolation=interpolation), np.uint8)
+
+
+def _crop_to_ratio(image: Image, spec: PreprocessingSpec) -> Image:
+    height, width = image.shape[:2]
+    scale = min(height / spec.height, width / spec.width)
+    crop_height = max(1, min(height, round(spec.height * scale)))
+    crop_width = max(1, min(width, round(spec.width * scale)))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return image[top : top + crop_height, left : left + crop_width]
+
+
+def _pad(image: Image, spec: PreprocessingSpec) -> Image:
+    level = (0, 0, 0) if spec.polarity == "light_on_dark" else spec.background
+    fill = round(sum(weight * channel for weight, channel in zip(_LUMA, level, strict=True)))
+    shape = spec.shape[:2] if image.ndim == 2 else spec.shape
+    padded = np.full(shape, fill if image.ndim == 2 else level, np.uint8)
+    top, left = (spec.height - image.shape[0]) // 2, (spec.width - image.shape[1]) // 2
+    padded[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return padded
+
+
+def _border_is_light(image: Image) -> bool:
+    border = image.reshape(image.shape[0] * image.shape[1], -1)[_border_index(*image.shape[:2])]
+    return 2 * int(border.sum(dtype=np.int64)) > 255 * border.size
+
+
+@lru_cache(maxsize=64)
+def _border_index(height: int, width: int) -> NDArray[np.intp]:
+    """Return the flat indices of the outermost ring of an (height, width) picture."""
+    inside = np.zeros((height, width), np.bool_)
+    inside[1:-1, 1:-1] = True
+    return np.flatnonzero(~inside)

@@ -1,0 +1,49 @@
+"""The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens nothing."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import BundleNotFound
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+NAME_RULE = "1 to 64 letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
+
+
+def is_model_name(name: str) -> bool:
+    """Say whether `name` can be a model's name: it is a folder and a part of URLs on every system."""
+    return _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """A folder of models. Folders whose names are no model name or no version are not looked at."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """Return the names of the models that have a version, sorted. Raises BundleNotFound where there is no store."""
+        try:
+            folders = [entry for entry in self.root.iterdir() if entry.is_dir()]
+        except OSError as exc:
+            reason = "does not exist" if isinstance(exc, FileNotFoundError) else f"cannot be read ({exc.strerror})"
+            raise BundleNotFound(f"The model store {self.root} {reason}. Set IMAGECLASS_MODEL_STORE.") from exc
+        return sorted(folder.name for folder in folders if is_model_name(folder.name) and self.versions(folder.name))
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model in ascending order; none for a model that is not there."""
+        if not is_model_name(name) or not (self.root / name).is_dir():
+            return []
+        return sorted(int(entry.name) for entry in (self.root / name).iterdir() if _VERSION.fullmatch(entry.name))
+
+    def path(self, name: str, version: int) -> Path:
+        return self.root / name / str(version)
+
+    def newest(self, name: str) -> Path:
+        """Return the path of a model's highest version. Raises BundleNotFound."""
+        versions = self.versions(name)
+        if not versions:
+            known = ", ".join(self.names()) or "none"
+            raise BundleNotFound(f"There is no model '{name}' in {self.root}; it holds: {known}.")
+        return self.path(name, versions[-1])

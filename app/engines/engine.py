@@ -1,0 +1,35 @@
+"""The one small interface of an engine, and the names of those that exist."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.bundle import Signature
+from app.contract.preprocessing import Image
+
+EngineName = Literal["openvino", "tensorflow"]
+EngineChoice = Literal["auto", "openvino", "tensorflow"]
+
+
+class Engine(Protocol):
+    """A loaded SavedModel."""
+
+    @property
+    def name(self) -> EngineName: ...
+
+    def predict(self, batch: Image) -> NDArray[np.float32]:
+        """Return the probabilities (N, K) of a batch (N, H, W, C). Safe to call from several threads at once."""
+
+    def close(self) -> None:
+        """Free the model. Nothing may be running or be called afterwards."""
+
+
+class EngineFactory(Protocol):
+    def __call__(self, path: Path, signature: Signature, *, threads: int) -> Engine:
+        """Load the SavedModel at `path` to run on `threads` cores.
+
+        Raises EngineUnavailable where the engine is not installed, BundleTampered where the SavedModel cannot be read
+        or its signature is not `signature`.
+        """

@@ -1,0 +1,66 @@
+"""Prove on the golden pictures that this installation reproduces training's own numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.contract.bundle import Bundle
+from app.contract.header import read_header
+from app.contract.preprocessing import Image, preprocess
+from app.engines.engine import Engine
+from app.errors import ImageError, SelfCheckFailed
+
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+MAX_LOSSY_LEVEL_DIFFERENCE = 1
+"""Grey levels by which decoders of lossy formats may differ between builds; lossless formats must match exactly."""
+_LOSSLESS = {"png", "bmp", "gif", "tiff"}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the check found: the number of pictures, and the largest difference of a probability."""
+
+    pictures: int
+    max_probability_difference: float
+
+
+def check_preprocessing(bundle: Bundle) -> Image:
+    """Return the golden tensors (N, H, W, C) as this installation makes them.
+
+    Raises SelfCheckFailed where one is not what training made of the same bytes.
+    """
+    golden, spec = bundle.golden, bundle.manifest.preprocessing
+    tensors = []
+    for name, encoded, expected in zip(golden.names, golden.encoded, golden.images, strict=True):
+        try:
+            header = read_header(encoded)
+            tensor = preprocess(encoded, spec, header=header)
+        except ImageError as exc:
+            raise SelfCheckFailed(f"{bundle.path}: golden picture {name} cannot be read: {exc}") from exc
+        allowed = 0 if header.format in _LOSSLESS else MAX_LOSSY_LEVEL_DIFFERENCE
+        difference = int(np.abs(tensor.astype(np.int16) - expected).max())
+        if difference > allowed:
+            raise SelfCheckFailed(
+                f"{bundle.path}: golden picture {name} is preprocessed differently here than in training, by up to "
+                f"{difference} grey levels (allowed: {allowed}). Use the versions of the lock file."
+            )
+        tensors.append(tensor)
+    return np.stack(tensors)
+
+
+def check_probabilities(bundle: Bundle, engine: Engine) -> Proof:
+    """Raise SelfCheckFailed unless `engine` gives the golden pictures the probabilities that TensorFlow gave them."""
+    tensors = check_preprocessing(bundle)
+    golden = bundle.golden
+    found = engine.predict(tensors)
+    if found.shape != golden.probabilities.shape:
+        raise SelfCheckFailed(
+            f"{bundle.path}: {engine.name} answers with shape {found.shape}, not {golden.probabilities.shape}."
+        )
+    difference = float(np.abs(found - golden.probabilities).max())
+    if not difference <= MAX_PROBABILITY_DIFFERENCE:  # written so that NaN fails
+        raise SelfCheckFailed(
+            f"{bundle.path}: {engine.name} gives other probabilities for the golden pictures than training did, "
+            f"by up to {difference:.2g} (allowed: {MAX_PROBABILITY_DIFFERENCE:g})."
+        )
+    return Proof(pictures=len(golden.names), max_probability_difference=difference)

@@ -1,0 +1,27 @@
+"""Hold a SavedModel's own signature against the one that the manifest promises."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from app.contract.bundle import Signature
+from app.errors import BundleTampered
+
+FoundTensors = Mapping[str, tuple[str, tuple[int | None, ...]]]
+"""Tensors by name: (dtype, shape), None for a free dimension."""
+
+
+def check_signature(path: Path, signature: Signature, inputs: FoundTensors, outputs: FoundTensors) -> None:
+    """Raise BundleTampered unless `inputs` and `outputs` are exactly what `signature` says."""
+    for side, expected, found in (("input", signature.input, inputs), ("output", signature.output, outputs)):
+        if dict(found) != {expected.name: (expected.dtype, expected.shape)}:
+            raise BundleTampered(
+                f"{path}: the SavedModel's {side} is {_text(found)}, but the manifest says "
+                f"{_text({expected.name: (expected.dtype, expected.shape)})}."
+            )
+
+
+def _text(tensors: FoundTensors) -> str:
+    return ", ".join(
+        f"{name} {dtype} [{', '.join('?' if size is None else str(size) for size in shape)}]"
+        for name, (dtype, shape) in tensors.items()
+    )

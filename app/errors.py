@@ -1,0 +1,128 @@
+"""The tree of what can go wrong. It knows nothing of HTTP: `app.api.errors` holds the one table to status codes.
+
+ImageclassError
+├── ImageError                    one picture cannot be used; its neighbours are not touched
+│   ├── ImageTooLarge
+│   ├── UnsupportedFormat
+│   └── UndecodableImage
+├── RequestError                  the call itself is wrong
+│   ├── MalformedRequest
+│   ├── UploadTooLarge
+│   ├── UnsupportedMediaType
+│   ├── ModelNotFound
+│   └── ModelNotNamed
+├── ServingError                  the picture is fine, but no answer came
+│   ├── Overloaded
+│   ├── ShuttingDown
+│   ├── DeadlineExceeded
+│   └── InferenceFailed
+├── BundleError                   a bundle cannot be trusted, or is not there
+│   ├── BundleNotFound
+│   ├── BundleTampered
+│   ├── BundleIncompatible
+│   └── SelfCheckFailed
+├── EngineUnavailable             the engine asked for is not installed or cannot run here
+├── InvalidSetting                a setting is out of its range, or not what it should be
+└── ServiceError                  a client could not get an answer from a running service
+
+Every message is a sentence for the person who can mend it: what is wrong and what to do. `code` is its stable name
+for programs.
+"""
+
+from typing import ClassVar
+
+
+class ImageclassError(Exception):
+    code: ClassVar[str] = "internal_error"
+
+
+class ImageError(ImageclassError):
+    code = "image_error"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
+
+
+class UnsupportedFormat(ImageError):
+    code = "unsupported_format"
+
+
+class UndecodableImage(ImageError):
+    code = "undecodable_image"
+
+
+class RequestError(ImageclassError):
+    code = "malformed_request"
+
+
+class MalformedRequest(RequestError):
+    code = "malformed_request"
+
+
+class UploadTooLarge(RequestError):
+    code = "upload_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    code = "unsupported_media_type"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+
+
+class ModelNotNamed(RequestError):
+    code = "model_not_named"
+
+
+class ServingError(ImageclassError):
+    code = "serving_error"
+
+
+class Overloaded(ServingError):
+    code = "overloaded"
+
+
+class ShuttingDown(ServingError):
+    code = "shutting_down"
+
+
+class DeadlineExceeded(ServingError):
+    code = "deadline_exceeded"
+
+
+class InferenceFailed(ServingError):
+    code = "inference_failed"
+
+
+class BundleError(ImageclassError):
+    code = "bundle_error"
+
+
+class BundleNotFound(BundleError):
+    code = "bundle_not_found"
+
+
+class BundleTampered(BundleError):
+    code = "bundle_tampered"
+
+
+class BundleIncompatible(BundleError):
+    code = "bundle_incompatible"
+
+
+class SelfCheckFailed(BundleError):
+    code = "self_check_failed"
+
+
+class EngineUnavailable(ImageclassError):
+    code = "engine_unavailable"
+
+
+class InvalidSetting(ImageclassError):
+    code = "invalid_setting"
+
+
+class ServiceError(ImageclassError):
+    code = "service_error"

@@ -1,0 +1,112 @@
+"""The service's settings: one environment variable each, prefix IMAGECLASS_. They hold nothing about pictures' content:
+that is the bundle's preprocessing spec."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import InvalidSetting
+
+ENV_PREFIX = "IMAGECLASS_"
+
+
+class Settings(BaseSettings):
+    """Frozen; built once by the command line, or by each worker process from its environment."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any that is free.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds its own copy of the models.")
+    model_store: Path = Field(Path("model_store"), description="Folder of bundles, <name>/<version>/.")
+    model: str | None = Field(
+        None, description="Model that answers where a request names none; needed where the store holds several."
+    )
+    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="What runs the models; auto takes the fastest that passes the golden check."
+    )
+    inference_threads: int = Field(
+        0, ge=0, le=1024, description="Cores that one inference may use; 0 shares the available ones among the workers."
+    )
+    max_batch_size: int = Field(64, ge=1, le=1024, description="Most pictures that run through the model at once.")
+    max_pending: int = Field(
+        1024, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
+    )
+    request_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds from reading a request to its answer; later is 504."
+    )
+    max_upload_bytes: int = Field(
+        10 * 1024 * 1024, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
+    )
+    max_pixels: int = Field(
+        25_000_000, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
+    )
+    max_batch_pictures: int = Field(64, ge=1, le=10_000, description="Most pictures in one POST /predict/batch.")
+    max_batch_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, le=1 << 31, description="Largest body of one POST /predict/batch, in bytes."
+    )
+    keep_alive_s: int = Field(75, ge=0, le=3600, description="Seconds that an idle connection is kept open.")
+    shutdown_grace_s: int = Field(
+        20, ge=0, le=3600, description="Seconds that accepted requests may take to finish after SIGTERM."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto is text on a terminal and one JSON object a line elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+
+    @classmethod
+    def load(cls, **given: Any) -> "Settings":
+        """Return the settings of the environment, with `given` before them. Raises InvalidSetting, naming the setting."""
+        try:
+            return cls(**given)
+        except ValidationError as exc:
+            raise InvalidSetting("; ".join(_sentence(error) for error in exc.errors())) from exc
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the environment variables that make these settings again, for worker processes."""
+        values = self.model_dump(mode="json")
+        return {env_name(field): str(value) for field, value in values.items() if value is not None}
+
+
+def env_name(field: str) -> str:
+    return ENV_PREFIX + field.upper()
+
+
+def allowed_range(field: str) -> str:
+    """Return the values that a setting may have, in words, from its own declaration; empty where any will do."""
+    schema = Settings.model_json_schema()["properties"][field]
+    if "enum" in schema:
+        return " | ".join(schema["enum"])
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    if low is None:
+        return ""
+    above = "above " if "exclusiveMinimum" in schema else ""
+    return f"{above}{low} to {schema['maximum']}"
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence for each IMAGECLASS_ variable that is no setting.
+
+    They are no error: Kubernetes itself sets such names beside a Service called imageclass.
+    """
+    known = [env_name(field) for field in Settings.model_fields]
+    sentences = []
+    for name in sorted(environment):
+        if name.startswith(ENV_PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            sentences.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else "."))
+    return sentences
+
+
+def _sentence(error: Any) -> str:
+    field = str(error["loc"][0]) if error["loc"] else ""
+    if field not in Settings.model_fields:
+        return f"{field}: {error['msg']}."
+    allowed = allowed_range(field)
+    expected = f"allowed: {allowed}" if allowed else error["msg"]
+    return f"{env_name(field)} is {error['input']!r}; {expected}."

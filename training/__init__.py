@@ -1,0 +1,1 @@
+"""The offline training module: labelled pictures in, a bundle in the model store out."""

@@ -1,0 +1,221 @@
+"""The training command line: `python -m training fit | evaluate`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.contract.store import ModelStore
+from app.errors import ImageclassError
+from training.errors import OptionError
+from training.evaluate import Scores
+from training.preset import Loss, OptimizerName
+from training.presets import PRESETS, preset_named
+from training.progress import Reporter
+
+cli = typer.Typer(
+    help="Train image classifiers on labelled pictures, and measure them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_INTERRUPTED = 130
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        help="A folder with one sub-folder for each class; an .npz, IDX or CSV file; or mnist, fashion_mnist, cifar10, "
+        "cifar100 (downloaded) or digits (always there).",
+        show_default=False,
+    ),
+]
+ModelStoreOption = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="IMAGECLASS_MODEL_STORE")]
+OnBadImageOption = Annotated[
+    Literal["fail", "skip"], typer.Option(help="What to do about pictures that cannot be read.")
+]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except ImageclassError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    except MemoryError as exc:
+        typer.echo("error: The memory of this machine is not enough. Give a smaller --size or --batch-size.", err=True)
+        raise typer.Exit(1) from exc
+
+
+@cli.command()
+def fit(
+    data: DataOption,
+    name: Annotated[str, typer.Option(help="The model's name in the store and in URLs.", show_default=False)],
+    preset: Annotated[
+        str,
+        typer.Option(help="; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values()) + "."),
+    ] = "seed",
+    model_store: ModelStoreOption = Path("model_store"),
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Pictures a step, or full for one step an epoch (gradient descent).")
+    ] = None,
+    loss: Annotated[Loss | None, typer.Option(help="What training makes small.")] = None,
+    optimizer: Annotated[OptimizerName | None, typer.Option(help="How the weights are moved.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Step size; the peak of a one-cycle schedule.")] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of each class held out to watch training, where the data marks none.")
+    ] = None,
+    test: Annotated[
+        float, typer.Option(help="Share of each class held out for the test, where the data marks none.")
+    ] = 0.2,
+    size: Annotated[
+        str | None, typer.Option(help="Pixels: 64, or HEIGHTxWIDTH, or data for the pictures' own.")
+    ] = None,
+    colour: Annotated[
+        Literal["grey", "rgb", "data"] | None, typer.Option(help="What the network sees; data for the pictures' own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split, the weights and the order.")] = 0,
+    on_bad_image: OnBadImageOption = "fail",
+    about: Annotated[
+        Path | None,
+        typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
+    ] = None,
+) -> None:
+    """Train a classifier and publish it as a new version in the model store.
+
+    Options that are not given follow the preset.
+    """
+    reporter = Reporter()
+    try:
+        with _one_line_errors():
+            from training.run import FitOptions, parse_batch_size, parse_size, run_fit, with_recipe
+
+            if learning_rate is not None and not learning_rate > 0:
+                raise OptionError(f"--learning-rate {learning_rate} is not above 0.")
+            chosen = with_recipe(
+                preset_named(preset),
+                {
+                    "epochs": epochs,
+                    "batch_size": None if batch_size is None else parse_batch_size(batch_size),
+                    "loss": loss,
+                    "optimizer": optimizer,
+                    "learning_rate": learning_rate,
+                    "validation": validation,
+                },
+            )
+            options = FitOptions(
+                data=data,
+                name=name,
+                preset=chosen,
+                model_store=model_store,
+                seed=seed,
+                test=test,
+                size=None if size is None else parse_size(size),
+                colour=colour,
+                on_bad_image=on_bad_image,
+                about=None if about is None else _read_text(about),
+            )
+            published = run_fit(options, reporter)
+    except KeyboardInterrupt:
+        versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
+        typer.echo(
+            f"\nStopped. Nothing was published, and nothing was left behind; versions of {name} in {model_store}: "
+            f"{versions}.",
+            err=True,
+        )
+        raise typer.Exit(_INTERRUPTED) from None
+    manifest = published.bundle.manifest
+    reporter.say(f"proven on {published.engine.name}: {published.proof.pictures} golden pictures")
+    figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
+    which = "test" if "test.accuracy" in manifest.metrics else "training"
+    typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
+    reporter.say(f"serve it: python -m app serve --model-store {model_store} --model {name}")
+
+
+@cli.command()
+def evaluate(
+    data: DataOption,
+    model: Annotated[str, typer.Option(help="The model's name in the store.", show_default=False)],
+    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
+    model_store: ModelStoreOption = Path("model_store"),
+    split: Annotated[
+        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")
+    ] = "test",
+    engine: Annotated[
+        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What runs the model here.")
+    ] = "auto",
+    url: Annotated[
+        str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
+    ] = None,
+    on_bad_image: OnBadImageOption = "fail",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a bundle, or a running service, on labelled pictures."""
+    reporter = Reporter()
+    try:
+        with _one_line_errors():
+            from app.contract.bundle import open_bundle
+            from training.measure import choose_pictures, measure
+            from training.sources import open_data
+
+            store = ModelStore(model_store)
+            path = store.newest(model) if version is None else store.path(model, version)
+            pictures, which = choose_pictures(open_data(data), open_bundle(path), split)
+            measured = measure(path, pictures, engine=engine, url=url, on_bad_image=on_bad_image, reporter=reporter)
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    agreement = measured.agreement
+    if as_json:
+        found = {"pictures": which, "measured": measured.engine, **measured.scores.as_dict()}
+        if agreement is not None:
+            found["agreement"] = {
+                "pictures": agreement.pictures,
+                "same_label": agreement.same_label,
+                "max_probability_difference": agreement.max_probability_difference,
+            }
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"{model} on {which}, by {measured.engine}")
+    _print_scores(measured.scores)
+    if agreement is not None:
+        typer.echo(
+            f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
+            f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
+        )
+
+
+def _print_scores(scores: Scores) -> None:
+    console = Console(soft_wrap=True)
+    typer.echo(f"accuracy {scores.accuracy:.4%} of {int(scores.confusion.sum()):,} pictures, loss {scores.loss:.4f}")
+    table = Table("class", "precision", "recall", "pictures")
+    for label, row in scores.by_class.items():
+        shown = ["never" if value is None else f"{value:.2%}" for value in (row.precision, row.recall)]
+        table.add_row(label, *shown, f"{row.pictures:,}")
+    console.print(table)
+    typer.echo("Confusion: a row for each true class, a column for each predicted one.")
+    confusion = Table("", *scores.by_class)
+    for label, counts in zip(scores.by_class, scores.confusion, strict=True):
+        confusion.add_row(label, *(str(count) if count else "·" for count in counts))
+    console.print(confusion)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
+
+
+if __name__ == "__main__":
+    try:
+        cli(prog_name="python -m training")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

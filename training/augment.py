@@ -1,0 +1,70 @@
+"""Random changes to a batch of training pictures, on tensors already in contract form. Serving knows nothing of it."""
+
+import math
+from typing import Any
+
+from app.engines.tensorflow import import_tensorflow
+from training.preset import Augmentation
+
+# Levels out of 255 for the photographed-paper look: ground up to a third of white after the polarity step, strokes at
+# least this much lighter than it, light falling off by this much from one side to the other, and sensor noise.
+_GROUND = 90.0
+_LEAST_CONTRAST = 90.0
+_FALL_OFF = 40.0
+_NOISE = 8.0
+
+
+def augment(images: Any, augmentation: Augmentation) -> Any:
+    """Return changed copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape."""
+    tf = import_tensorflow()
+    images = tf.cast(images, tf.float32)
+    images = _warp(tf, images, augmentation)
+    if augmentation.paper:
+        images = _put_on_paper(tf, images, augmentation.paper)
+    return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
+
+
+def _warp(tf: Any, images: Any, augmentation: Augmentation) -> Any:
+    """Turn, shear, zoom and shift each picture about its centre, with one bilinear resampling."""
+    shape = tf.shape(images)
+    count, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
+
+    def draw(limit: float) -> Any:
+        return tf.random.uniform([count], -limit, limit)
+
+    angle = draw(math.radians(augmentation.rotation_degrees))
+    shear = tf.tan(draw(math.radians(augmentation.shear_degrees)))
+    zoom_x, zoom_y = 1 + draw(augmentation.zoom), 1 + draw(augmentation.zoom)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    # Rows of the matrix that takes an output position to its input position, about the centre.
+    a, b = cosine * zoom_x, (shear * cosine - sine) * zoom_y
+    c, d = sine * zoom_x, (shear * sine + cosine) * zoom_y
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    shift_x = centre_x - a * centre_x - b * centre_y + draw(augmentation.shift) * width
+    shift_y = centre_y - c * centre_x - d * centre_y + draw(augmentation.shift) * height
+    zeros = tf.zeros_like(a)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a, b, shift_x, c, d, shift_y, zeros, zeros], axis=1),
+        output_shape=shape[1:3],
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )
+
+
+def _put_on_paper(tf: Any, images: Any, share: float) -> Any:
+    shape = tf.shape(images)
+    count = shape[0]
+
+    def draw(low: Any, high: Any) -> Any:
+        return low + (high - low) * tf.random.uniform([count, 1, 1, 1])
+
+    ground = draw(0.0, _GROUND)
+    stroke = draw(ground + _LEAST_CONTRAST, 255.0)
+    across = tf.reshape(tf.linspace(-0.5, 0.5, shape[2]), [1, 1, -1, 1])
+    down = tf.reshape(tf.linspace(-0.5, 0.5, shape[1]), [1, -1, 1, 1])
+    light = draw(-_FALL_OFF, _FALL_OFF) * across + draw(-_FALL_OFF, _FALL_OFF) * down
+    noise = draw(0.0, _NOISE) * tf.random.normal(shape)
+    on_paper = ground + (stroke - ground) * images / 255.0 + light + noise
+    return tf.where(tf.random.uniform([count, 1, 1, 1]) < share, on_paper, images)

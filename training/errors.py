@@ -1,0 +1,26 @@
+"""What can go wrong in training, beside what `app.errors` has already.
+
+ImageclassError
+└── TrainingError
+    ├── DataError           the data cannot be used as it is
+    ├── OptionError         options that do not go together, or that this data cannot take
+    └── PublishError        the bundle cannot be written
+"""
+
+from app.errors import ImageclassError
+
+
+class TrainingError(ImageclassError):
+    code = "training_error"
+
+
+class DataError(TrainingError):
+    code = "data_error"
+
+
+class OptionError(TrainingError):
+    code = "option_error"
+
+
+class PublishError(TrainingError):
+    code = "publish_error"

@@ -1,0 +1,45 @@
+"""Layers as data: what a preset's network is made of. `training.network` turns them into Keras layers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    """A convolution with ReLU, and batch normalisation between the two where asked."""
+
+    filters: int
+    kernel: int = 3
+    padding: Literal["valid", "same"] = "valid"
+    batch_normalization: bool = False
+
+
+@dataclass(frozen=True)
+class MaxPool2D:
+    size: int = 2
+
+
+@dataclass(frozen=True)
+class GlobalAveragePool2D:
+    pass
+
+
+@dataclass(frozen=True)
+class Flatten:
+    pass
+
+
+@dataclass(frozen=True)
+class Dropout:
+    rate: float
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer with ReLU. The last one, a softmax unit for each class, is not listed: all have it."""
+
+    units: int
+
+
+Layer = Conv2D | MaxPool2D | GlobalAveragePool2D | Flatten | Dropout | Dense
+"""Between the input (scaled to [0, 1]) and the softmax."""

@@ -1,0 +1,125 @@
+"""Measure a published bundle on labelled data: in process through `app.engines`, or a running service over HTTP."""
+
+import gzip
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.client import ServiceClient
+from app.contract.bundle import Bundle
+from app.engines.engine import EngineChoice
+from app.engines.loading import load_model
+from training.dataset import Dataset, Picture, Split
+from training.errors import DataError
+from training.evaluate import Scores, predict_all, score
+from training.export import SPLIT_FILE
+from training.progress import Reporter
+from training.split import recorded_pictures
+from training.tensors import Tensors, load_tensors
+
+_CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a service's answers compare with the same bundle in process, picture by picture."""
+
+    pictures: int
+    same_label: int
+    max_probability_difference: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    scores: Scores
+    engine: str
+    agreement: Agreement | None
+
+
+def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["all"]) -> tuple[list[Picture], str]:
+    """Return the pictures to measure on, and in words which they are.
+
+    `split` is the source's own where it has one, else the one on record in the bundle where the data is the same that
+    it was trained on. Data that has neither is measured whole.
+    """
+    if split == "all":
+        return list(dataset.pictures), "all pictures"
+    marked = [picture for picture in dataset.pictures if picture.split == split]
+    if marked:
+        return marked, f"the {split} pictures of the source"
+    recorded = bundle.path / SPLIT_FILE
+    if recorded.is_file() and bundle.manifest.training.get("data") == dataset.origin:
+        pictures = recorded_pictures(dataset, gzip.decompress(recorded.read_bytes()).decode(), split)
+        if pictures:
+            return pictures, f"the {split} pictures on record in the bundle"
+    if any(picture.split is not None for picture in dataset.pictures):
+        raise DataError(f"{dataset.origin} has no {split} pictures. Give --split train, or --split all.")
+    return list(dataset.pictures), "all pictures (the data has no split, and is not what the model was trained on)"
+
+
+def measure(
+    path: Path,
+    pictures: Sequence[Picture],
+    *,
+    engine: EngineChoice,
+    url: str | None,
+    on_bad_image: Literal["skip", "fail"],
+    reporter: Reporter,
+) -> Measurement:
+    """Score the bundle at `path` on labelled pictures; with `url`, score that service and compare the two."""
+    loaded = load_model(path, engine=engine)
+    manifest = loaded.bundle.manifest
+    with reporter.task("reading pictures", len(pictures)) as advance:
+        tensors = load_tensors(
+            pictures,
+            manifest.preprocessing,
+            manifest.labels,
+            on_bad_image=on_bad_image,
+            advance=lambda count: advance(count, ""),
+        )
+    with reporter.task(f"classifying on {loaded.engine.name}", len(tensors.images)) as advance:
+        here = predict_all(loaded.engine.predict, tensors.images, lambda count: advance(count, ""))
+    recipe = manifest.training.get("recipe")
+    loss: Literal["crossentropy", "mse"] = (
+        "mse" if isinstance(recipe, dict) and recipe.get("loss") == "mse" else "crossentropy"
+    )
+    if url is None:
+        return Measurement(score(here, tensors.targets, manifest.labels, loss=loss), loaded.engine.name, None)
+    there = _ask_service(url, loaded.bundle, tensors, reporter)
+    agreement = Agreement(
+        pictures=len(here),
+        same_label=int((here.argmax(axis=1) == there.argmax(axis=1)).sum()),
+        max_probability_difference=float(np.abs(here - there).max()),
+    )
+    return Measurement(score(there, tensors.targets, manifest.labels, loss=loss), f"the service at {url}", agreement)
+
+
+def _ask_service(url: str, bundle: Bundle, tensors: Tensors, reporter: Reporter) -> NDArray[np.float32]:
+    """Return the probabilities (N, K) that a service gives the encoded pictures, one POST /predict each."""
+    labels = bundle.manifest.labels
+    with ServiceClient(url, max_connections=_CONNECTIONS) as client:
+        served = client.model(bundle.name)
+        if (served["version"], tuple(served["labels"])) != (bundle.version, labels):
+            raise DataError(
+                f"{url} serves {bundle.name} version {served['version']}, not the version {bundle.version} measured "
+                "here. Name the served one with --version."
+            )
+
+        def ask(picture: Picture) -> list[float]:
+            probabilities = client.predict(picture.encoded(), model=bundle.name)["probabilities"]
+            return [probabilities[label] for label in labels]
+
+        rows = []
+        with (
+            ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="client") as executor,
+            reporter.task("asking the service", len(tensors.pictures)) as advance,
+        ):
+            for row in executor.map(ask, tensors.pictures):
+                rows.append(row)
+                advance(1, "")
+    return np.array(rows, np.float32)

@@ -1,0 +1,50 @@
+"""Build a Keras network from layers as data. uint8 pictures go in: the scale to [0, 1] is its first layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.engines.tensorflow import import_tensorflow
+from training.errors import OptionError
+from training.layers import Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+
+
+def build_network(layers: Sequence[Layer], *, shape: tuple[int, int, int], classes: int) -> Any:
+    """Return an untrained `keras.Model`: uint8 (N, H, W, C) → probabilities (N, `classes`).
+
+    Raises OptionError where the pictures are too small for the layers.
+    """
+    import_tensorflow()
+    import keras
+
+    stack = [keras.Input(shape, dtype="uint8", name="image"), keras.layers.Rescaling(1 / 255)]
+    for layer in layers:
+        stack += _keras_layers(layer)
+    stack.append(keras.layers.Dense(classes, activation="softmax", name="probabilities"))
+    try:
+        return keras.Sequential(stack)
+    except ValueError as exc:
+        raise OptionError(
+            f"Pictures of {shape[1]}x{shape[0]} are too small for this preset's layers; give a larger --size."
+        ) from exc
+
+
+def _keras_layers(layer: Layer) -> list[Any]:
+    from keras import layers
+
+    match layer:
+        case Conv2D(filters, kernel, padding, batch_normalization=True):
+            # The normalisation adds its own offset, so the convolution needs none.
+            convolution = layers.Conv2D(filters, kernel, padding=padding, use_bias=False)
+            return [convolution, layers.BatchNormalization(), layers.ReLU()]
+        case Conv2D(filters, kernel, padding):
+            return [layers.Conv2D(filters, kernel, padding=padding, activation="relu")]
+        case MaxPool2D(size):
+            return [layers.MaxPooling2D(size)]
+        case GlobalAveragePool2D():
+            return [layers.GlobalAveragePooling2D()]
+        case Flatten():
+            return [layers.Flatten()]
+        case Dropout(rate):
+            return [layers.Dropout(rate)]
+        case Dense(units):
+            return [layers.Dense(units, activation="relu")]

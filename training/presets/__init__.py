@@ -1,0 +1,16 @@
+"""The presets by name, one small file each."""
+
+from training.errors import OptionError
+from training.preset import Preset
+from training.presets.handwriting import HANDWRITING
+from training.presets.seed import SEED
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (SEED, HANDWRITING)}
+
+
+def preset_named(name: str) -> Preset:
+    """Return a preset. Raises OptionError, naming those that there are."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise OptionError(f"There is no preset '{name}'. Choose one of: {', '.join(PRESETS)}.") from None

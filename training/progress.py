@@ -1,0 +1,58 @@
+"""Show how far long work has come: bars on a terminal, plain lines elsewhere. It knows nothing of what the work is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int, str], None]
+"""Call with how many more steps are done, and what to show beside the bar."""
+
+_PLAIN_LINE_EVERY_S = 30.0
+
+
+class Reporter:
+    """Writes to standard error, so that standard output stays for results."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        """Show one piece of work of `total` steps while the block runs."""
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            with Progress(*columns, console=self._console) as bars:
+                task = bars.add_task(title, total=total, note="")
+                yield lambda steps, note: bars.update(task, advance=steps, note=note)
+        else:
+            yield self._plain(title, total)
+
+    def _plain(self, title: str, total: int) -> Advance:
+        done = 0
+        started = said = time.monotonic()
+
+        def advance(steps: int, note: str) -> None:
+            nonlocal done, said
+            done += steps
+            now = time.monotonic()
+            if done >= total or now - said >= _PLAIN_LINE_EVERY_S:
+                said = now
+                left = (now - started) / max(done, 1) * (total - done)
+                rest = f", {left:.0f} s left" if done < total else f" in {now - started:.1f} s"
+                self.say(f"{title}: {done:,} of {total:,}{rest}{f', {note}' if note else ''}")
+
+        return advance

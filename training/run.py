@@ -1,0 +1,257 @@
+"""One training run, from data to a published bundle: the steps in order, each done by its own module."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from app.contract.header import read_header
+from app.contract.preprocessing import PreprocessingSpec
+from app.contract.store import ModelStore
+from app.engines.engine import Engine
+from app.engines.loading import LoadedModel
+from app.engines.tensorflow import import_tensorflow
+from app.errors import ImageError
+from training.card import model_card
+from training.dataset import Dataset, Picture, Split
+from training.errors import DataError, OptionError
+from training.evaluate import predict_all, score
+from training.export import Contents, check_can_publish, publish
+from training.fit import FitResult, fit
+from training.network import build_network
+from training.preset import Preset
+from training.progress import Reporter
+from training.sources import open_data
+from training.split import Assignment, assign_splits
+from training.tensors import Tensors, load_tensors
+
+Size = tuple[int, int] | Literal["data"]
+Colour = Literal["grey", "rgb", "data"]
+_LARGEST_SIDE_FROM_DATA = 224
+_LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it."""
+
+    data: str
+    name: str
+    preset: Preset
+    model_store: Path
+    seed: int
+    test: float
+    size: Size | None
+    colour: Colour | None
+    on_bad_image: Literal["skip", "fail"]
+    about: str | None
+
+
+@dataclass(frozen=True)
+class _Splits:
+    train: Tensors
+    validation: Tensors | None
+    test: Tensors | None
+
+
+def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
+    """Train on `options.data` and publish the result. Raises an ImageclassError with what stood in the way."""
+    store = ModelStore(options.model_store)
+    check_can_publish(store, options.name)
+    dataset = open_data(options.data)
+    recipe = options.preset.recipe
+    assignment = assign_splits(dataset, seed=options.seed, validation=recipe.validation, test=options.test)
+    spec = _preprocessing(options, dataset)
+    reporter.say(_data_line(dataset, assignment, spec))
+
+    splits = _load(assignment, spec, options.on_bad_image, reporter)
+    import_tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(options.seed)
+    network = build_network(options.preset.layers, shape=spec.shape, classes=len(dataset.labels))
+    result = fit(network, recipe, splits.train, splits.validation, classes=len(dataset.labels), reporter=reporter)
+
+    command = _command(options)
+    counts = assignment.counts()
+    contents = Contents(
+        labels=dataset.labels,
+        preprocessing=spec,
+        golden=_golden(splits),
+        training=_training_record(options, command, dataset, splits),
+        split=assignment.summary(),
+        split_csv=assignment.to_csv(),
+        measure=lambda engine: _measure(engine, splits, dataset.labels, options.preset, result, reporter),
+        card=lambda version, metrics: model_card(
+            name=options.name,
+            version=version,
+            labels=dataset.labels,
+            preprocessing=spec,
+            command=command,
+            data=dataset.origin,
+            counts=counts,
+            metrics=metrics,
+            about=options.about,
+        ),
+    )
+    return publish(network, contents, store, options.name)
+
+
+def _preprocessing(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
+    """Return the preset's preprocessing with the size and colour that were asked for."""
+    changes: dict[str, Any] = {}
+    if options.colour is not None:
+        changes["colour"] = _colour_of(dataset) if options.colour == "data" else options.colour
+    if options.size is not None:
+        height, width = _size_of(dataset) if options.size == "data" else options.size
+        changes |= {"height": height, "width": width}
+    return options.preset.preprocessing.model_copy(update=changes)
+
+
+def _size_of(dataset: Dataset) -> tuple[int, int]:
+    """Return the commonest (height, width) among the first pictures, scaled down to a side that a network can take."""
+    counts: dict[tuple[int, int], int] = defaultdict(int)
+    for picture in _some(dataset):
+        if isinstance(picture.content, Path):
+            try:
+                header = read_header(picture.encoded())
+            except (ImageError, DataError):
+                continue
+            counts[header.height, header.width] += 1
+        else:
+            counts[picture.content.shape[0], picture.content.shape[1]] += 1
+    if not counts:
+        raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their size is not known.")
+    height, width = max(counts, key=lambda size: counts[size])
+    scale = min(1.0, _LARGEST_SIDE_FROM_DATA / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
+    """Return "rgb" where one of the first pictures has colour. Files count as coloured: a grey one loses nothing."""
+    is_coloured = any(isinstance(picture.content, Path) or picture.content.ndim == 3 for picture in _some(dataset))
+    return "rgb" if is_coloured else "grey"
+
+
+def _some(dataset: Dataset) -> Sequence[Picture]:
+    return dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT)]
+
+
+def _load(
+    assignment: Assignment, spec: PreprocessingSpec, on_bad_image: Literal["skip", "fail"], reporter: Reporter
+) -> _Splits:
+    def load(split: Split) -> Tensors | None:
+        pictures = assignment.pictures(split)
+        if not pictures:
+            return None
+        with reporter.task(f"reading {split} pictures", len(pictures)) as advance:
+            tensors = load_tensors(
+                pictures,
+                spec,
+                assignment.labels,
+                on_bad_image=on_bad_image,
+                advance=lambda count: advance(count, ""),
+            )
+        for bad in tensors.skipped:
+            reporter.say(f"skipped {bad.id}: {bad.reason}")
+        if tensors.skipped:
+            reporter.say(f"skipped {len(tensors.skipped)} of {len(pictures)} {split} pictures")
+        return tensors
+
+    train = load("train")
+    if train is None:
+        raise DataError("No pictures are left to train on.")
+    return _Splits(train, load("validation"), load("test"))
+
+
+def _measure(
+    engine: Engine, splits: _Splits, labels: Sequence[str], preset: Preset, result: FitResult, reporter: Reporter
+) -> dict[str, Any]:
+    """Return metrics.json: every split scored by the SavedModel that will be served, not by the network in memory."""
+    metrics: dict[str, Any] = {}
+    for split, tensors in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        metrics[split] = None
+        if tensors is not None:
+            with reporter.task(f"measuring on {split} pictures", len(tensors.images)) as advance:
+                found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
+            metrics[split] = score(found, tensors.targets, labels, loss=preset.recipe.loss).as_dict()
+    return {
+        **metrics,
+        "fit_seconds": round(result.seconds, 3),
+        "parameters": result.parameters,
+        "epochs": [epoch.as_dict() for epoch in result.epochs],
+    }
+
+
+def _golden(splits: _Splits) -> list[Picture]:
+    """Return pictures in turn from every class, of those that the network has not learned where there are any."""
+    by_label: dict[str, list[Picture]] = defaultdict(list)
+    for picture in (splits.test or splits.validation or splits.train).pictures:
+        by_label[picture.label].append(picture)
+    rounds = max(len(pictures) for pictures in by_label.values())
+    return [pictures[turn] for turn in range(min(rounds, 16)) for pictures in by_label.values() if turn < len(pictures)]
+
+
+def _training_record(options: FitOptions, command: str, dataset: Dataset, splits: _Splits) -> dict[str, Any]:
+    recipe = asdict(options.preset.recipe)
+    tensors = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
+    return {
+        "command": command,
+        "data": dataset.origin,
+        "preset": options.preset.name,
+        "seed": options.seed,
+        "recipe": recipe,
+        "layers": options.preset.describe_layers(),
+        "skipped": [bad.id for part in tensors for bad in part.skipped],
+    }
+
+
+def _command(options: FitOptions) -> str:
+    """Return the command that repeats the run, without the folders of the machine that it ran on."""
+    preset, recipe = options.preset, options.preset.recipe
+    words = ["python", "-m", "training", "fit", "--data", Path(options.data).name, "--name", options.name]
+    words += ["--preset", preset.name, "--seed", str(options.seed)]
+    words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
+    words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
+    words += ["--validation", str(recipe.validation), "--test", str(options.test)]
+    if options.size is not None:
+        words += ["--size", "data" if options.size == "data" else f"{options.size[0]}x{options.size[1]}"]
+    if options.colour is not None:
+        words += ["--colour", options.colour]
+    return shlex.join(words)
+
+
+def _data_line(dataset: Dataset, assignment: Assignment, spec: PreprocessingSpec) -> str:
+    counts = {split: sum(classes.values()) for split, classes in assignment.counts().items()}
+    return (
+        f"{dataset.origin}: {len(dataset.labels)} classes; {counts['train']:,} pictures to train on, "
+        f"{counts['validation']:,} for validation, {counts['test']:,} for the test; "
+        f"as {spec.height}x{spec.width} {spec.colour}"
+    )
+
+
+def parse_size(text: str) -> Size:
+    """Return "data", or (height, width) from "64" or "48x64" (height first). Raises OptionError."""
+    if text == "data":
+        return "data"
+    parts = text.lower().split("x")
+    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts) or len(parts) > 2:
+        raise OptionError(f"--size {text} is not a size: give 64, or HEIGHTxWIDTH as in 48x64, or data. At most 4096.")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_batch_size(text: str) -> int | Literal["full"]:
+    """Return "full" or a positive number. Raises OptionError."""
+    if text == "full":
+        return "full"
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--batch-size {text} is neither a number of pictures nor full.")
+    return int(text)
+
+
+def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
+    """Return the preset with those parts of its recipe replaced that are not None."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(preset, recipe=replace(preset.recipe, **given))

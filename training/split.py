@@ -1,0 +1,140 @@
+"""Divide a data set into training, validation and test pictures, the same way on every machine.
+
+The source's own split is kept where it has one. It knows nothing of what the pictures show: near-duplicates and
+several pictures of one person can land on both sides.
+"""
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from training.dataset import SPLITS, Dataset, Picture, Split
+from training.errors import DataError, OptionError
+
+_MAX_FRACTION = 0.9
+_COLUMNS = ["id", "label", "split"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Every picture with its split, sorted by id. A fraction is None where the source gave that split."""
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[Picture, Split], ...]
+    seed: int
+    validation: float | None
+    test: float | None
+
+    def pictures(self, split: Split) -> list[Picture]:
+        return [picture for picture, its_split in self.rows if its_split == split]
+
+    def counts(self) -> dict[Split, dict[str, int]]:
+        """Return the number of pictures of every class in every split, zeros included."""
+        counts = {split: dict.fromkeys(self.labels, 0) for split in SPLITS}
+        for picture, split in self.rows:
+            counts[split][picture.label] += 1
+        return counts
+
+    def to_csv(self) -> str:
+        """Return `id,label,split` rows that `read_splits` reads back."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows((picture.id, picture.label, split) for picture, split in self.rows)
+        return text.getvalue()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a manifest says of the split, in JSON's types."""
+        given = "given by the source"
+        return {
+            "seed": self.seed,
+            "validation": given if self.validation is None else self.validation,
+            "test": given if self.test is None else self.test,
+            "counts": self.counts(),
+            "sha256": hashlib.sha256(self.to_csv().encode()).hexdigest(),
+        }
+
+
+def assign_splits(dataset: Dataset, *, seed: int, validation: float, test: float) -> Assignment:
+    """Hold out a fraction of every class for validation and for test, of what the source does not hold out itself.
+
+    Every class keeps a training picture, and has one in each split that is held out where it has enough pictures to
+    spare one for each. Raises OptionError.
+    """
+    marked = {picture.split for picture in dataset.pictures}
+    fractions: dict[Split, float] = {}
+    asked: dict[Split, float] = {"test": test, "validation": validation}
+    for split, fraction in asked.items():
+        if not 0 <= fraction <= _MAX_FRACTION:
+            raise OptionError(f"--{split} {fraction} is not a fraction from 0 to {_MAX_FRACTION}.")
+        if split not in marked:
+            fractions[split] = fraction
+    if sum(fractions.values()) > _MAX_FRACTION:
+        raise OptionError(f"--validation {validation} and --test {test} leave too little to train on.")
+
+    available: dict[str, list[Picture]] = defaultdict(list)
+    rows: list[tuple[Picture, Split]] = []
+    for picture in dataset.pictures:
+        if picture.split in (None, "train"):
+            available[picture.label].append(picture)
+        else:
+            rows.append((picture, picture.split))
+    for pictures in available.values():
+        # What the source marks as training comes last: it is held out only where nothing unmarked is left.
+        pictures.sort(key=lambda picture: (picture.split is not None, _rank(picture, seed)))
+        start = 0
+        for split, count in _held_out(len(pictures), fractions).items():
+            rows += [(picture, split) for picture in pictures[start : start + count]]
+            start += count
+        rows += [(picture, "train") for picture in pictures[start:]]
+    rows.sort(key=lambda row: row[0].id)
+    return Assignment(dataset.labels, tuple(rows), seed, fractions.get("validation"), fractions.get("test"))
+
+
+def read_splits(text: str) -> dict[str, Split]:
+    """Return the split of every picture by its id, from what `Assignment.to_csv` wrote. Raises DataError."""
+    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    if header != _COLUMNS:
+        raise DataError(f"The recorded split begins with '{','.join(header)}', not with '{','.join(_COLUMNS)}'.")
+    splits: dict[str, Split] = {}
+    for number, row in enumerate(rows, start=1):
+        split = next((split for split in SPLITS if row[2:] == [split]), None)
+        if split is None:
+            raise DataError(f"The recorded split is damaged: row {number} is '{','.join(row)}'.")
+        splits[row[0]] = split
+    return splits
+
+
+def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture]:
+    """Return the pictures that a recorded split holds in `split`, sorted by id. Raises DataError where one is gone."""
+    by_id = {picture.id: picture for picture in dataset.pictures}
+    wanted = sorted(name for name, its_split in read_splits(text).items() if its_split == split)
+    missing = [name for name in wanted if name not in by_id]
+    if missing:
+        raise DataError(
+            f"{dataset.origin} lacks {len(missing)} of the {len(wanted)} {split} pictures on record, the first "
+            f"{missing[0]}. Name the data that the model was trained on."
+        )
+    return [by_id[name] for name in wanted]
+
+
+def _held_out(available: int, fractions: dict[Split, float]) -> dict[Split, int]:
+    """Return how many of a class's pictures each split takes, at least one each; none where the class is too small."""
+    counts = {split: max(1, int(available * fraction + 0.5)) for split, fraction in fractions.items() if fraction > 0}
+    if available <= len(counts):
+        return {}
+    while sum(counts.values()) >= available:
+        counts[max(counts, key=lambda split: counts[split])] -= 1
+    return counts
+
+
+def _rank(picture: Picture, seed: int) -> bytes:
+    """Return a picture's place in the shuffle.
+
+    A hash needs no generator whose stream could change between versions, heeds no order of files, and leaves the other
+    pictures where they are when one is added.
+    """
+    return hashlib.blake2b(f"{seed}/{picture.id}".encode(), digest_size=16).digest()
