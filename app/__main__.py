@@ -143,7 +143,7 @@ def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> 
 
     async def classify() -> list[dict[str, Any] | str]:
         answers: list[dict[str, Any] | str] = []
-        async with open_catalogue(settings, load_from(settings)) as catalogue:
+        async with open_catalogue(settings, load_from(settings, only=settings.model)) as catalogue:
             classifier = catalogue.get(settings.model)
             for file in files:
                 data = _read(file)

@@ -78,14 +78,15 @@ def open_catalogue(settings: Settings, loaded: LoadedStore) -> Catalogue:
     )
 
 
-def load_from(settings: Settings) -> LoadedStore:
-    """Load what the settings name. Raises an ImageclassError with the reason why nothing can be served."""
+def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
+    """Load the store that the settings name, or one model of it. Raises an ImageclassError with the reason why nothing can be served."""
     threads = settings.inference_threads or max(1, available_cores() // settings.workers)
     return load_store(
         ModelStore(settings.model_store),
         engine=settings.engine,
         threads=threads,
         max_batch_size=settings.max_batch_size,
+        only=only,
     )
 
 

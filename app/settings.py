@@ -61,7 +61,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
-        """Return the settings of the environment, with `given` before them. Raises InvalidSetting, naming the setting."""
+        """Return the settings of the environment, with `given` before them. Raises InvalidSetting, naming each."""
         try:
             return cls(**given)
         except ValidationError as exc:

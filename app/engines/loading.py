@@ -20,7 +20,7 @@ _BY_SPEED: tuple[EngineName, ...] = ("openvino", "tensorflow")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle on a proven engine; `reason` says in words why this engine runs it, `refusals` what spoke against others."""
+    """A bundle on a proven engine; `reason` says why this engine runs it, `refusals` what spoke against others."""
 
     bundle: Bundle
     engine: Engine

@@ -2,8 +2,8 @@
 
 It knows nothing of pictures, models or engines. Its rules:
 
-- a free slot is taken first, and the batch is then filled with what waits: an idle batcher adds no delay, and under load
-  a batch holds what arrived while the one before it ran;
+- a free slot is taken first, and the batch is then filled with what waits: an idle batcher adds no delay, and under
+  load a batch holds what arrived while the one before it ran;
 - every item has the same shape and dtype, so no item can spoil a batch;
 - the queue is bounded, and what does not fit is refused at once;
 - a caller that is cancelled or whose deadline passes leaves the queue, and its batch goes on without it;
@@ -147,7 +147,7 @@ class Batcher:
                     continue
                 try:
                     rows = await loop.run_in_executor(self._executor, self._run_padded, list(part.values()))
-                except Exception as exc:
+                except Exception as exc:  # noqa: BLE001 - whatever it is belongs to a caller
                     if len(part) == 1:
                         _fail(next(iter(part)), exc)
                         continue

@@ -57,10 +57,9 @@ def load_store(
         raise BundleNotFound(
             f"The model store {store.root} holds no model. Train one: python -m training fit --data PATH --name NAME."
         )
-    models: list[LoadedModel] = []
     refusals: list[Refusal] = []
-    for name in names:
-        models.append(_load_newest(store, name, refusals, engine, threads, padded_sizes(max_batch_size)))
+    sizes = padded_sizes(max_batch_size)
+    models = [_load_newest(store, name, refusals, engine, threads, sizes) for name in names]
     return LoadedStore(tuple(models), tuple(refusals))
 
 
