@@ -79,7 +79,7 @@ def open_catalogue(settings: Settings, loaded: LoadedStore) -> Catalogue:
 
 
 def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
-    """Load the store that the settings name, or one model of it. Raises an ImageclassError with the reason why nothing can be served."""
+    """Load the store that the settings name, or one model of it. Raises an ImageclassError that says why not."""
     threads = settings.inference_threads or max(1, available_cores() // settings.workers)
     return load_store(
         ModelStore(settings.model_store),

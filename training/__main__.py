@@ -121,7 +121,7 @@ def fit(
                 size=None if size is None else parse_size(size),
                 colour=colour,
                 on_bad_image=on_bad_image,
-                about=None if about is None else _read_text(about),
+                about=about,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -205,13 +205,6 @@ def _print_scores(scores: Scores) -> None:
     for label, counts in zip(scores.by_class, scores.confusion, strict=True):
         confusion.add_row(label, *(str(count) if count else "·" for count in counts))
     console.print(confusion)
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
 
 
 if __name__ == "__main__":

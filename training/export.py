@@ -76,14 +76,16 @@ def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> L
 
     Raises PublishError where it cannot be written, and a BundleError where what was written does not prove true.
     """
-    with _plain_disk_errors(store.root / name), _building_folder(store, name) as folder:
+    with _plain_disk_errors(store.root / name), _building_folder(store, name) as building:
+        version = (store.versions(name) or [0])[-1] + 1
+        folder = ModelStore(building).path(name, version)  # a bundle checks that it lies where its manifest says
+        folder.mkdir(parents=True)
         signature = Signature.of(contents.preprocessing, contents.labels)
         _save(network, folder, signature)
         golden = _write_golden(folder, contents)
         engine = open_tensorflow(folder, signature, threads=available_cores())
         _write_expected(folder, contents.preprocessing, golden, engine)
         metrics = contents.measure(engine)
-        version = (store.versions(name) or [0])[-1] + 1
         (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         (folder / MODEL_CARD).write_text(contents.card(version, metrics), encoding="utf-8")
         (folder / SPLIT_FILE).write_bytes(gzip.compress(contents.split_csv.encode(), mtime=0))
@@ -119,11 +121,10 @@ def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> L
 
 @contextmanager
 def _building_folder(store: ModelStore, name: str) -> Iterator[Path]:
-    """Make a hidden folder beside the versions, and remove it again unless it was renamed."""
+    """Make a hidden folder beside the versions, on the same disk, and remove it again with what is left in it."""
     home = store.root / name
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
-    folder.chmod(0o755)  # mkdtemp makes it private, but another user's service will read the bundle
     try:
         yield folder
     finally:
@@ -184,8 +185,8 @@ def _write_expected(folder: Path, spec: PreprocessingSpec, golden: Sequence[Gold
     (folder / GOLDEN_EXPECTED).write_bytes(expected_npz(images, engine.predict(images)))
 
 
-def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    headline = {
+def _headline(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    headline: dict[str, int | float] = {
         f"{split}.{figure}": metrics[split][figure]
         for split in ("train", "validation", "test")
         if metrics[split]

@@ -46,7 +46,7 @@ class FitOptions:
     size: Size | None
     colour: Colour | None
     on_bad_image: Literal["skip", "fail"]
-    about: str | None
+    about: Path | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     """Train on `options.data` and publish the result. Raises an ImageclassError with what stood in the way."""
     store = ModelStore(options.model_store)
     check_can_publish(store, options.name)
+    about = None if options.about is None else _read_text(options.about)
     dataset = open_data(options.data)
     recipe = options.preset.recipe
     assignment = assign_splits(dataset, seed=options.seed, validation=recipe.validation, test=options.test)
@@ -93,10 +94,17 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
             data=dataset.origin,
             counts=counts,
             metrics=metrics,
-            about=options.about,
+            about=about,
         ),
     )
     return publish(network, contents, store, options.name)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
 
 
 def _preprocessing(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
@@ -216,6 +224,8 @@ def _command(options: FitOptions) -> str:
     words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
     words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
     words += ["--validation", str(recipe.validation), "--test", str(options.test)]
+    if options.about is not None:
+        words += ["--about", options.about.name]
     if options.size is not None:
         words += ["--size", "data" if options.size == "data" else f"{options.size[0]}x{options.size[1]}"]
     if options.colour is not None:

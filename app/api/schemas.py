@@ -91,7 +91,7 @@ class Live(_Schema):
 
 class ModelSummary(ModelReference):
     labels: list[str]
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
 
 
 class ModelList(_Schema):

@@ -89,7 +89,7 @@ class Manifest(_Frozen):
     labels: tuple[str, ...] = Field(min_length=2)
     preprocessing: PreprocessingSpec
     signature: Signature
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
     training: dict[str, JsonValue]
     split: dict[str, JsonValue]
     git_commit: str | None
@@ -172,6 +172,11 @@ def open_bundle(path: Path) -> Bundle:
     Raises BundleNotFound, BundleIncompatible or BundleTampered, each with the reason.
     """
     manifest = read_manifest(path)
+    if (path.parent.name, path.name) != (manifest.name, str(manifest.version)):
+        raise BundleTampered(
+            f"{path} holds {manifest.name} version {manifest.version}: a bundle lies at <name>/<version>/ as it was "
+            "exported. Move it back, or train under the other name."
+        )
     _check_digests(path, manifest)
     return Bundle(path, manifest)
 
