@@ -21,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 from app.api.errors import install_error_handlers
 from app.api.health import health_routes
 from app.api.models import model_routes
+from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
 from app.contract.store import ModelStore
 from app.engines.loading import available_cores
@@ -40,6 +41,7 @@ def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
         async with catalogue:
+            _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
             yield
 
     app = FastAPI(
@@ -52,6 +54,7 @@ def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
         redoc_url=None,
     )
     install_error_handlers(app)
+    install_openapi(app)
     app.include_router(
         predict_routes(
             catalogue,

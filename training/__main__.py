@@ -174,7 +174,7 @@ def evaluate(
         raise typer.Exit(_INTERRUPTED) from None
     agreement = measured.agreement
     if as_json:
-        found = {"pictures": which, "measured": measured.engine, **measured.scores.as_dict()}
+        found = {"which": which, "measured": measured.engine, **measured.scores.as_dict()}
         if agreement is not None:
             found["agreement"] = {
                 "pictures": agreement.pictures,

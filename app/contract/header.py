@@ -142,12 +142,16 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     order = "<" if data[:2] == b"II" else ">"
     directory = struct.unpack_from(order + "I", data, 4)[0]
     entries = struct.unpack_from(order + "H", data, directory)[0]
-    size = {}
+    size: dict[int, int] = {}
     for index in range(entries):
         at = directory + 2 + 12 * index
         tag, kind = struct.unpack_from(order + "HH", data, at)
         if tag in (256, 257):
-            size[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 8)[0]
+            # libtiff takes the first of two equal tags, and other integer types than these: a size that only it can
+            # read would get past the pixel limit.
+            if kind not in (3, 4):
+                raise UndecodableImage("The TIFF file declares its size in an unusual way; save it again.")
+            size.setdefault(tag, struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 8)[0])
     return size.get(256, 0), size.get(257, 0)
 
 

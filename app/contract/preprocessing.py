@@ -103,6 +103,8 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
     # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
     # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
     flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
+    if image_format == "png" and not _png_chunks_fit(data):
+        raise _undecodable(image_format)
     pixels: NDArray[Any] | None
     try:
         pixels, kinds, chunks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags)
@@ -118,7 +120,9 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
     if image.ndim == 2:
         return image
     if image.shape[2] == 4:
-        image = _composite(image, spec.background)
+        # libtiff multiplies 8-bit colours by their alpha when it reads them; everything else comes straight.
+        premultiplied = image_format == "tiff" and pixels.dtype == np.uint8
+        image = _composite(image, spec.background, premultiplied=premultiplied)
     if image.shape[2] != 3:
         raise UndecodableImage(
             f"The {image_format.upper()} file has {image.shape[2]} channels; save it as grey or RGB."
@@ -147,11 +151,21 @@ def _undecodable(image_format: ImageFormat) -> UndecodableImage:
     )
 
 
-def _composite(image: Image, background: tuple[int, int, int]) -> Image:
+def _png_chunks_fit(data: bytes) -> bool:
+    """Say whether no chunk claims more bytes than the file has: OpenCV allocates what is claimed, up to 4 GB."""
+    position = 8
+    while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return position <= len(data)
+
+
+def _composite(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
     """Lay BGRA pixels over an opaque RGB background, rounding to the nearest level: (H, W, 4) → (H, W, 3) BGR."""
     alpha = image[:, :, 3:].astype(np.uint16)
-    behind = np.array(background[::-1], np.uint16)
-    return ((image[:, :, :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+    behind = np.array(background[::-1], np.uint16) * (255 - alpha)
+    if premultiplied:
+        return np.minimum(image[:, :, :3] + (behind + 127) // 255, 255).astype(np.uint8)
+    return ((image[:, :, :3] * alpha + behind + 127) // 255).astype(np.uint8)
 
 
 def _exif_orientation(exif: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from app.settings import Settings, env_name
 
 ROOT = Path(__file__).parents[2]
 SEVEN = ROOT / "tests" / "data" / "7-00000.png"
@@ -88,7 +91,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     model_store = tmp_path_factory.mktemp("project") / "model_store"
-    shutil.copytree(ROOT / "model_store", model_store)
+    shutil.copytree(ROOT / "model_store" / "mnist", model_store / "mnist")
     project = Project(f"imageclass-test-{uuid.uuid4().hex[:8]}", _free_port(), model_store)
     try:
         project.run("--profile", "training", "build", "--quiet", timeout_s=BUILD_TIMEOUT_S)
@@ -124,6 +127,13 @@ def _classify(project: Project, **parameters: str) -> dict[str, object]:
     assert response.status_code == 200, response.text
     answer: dict[str, object] = response.json()
     return answer
+
+
+def test_compose_passes_every_setting_on_but_those_that_it_fixes_itself() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    passed = re.findall(r"^ +- (IMAGECLASS_\w+)$", text, flags=re.MULTILINE)
+    fixed = {"host", "port", "model_store"}
+    assert passed == sorted(env_name(field) for field in Settings.model_fields if field not in fixed)
 
 
 @pytest.mark.docker

@@ -1,0 +1,103 @@
+# One set of commands, the same on a desk and in CI. `make help` lists them.
+#
+# The environment is .venv, filled by plain pip from the locks in requirements/. Its stamp is a copy of the lock that it
+# was filled from, written last: a lock that has changed, or an installation that broke off, is installed again, and a
+# second run starts at once.
+
+# Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
+UV ?=
+UV_VERSION := 0.13.9
+
+# PORT=9000 make run, make run PORT=9000. Every IMAGECLASS_* variable reaches the service in the same two ways.
+ifdef PORT
+export IMAGECLASS_PORT := $(PORT)
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-training test format lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## serve the models of model_store/ on 127.0.0.1:8000 (PORT=9000 or IMAGECLASS_…=… change it)
+	@exec $(BIN)/python -m app serve
+
+setup: ## install what serving needs into .venv
+	@$(call install,serving)
+
+setup-training: ## add what training and the tests need (TensorFlow; 2.8 GB in all)
+	@$(call install,development)
+
+test: setup-training ## run every check that CI runs
+	@$(call check,ruff check,$(BIN)/python -m ruff check .)
+	@$(call check,ruff format,$(BIN)/python -m ruff format --check .)
+	@$(call check,mypy,$(BIN)/python -m mypy)
+	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
+	@$(call check,pytest,$(BIN)/python -m pytest)
+
+format: setup-training ## put the code into its standard form
+	@$(BIN)/python -m ruff check --fix-only --quiet .
+	@$(BIN)/python -m ruff format .
+
+lock: ## write requirements/ anew from pyproject.toml, changing no more than needed (UPGRADE=1: newest of all)
+	@$(usable_python)
+	@set -e; uv='$(UV)'; \
+	if [ -z "$$uv" ]; then \
+		tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+		$(PYTHON) -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet --quiet uv==$(UV_VERSION); uv="$$tools/bin/uv"; \
+	fi; \
+	compile() { \
+		"$$uv" pip compile --no-config --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+			--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+			pyproject.toml "$$@"; \
+	}; \
+	compile --extra training --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
+	for set in training serving; do \
+		rm -f requirements/$$set.txt; \
+		if [ $$set = training ]; then extra='--extra training'; else extra=; fi; \
+		compile $$extra --constraint requirements/development.txt --output-file requirements/$$set.txt; \
+	done
+	@echo "requirements/ is up to date with pyproject.toml"
+
+clean: ## remove .venv, caches and build output; models and data stay
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of
+# serving in the same versions, so an environment that has development keeps to it. The stamp is emptied first, not
+# removed: it still tells the next run what the environment was meant to hold.
+define install
+set=$(1); \
+if [ -e $(VENV)/development.lock ]; then set=development; fi; \
+lock=requirements/$$set.txt; stamp=$(VENV)/$$set.lock; \
+if [ -x $(BIN)/python ] && cmp -s $$lock $$stamp; then exit 0; fi; \
+if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	$(usable_python); \
+	echo "creating $(VENV) with $$($(PYTHON) --version)"; \
+	if ! reason=$$($(PYTHON) -m venv --clear $(VENV) 2>&1); then \
+		rm -rf $(VENV); \
+		echo "make: '$(PYTHON) -m venv' failed; on Debian or Ubuntu 'apt install python3-venv' mends it." >&2; \
+		printf '%s\n' "$$reason" | tail -n 1 >&2; exit 1; \
+	fi; \
+fi; \
+echo "installing $$lock (once)"; \
+: > $$stamp; \
+$(BIN)/python -m pip install --quiet --quiet --require-hashes -r $$lock || \
+	{ echo "make: $$lock could not be installed; the lines above say why. The next run tries again." >&2; exit 1; }; \
+cp $$lock $$stamp
+endef
+
+define usable_python
+$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	{ echo "make: Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is $$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo not there). Try: make PYTHON=python3.12 …" >&2; exit 1; }
+endef
+
+# $(call check,NAME,COMMAND): run one check, and name the one that fails.
+define check
+echo "── $(1)"; $(2) || { echo "make test: $(1) failed" >&2; exit 1; }
+endef

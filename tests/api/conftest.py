@@ -1,0 +1,45 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import create_app, load_from
+from app.serving.catalogue import LoadedStore
+from app.settings import Settings
+
+OpenClient = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+
+@asynccontextmanager
+async def running(settings: Settings, loaded: LoadedStore) -> AsyncIterator[httpx.AsyncClient]:
+    """The application, started and stopped as uvicorn does it, without a socket."""
+    app = create_app(settings, loaded)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def open_client(trained_store: Path) -> AsyncIterator[OpenClient]:
+    """Start the application with settings of a test's own."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> httpx.AsyncClient:
+            given = Settings(**{"model_store": trained_store, "engine": "openvino", **settings})
+            return await stack.enter_async_context(running(given, load_from(given)))
+
+        yield start
+
+
+@pytest.fixture
+async def client(trained_store: Path) -> AsyncIterator[httpx.AsyncClient]:
+    settings = Settings(model_store=trained_store, engine="openvino")
+    async with running(settings, load_from(settings)) as client:
+        yield client

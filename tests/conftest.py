@@ -1,0 +1,65 @@
+"""What all tests share: the pictures of tests/data, and a small bundle that training itself has made."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contract.bundle import MANIFEST, digests
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder(repository: Path) -> Path:
+    return repository / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def mnist_pictures(data_folder: Path) -> list[tuple[Path, str]]:
+    """Pictures of MNIST's test set with their labels."""
+    return [(file, file.name.split("-")[0]) for file in sorted(data_folder.glob("[0-9]-*.png"))]
+
+
+@pytest.fixture(scope="session")
+def trained_store(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with the bundle digits/1. It is trained in another process: TensorFlow does not enter this one."""
+    store = tmp_path_factory.mktemp("trained") / "model_store"
+    options = ["--data", "digits", "--name", "digits", "--preset", "seed", "--epochs", "2", "--model-store", str(store)]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "fit", *options],
+        cwd=repository,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"training failed with exit code {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return store
+
+
+@pytest.fixture
+def copy_of_store(trained_store: Path, tmp_path: Path) -> Path:
+    """A copy of `trained_store` that the test may damage."""
+    return Path(shutil.copytree(trained_store, tmp_path / "model_store"))
+
+
+@pytest.fixture(scope="session")
+def sign() -> Callable[[Path], None]:
+    """Return the function that writes the digests of a bundle's files, as they are now, into its manifest."""
+
+    def sign_bundle(path: Path) -> None:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest["files"] = digests(path)
+        (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+    return sign_bundle

@@ -1,0 +1,83 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_START_TIMEOUT_S = 120
+
+
+class Service:
+    """A real `python -m app serve` with real sockets, on a port of its own choosing."""
+
+    def __init__(self, store: Path, **settings: Any) -> None:
+        variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
+        environment |= {"IMAGECLASS_PORT": "0", "IMAGECLASS_MODEL_STORE": str(store), **variables}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        self.log: list[dict[str, Any]] = []
+        self.url = ""
+
+    def wait_until_ready(self, workers: int = 1) -> None:
+        """Read the log until every worker is ready. The test's own timeout is the log's end."""
+        ready = 0
+        while ready < workers:
+            line = self._next_line()
+            if line.get("event") == "starting":
+                self.url = line["url"]
+            ready += line.get("event") == "ready"
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int:
+        """Send the signal and return the exit code; the rest of the log is kept."""
+        self.process.send_signal(with_signal)
+        return self.wait()
+
+    def wait(self) -> int:
+        _, rest = self.process.communicate(timeout=_START_TIMEOUT_S)
+        self.log += [_parse(line) for line in rest.splitlines()]
+        return self.process.returncode
+
+    def _next_line(self) -> dict[str, Any]:
+        assert self.process.stderr is not None
+        text = self.process.stderr.readline()
+        assert text, f"the service ended early: {self.log}"
+        self.log.append(_parse(text))
+        return self.log[-1]
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return a log line. Anything that is not a JSON object on one line fails the test: no traceback, no stray print."""
+    line: dict[str, Any] = json.loads(text)
+    return line
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture
+def start_service() -> Iterator[StartService]:
+    services: list[Service] = []
+
+    def start(store: Path, *, wait: bool = True, **settings: Any) -> Service:
+        service = Service(store, **settings)
+        services.append(service)
+        if wait:
+            service.wait_until_ready(int(settings.get("workers", 1)))
+        return service
+
+    yield start
+    for service in services:
+        if service.process.poll() is None:
+            service.process.terminate()
+            try:
+                service.process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.communicate()

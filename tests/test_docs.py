@@ -1,0 +1,68 @@
+"""What the documentation lists is what the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.__main__ import cli
+from app.api.errors import STATUS
+from app.settings import Settings, allowed_range, env_name
+from training.presets import PRESETS
+
+
+@pytest.fixture(scope="module")
+def docs(repository: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in [*(repository / "docs").glob("*.md"), repository / "README.md"]}
+
+
+def settings_table() -> str:
+    """The table of docs/operating.md, from the settings' own declarations."""
+    rows = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else f"`{field.default}`"
+        allowed = allowed_range(name).replace(" | ", ", ")
+        rows.append(f"| `{env_name(name)}` | {default} | {allowed} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_operating_page_lists_every_setting_with_its_default_and_range(docs: dict[str, str]) -> None:
+    assert settings_table() in docs["operating.md"]
+
+
+def test_serve_help_lists_every_setting() -> None:
+    shown = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "200"}).stdout
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')} " in shown
+
+
+def test_the_api_page_lists_every_error_with_its_status(docs: dict[str, str]) -> None:
+    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", docs["http-api.md"], re.MULTILINE))
+    in_the_table = {(str(status), kind.code) for kind, status in STATUS.items()}
+    of_the_framework = {("404", "not_found"), ("405", "method_not_allowed"), ("500", "internal_error")}
+    assert rows == in_the_table | of_the_framework
+
+
+def test_the_training_page_lists_every_preset(docs: dict[str, str]) -> None:
+    listed = re.findall(r"^\| `(\w+)` \|.*\| [\d,]+ \|$", docs["training.md"], re.MULTILINE)
+    assert listed == list(PRESETS)
+
+
+def test_links_between_pages_lead_somewhere(repository: Path) -> None:
+    for page in [*repository.glob("*.md"), *(repository / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_no_page_has_a_hole_left_to_fill(docs: dict[str, str]) -> None:
+    for name, text in docs.items():
+        assert not re.search(r"^[A-Z]{6,}$", text, re.MULTILINE), name
+
+
+def test_every_make_target_that_a_page_names_exists(docs: dict[str, str], repository: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    for name, text in docs.items():
+        for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.S))):
+            assert target in targets, f"{name} names make {target}"

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from app.errors import InvalidSetting
+from app.settings import Settings, allowed_range, env_name, unknown_variables
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    settings = Settings.load()
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+
+
+def test_the_environment_is_read_and_options_come_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGECLASS_PORT", "9000")
+    monkeypatch.setenv("IMAGECLASS_ENGINE", "tensorflow")
+    assert Settings.load().port == 9000
+    assert Settings.load(port=9001).port == 9001
+    assert Settings.load(port=9001).engine == "tensorflow"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("IMAGECLASS_PORT", "99999", "0 to 65535"),
+        ("IMAGECLASS_PORT", "tcp://10.0.0.1:8000", "0 to 65535"),
+        ("IMAGECLASS_ENGINE", "torch", "auto | openvino | tensorflow"),
+        ("IMAGECLASS_REQUEST_TIMEOUT_S", "0", "above 0"),
+        ("IMAGECLASS_MAX_BATCH_SIZE", "many", "1 to 1024"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSetting) as caught:
+        Settings.load()
+    assert variable in str(caught.value)
+    assert value in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_every_setting_says_what_it_is_and_every_number_has_bounds() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        if field.annotation in (int, float):
+            assert allowed_range(name), name
+
+
+def test_a_worker_process_gets_the_same_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(port=1234, model_store=Path("elsewhere"), model="mnist", log_format="json", max_pending=7)
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == settings
+
+
+def test_a_misspelt_variable_is_told_with_the_name_that_was_meant() -> None:
+    (sentence,) = unknown_variables({"IMAGECLASS_PROT": "9000", "IMAGECLASS_PORT": "9000", "PATH": "/bin"})
+    assert "IMAGECLASS_PROT" in sentence
+    assert "IMAGECLASS_PORT?" in sentence
+
+
+def test_environment_names_have_the_one_prefix() -> None:
+    assert env_name("max_pending") == "IMAGECLASS_MAX_PENDING"

@@ -1,0 +1,197 @@
+"""`python -m training` as its users meet it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app.contract.bundle import open_bundle
+from training.__main__ import cli
+from training.preset import Loss, OptimizerName
+
+COMMAND = [sys.executable, "-m", "training"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of colour photos, JPEG and PNG, that a network can tell apart."""
+    random = np.random.default_rng(0)
+    for label, channel in (("red", 2), ("blue", 0)):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True)
+        for index in range(20):
+            picture = random.integers(0, 60, (40, 60, 3), np.uint8)
+            picture[..., channel] += 150
+            suffix = ".jpg" if index % 2 else ".png"
+            (folder / f"{index:02}{suffix}").write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
+    return tmp_path / "photos"
+
+
+def error_of(*arguments: str) -> str:
+    """Run a command that must fail, in process, and return the one line that it says."""
+    done = CliRunner().invoke(cli, list(arguments))
+    assert done.exit_code == 1, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.output
+    return line
+
+
+def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    options = ["--size", "data", "--colour", "data", "--epochs", "8", "--validation", "0.1"]
+    fitted = run("fit", "--data", str(photos), "--name", "colours", "--model-store", store, *options)
+    assert fitted.returncode == 0, fitted.stderr
+    assert re.fullmatch(r".*colours/1: test accuracy \d+\.\d\d%\n", fitted.stdout)
+    manifest = open_bundle(Path(store) / "colours" / "1").manifest
+    assert manifest.labels == ("blue", "red")
+    assert manifest.preprocessing.shape == (40, 60, 3)
+    assert str(tmp_path) not in (Path(store) / "colours" / "1" / "manifest.json").read_text()
+
+    measured = run("evaluate", "--data", str(photos), "--model", "colours", "--model-store", store, "--json")
+    assert measured.returncode == 0, measured.stderr
+    found = json.loads(measured.stdout)
+    assert found["pictures"] == 8
+    assert found["which"] == "the test pictures on record in the bundle"
+    assert found["accuracy"] == pytest.approx(manifest.metrics["test.accuracy"])
+
+    table = run("evaluate", "--data", str(photos), "--model", "colours", "--model-store", store, "--split", "all")
+    assert "accuracy" in table.stdout
+    assert "Confusion" in table.stdout
+
+
+def test_progress_on_a_pipe_is_plain_lines(tmp_path: Path) -> None:
+    done = run("fit", "--data", "digits", "--name", "d", "--epochs", "2", "--model-store", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/2: loss" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
+
+
+@pytest.mark.parametrize("loss", ["crossentropy", "mse"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
+def test_every_loss_goes_with_every_optimizer(tmp_path: Path, loss: Loss, optimizer: OptimizerName) -> None:
+    done = CliRunner().invoke(
+        cli,
+        ["fit", "--data", "digits", "--name", "d", "--epochs", "1", "--batch-size", "128", "--loss", loss]
+        + ["--optimizer", optimizer, "--model-store", str(tmp_path)],
+    )
+    assert done.exit_code == 0, done.output
+    recipe = open_bundle(tmp_path / "d" / "1").manifest.training["recipe"]
+    assert isinstance(recipe, dict)
+    assert (recipe["loss"], recipe["optimizer"]) == (loss, optimizer)
+
+
+def test_a_full_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        cli,
+        ["fit", "--data", "digits", "--name", "d", "--epochs", "3", "--batch-size", "full", "--optimizer", "sgd"]
+        + ["--learning-rate", "0.1", "--model-store", str(tmp_path)],
+    )
+    assert done.exit_code == 0, done.output
+    assert "training: 3 of 3" in done.stderr
+
+
+def test_a_loss_that_diverges_is_told_with_what_to_try(tmp_path: Path) -> None:
+    arguments = ["--optimizer", "sgd", "--learning-rate", "1e30", "--model-store", str(tmp_path)]
+    assert "--learning-rate" in error_of("fit", "--data", "digits", "--name", "d", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--data", "digits", "--preset", "resnet"], "Choose one of: seed"),
+        (["--data", "digits", "--batch-size", "none"], "--batch-size"),
+        (["--data", "digits", "--size", "big"], "--size"),
+        (["--data", "digits", "--size", "6"], "too small"),
+        (["--data", "digits", "--learning-rate", "0"], "--learning-rate"),
+        (["--data", "digits", "--test", "1.5"], "--test"),
+        (["--data", "digits", "--about", "no-such-file.md"], "--about"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    assert words in error_of("fit", "--name", "d", "--model-store", str(tmp_path), *arguments)
+
+
+def test_a_name_that_is_none_is_one_line(tmp_path: Path) -> None:
+    line = error_of("fit", "--data", "digits", "--name", "../evil", "--model-store", str(tmp_path))
+    assert "not a model name" in line
+
+
+def test_bad_pictures_are_named_and_skipped_only_when_asked(photos: Path, tmp_path: Path) -> None:
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    arguments = ["fit", "--data", str(photos), "--name", "c", "--epochs", "1", "--model-store", str(tmp_path / "store")]
+    line = error_of(*arguments)
+    assert "red/broken.png" in line
+    assert "--on-bad-image skip" in line
+    done = CliRunner().invoke(cli, [*arguments, "--on-bad-image", "skip"])
+    assert done.exit_code == 0, done.output
+    assert "skipped red/broken.png" in done.stderr
+    assert open_bundle(tmp_path / "store" / "c" / "1").manifest.training["skipped"] == ["red/broken.png"]
+
+
+def test_one_class_and_an_empty_class_are_told(photos: Path, tmp_path: Path) -> None:
+    (photos / "green").mkdir()
+    arguments = ["--name", "c", "--model-store", str(tmp_path / "store")]
+    assert "green" in error_of("fit", "--data", str(photos), *arguments)
+    only = tmp_path / "only" / "red"
+    only.parent.mkdir()
+    (photos / "red").rename(only)
+    assert "at least two" in error_of("fit", "--data", str(only.parent), *arguments)
+
+
+def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = [*COMMAND, "fit", "--data", "digits", "--name", "d", "--epochs", "1000", "--model-store", str(store)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 1/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Nothing was published" in rest
+    assert "Traceback" not in rest
+    assert not store.exists() or list(store.iterdir()) == []
+
+
+def test_a_run_killed_at_any_moment_leaves_no_version(tmp_path: Path) -> None:
+    command = [*COMMAND, "fit", "--data", "digits", "--name", "d", "--epochs", "1", "--model-store", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("measuring on train"):  # the export is under way
+                break
+        process.kill()
+        process.communicate(timeout=120)
+    assert not [path for path in (tmp_path / "d").iterdir() if path.name.isdecimal()]
+
+
+def test_evaluating_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    line = error_of("evaluate", "--data", "digits", "--model", "d", "--model-store", str(tmp_path / "store"))
+    assert "no model 'd'" in line
+
+
+def test_wrong_usage_is_exit_2() -> None:
+    assert run("fit", "--data", "digits").returncode == 2
+    assert run("fit", "--nonsense").returncode == 2
+
+
+def test_help_needs_no_tensorflow() -> None:
+    script = "import sys, training.__main__; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, env=dict(os.environ)).returncode == 0

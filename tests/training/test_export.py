@@ -1,0 +1,124 @@
+"""Publishing: nothing half-written is ever where a service would look."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.contract.bundle import open_bundle
+from app.contract.store import ModelStore
+from app.errors import SelfCheckFailed
+from training.errors import OptionError, PublishError
+from training.export import check_can_publish
+from training.preset import Preset
+from training.presets import preset_named
+from training.progress import Reporter
+from training.run import FitOptions, run_fit, with_recipe
+
+
+def options(store: Path, *, name: str = "digits", preset: Preset | None = None) -> FitOptions:
+    return FitOptions(
+        data="digits",
+        name=name,
+        preset=preset or with_recipe(preset_named("seed"), {"epochs": 1, "batch_size": 256}),
+        model_store=store,
+        seed=0,
+        test=0.2,
+        size=None,
+        colour=None,
+        on_bad_image="fail",
+        about=None,
+    )
+
+
+def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
+    assert run_fit(options(tmp_path), Reporter()).bundle.version == 1
+    before = (tmp_path / "digits" / "1" / "manifest.json").read_bytes()
+    assert run_fit(options(tmp_path), Reporter()).bundle.version == 2
+    assert (tmp_path / "digits" / "1" / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2"]
+
+
+def test_a_bundle_records_how_it_was_made(trained_store: Path) -> None:
+    bundle = open_bundle(trained_store / "digits" / "1")
+    manifest, metrics = bundle.manifest, bundle.metrics()
+    assert str(manifest.training["command"]).startswith("python -m training fit --data digits --name digits")
+    assert manifest.training["preset"] == "seed"
+    assert manifest.split["seed"] == manifest.training["seed"] == 0
+    assert {"tensorflow", "keras", "openvino", "numpy"} <= manifest.libraries.keys()
+    assert 0 < metrics["test"]["accuracy"] <= 1
+    assert metrics["test"]["loss"] > 0
+    assert 0 < metrics["train"]["accuracy"] <= 1
+    assert metrics["fit_seconds"] > 0
+    assert metrics["parameters"] == 121_930
+    assert len(metrics["epochs"]) == 2
+    assert manifest.metrics["test.accuracy"] == metrics["test"]["accuracy"]
+    assert "## Data, licence and limits" in bundle.card()
+
+
+def test_the_same_seed_gives_the_same_split_and_another_seed_another(tmp_path: Path) -> None:
+    first, second = (run_fit(options(tmp_path / name), Reporter()).bundle for name in ("a", "b"))
+    assert first.manifest.split == second.manifest.split
+
+
+@pytest.mark.parametrize("step", ["digests", "load_model", "_sync"])
+def test_a_crash_while_exporting_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def crash(*_: object) -> None:
+        raise SelfCheckFailed("the model lies")
+
+    monkeypatch.setattr(f"training.export.{step}", crash)
+    with pytest.raises(SelfCheckFailed):
+        run_fit(options(tmp_path), Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_leaves_is_no_model_and_no_version(tmp_path: Path, trained_store: Path) -> None:
+    shutil.copytree(trained_store / "digits" / "1", tmp_path / "digits" / ".building-x" / "digits" / "1")
+    store = ModelStore(tmp_path)
+    assert store.names() == []
+    assert store.versions("digits") == []
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("training.export.os.fsync", full)
+    with pytest.raises(PublishError, match="disk of .* is full"):
+        run_fit(options(tmp_path), Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file, not a folder")
+    with pytest.raises(PublishError, match="cannot be written"):
+        check_can_publish(ModelStore(tmp_path / "store"), "digits")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", "x" * 65, "é"])
+def test_what_is_no_model_name_is_told_before_training(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OptionError, match="not a model name"):
+        check_can_publish(ModelStore(tmp_path), name)
+
+
+def test_checking_leaves_no_trace(tmp_path: Path) -> None:
+    check_can_publish(ModelStore(tmp_path), "digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "digits" / "1"
+
+    def another_run_is_faster(_: Path) -> None:
+        other.mkdir()
+        (other / "manifest.json").write_text(json.dumps({}))
+
+    monkeypatch.setattr("training.export._sync", another_run_is_faster)
+    with pytest.raises(PublishError, match="another run"):
+        run_fit(options(tmp_path), Reporter())
+    assert (other / "manifest.json").read_text() == "{}"
