@@ -2,17 +2,17 @@
 
 import asyncio
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 import structlog
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.client import ServiceClient
 from app.errors import ImageclassError
@@ -26,6 +26,8 @@ cli = typer.Typer(
 )
 models_cli = typer.Typer(help="Look at what the model store holds.", no_args_is_help=True)
 cli.add_typer(models_cli, name="models")
+
+_WIDTH_IN_A_PIPE = 160
 
 ModelStoreOption = Annotated[
     Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
@@ -83,7 +85,9 @@ def predict(
         str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
-    model_store: ModelStoreOption = None,
+    model_store: _WIDTH_IN_A_PIPE = 160
+
+ModelStoreOption = None,
     engine: Annotated[
         Literal["auto", "openvino", "tensorflow"] | None,
         typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
@@ -98,20 +102,24 @@ def predict(
         shown = None if as_json else top_k
         answers = _ask_service(url, files, settings.model, shown) if url else _classify_here(settings, files, shown)
     failed = 0
-    table = Table("file", "label", "probability", f"best {top_k}")
+    table = Table(Column("file", overflow="fold"), "label", "probability", f"best {top_k}")
     for file, answer in zip(files, answers, strict=True):
         if isinstance(answer, str):
             failed += 1
             typer.echo(f"error: {file}: {answer}", err=True)
         elif as_json:
-            typer.echo(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
+            typer.echo(orjson.dumps({"file": str(file), **answer}, option=orjson.OPT_SERIALIZE_NUMPY))
         else:
             best = ", ".join(f"{label} {value:.4f}" for label, value in answer["probabilities"].items())
             table.add_row(str(file), answer["label"], f"{answer['probability']:.4f}", best)
     if table.rows:
-        Console().print(table)
+        _print(table)
     if failed:
         raise typer.Exit(1)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE).print(table)
 
 
 def _read(file: Path) -> bytes | str:
@@ -161,7 +169,9 @@ def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> 
 
 
 @models_cli.command("list")
-def models_list(model_store: ModelStoreOption = None) -> None:
+def models_list(model_store: _WIDTH_IN_A_PIPE = 160
+
+ModelStoreOption = None) -> None:
     """List every model and version of the store."""
     from app.contract.bundle import read_manifest
     from app.contract.store import ModelStore
@@ -184,14 +194,16 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                     "" if accuracy is None else f"{accuracy:.2%}",
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
                 )
-    Console().print(table)
+    _print(table)
 
 
 @models_cli.command("show")
 def models_show(
     name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
     version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
-    model_store: ModelStoreOption = None,
+    model_store: _WIDTH_IN_A_PIPE = 160
+
+ModelStoreOption = None,
 ) -> None:
     """Print a model's card."""
     from app.contract.bundle import open_bundle
@@ -207,7 +219,9 @@ def models_verify(
     engine: Annotated[
         Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
     ] = "auto",
-    model_store: ModelStoreOption = None,
+    model_store: _WIDTH_IN_A_PIPE = 160
+
+ModelStoreOption = None,
 ) -> None:
     """Check a bundle as the service does at load: digests, signature, golden pictures."""
     from app.engines.loading import load_model

@@ -110,16 +110,18 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_format, settings.log_level)
     for sentence in unknown_variables():
         _log.warning("unknown setting", reason=sentence)
-    # uvicorn drains, and then raises the signal again: a clean stop must end with 0, as process 1 of a container too.
+    # Until uvicorn takes the signals over, a stop is immediate; process 1 of a container has no default for SIGTERM.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     with _bind(settings) as listener:
         host, port = listener.getsockname()[:2]
         _log.info("starting", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", workers=settings.workers)
         if settings.workers > 1:
             return _serve_with_workers(settings, listener)
-        with contextlib.suppress(KeyboardInterrupt):
-            app = create_app(settings, load_from(settings))
-            uvicorn.Server(_uvicorn_config(settings, app)).run([listener])
+        app = create_app(settings, load_from(settings))
+        # uvicorn raises the signal that stopped it again when it has drained. By then all is done: a clean stop is 0.
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda _signal, _frame: None)
+        uvicorn.Server(_uvicorn_config(settings, app)).run([listener])
         return 0
 
 

@@ -8,8 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
+
+# The same examples on every machine, and none fails for being slow on a busy one.
+settings.register_profile("imageclass", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("imageclass")
 
 
 @pytest.fixture(scope="session")

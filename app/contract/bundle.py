@@ -11,6 +11,8 @@ It knows nothing of engines: whether the model reproduces the golden probabiliti
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,15 +141,13 @@ class Bundle:
         """The golden pictures. Raises BundleTampered where they and what is expected of them do not fit together."""
         manifest = self.manifest
         try:
-            with np.load(self.path / GOLDEN_EXPECTED, allow_pickle=False) as expected:
+            with np.load(io.BytesIO((self.path / GOLDEN_EXPECTED).read_bytes()), allow_pickle=False) as expected:
                 images, probabilities = expected["images"], expected["probabilities"]
-        except (OSError, ValueError, KeyError) as exc:
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
             raise BundleTampered(f"{self.path}: {GOLDEN_EXPECTED} cannot be read ({exc}).") from exc
         count = len(manifest.golden)
-        if images.shape != (count, *manifest.preprocessing.shape) or probabilities.shape != (
-            count,
-            len(manifest.labels),
-        ):
+        found = (images.dtype, images.shape, probabilities.dtype, probabilities.shape)
+        if found != (np.uint8, (count, *manifest.preprocessing.shape), np.float32, (count, len(manifest.labels))):
             raise BundleTampered(f"{self.path}: {GOLDEN_EXPECTED} does not fit the manifest's {count} golden pictures.")
         return GoldenSet(
             names=tuple(picture.file for picture in manifest.golden),
@@ -204,7 +204,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleNotFound(f"{path / MANIFEST} cannot be read: {exc.strerror}.") from exc
     try:
         raw = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BundleTampered(f"{path / MANIFEST} is not JSON: {exc}.") from exc
     if isinstance(raw, dict):
         _check_versions(path, raw)

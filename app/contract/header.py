@@ -115,6 +115,8 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _webp_size(data: bytes) -> tuple[int, int]:
     chunk = data[12:16]
     if chunk == b"VP8X":
+        if len(data) < 30:  # slices, unlike struct, do not notice
+            raise IndexError
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if chunk == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]

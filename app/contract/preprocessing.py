@@ -20,6 +20,7 @@ _Side = Annotated[int, Field(ge=1, le=4096)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
+_TIFF_EXTRA_SAMPLES_TAG = 338
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of OpenCV's RGB-to-grey conversion
 
 
@@ -120,8 +121,7 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
     if image.ndim == 2:
         return image
     if image.shape[2] == 4:
-        # libtiff multiplies 8-bit colours by their alpha when it reads them; everything else comes straight.
-        premultiplied = image_format == "tiff" and pixels.dtype == np.uint8
+        premultiplied = image_format == "tiff" and _is_premultiplied(data, pixels.dtype)
         image = _composite(image, spec.background, premultiplied=premultiplied)
     if image.shape[2] != 3:
         raise UndecodableImage(
@@ -159,6 +159,15 @@ def _png_chunks_fit(data: bytes) -> bool:
     return position <= len(data)
 
 
+def _is_premultiplied(tiff: bytes, dtype: np.dtype[Any]) -> bool:
+    """Say whether the colours of a decoded TIFF are multiplied by their alpha already.
+
+    ExtraSamples 1 says that they are; of 2, unmultiplied, libtiff multiplies 8 bits while it reads them.
+    """
+    alpha = _tiff_short(tiff, _TIFF_EXTRA_SAMPLES_TAG)
+    return alpha == 1 or (alpha == 2 and dtype == np.uint8)
+
+
 def _composite(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
     """Lay BGRA pixels over an opaque RGB background, rounding to the nearest level: (H, W, 4) → (H, W, 3) BGR."""
     alpha = image[:, :, 3:].astype(np.uint16)
@@ -170,16 +179,20 @@ def _composite(image: Image, background: tuple[int, int, int], *, premultiplied:
 
 def _exif_orientation(exif: bytes) -> int:
     """Return the orientation, 1 to 8, of an EXIF block (a TIFF directory); 1 where it says nothing sensible."""
-    if exif[:6] == b"Exif\x00\x00":
-        exif = exif[6:]
-    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
-    directory = int.from_bytes(exif[4:8], order)
-    for index in range(int.from_bytes(exif[directory : directory + 2], order)):
-        entry = exif[directory + 2 + 12 * index :][:12]
-        if int.from_bytes(entry[:2], order) == _EXIF_ORIENTATION_TAG:
-            orientation = int.from_bytes(entry[8:10], order)
-            return orientation if 1 <= orientation <= 8 else 1
-    return 1
+    orientation = _tiff_short(exif.removeprefix(b"Exif\x00\x00"), _EXIF_ORIENTATION_TAG)
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff_short(data: bytes, tag: int) -> int:
+    """Return the 16-bit number that the first directory of a TIFF file or EXIF block has at `tag`; 0 without it."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    directory = int.from_bytes(data[4:8], order)
+    for index in range(int.from_bytes(data[directory : directory + 2], order)):
+        at = directory + 2 + 12 * index
+        entry = data[at : at + 12]
+        if int.from_bytes(entry[:2], order) == tag:
+            return int.from_bytes(entry[8:10], order)
+    return 0
 
 
 def _turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:

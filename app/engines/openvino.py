@@ -1,5 +1,6 @@
 """Run a SavedModel with OpenVINO, which reads it directly: no TensorFlow in the process."""
 
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -45,11 +46,7 @@ class OpenVinoEngine:
 
 def open_openvino(path: Path, signature: Signature, *, threads: int) -> OpenVinoEngine:
     """Load the SavedModel at `path`; see `EngineFactory`."""
-    try:
-        import openvino  # 0.3 s and 60 MB: only a process that runs models pays for it
-    except ImportError as exc:
-        raise EngineUnavailable(f"OpenVINO cannot be loaded: {exc}. Install imageclass again.") from exc
-    core = openvino.Core()
+    core = _core()
     try:
         model = core.read_model(path)
         found_inputs = {port.any_name: _describe(port) for port in model.inputs}
@@ -70,6 +67,20 @@ def open_openvino(path: Path, signature: Signature, *, threads: int) -> OpenVino
     except RuntimeError as exc:
         raise EngineUnavailable(f"OpenVINO cannot run {path} on this CPU: {_first_line(exc)}") from exc
     return OpenVinoEngine(compiled, signature)
+
+
+@cache
+def _core() -> Any:
+    """Return the one Core of this process, which is never freed.
+
+    Each Core gives the thread that makes it a signal stack of its own, and takes it back when freed: two that are freed
+    in the order of their making leave the thread with a stack that is gone, and the next signal ends the process.
+    """
+    try:
+        import openvino  # 0.3 s and 60 MB: only a process that runs models pays for it
+    except ImportError as exc:
+        raise EngineUnavailable(f"OpenVINO cannot be loaded: {exc}. Install imageclass again.") from exc
+    return openvino.Core()
 
 
 def _describe(port: Any) -> tuple[str, tuple[int | None, ...]]:

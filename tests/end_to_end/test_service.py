@@ -29,7 +29,7 @@ def seven(data_folder: Path) -> Path:
 def test_it_answers_and_stops_cleanly(start_service: StartService, trained_store: Path, seven: Path, workers: int) -> None:
     service = start_service(trained_store, workers=workers)
     with httpx.Client(base_url=service.url) as client:
-        answer = client.post("/predict", files={"file": seven.open("rb")})
+        answer = client.post("/predict", files={"file": seven.read_bytes()})
         assert answer.status_code == 200
         assert answer.json()["model"] == {"name": "digits", "version": 1}
         assert client.get("/health").json()["status"] == "ok"
