@@ -85,9 +85,7 @@ def predict(
         str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
-    model_store: _WIDTH_IN_A_PIPE = 160
-
-ModelStoreOption = None,
+    model_store: ModelStoreOption = None,
     engine: Annotated[
         Literal["auto", "openvino", "tensorflow"] | None,
         typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
@@ -169,9 +167,7 @@ def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> 
 
 
 @models_cli.command("list")
-def models_list(model_store: _WIDTH_IN_A_PIPE = 160
-
-ModelStoreOption = None) -> None:
+def models_list(model_store: ModelStoreOption = None) -> None:
     """List every model and version of the store."""
     from app.contract.bundle import read_manifest
     from app.contract.store import ModelStore
@@ -201,9 +197,7 @@ ModelStoreOption = None) -> None:
 def models_show(
     name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
     version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
-    model_store: _WIDTH_IN_A_PIPE = 160
-
-ModelStoreOption = None,
+    model_store: ModelStoreOption = None,
 ) -> None:
     """Print a model's card."""
     from app.contract.bundle import open_bundle
@@ -219,9 +213,7 @@ def models_verify(
     engine: Annotated[
         Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
     ] = "auto",
-    model_store: _WIDTH_IN_A_PIPE = 160
-
-ModelStoreOption = None,
+    model_store: ModelStoreOption = None,
 ) -> None:
     """Check a bundle as the service does at load: digests, signature, golden pictures."""
     from app.engines.loading import load_model

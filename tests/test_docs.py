@@ -64,5 +64,6 @@ def test_no_page_has_a_hole_left_to_fill(docs: dict[str, str]) -> None:
 def test_every_make_target_that_a_page_names_exists(docs: dict[str, str], repository: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
     for name, text in docs.items():
-        for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.S))):
+        code = "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.DOTALL))
+        for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", code):
             assert target in targets, f"{name} names make {target}"

@@ -158,6 +158,8 @@ def _save(network: Any, folder: Path, signature: Signature) -> None:
     try:
         tf.saved_model.save(module, str(folder), signatures={signature.name: serve})
     except tf.errors.OpError as exc:
+        if os.strerror(errno.ENOSPC) in exc.message:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
         raise PublishError(f"TensorFlow could not write the SavedModel: {exc.message}. Nothing was published.") from exc
     for empty in ("assets",):
         if (folder / empty).is_dir() and not any((folder / empty).iterdir()):

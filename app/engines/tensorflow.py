@@ -49,7 +49,7 @@ def open_tensorflow(path: Path, signature: Signature, *, threads: int) -> Tensor
         pass  # TensorFlow runs already in this process, as in training: its threads stay as they are
     try:
         loaded = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as exc:
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as exc:
         raise BundleTampered(f"{path}: TensorFlow cannot read the SavedModel: {exc}") from exc
     function = loaded.signatures.get(signature.name)
     if function is None:

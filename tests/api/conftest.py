@@ -13,7 +13,6 @@ from app.settings import Settings
 OpenClient = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
-
 @asynccontextmanager
 async def running(settings: Settings, loaded: LoadedStore) -> AsyncIterator[httpx.AsyncClient]:
     """The application, started and stopped as uvicorn does it, without a socket."""

@@ -110,7 +110,10 @@ async def test_a_form_with_two_pictures_is_sent_to_the_batch_call(client: httpx.
         ("multipart/form-data; boundary=x", b""),
         ("multipart/form-data; boundary=x", b"not a form at all"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: " + b"a" * 20_000 + b"\r\n\r\nabc\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: " + b"a" * 20_000 + b"\r\n\r\nabc\r\n--x--\r\n",
+        ),
     ],
 )
 async def test_a_broken_form_is_400(client: httpx.AsyncClient, content_type: str, body: bytes) -> None:

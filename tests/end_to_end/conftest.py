@@ -53,7 +53,7 @@ class Service:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Return a log line. Anything that is not a JSON object on one line fails the test: no traceback, no stray print."""
+    """Return a log line. What is no JSON object on one line fails the test: no traceback, no stray print."""
     line: dict[str, Any] = json.loads(text)
     return line
 

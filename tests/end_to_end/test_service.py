@@ -26,7 +26,9 @@ def seven(data_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_it_answers_and_stops_cleanly(start_service: StartService, trained_store: Path, seven: Path, workers: int) -> None:
+def test_it_answers_and_stops_cleanly(
+    start_service: StartService, trained_store: Path, seven: Path, workers: int
+) -> None:
     service = start_service(trained_store, workers=workers)
     with httpx.Client(base_url=service.url) as client:
         answer = client.post("/predict", files={"file": seven.read_bytes()})

@@ -84,8 +84,8 @@ def test_progress_on_a_pipe_is_plain_lines(tmp_path: Path) -> None:
 def test_every_loss_goes_with_every_optimizer(tmp_path: Path, loss: Loss, optimizer: OptimizerName) -> None:
     done = CliRunner().invoke(
         cli,
-        ["fit", "--data", "digits", "--name", "d", "--epochs", "1", "--batch-size", "128", "--loss", loss]
-        + ["--optimizer", optimizer, "--model-store", str(tmp_path)],
+        f"fit --data digits --name d --epochs 1 --batch-size 128 --loss {loss} --optimizer {optimizer} "
+        f"--model-store {tmp_path}",
     )
     assert done.exit_code == 0, done.output
     recipe = open_bundle(tmp_path / "d" / "1").manifest.training["recipe"]
@@ -96,8 +96,8 @@ def test_every_loss_goes_with_every_optimizer(tmp_path: Path, loss: Loss, optimi
 def test_a_full_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         cli,
-        ["fit", "--data", "digits", "--name", "d", "--epochs", "3", "--batch-size", "full", "--optimizer", "sgd"]
-        + ["--learning-rate", "0.1", "--model-store", str(tmp_path)],
+        "fit --data digits --name d --epochs 3 --batch-size full --optimizer sgd --learning-rate 0.1 "
+        f"--model-store {tmp_path}",
     )
     assert done.exit_code == 0, done.output
     assert "training: 3 of 3" in done.stderr

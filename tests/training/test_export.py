@@ -89,7 +89,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("training.export.os.fsync", full)
-    with pytest.raises(PublishError, match="disk of .* is full"):
+    with pytest.raises(PublishError, match=r"disk of .* is full"):
         run_fit(options(tmp_path), Reporter())
     assert list(tmp_path.iterdir()) == []
 

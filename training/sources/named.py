@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from app.engines.tensorflow import import_tensorflow
+from app.errors import EngineUnavailable
 from training.dataset import Picture, Split
 from training.errors import DataError
 from training.sources.arrays import Array, as_labels, as_uint8, pictures_of
@@ -25,6 +27,7 @@ NAMES = ("digits", *_CLASSES)
 
 
 def _load_with_keras(name: str) -> Arrays:
+    import_tensorflow()
     from keras import datasets
 
     arrays: Arrays = getattr(datasets, name).load_data()
@@ -39,8 +42,8 @@ def read(name: str, *, load: Callable[[str], Arrays] = _load_with_keras) -> list
         return _digits()
     try:
         train, test = load(name)
-    except ImportError as exc:
-        raise DataError(f"'{name}' comes through Keras: install the extra 'training' ({exc}).") from exc
+    except EngineUnavailable:
+        raise
     except Exception as exc:  # Keras raises bare Exception where a download fails
         raise DataError(f"'{name}' could not be downloaded ({exc}); give --data a path instead.") from exc
     images = as_uint8({"train": train[0], "test": test[0]})
