@@ -163,6 +163,7 @@ def _uvicorn_config(settings: Settings, app: FastAPI | str) -> uvicorn.Config:
         log_config=None,
         log_level="warning" if settings.workers == 1 else "info",  # with several, what became of each worker
         access_log=False,
+        lifespan="on",
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.shutdown_grace_s,

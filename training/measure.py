@@ -44,19 +44,24 @@ class Measurement:
 def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["all"]) -> tuple[list[Picture], str]:
     """Return the pictures to measure on, and in words which they are.
 
-    `split` is the source's own where it has one, else the one on record in the bundle where the data is the same that
-    it was trained on. Data that has neither is measured whole.
+    `split` is the one on record in the bundle where the data is what it was trained on, else the source's own. Data
+    that has neither is measured whole. Raises DataError where it has other splits than that, or has lost pictures.
     """
     if split == "all":
         return list(dataset.pictures), "all pictures"
     marked = [picture for picture in dataset.pictures if picture.split == split]
-    if marked:
-        return marked, f"the {split} pictures of the source"
     recorded = bundle.path / SPLIT_FILE
     if recorded.is_file() and bundle.manifest.training.get("data") == dataset.origin:
-        pictures = recorded_pictures(dataset, gzip.decompress(recorded.read_bytes()).decode(), split)
-        if pictures:
-            return pictures, f"the {split} pictures on record in the bundle"
+        try:
+            pictures = recorded_pictures(dataset, gzip.decompress(recorded.read_bytes()).decode(), split)
+        except DataError:
+            if not marked:
+                raise
+        else:
+            if pictures:
+                return pictures, f"the {split} pictures on record in the bundle"
+    if marked:
+        return marked, f"the {split} pictures of the source"
     if any(picture.split is not None for picture in dataset.pictures):
         raise DataError(f"{dataset.origin} has no {split} pictures. Give --split train, or --split all.")
     return list(dataset.pictures), "all pictures (the data has no split, and is not what the model was trained on)"

@@ -113,6 +113,8 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
         pixels = None
     if pixels is None:
         raise _undecodable(image_format)
+    if image_format == "png" and pixels.ndim == 2:
+        pixels = _with_transparent_level(pixels, data)
     if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
         for kind, chunk in zip(kinds, chunks, strict=True):
             if kind == cv2.IMAGE_METADATA_EXIF:
@@ -157,6 +159,20 @@ def _png_chunks_fit(data: bytes) -> bool:
     while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
         position += 12 + int.from_bytes(data[position : position + 4], "big")
     return position <= len(data)
+
+
+def _with_transparent_level(grey: NDArray[Any], png: bytes) -> NDArray[Any]:
+    """Return (H, W, 4) where a grey PNG declares one level transparent (tRNS), which OpenCV reads for colours alone."""
+    position = 8
+    while (kind := png[position + 4 : position + 8]) not in (b"tRNS", b"IDAT", b""):
+        position += 12 + int.from_bytes(png[position : position + 4], "big")
+    if kind != b"tRNS":
+        return grey
+    level, depth = int.from_bytes(png[position + 8 : position + 10], "big"), png[24]
+    if depth < 8:
+        level *= 255 // (2**depth - 1)  # as the pixels were spread over 8 bits
+    alpha = np.where(grey == level, 0, np.iinfo(grey.dtype).max).astype(grey.dtype)
+    return np.stack([grey, grey, grey, alpha], axis=2)
 
 
 def _is_premultiplied(tiff: bytes, dtype: np.dtype[Any]) -> bool:
