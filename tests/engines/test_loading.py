@@ -1,0 +1,391 @@
+"""A bundle is served by the fastest engine that is proven to agree with training, or refused with the reason."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.contract.bundle import MANIFEST, Signature, open_bundle
+from app.contract.preprocessing import Image
+from app.engines import loading, openvino
+from app.engines.engine import Engine, EngineFactory, EngineName
+from app.engines.loading import LoadedModel, load_model
+from app.engines.tensorflow import import_tensorflow
+from app.errors import BundleIncompatible, BundleNotFound, BundleTampered, EngineUnavailable, SelfCheckFailed
+
+Sign = Callable[[Path], None]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+
+
+@pytest.fixture
+def path(copy_of_store: Path) -> Path:
+    return copy_of_store / "digits" / "1"
+
+
+@pytest.fixture(scope="module")
+def bundle_path(trained_store: Path) -> Path:
+    return trained_store / "digits" / "1"
+
+
+@pytest.fixture(scope="module")
+def models(bundle_path: Path) -> Iterator[dict[EngineName, LoadedModel]]:
+    """The bundle on both engines."""
+    loaded = {name: load_model(bundle_path, engine=name, threads=2) for name in ENGINES}
+    yield loaded
+    for model in loaded.values():
+        model.engine.close()
+
+
+def random_batch(size: int) -> Image:
+    return np.random.default_rng(size).integers(0, 256, (size, 28, 28, 1), np.uint8)
+
+
+# Both engines
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engine_reproduces_the_golden_probabilities(models: dict[EngineName, LoadedModel], name: EngineName) -> None:
+    model = models[name]
+    found = model.engine.predict(model.bundle.golden.images)
+    np.testing.assert_allclose(found, model.bundle.golden.probabilities, atol=1e-4)
+    assert model.engine.name == name
+    assert model.reason == f"set to {name}"
+    assert model.refusals == ()
+    assert model.proof.pictures == 16
+    assert model.proof.max_probability_difference <= 1e-4
+
+
+def test_engines_agree_on_batches_of_every_size(models: dict[EngineName, LoadedModel]) -> None:
+    fast, reference = (models[name].engine for name in ENGINES)
+    for size in range(1, 71):
+        batch = random_batch(size)
+        found = fast.predict(batch)
+        assert (found.shape, str(found.dtype)) == ((size, 10), "float32")
+        np.testing.assert_allclose(found, reference.predict(batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_answer_does_not_depend_on_the_rest_of_the_batch(
+    models: dict[EngineName, LoadedModel], name: EngineName
+) -> None:
+    engine, batch = models[name].engine, random_batch(40)
+    alone = np.concatenate([engine.predict(batch[index : index + 1]) for index in range(40)])
+    np.testing.assert_allclose(engine.predict(batch), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_answers_stay_as_they_are_when_the_engine_goes_on(
+    models: dict[EngineName, LoadedModel], name: EngineName
+) -> None:
+    engine = models[name].engine
+    first = engine.predict(random_batch(5))
+    before = first.copy()
+    engine.predict(random_batch(6)[:5])
+    np.testing.assert_array_equal(first, before)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_threads_that_call_at_once_get_their_own_answers(
+    models: dict[EngineName, LoadedModel], name: EngineName
+) -> None:
+    engine, callers = models[name].engine, 8
+    batches = [random_batch(3 + caller) for caller in range(callers)]
+    expected = [engine.predict(batch) for batch in batches]
+    together = Barrier(callers)
+
+    def call(caller: int) -> list[NDArray[np.float32]]:
+        together.wait(timeout=60)
+        return [engine.predict(batches[caller]) for _ in range(20)]
+
+    with ThreadPoolExecutor(callers) as pool:
+        for found, wanted in zip(pool.map(call, range(callers)), expected, strict=True):
+            for answer in found:
+                np.testing.assert_allclose(answer, wanted, atol=1e-5)
+
+
+# Which engine
+
+
+class Fake:
+    """An engine that answers with `answer` for every picture."""
+
+    def __init__(self, name: EngineName, answer: float) -> None:
+        self.name: EngineName = name
+        self.answer = answer
+        self.sizes: list[int] = []
+        self.closed = False
+
+    def predict(self, batch: Image) -> NDArray[np.float32]:
+        self.sizes.append(len(batch))
+        return np.full((len(batch), 10), self.answer, np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def opens(engine: Engine) -> EngineFactory:
+    def factory(path: Path, signature: Signature, *, threads: int) -> Engine:
+        return engine
+
+    return factory
+
+
+def unavailable(reason: str) -> EngineFactory:
+    def factory(path: Path, signature: Signature, *, threads: int) -> Engine:
+        raise EngineUnavailable(reason)
+
+    return factory
+
+
+Install = Callable[[EngineName, EngineFactory], None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return the function that puts another engine in the place of one."""
+    return lambda name, factory: monkeypatch.setitem(loading._FACTORIES, name, factory)
+
+
+def test_auto_takes_openvino(bundle_path: Path, install: Install) -> None:
+    install("tensorflow", unavailable("not asked for"))
+    model = load_model(bundle_path, threads=2)
+    assert model.engine.name == "openvino"
+    assert model.reason == "the fastest engine, and it passed the golden check"
+    assert model.refusals == ()
+    model.engine.close()
+
+
+def test_auto_takes_tensorflow_where_openvino_is_not_installed(bundle_path: Path, install: Install) -> None:
+    install("openvino", unavailable("OpenVINO is not installed."))
+    model = load_model(bundle_path, threads=2)
+    assert model.engine.name == "tensorflow"
+    assert model.reason == "openvino was refused (engine_unavailable)"
+    assert [str(refusal) for refusal in model.refusals] == ["OpenVINO is not installed."]
+    model.engine.close()
+
+
+def test_auto_takes_tensorflow_where_openvino_disagrees_with_training(bundle_path: Path, install: Install) -> None:
+    wrong = Fake("openvino", 0.1)
+    install("openvino", opens(wrong))
+    model = load_model(bundle_path, threads=2)
+    assert model.engine.name == "tensorflow"
+    assert model.reason == "openvino was refused (self_check_failed)"
+    assert "openvino gives other probabilities for the golden pictures" in str(model.refusals[0])
+    assert wrong.closed
+    model.engine.close()
+
+
+def test_auto_takes_tensorflow_where_openvino_cannot_read_the_model(bundle_path: Path, install: Install) -> None:
+    def cannot_read(path: Path, signature: Signature, *, threads: int) -> Engine:
+        raise BundleTampered("an operation is unknown")
+
+    install("openvino", cannot_read)
+    model = load_model(bundle_path, threads=2)
+    assert (model.engine.name, model.reason) == ("tensorflow", "openvino was refused (bundle_tampered)")
+    model.engine.close()
+
+
+def test_where_both_engines_disagree_the_bundle_is_at_fault(bundle_path: Path, install: Install) -> None:
+    for name in ENGINES:
+        install(name, opens(Fake(name, 0.1)))
+    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+        load_model(bundle_path)
+
+
+@pytest.mark.parametrize("missing", ENGINES)
+def test_what_is_wrong_with_the_bundle_comes_before_an_engine_that_is_missing(
+    bundle_path: Path, install: Install, missing: EngineName
+) -> None:
+    for name in ENGINES:
+        install(name, unavailable("not installed") if name == missing else opens(Fake(name, 0.1)))
+    with pytest.raises(SelfCheckFailed, match="gives other probabilities"):
+        load_model(bundle_path)
+
+
+def test_where_no_engine_is_installed_the_fastest_is_asked_for(bundle_path: Path, install: Install) -> None:
+    for name in ENGINES:
+        install(name, unavailable(f"{name} is not installed"))
+    with pytest.raises(EngineUnavailable, match="openvino is not installed"):
+        load_model(bundle_path)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engine_that_is_set_has_no_stand_in(bundle_path: Path, install: Install, name: EngineName) -> None:
+    install(name, opens(Fake(name, 0.1)))
+    with pytest.raises(SelfCheckFailed, match=f"{name} gives other probabilities"):
+        load_model(bundle_path, engine=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("openvino", r"OpenVINO cannot be loaded: .*\. Install imageclass again\."),
+        ("tensorflow", r"TensorFlow is not installed\. .*pip install '\.\[training\]'"),
+    ],
+)
+def test_engine_that_is_set_but_not_installed_says_how_to_install_it(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, name: EngineName, sentence: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(openvino, "_core", openvino._core.__wrapped__)  # forget that it was loaded before
+    with pytest.raises(EngineUnavailable, match=sentence):
+        load_model(bundle_path, engine=name)
+
+
+def test_every_batch_size_is_run_once_before_the_first_request(bundle_path: Path, install: Install) -> None:
+    class Golden(Fake):
+        def predict(self, batch: Image) -> NDArray[np.float32]:
+            super().predict(batch)
+            return expected if len(batch) == len(expected) else np.zeros((len(batch), 10), np.float32)
+
+    expected = open_bundle(bundle_path).golden.probabilities
+    engine = Golden("openvino", 0)
+    install("openvino", opens(engine))
+    load_model(bundle_path, batch_sizes=(1, 2, 32))
+    assert engine.sizes == [16, 1, 2, 32]
+    assert not engine.closed
+
+
+def test_openvino_serves_without_tensorflow_in_the_process(repository: Path, bundle_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from app.engines.loading import load_model; "
+        "name = load_model(Path(sys.argv[1])).engine.name; "
+        "print(name, sorted({'tensorflow', 'keras', 'fastapi'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(bundle_path)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "openvino []\n", "")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_tampered_bundle_never_reaches_an_engine(path: Path, install: Install, engine: Any) -> None:
+    for name in ENGINES:
+        install(name, unavailable("reached"))
+    data = path / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1] + b"\x00\x00")
+    with pytest.raises(BundleTampered, match="is not the file that was exported"):
+        load_model(path, engine=engine)
+
+
+def test_bundle_of_a_newer_preprocessing_is_refused(path: Path) -> None:
+    manifest = (path / MANIFEST).read_text()
+    (path / MANIFEST).write_text(
+        manifest.replace('"preprocessing": {\n  "version": 1', '"preprocessing": {"version": 2')
+    )
+    with pytest.raises(BundleIncompatible, match="preprocessing version 2"):
+        load_model(path)
+
+
+def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFound, match="it has no manifest"):
+        load_model(tmp_path)
+
+
+def replace_model(path: Path, **how: Any) -> None:
+    """Put another SavedModel in the place of the bundle's."""
+    tf = import_tensorflow()
+    shape, dtype = how.get("shape", (None, 28, 28, 1)), how.get("dtype", "uint8")
+    input_name, output_name = how.get("input_name", "image"), how.get("output_name", "probabilities")
+    specification = tf.TensorSpec(shape, dtype, name=input_name)
+
+    @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
+    def serve(image: Any) -> dict[str, Any]:
+        mean = tf.reduce_mean(tf.cast(image, tf.float32), axis=[1, 2, 3])
+        answer = tf.stack([mean] * how.get("classes", 10), axis=1)
+        outputs = {output_name: tf.cast(answer, how.get("output_dtype", "float32"))}
+        return outputs | ({"logits": answer + 1} if how.get("second_output") else {})
+
+    folder = path.parent / "replacement"
+    tf.saved_model.save(tf.Module(), str(folder), signatures={how.get("signature", "serving_default"): serve})
+    for file in ("saved_model.pb", "fingerprint.pb"):
+        shutil.copy(folder / file, path / file)
+    shutil.rmtree(path / "variables")
+    shutil.copytree(folder / "variables", path / "variables")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            {"dtype": "float32"},
+            "input is image float32 [?, 28, 28, 1], but the manifest says image uint8 [?, 28, 28, 1]",
+        ),
+        ({"shape": (None, 32, 28, 1)}, "input is image uint8 [?, 32, 28, 1], but the manifest says image uint8 [?, 28"),
+        ({"shape": (8, 28, 28, 1)}, "input is image uint8 [8, 28, 28, 1], but the manifest says image uint8 [?, 28"),
+        ({"input_name": "picture"}, "input is picture uint8 [?, 28, 28, 1], but the manifest says image uint8"),
+        ({"output_name": "scores"}, "output is scores float32 [?, 10], but the manifest says probabilities float32"),
+        ({"classes": 9}, "output is probabilities float32 [?, 9], but the manifest says probabilities float32 [?, 10]"),
+        ({"output_dtype": "uint8"}, "output is probabilities uint8 [?, 10], but the manifest says probabilities float"),
+        ({"second_output": True}, "but the manifest says probabilities float32 [?, 10]"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_model_of_another_signature_is_refused(
+    path: Path, sign: Sign, engine: EngineName, how: dict[str, Any], message: str
+) -> None:
+    replace_model(path, **how)
+    sign(path)
+    with pytest.raises(BundleTampered) as refused:
+        load_model(path, engine=engine)
+    assert message in str(refused.value)
+
+
+def test_model_whose_signature_has_another_name_is_refused(path: Path, sign: Sign) -> None:
+    """OpenVINO does not know signatures by name: to it this is another model of the same tensors."""
+    replace_model(path, signature="predict")
+    sign(path)
+    with pytest.raises(BundleTampered, match="has no signature 'serving_default', only: predict"):
+        load_model(path, engine="tensorflow")
+    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+        load_model(path, engine="openvino")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_model_of_the_same_signature_fails_the_golden_check(path: Path, sign: Sign, engine: EngineName) -> None:
+    replace_model(path)
+    sign(path)
+    with pytest.raises(SelfCheckFailed, match=f"{engine} gives other probabilities for the golden pictures"):
+        load_model(path, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("content", [b"", b"not a SavedModel"])
+def test_model_that_cannot_be_read_is_refused(path: Path, sign: Sign, engine: EngineName, content: bytes) -> None:
+    (path / "saved_model.pb").write_bytes(content)
+    sign(path)
+    with pytest.raises(BundleTampered, match=r"SavedModel"):
+        load_model(path, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_that_are_cut_off_are_refused(path: Path, sign: Sign, engine: EngineName) -> None:
+    data = path / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    sign(path)
+    with pytest.raises((BundleTampered, SelfCheckFailed), match=str(path)):
+        load_model(path, engine=engine)
+
+
+def test_openvino_is_closed_twice_without_harm(bundle_path: Path, models: dict[EngineName, LoadedModel]) -> None:
+    engine = openvino.open_openvino(bundle_path, models["openvino"].bundle.manifest.signature, threads=1)
+    engine.predict(random_batch(1))
+    engine.close()
+    engine.close()
