@@ -146,14 +146,17 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
 def _save(network: Any, folder: Path, signature: Signature) -> None:
     """Write the SavedModel: `signature.input` uint8 in, `signature.output` float32 out, batch size free."""
     tf = import_tensorflow()
+    # A copy without the optimizer, whose state would be saved too and is twice the size of the weights.
+    inference = type(network).from_config(network.get_config())
+    inference.set_weights(network.get_weights())
     specification = tf.TensorSpec(signature.input.shape, tf.uint8, name=signature.input.name)
 
     @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
     def serve(image: Any) -> dict[str, Any]:
-        return {signature.output.name: network(image, training=False)}
+        return {signature.output.name: inference(image, training=False)}
 
     module = tf.Module()
-    module.network = network
+    module.network = inference
     module.serve = serve
     try:
         tf.saved_model.save(module, str(folder), signatures={signature.name: serve})
@@ -161,9 +164,9 @@ def _save(network: Any, folder: Path, signature: Signature) -> None:
         if os.strerror(errno.ENOSPC) in exc.message:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
         raise PublishError(f"TensorFlow could not write the SavedModel: {exc.message}. Nothing was published.") from exc
-    for empty in ("assets",):
-        if (folder / empty).is_dir() and not any((folder / empty).iterdir()):
-            (folder / empty).rmdir()  # git and object stores drop empty folders; the bundle must not need one
+    assets = folder / "assets"
+    if assets.is_dir() and not any(assets.iterdir()):
+        assets.rmdir()  # git and object stores drop empty folders, so the bundle must not need one
 
 
 def _write_golden(folder: Path, contents: Contents) -> tuple[GoldenPicture, ...]:

@@ -122,3 +122,8 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, mon
     with pytest.raises(PublishError, match="another run"):
         run_fit(options(tmp_path), Reporter())
     assert (other / "manifest.json").read_text() == "{}"
+
+
+def test_a_bundle_holds_the_weights_and_no_optimizer(trained_store: Path) -> None:
+    weights = trained_store / "digits" / "1" / "variables" / "variables.data-00000-of-00001"
+    assert 121_930 * 4 <= weights.stat().st_size < 121_930 * 4 * 1.1
