@@ -1,0 +1,87 @@
+"""The README's own commands, run as they stand there but for the port, the interpreter and the model store."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import StartService
+
+
+@pytest.fixture(scope="module")
+def readme(repository: Path) -> str:
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+def commands(readme: str, beginning: str) -> list[str]:
+    """The lines of the README's shell blocks that begin so."""
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    found = [line for block in blocks for line in block.splitlines() if line.startswith(beginning)]
+    assert found, beginning
+    return found
+
+
+def run(command: str, repository: Path, **environment: str) -> str:
+    as_here = command.replace(".venv/bin/python", shlex.quote(sys.executable))
+    done = subprocess.run(
+        ["bash", "-c", as_here],
+        cwd=repository,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_the_request_gets_the_answer_that_the_readme_shows(
+    readme: str, repository: Path, start_service: StartService
+) -> None:
+    service = start_service(repository / "model_store", model="mnist")
+    (request,) = commands(readme, "curl")
+    answered = json.loads(run(request.replace("http://127.0.0.1:8000", service.url), repository))
+    (shown,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+    promised = json.loads(shown)
+    assert list(answered.pop("probabilities").items()) == [
+        (label, pytest.approx(value, abs=1e-4)) for label, value in promised.pop("probabilities").items()
+    ]
+    assert answered == {**promised, "probability": pytest.approx(promised["probability"], abs=1e-4)}
+
+
+def test_files_are_classified_here_and_by_the_service(
+    readme: str, repository: Path, start_service: StartService
+) -> None:
+    service = start_service(repository / "model_store", model="mnist")
+    for command in commands(readme, ".venv/bin/python -m app predict"):
+        printed = run(command.replace("http://127.0.0.1:8000", service.url), repository, IMAGECLASS_MODEL="mnist")
+        assert "7-00000.png" in printed
+
+
+def test_a_folder_of_pictures_becomes_a_model_that_is_served(
+    readme: str, repository: Path, data_folder: Path, tmp_path: Path, start_service: StartService
+) -> None:
+    for picture in data_folder.glob("*-*.png"):
+        label = "cats" if int(picture.name[0]) % 2 else "dogs"
+        folder = tmp_path / "my-pictures" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder)
+    (fit,) = commands(readme, ".venv/bin/python -m training fit")
+    store = tmp_path / "model_store"
+    fit = fit.replace("--data my-pictures", f"--data {tmp_path / 'my-pictures'}")
+    assert "pets/1" in run(fit, repository, IMAGECLASS_MODEL_STORE=str(store))
+    (serve,) = commands(readme, "IMAGECLASS_MODEL=")
+    assert serve == "IMAGECLASS_MODEL=pets make run"
+    assert start_service(store, model="pets").url
+
+
+def test_the_two_commands_are_make_targets(readme: str, repository: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    assert {command.removeprefix("make ") for command in commands(readme, "make ")} <= targets
