@@ -29,6 +29,9 @@ cli.add_typer(models_cli, name="models")
 
 _WIDTH_IN_A_PIPE = 160
 
+Answer = dict[str, Any]
+"""What POST /predict answers."""
+
 ModelStoreOption = Annotated[
     Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
 ]
@@ -120,50 +123,37 @@ def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE).print(table)
 
 
-def _read(file: Path) -> bytes | str:
-    """Return the file's bytes, or the sentence that says why not."""
-    try:
-        return file.read_bytes()
-    except OSError as exc:
-        return f"{exc.strerror}."
-
-
-def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | None) -> list[dict[str, Any] | str]:
-    answers: list[dict[str, Any] | str] = []
-    with ServiceClient(url) as client:
-        for file in files:
-            data = _read(file)
-            if isinstance(data, str):
-                answers.append(data)
-                continue
-            try:
-                answers.append(client.predict(data, filename=file.name, model=model, top_k=top_k))
-            except ImageclassError as exc:
-                answers.append(str(exc))
+def _answer_each(files: list[Path], ask: Callable[[Path, bytes], Answer]) -> list[Answer | str]:
+    """Return the answer to each file, or the sentence that says why there is none."""
+    answers: list[Answer | str] = []
+    for file in files:
+        try:
+            answers.append(ask(file, file.read_bytes()))
+        except OSError as exc:
+            answers.append(f"{exc.strerror}.")
+        except ImageclassError as exc:
+            answers.append(str(exc))
     return answers
 
 
-def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[dict[str, Any] | str]:
+def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | None) -> list[Answer | str]:
+    with ServiceClient(url) as client:
+        return _answer_each(
+            files, lambda file, data: client.predict(data, filename=file.name, model=model, top_k=top_k)
+        )
+
+
+def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[Answer | str]:
     from app.api.predict import answer
     from app.main import load_from, open_catalogue
 
-    async def classify() -> list[dict[str, Any] | str]:
-        answers: list[dict[str, Any] | str] = []
-        async with open_catalogue(settings, load_from(settings, only=settings.model)) as catalogue:
-            classifier = catalogue.get(settings.model)
-            for file in files:
-                data = _read(file)
-                if isinstance(data, str):
-                    answers.append(data)
-                    continue
-                try:
-                    answers.append(answer(await classifier.classify(data), top_k))
-                except ImageclassError as exc:
-                    answers.append(str(exc))
-        return answers
-
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
-    return asyncio.run(classify())
+    catalogue = open_catalogue(settings, load_from(settings, only=settings.model))
+    classifier = catalogue.get(settings.model)
+    with asyncio.Runner() as runner:
+        answers = _answer_each(files, lambda _, data: answer(runner.run(classifier.classify(data)), top_k))
+        runner.run(catalogue.aclose())
+    return answers
 
 
 @models_cli.command("list")

@@ -15,6 +15,7 @@ from app.contract.store import ModelStore
 from app.errors import ImageclassError
 from training.errors import OptionError
 from training.evaluate import Scores
+from training.options import FitOptions, parse_batch_size, parse_size, with_recipe
 from training.preset import Loss, OptimizerName
 from training.presets import PRESETS, preset_named
 from training.progress import Reporter
@@ -96,7 +97,7 @@ def fit(
     reporter = Reporter()
     try:
         with _one_line_errors():
-            from training.run import FitOptions, parse_batch_size, parse_size, run_fit, with_recipe
+            from training.run import run_fit
 
             if learning_rate is not None and not learning_rate > 0:
                 raise OptionError(f"--learning-rate {learning_rate} is not above 0.")

@@ -1,9 +1,8 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
-import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,32 +20,15 @@ from training.evaluate import predict_all, score
 from training.export import Contents, check_can_publish, publish
 from training.fit import FitResult, fit
 from training.network import build_network
+from training.options import FitOptions
 from training.preset import Preset
 from training.progress import Reporter
 from training.sources import open_data
 from training.split import Assignment, assign_splits
 from training.tensors import Tensors, load_tensors
 
-Size = tuple[int, int] | Literal["data"]
-Colour = Literal["grey", "rgb", "data"]
 _LARGEST_SIDE_FROM_DATA = 224
 _LOOKED_AT = 200
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it."""
-
-    data: str
-    name: str
-    preset: Preset
-    model_store: Path
-    seed: int
-    test: float
-    size: Size | None
-    colour: Colour | None
-    on_bad_image: Literal["skip", "fail"]
-    about: Path | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     network = build_network(options.preset.layers, shape=spec.shape, classes=len(dataset.labels))
     result = fit(network, recipe, splits.train, splits.validation, classes=len(dataset.labels), reporter=reporter)
 
-    command = _command(options)
+    command = options.command()
     counts = assignment.counts()
     contents = Contents(
         labels=dataset.labels,
@@ -216,23 +198,6 @@ def _training_record(options: FitOptions, command: str, dataset: Dataset, splits
     }
 
 
-def _command(options: FitOptions) -> str:
-    """Return the command that repeats the run, without the folders of the machine that it ran on."""
-    preset, recipe = options.preset, options.preset.recipe
-    words = ["python", "-m", "training", "fit", "--data", Path(options.data).name, "--name", options.name]
-    words += ["--preset", preset.name, "--seed", str(options.seed)]
-    words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
-    words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
-    words += ["--validation", str(recipe.validation), "--test", str(options.test)]
-    if options.about is not None:
-        words += ["--about", options.about.name]
-    if options.size is not None:
-        words += ["--size", "data" if options.size == "data" else f"{options.size[0]}x{options.size[1]}"]
-    if options.colour is not None:
-        words += ["--colour", options.colour]
-    return shlex.join(words)
-
-
 def _data_line(dataset: Dataset, assignment: Assignment, spec: PreprocessingSpec) -> str:
     counts = {split: sum(classes.values()) for split, classes in assignment.counts().items()}
     return (
@@ -240,28 +205,3 @@ def _data_line(dataset: Dataset, assignment: Assignment, spec: PreprocessingSpec
         f"{counts['validation']:,} for validation, {counts['test']:,} for the test; "
         f"as {spec.height}x{spec.width} {spec.colour}"
     )
-
-
-def parse_size(text: str) -> Size:
-    """Return "data", or (height, width) from "64" or "48x64" (height first). Raises OptionError."""
-    if text == "data":
-        return "data"
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts) or len(parts) > 2:
-        raise OptionError(f"--size {text} is not a size: give 64, or HEIGHTxWIDTH as in 48x64, or data. At most 4096.")
-    return int(parts[0]), int(parts[-1])
-
-
-def parse_batch_size(text: str) -> int | Literal["full"]:
-    """Return "full" or a positive number. Raises OptionError."""
-    if text == "full":
-        return "full"
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-size {text} is neither a number of pictures nor full.")
-    return int(text)
-
-
-def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
-    """Return the preset with those parts of its recipe replaced that are not None."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(preset, recipe=replace(preset.recipe, **given))

@@ -122,6 +122,10 @@ class Catalogue:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, within the grace, and free the models."""
         self.stopping = True
         await asyncio.gather(*(model.aclose(self._shutdown_grace_s) for model in self._classifiers.values()))
         self._decode_pool.shutdown(wait=False, cancel_futures=True)

@@ -13,10 +13,11 @@ from app.contract.store import ModelStore
 from app.errors import SelfCheckFailed
 from training.errors import OptionError, PublishError
 from training.export import check_can_publish
+from training.options import FitOptions, with_recipe
 from training.preset import Preset
 from training.presets import preset_named
 from training.progress import Reporter
-from training.run import FitOptions, run_fit, with_recipe
+from training.run import run_fit
 
 
 def options(store: Path, *, name: str = "digits", preset: Preset | None = None) -> FitOptions:

@@ -1,0 +1,70 @@
+"""What `fit` can be asked for, from the words of its command line and back."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from training.errors import OptionError
+from training.preset import Preset
+
+Size = tuple[int, int] | Literal["data"]
+Colour = Literal["grey", "rgb", "data"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it."""
+
+    data: str
+    name: str
+    preset: Preset
+    model_store: Path
+    seed: int
+    test: float
+    size: Size | None
+    colour: Colour | None
+    on_bad_image: Literal["skip", "fail"]
+    about: Path | None
+
+    def command(self) -> str:
+        """Return the command that repeats the run, without the folders of the machine that it ran on."""
+        preset, recipe = self.preset, self.preset.recipe
+        words = ["python", "-m", "training", "fit", "--data", Path(self.data).name, "--name", self.name]
+        words += ["--preset", preset.name, "--seed", str(self.seed)]
+        words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
+        words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
+        words += ["--validation", str(recipe.validation), "--test", str(self.test)]
+        if self.about is not None:
+            words += ["--about", self.about.name]
+        if self.size is not None:
+            words += ["--size", "data" if self.size == "data" else f"{self.size[0]}x{self.size[1]}"]
+        if self.colour is not None:
+            words += ["--colour", self.colour]
+        return shlex.join(words)
+
+
+def parse_size(text: str) -> Size:
+    """Return "data", or (height, width) from "64" or "48x64" (height first). Raises OptionError."""
+    if text == "data":
+        return "data"
+    parts = text.lower().split("x")
+    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts) or len(parts) > 2:
+        raise OptionError(f"--size {text} is not a size: give 64, or HEIGHTxWIDTH as in 48x64, or data. At most 4096.")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_batch_size(text: str) -> int | Literal["full"]:
+    """Return "full" or a positive number. Raises OptionError."""
+    if text == "full":
+        return "full"
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--batch-size {text} is neither a number of pictures nor full.")
+    return int(text)
+
+
+def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
+    """Return the preset with those parts of its recipe replaced that are not None."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(preset, recipe=replace(preset.recipe, **given))
