@@ -9,8 +9,9 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.multipart import Part
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
-from app.api.uploads import Upload, read_picture, read_pictures
+from app.api.uploads import read_picture, read_pictures
 from app.errors import ImageError, InferenceFailed, UploadTooLarge
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classification, Classifier
@@ -68,9 +69,15 @@ def predict_routes(
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
         classifier = catalogue.get(model)
         with catalogue.admission.admit():
-            upload = await read_picture(request, field="file", max_bytes=max_upload_bytes)
+            picture = await read_picture(
+                request.receive,
+                content_type=request.headers.get("content-type", ""),
+                content_length=request.headers.get("content-length", ""),
+                field="file",
+                max_bytes=max_upload_bytes,
+            )
             deadline = asyncio.get_running_loop().time() + request_timeout_s
-            classification = await classifier.classify(upload.data, deadline=deadline)
+            classification = await classifier.classify(picture, deadline=deadline)
         return _json(answer(classification, top_k))
 
     @router.post(
@@ -84,7 +91,12 @@ def predict_routes(
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
         classifier = catalogue.get(model)
         uploads = await read_pictures(
-            request, field="files", max_bytes=max_batch_bytes, max_pictures=max_batch_pictures
+            request.receive,
+            content_type=request.headers.get("content-type", ""),
+            content_length=request.headers.get("content-length", ""),
+            field="files",
+            max_bytes=max_batch_bytes,
+            max_pictures=max_batch_pictures,
         )
         with catalogue.admission.admit(len(uploads)):
             deadline = asyncio.get_running_loop().time() + request_timeout_s
@@ -117,11 +129,11 @@ def _prediction(classification: Classification, top_k: int | None) -> dict[str, 
 
 
 async def _classify_all(
-    classifier: Classifier, uploads: Sequence[Upload], max_upload_bytes: int, deadline: float
+    classifier: Classifier, uploads: Sequence[Part], max_upload_bytes: int, deadline: float
 ) -> list[Classification | ImageError | InferenceFailed | UploadTooLarge]:
     """Classify all pictures; what is wrong with one of them is its entry, anything else fails the request."""
 
-    async def classify(upload: Upload) -> Classification | ImageError | InferenceFailed | UploadTooLarge:
+    async def classify(upload: Part) -> Classification | ImageError | InferenceFailed | UploadTooLarge:
         if len(upload.data) > max_upload_bytes:
             return UploadTooLarge(f"The picture is larger than {max_upload_bytes:,} bytes. Send a smaller one.")
         try:

@@ -259,13 +259,14 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
 
 
 def _border_is_light(image: Image) -> bool:
-    border = image.reshape(image.shape[0] * image.shape[1], -1)[_border_index(*image.shape[:2])]
-    return 2 * int(border.sum(dtype=np.int64)) > 255 * border.size
+    means = cv2.mean(image, _border_mask(*image.shape[:2]))  # of four channels, 0 where there are fewer
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return 2 * sum(means) > 255 * channels
 
 
 @lru_cache(maxsize=64)
-def _border_index(height: int, width: int) -> NDArray[np.intp]:
-    """Return the flat indices of the outermost ring of an (height, width) picture."""
-    inside = np.zeros((height, width), np.bool_)
-    inside[1:-1, 1:-1] = True
-    return np.flatnonzero(~inside)
+def _border_mask(height: int, width: int) -> Image:
+    """Return the (height, width) mask of the outermost ring of pixels."""
+    mask = np.ones((height, width), np.uint8)
+    mask[1:-1, 1:-1] = 0
+    return mask
