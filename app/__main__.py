@@ -144,7 +144,7 @@ def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | No
 
 
 def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[Answer | str]:
-    from app.api.predict import answer
+    from app.api.predictor import answer
     from app.main import load_from, open_catalogue
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))

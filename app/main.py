@@ -19,10 +19,12 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app.api.errors import install_error_handlers
+from app.api.fast_path import FastPathApp
 from app.api.health import health_routes
 from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
+from app.api.predictor import Predictor
 from app.contract.store import ModelStore
 from app.engines.loading import available_cores
 from app.errors import ImageclassError, InvalidSetting
@@ -36,6 +38,13 @@ _log = structlog.stdlib.get_logger(__name__)
 def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
     catalogue = open_catalogue(settings, loaded)
+    predictor = Predictor(
+        catalogue,
+        request_timeout_s=settings.request_timeout_s,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_batch_bytes=settings.max_batch_bytes,
+        max_batch_pictures=settings.max_batch_pictures,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -44,7 +53,8 @@ def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
             _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
             yield
 
-    app = FastAPI(
+    app = FastPathApp(
+        predictor,
         title="imageclass",
         summary="Send a picture, get class probabilities.",
         version=_version(),
@@ -55,15 +65,7 @@ def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
     )
     install_error_handlers(app)
     install_openapi(app)
-    app.include_router(
-        predict_routes(
-            catalogue,
-            request_timeout_s=settings.request_timeout_s,
-            max_upload_bytes=settings.max_upload_bytes,
-            max_batch_bytes=settings.max_batch_bytes,
-            max_batch_pictures=settings.max_batch_pictures,
-        )
-    )
+    app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue))
     app.include_router(model_routes(catalogue))
     return app

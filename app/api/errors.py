@@ -65,42 +65,35 @@ def error_response(
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(errors.ImageclassError, _on_imageclass_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected_error)
+    for kind in (errors.ImageclassError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _handle)
 
 
-async def _on_imageclass_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, errors.ImageclassError):
-        raise error
-    status = status_of(error)
-    response = error_response(request, status, error.code, str(error))
-    if status == 500:
-        _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
-    return response
+async def _handle(request: Request, error: Exception) -> Response:
+    return answer_error(request, error)
 
 
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    first = error.errors()[0]
-    where = " ".join(str(part) for part in first["loc"])
-    return error_response(request, 400, errors.MalformedRequest.code, f"{where}: {first['msg']}.")
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    code, message = _HTTP_ERRORS.get(error.status_code, (errors.MalformedRequest.code, str(error.detail)))
-    return error_response(request, error.status_code, code, message, error.headers)
-
-
-async def _on_disconnect(request: Request, _error: Exception) -> Response:
-    return error_response(request, 400, "client_disconnected", "The client closed the connection.")  # nobody reads it
-
-
-async def _on_unexpected_error(request: Request, _error: Exception) -> Response:
-    message = "Something failed inside the service. Its log says what, under this request_id."
-    return error_response(request, 500, errors.ImageclassError.code, message)
+def answer_error(request: Request, error: Exception) -> Response:
+    """Return the response to whatever went wrong, and log what nobody but the operator can mend."""
+    match error:
+        case errors.ImageclassError():
+            status = status_of(error)
+            response = error_response(request, status, error.code, str(error))
+            if status == 500:
+                _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
+            return response
+        case RequestValidationError():
+            first = error.errors()[0]
+            where = " ".join(str(part) for part in first["loc"])
+            return error_response(request, 400, errors.MalformedRequest.code, f"{where}: {first['msg']}.")
+        case HTTPException():
+            code, message = _HTTP_ERRORS.get(error.status_code, (errors.MalformedRequest.code, str(error.detail)))
+            return error_response(request, error.status_code, code, message, error.headers)
+        case ClientDisconnect():
+            message = "The client closed the connection."  # and so reads none of this
+            return error_response(request, 400, "client_disconnected", message)
+        case _:
+            message = "Something failed inside the service. Its log says what, under this request_id."
+            response = error_response(request, 500, errors.ImageclassError.code, message)
+            _log.error("defect", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
+            return response

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from app.main import create_app, load_from
 from app.serving.catalogue import LoadedStore
@@ -17,12 +18,13 @@ OpenClient = Callable[..., Awaitable[httpx.AsyncClient]]
 async def running(settings: Settings, loaded: LoadedStore) -> AsyncIterator[httpx.AsyncClient]:
     """The application, started and stopped as uvicorn does it, without a socket."""
     app = create_app(settings, loaded)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
-    ):
+    async with app.router.lifespan_context(app), client_of(app) as client:
         yield client
+
+
+def client_of(app: ASGIApp) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
 
 
 @pytest.fixture

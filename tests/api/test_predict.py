@@ -199,6 +199,12 @@ async def test_a_passed_deadline_is_504(open_client: OpenClient, seven: bytes) -
     assert_error(await client.post("/predict", content=seven, headers=PNG), 504, "deadline_exceeded")
 
 
+async def test_a_batch_whose_deadline_passes_is_504_as_a_whole(open_client: OpenClient, seven: bytes) -> None:
+    client = await open_client(request_timeout_s=1e-9)
+    files = [("files", ("a.png", seven))] * 3
+    assert_error(await client.post("/predict/batch", files=files), 504, "deadline_exceeded")
+
+
 async def test_good_and_bad_requests_mixed_at_once_do_not_touch_each_other(
     client: httpx.AsyncClient, mnist_pictures: list[tuple[Path, str]]
 ) -> None:
