@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         option = typer.Option(
             f"--{name.replace('_', '-')}", help=f"{field.description} [{'; '.join(notes)}]", show_default=False
         )
-        annotation: Any = Annotated.__class_getitem__((field.annotation, option))  # type: ignore[attr-defined]
+        annotation = operator.getitem(Annotated, (field.annotation, option))
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -32,6 +32,10 @@ from app.serving.catalogue import Catalogue, LoadedStore, load_store
 from app.settings import Settings, unknown_variables
 from app.telemetry import configure_logging
 
+_HUNG_AFTER_S = 30
+"""Seconds without a sign of life after which a worker is replaced. One that compiles a large network on a busy machine is
+silent for longer than uvicorn's own 5 s; one that has died is noticed at once."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -168,6 +172,7 @@ def _uvicorn_config(settings: Settings, app: FastAPI | str) -> uvicorn.Config:
         lifespan="on",
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
+        timeout_worker_healthcheck=_HUNG_AFTER_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
 

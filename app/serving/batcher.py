@@ -112,10 +112,12 @@ class Batcher:
         self._executor.shutdown(wait=not self._running, cancel_futures=True)
 
     def _schedule_dispatch(self) -> None:
-        # One turn of the event loop later, so that callers which are ready in this turn share a batch.
+        # Two turns of the event loop later, so that requests which are being read in this turn share the batch. It is
+        # no timer: with nothing else to do, two turns take microseconds.
         if not self._dispatch_is_due and self._free_slots:
             self._dispatch_is_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 _START_TIMEOUT_S = 120
@@ -33,6 +34,9 @@ class Service:
             if line.get("event") == "starting":
                 self.url = line["url"]
             ready += line.get("event") == "ready"
+        # A worker is ready a moment before it listens.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
+            assert client.get(f"{self.url}/health/live").status_code == 200
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Send the signal and return the exit code; the rest of the log is kept."""
