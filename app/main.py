@@ -33,8 +33,8 @@ from app.settings import Settings, unknown_variables
 from app.telemetry import configure_logging
 
 _HUNG_AFTER_S = 30
-"""Seconds without a sign of life after which a worker is replaced. One that compiles a large network on a busy machine is
-silent for longer than uvicorn's own 5 s; one that has died is noticed at once."""
+"""Seconds without a sign of life after which a worker is replaced. One that compiles a large network on a busy machine
+is silent for longer than uvicorn's own 5 s; one that has died is noticed at once."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
