@@ -81,7 +81,7 @@ def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> L
         folder = ModelStore(building).path(name, version)  # a bundle checks that it lies where its manifest says
         folder.mkdir(parents=True)
         signature = Signature.of(contents.preprocessing, contents.labels)
-        _save(network, folder, signature)
+        save(network, folder, signature)
         golden = _write_golden(folder, contents)
         engine = open_tensorflow(folder, signature, threads=available_cores())
         _write_expected(folder, contents.preprocessing, golden, engine)
@@ -143,7 +143,7 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
         raise PublishError(f"{home} cannot be written: {exc.strerror or exc}. Nothing was published.") from exc
 
 
-def _save(network: Any, folder: Path, signature: Signature) -> None:
+def save(network: Any, folder: Path, signature: Signature) -> None:
     """Write the SavedModel: `signature.input` uint8 in, `signature.output` float32 out, batch size free."""
     tf = import_tensorflow()
     # A copy without the optimizer, whose state would be saved too and is twice the size of the weights.
@@ -156,8 +156,10 @@ def _save(network: Any, folder: Path, signature: Signature) -> None:
         return {signature.output.name: inference(image, training=False)}
 
     module = tf.Module()
-    module.network = inference
     module.serve = serve
+    # The variables themselves instead of the network: Keras wraps them, and in a network within a network OpenVINO does
+    # not find them then.
+    module.weights = [variable.value for variable in inference.variables]
     try:
         tf.saved_model.save(module, str(folder), signatures={signature.name: serve})
     except tf.errors.OpError as exc:

@@ -6,13 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from app.contract.bundle import open_bundle
+from app.contract.bundle import Signature, open_bundle
+from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
+from app.engines.openvino import open_openvino
+from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.errors import SelfCheckFailed
 from training.errors import OptionError, PublishError
-from training.export import check_can_publish
+from training.export import check_can_publish, save
 from training.options import FitOptions, with_recipe
 from training.preset import Preset
 from training.presets import preset_named
@@ -128,3 +132,19 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, mon
 def test_a_bundle_holds_the_weights_and_no_optimizer(trained_store: Path) -> None:
     weights = trained_store / "digits" / "1" / "variables" / "variables.data-00000-of-00001"
     assert 121_930 * 4 <= weights.stat().st_size < 121_930 * 4 * 1.1
+
+
+def test_a_network_within_a_network_is_read_by_openvino_too(tmp_path: Path) -> None:
+    import_tensorflow()
+    import keras
+
+    backbone = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()])
+    pictures = keras.Input((8, 8, 1), dtype="uint8")
+    hidden = backbone(keras.layers.Rescaling(1 / 255)(pictures))
+    probabilities = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(hidden))
+    signature = Signature.of(PreprocessingSpec(height=8, width=8, colour="grey"), ["a", "b"])
+    save(keras.Model(pictures, probabilities), tmp_path, signature)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    by_tensorflow = open_tensorflow(tmp_path, signature, threads=1).predict(batch)
+    by_openvino = open_openvino(tmp_path, signature, threads=1).predict(batch)
+    assert np.abs(by_tensorflow - by_openvino).max() < 1e-5
