@@ -19,7 +19,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training test format lock clean
+.PHONY: help run setup setup-training test format benchmark benchmark-short lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ test: setup-training ## run every check that CI runs
 format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .
 	@$(BIN)/python -m ruff format .
+
+benchmark: setup-training ## measure the service beside its peers (Linux, wrk; two hours; ARGS="--only ours --rounds 5")
+	@$(BIN)/python -m benchmarks run $(ARGS)
+
+benchmark-short: setup-training ## the same in three minutes: ours, the tutorial's service and the ceilings
+	@$(BIN)/python -m benchmarks run --short $(ARGS)
 
 lock: ## write requirements/ anew from pyproject.toml, changing no more than needed (UPGRADE=1: newest of all)
 	@$(usable_python)

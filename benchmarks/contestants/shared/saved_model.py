@@ -1,0 +1,69 @@
+"""What every TensorFlow contestant shares: the bundle's SavedModel, its pictures' preprocessing, and its answer.
+
+It needs OpenCV, NumPy and TensorFlow only, so that it runs in any contestant's environment. The preprocessing is what
+the spec comes to for the pictures of the benchmark: upright, opaque and 8 bit; the harness compares the labels.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import cv2
+import numpy as np
+
+BUNDLE = Path(os.environ["BENCHMARK_BUNDLE"])
+PORT = int(os.environ["BENCHMARK_PORT"])
+CORES = len(os.sched_getaffinity(0))
+BATCH_SIZE = int(os.environ["BENCHMARK_BATCH_SIZE"])
+
+cv2.setNumThreads(1)
+
+
+class SavedModel:
+    """The bundle, ready to run."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        import tensorflow as tf
+
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        manifest = json.loads((BUNDLE / "manifest.json").read_text())
+        spec = manifest["preprocessing"]
+        self._labels: list[str] = manifest["labels"]
+        self._size = (spec["width"], spec["height"])
+        self._flags = cv2.IMREAD_GRAYSCALE if spec["colour"] == "grey" else cv2.IMREAD_COLOR_RGB
+        self._channels = 1 if spec["colour"] == "grey" else 3
+        self._tf = tf
+        self._loaded = tf.saved_model.load(str(BUNDLE))
+        self._run = self._loaded.signatures["serving_default"]
+
+    def decode(self, data: bytes) -> Any:
+        """Return the tensor (H, W, C) of an encoded picture."""
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), self._flags)
+        if image is None:
+            raise ValueError("not a picture")
+        if image.shape[1::-1] != self._size:
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        return image.reshape(self._size[1], self._size[0], self._channels)
+
+    def predict(self, batch: Any) -> Any:
+        """Return the probabilities (N, K) of a batch (N, H, W, C)."""
+        return self._run(image=self._tf.constant(batch))["probabilities"].numpy()
+
+    def warm_up(self) -> None:
+        """Run the sizes that will come, as any service would before it is ready."""
+        for size in (1, BATCH_SIZE):
+            self.predict(np.zeros((size, self._size[1], self._size[0], self._channels), np.uint8))
+
+    def answer(self, probabilities: Any) -> dict[str, Any]:
+        """Return the answer to one picture from its row of probabilities."""
+        values = probabilities.tolist()
+        best = int(np.argmax(values))
+        return {
+            "label": self._labels[best],
+            "probability": values[best],
+            "probabilities": dict(zip(self._labels, values, strict=True)),
+        }
