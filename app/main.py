@@ -171,6 +171,7 @@ def _uvicorn_config(settings: Settings, app: FastAPI | str) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         server_header=False,
+        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
         timeout_keep_alive=settings.keep_alive_s,
         timeout_worker_healthcheck=_HUNG_AFTER_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
