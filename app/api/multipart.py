@@ -1,8 +1,8 @@
 """Split a multipart/form-data body into its parts (RFC 7578, with the framing of RFC 2046, section 5.1.1).
 
 The whole body is at hand, within the upload limit, so each part is found by searching for the delimiter. For a small
-picture that takes about half the time of python-multipart's streaming parser, and with the headers of the request and of
-the part about a quarter of what reading them took with that library. It knows nothing of requests or pictures.
+picture that takes about half the time of python-multipart's streaming parser, and with the headers of request and part
+about a quarter of what reading them took with that library. It knows nothing of requests or pictures.
 """
 
 import re
