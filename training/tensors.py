@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image, PreprocessingSpec, prepare, preprocess, use_one_thread_per_picture
-from app.engines.loading import available_cores
+from app.engines.cores import available_cores
 from app.errors import ImageError
 from training.dataset import Picture
 from training.errors import DataError, OptionError

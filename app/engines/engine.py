@@ -11,6 +11,8 @@ from app.contract.preprocessing import Image
 
 EngineName = Literal["openvino", "tensorflow"]
 EngineChoice = Literal["auto", "openvino", "tensorflow"]
+Precision = Literal["f32", "bf16"]
+PrecisionChoice = Literal["f32", "auto"]
 
 
 class Engine(Protocol):
@@ -22,13 +24,16 @@ class Engine(Protocol):
     def predict(self, batch: Image) -> NDArray[np.float32]:
         """Return the probabilities (N, K) of a batch (N, H, W, C). Safe to call from several threads at once."""
 
+    def prepare(self, batch_size: int) -> None:
+        """Make batches of exactly this size fast; may take a tenth of a second, or longer for a large network."""
+
     def close(self) -> None:
         """Free the model. Nothing may be running or be called afterwards."""
 
 
 class EngineFactory(Protocol):
     def __call__(self, path: Path, signature: Signature, *, threads: int) -> Engine:
-        """Load the SavedModel at `path` to run on `threads` cores.
+        """Load the SavedModel at `path` to run on `threads` cores, in float32.
 
         Raises EngineUnavailable where the engine is not installed, BundleTampered where the SavedModel cannot be read
         or its signature is not `signature`.

@@ -1,16 +1,14 @@
 """Load a bundle on the fastest engine that is proven to agree with training."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from app.contract.bundle import Bundle, open_bundle
-from app.engines.engine import Engine, EngineChoice, EngineFactory, EngineName
-from app.engines.openvino import open_openvino
-from app.engines.proof import Proof, check_probabilities
+from app.engines.cores import available_cores
+from app.engines.engine import Engine, EngineChoice, EngineFactory, EngineName, Precision, PrecisionChoice
+from app.engines.openvino import cpu_has_bf16, open_openvino
+from app.engines.precision import MAX_BF16_DIFFERENCE, check_precision
+from app.engines.proof import MAX_PROBABILITY_DIFFERENCE, Proof, check_probabilities
 from app.engines.tensorflow import open_tensorflow
 from app.errors import BundleTampered, EngineUnavailable, ImageclassError, SelfCheckFailed
 
@@ -20,33 +18,58 @@ _BY_SPEED: tuple[EngineName, ...] = ("openvino", "tensorflow")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle on a proven engine; `reason` says why this engine runs it, `refusals` what spoke against others."""
+    """A bundle on a proven engine, which may use `threads` cores; the reasons say why on this one and why in this
+    precision, `refusals` what spoke against other engines."""
 
     bundle: Bundle
     engine: Engine
     reason: str
     proof: Proof
     refusals: tuple[ImageclassError, ...] = ()
+    precision: Precision = "f32"
+    precision_reason: str = "set to f32"
+    threads: int = 1
 
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    @property
+    def max_probability_difference(self) -> float:
+        """By how much a probability may differ from TensorFlow's."""
+        return MAX_PROBABILITY_DIFFERENCE if self.precision == "f32" else MAX_BF16_DIFFERENCE
 
 
 def load_model(
-    path: Path, *, engine: EngineChoice = "auto", threads: int | None = None, batch_sizes: Sequence[int] = ()
+    path: Path, *, engine: EngineChoice = "auto", threads: int | None = None, precision: PrecisionChoice = "f32"
 ) -> LoadedModel:
-    """Open the bundle at `path`, check it whole, and run each of `batch_sizes` once so that no request pays for it.
+    """Open the bundle at `path` and check it whole.
 
-    "auto" takes the first of OpenVINO and TensorFlow that passes the golden check. Raises a BundleError or
-    EngineUnavailable with the reason.
+    The engine "auto" is the first of OpenVINO and TensorFlow that passes the golden check; the precision "auto" is
+    bfloat16 where the CPU has it and the model's answers stay what they are. Raises a BundleError or EngineUnavailable
+    with the reason.
     """
     bundle = open_bundle(path)
-    loaded = _load_first_proven(bundle, engine, threads or available_cores())
-    for size in batch_sizes:
-        loaded.engine.predict(np.zeros((size, *bundle.manifest.preprocessing.shape), np.uint8))
-    return loaded
+    threads = threads or available_cores()
+    loaded = replace(_load_first_proven(bundle, engine, threads), threads=threads)
+    return loaded if precision == "f32" else _in_bf16_where_proven(loaded, threads)
+
+
+def _in_bf16_where_proven(exact: LoadedModel, threads: int) -> LoadedModel:
+    if exact.engine.name != "openvino":
+        return replace(exact, precision_reason=f"{exact.engine.name} runs in f32 only")
+    if not cpu_has_bf16():
+        return replace(exact, precision_reason="this CPU has no bf16")
+    bundle = exact.bundle
+    try:
+        fast = open_openvino(bundle.path, bundle.manifest.signature, threads=threads, precision="bf16")
+    except EngineUnavailable as exc:
+        return replace(exact, precision_reason=str(exc))
+    try:
+        difference = check_precision(bundle, exact.engine, fast)
+        proof = check_probabilities(bundle, fast, max_difference=MAX_BF16_DIFFERENCE)
+    except SelfCheckFailed as exc:
+        fast.close()
+        return replace(exact, precision_reason=str(exc))
+    exact.engine.close()
+    reason = f"bf16 keeps every label and moves probabilities by at most {difference:.2g}"
+    return replace(exact, engine=fast, proof=proof, precision="bf16", precision_reason=reason)
 
 
 def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> LoadedModel:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle
 from app.contract.header import read_header
@@ -48,19 +49,30 @@ def check_preprocessing(bundle: Bundle) -> Image:
     return np.stack(tensors)
 
 
-def check_probabilities(bundle: Bundle, engine: Engine) -> Proof:
+def check_probabilities(bundle: Bundle, engine: Engine, *, max_difference: float = MAX_PROBABILITY_DIFFERENCE) -> Proof:
     """Raise SelfCheckFailed unless `engine` gives the golden pictures the probabilities that TensorFlow gave them."""
-    tensors = check_preprocessing(bundle)
+    return _compare(bundle, engine, engine.predict(check_preprocessing(bundle)), max_difference)
+
+
+def check_batch_size(bundle: Bundle, engine: Engine, size: int, *, max_difference: float) -> Proof:
+    """Raise SelfCheckFailed unless `engine` gives the golden tensors the same probabilities in batches of `size`."""
+    images = bundle.golden.images
+    count = len(images)
+    filled = np.resize(images, (-(-count // size) * size, *images.shape[1:]))  # the last batch, from the front again
+    batches = [engine.predict(filled[start : start + size]) for start in range(0, len(filled), size)]
+    return _compare(bundle, engine, np.concatenate(batches)[:count], max_difference)
+
+
+def _compare(bundle: Bundle, engine: Engine, found: NDArray[np.float32], max_difference: float) -> Proof:
     golden = bundle.golden
-    found = engine.predict(tensors)
     if found.shape != golden.probabilities.shape:
         raise SelfCheckFailed(
             f"{bundle.path}: {engine.name} answers with shape {found.shape}, not {golden.probabilities.shape}."
         )
     difference = float(np.abs(found - golden.probabilities).max())
-    if not difference <= MAX_PROBABILITY_DIFFERENCE:  # written so that NaN fails
+    if not difference <= max_difference:  # written so that NaN fails
         raise SelfCheckFailed(
             f"{bundle.path}: {engine.name} gives other probabilities for the golden pictures than training did, "
-            f"by up to {difference:.2g} (allowed: {MAX_PROBABILITY_DIFFERENCE:g})."
+            f"by up to {difference:.2g} (allowed: {max_difference:g})."
         )
     return Proof(pictures=len(golden.names), max_probability_difference=difference)

@@ -32,6 +32,9 @@ class TensorFlowEngine:
         probabilities: NDArray[np.float32] = answer[self._output].numpy()
         return probabilities
 
+    def prepare(self, batch_size: int) -> None:
+        """Do nothing: TensorFlow is as fast with any."""
+
     def close(self) -> None:
         self._function = self._loaded = None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.contract.bundle import MANIFEST, Signature, open_bundle
+from app.contract.bundle import MANIFEST, Signature
 from app.contract.preprocessing import Image
 from app.engines import loading, openvino
 from app.engines.engine import Engine, EngineFactory, EngineName
@@ -126,6 +126,9 @@ class Fake:
     def predict(self, batch: Image) -> NDArray[np.float32]:
         self.sizes.append(len(batch))
         return np.full((len(batch), 10), self.answer, np.float32)
+
+    def prepare(self, batch_size: int) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True
@@ -240,18 +243,37 @@ def test_engine_that_is_set_but_not_installed_says_how_to_install_it(
         load_model(bundle_path, engine=name)
 
 
-def test_every_batch_size_is_run_once_before_the_first_request(bundle_path: Path, install: Install) -> None:
-    class Golden(Fake):
-        def predict(self, batch: Image) -> NDArray[np.float32]:
-            super().predict(batch)
-            return expected if len(batch) == len(expected) else np.zeros((len(batch), 10), np.float32)
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_prepared_batch_size_gives_the_answers_of_an_unprepared_one(
+    models: dict[EngineName, LoadedModel], bundle_path: Path, name: EngineName
+) -> None:
+    fresh = load_model(bundle_path, engine=name, threads=2).engine
+    for size in (1, 4, 16):
+        fresh.prepare(size)
+    for size in (1, 3, 4, 16, 17):
+        found = fresh.predict(random_batch(size))
+        assert (found.shape, str(found.dtype)) == ((size, 10), "float32")
+        np.testing.assert_allclose(found, models[name].engine.predict(random_batch(size)), atol=1e-5)
+    fresh.close()
 
-    expected = open_bundle(bundle_path).golden.probabilities
-    engine = Golden("openvino", 0)
-    install("openvino", opens(engine))
-    load_model(bundle_path, batch_sizes=(1, 2, 32))
-    assert engine.sizes == [16, 1, 2, 32]
-    assert not engine.closed
+
+def test_answers_of_a_prepared_size_are_the_callers_own(bundle_path: Path) -> None:
+    """Its tensors are used again for the next batch, also by threads that call at once."""
+    engine, callers = load_model(bundle_path, engine="openvino", threads=2).engine, 4
+    engine.prepare(3)
+    batches = [np.roll(random_batch(3), caller, axis=1) for caller in range(callers)]
+    expected = [engine.predict(batch).copy() for batch in batches]
+    together = Barrier(callers)
+
+    def call(caller: int) -> list[NDArray[np.float32]]:
+        together.wait(timeout=60)
+        return [engine.predict(batches[caller]) for _ in range(50)]
+
+    with ThreadPoolExecutor(callers) as pool:
+        for found, wanted in zip(pool.map(call, range(callers)), expected, strict=True):
+            for answer in found:
+                np.testing.assert_array_equal(answer, wanted)
+    engine.close()
 
 
 def test_openvino_serves_without_tensorflow_in_the_process(repository: Path, bundle_path: Path) -> None:

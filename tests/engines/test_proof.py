@@ -12,7 +12,7 @@ from app.contract.bundle import GOLDEN_EXPECTED, Bundle, expected_npz, open_bund
 from app.contract.preprocessing import Image
 from app.engines.engine import EngineName
 from app.engines.loading import load_model
-from app.engines.proof import check_preprocessing, check_probabilities
+from app.engines.proof import check_batch_size, check_preprocessing, check_probabilities
 from app.errors import SelfCheckFailed
 
 Sign = Callable[[Path], None]
@@ -28,6 +28,9 @@ class Answering:
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
         return self.answer
+
+    def prepare(self, batch_size: int) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -73,6 +76,49 @@ def test_one_probability_that_is_off_fails_the_proof(bundle: Bundle, difference:
     answer[15, 9] += np.float32(difference)
     with pytest.raises(SelfCheckFailed, match=r"openvino gives other probabilities .*\(allowed: 0\.0001\)"):
         check_probabilities(bundle, Answering(answer))
+
+
+class Recalling:
+    """An engine that knows the golden answers, and adds an error to those in batches of one size."""
+
+    name: EngineName = "openvino"
+
+    def __init__(self, bundle: Bundle, *, wrong_size: int = 0, error: float = 0.5) -> None:
+        golden = bundle.golden
+        self.answers = {
+            image.tobytes(): answer for image, answer in zip(golden.images, golden.probabilities, strict=True)
+        }
+        self.wrong_size, self.error = wrong_size, error
+        self.sizes: list[int] = []
+
+    def predict(self, batch: Image) -> NDArray[np.float32]:
+        self.sizes.append(len(batch))
+        answers = np.stack([self.answers[image.tobytes()] for image in batch])
+        if len(batch) == self.wrong_size:
+            answers[-1] += np.float32(self.error)
+        return answers
+
+    def prepare(self, batch_size: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 64])
+def test_every_golden_picture_is_proven_in_batches_of_a_size(bundle: Bundle, size: int) -> None:
+    engine = Recalling(bundle)
+    proof = check_batch_size(bundle, engine, size, max_difference=1e-4)
+    assert (proof.pictures, proof.max_probability_difference) == (16, 0)
+    assert engine.sizes == [size] * -(-16 // size)
+
+
+@pytest.mark.parametrize("error", [2e-4, np.nan])
+def test_a_batch_size_that_changes_the_answers_fails_the_proof(bundle: Bundle, error: float) -> None:
+    engine = Recalling(bundle, wrong_size=4, error=error)
+    check_batch_size(bundle, engine, 16, max_difference=1e-4)
+    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+        check_batch_size(bundle, engine, 4, max_difference=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(16, 9), (15, 10), (10, 16), (16, 10, 1)])
