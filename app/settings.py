@@ -22,7 +22,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any that is free.")
-    workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds its own copy of the models.")
+    workers: int = Field(
+        0, ge=0, le=256, description="Worker processes, each with its own models; 0 is one for each core, at most 4."
+    )
     model_store: Path = Field(Path("model_store"), description="Folder of bundles, <name>/<version>/.")
     model: str | None = Field(
         None, description="Model that answers where a request names none; needed where the store holds several."
@@ -30,10 +32,21 @@ class Settings(BaseSettings):
     engine: Literal["auto", "openvino", "tensorflow"] = Field(
         "auto", description="What runs the models; auto takes the fastest that passes the golden check."
     )
+    precision: Literal["f32", "auto"] = Field(
+        "f32", description="auto takes bf16 where the CPU has it and no label of the model's golden pictures changes."
+    )
     inference_threads: int = Field(
         0, ge=0, le=1024, description="Cores that one inference may use; 0 shares the available ones among the workers."
     )
-    max_batch_size: int = Field(64, ge=1, le=1024, description="Most pictures that run through the model at once.")
+    inference_place: Literal["auto", "loop", "thread"] = Field(
+        "auto", description="Where batches run; auto is the event loop for models that are quick enough."
+    )
+    max_batch_size: int = Field(
+        64, ge=1, le=1024, description="Most pictures that run at once; a smaller batch is chosen where it is as fast."
+    )
+    inline_decode_pixels: int | None = Field(
+        None, ge=0, le=1 << 30, description="Pictures up to this size are decoded without a thread; unset, measured."
+    )
     max_pending: int = Field(
         1024, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
     )
@@ -80,6 +93,7 @@ def env_name(field: str) -> str:
 def allowed_range(field: str) -> str:
     """Return the values that a setting may have, in words, from its own declaration; empty where any will do."""
     schema = Settings.model_json_schema()["properties"][field]
+    schema = {**schema, **schema.get("anyOf", [{}])[0]}  # of one that may be unset, the first says what else it may be
     if "enum" in schema:
         return " | ".join(schema["enum"])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

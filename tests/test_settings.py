@@ -8,7 +8,7 @@ from app.settings import Settings, allowed_range, env_name, unknown_variables
 
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = Settings.load()
-    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 0)
 
 
 def test_the_environment_is_read_and_options_come_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +27,8 @@ def test_the_environment_is_read_and_options_come_before_it(monkeypatch: pytest.
         ("IMAGECLASS_ENGINE", "torch", "auto | openvino | tensorflow"),
         ("IMAGECLASS_REQUEST_TIMEOUT_S", "0", "above 0"),
         ("IMAGECLASS_MAX_BATCH_SIZE", "many", "1 to 1024"),
+        ("IMAGECLASS_WORKERS", "-1", "0 to 256"),
+        ("IMAGECLASS_INLINE_DECODE_PIXELS", "-1", "0 to 1073741824"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_allowed(
@@ -43,7 +45,7 @@ def test_a_bad_setting_is_named_with_what_is_allowed(
 def test_every_setting_says_what_it_is_and_every_number_has_bounds() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
-        if field.annotation in (int, float):
+        if field.annotation in (int, float, int | None):
             assert allowed_range(name), name
 
 

@@ -26,6 +26,7 @@ def health_routes(catalogue: Catalogue) -> APIRouter:
                     "version": model.manifest.version,
                     "engine": model.loaded.engine.name,
                     "engine_reason": model.loaded.reason,
+                    "precision": model.loaded.precision,
                     "age_seconds": round(model.age_s, 3),
                 }
                 for model in catalogue.models

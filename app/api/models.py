@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.api.schemas import ModelDetail, ModelList, error_responses
+from app.engines.loading import LoadedModel
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
+from app.serving.tuning import Tuning
 
 
 def model_routes(catalogue: Catalogue) -> APIRouter:
@@ -27,8 +29,7 @@ def model_routes(catalogue: Catalogue) -> APIRouter:
         manifest = found.manifest
         return {
             **_summary(found),
-            "engine": found.loaded.engine.name,
-            "engine_reason": found.loaded.reason,
+            "serving": serving(found.loaded, found.tuning),
             "created_at": manifest.created_at.isoformat(),
             "preprocessing": manifest.preprocessing,
             "training": manifest.training,
@@ -37,6 +38,20 @@ def model_routes(catalogue: Catalogue) -> APIRouter:
         }
 
     return router
+
+
+def serving(loaded: LoadedModel, tuning: Tuning) -> dict[str, Any]:
+    """Return `Serving` as a dictionary."""
+    return {
+        "engine": loaded.engine.name,
+        "engine_reason": loaded.reason,
+        "precision": loaded.precision,
+        "precision_reason": loaded.precision_reason,
+        "threads": loaded.threads,
+        "batch_milliseconds": {str(size): round(taken * 1000, 4) for size, taken in tuning.batch_seconds.items()},
+        "inference": "event loop" if tuning.on_event_loop else "thread",
+        "inline_decode_pixels": tuning.inline_decode_pixels,
+    }
 
 
 def _summary(model: Classifier) -> dict[str, Any]:

@@ -4,17 +4,20 @@ Both ways into `POST /predict` end here: FastAPI's route and the fast path. It k
 """
 
 import asyncio
-from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from starlette.types import Receive
 
-from app.api.uploads import read_picture, read_pictures
-from app.errors import ImageError, InferenceFailed, UploadTooLarge
+from app.api.answers import Answers
+from app.api.uploads import picture_of, read_picture, read_pictures
+from app.errors import ImageclassError, ImageError, InferenceFailed, UploadTooLarge
+from app.serving.batcher import Reply
 from app.serving.catalogue import Catalogue
-from app.serving.classifier import Classification, Classifier
+from app.serving.classifier import Classifier
 
+_Outcome = NDArray[np.float32] | Exception
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 """What is wrong with one picture of a batch, and no reason to fail the others."""
 
@@ -32,10 +35,35 @@ class Predictor:
         max_batch_pictures: int,
     ) -> None:
         self._catalogue = catalogue
+        self._answers = {classifier: Answers(classifier.manifest) for classifier in catalogue.models}
         self._request_timeout_s = request_timeout_s
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
         self._max_batch_pictures = max_batch_pictures
+
+    def begin(self, body: bytes, reply: Reply, *, content_type: str, model: str | None) -> Classifier:
+        """Have the picture of a whole body classified: `reply` gets its probabilities. `end` must follow.
+
+        Raises an ImageclassError, after which nothing has begun.
+        """
+        classifier = self._catalogue.get(model)
+        self._catalogue.admission.enter()
+        try:
+            picture = picture_of(body, content_type=content_type, field="file", max_bytes=self._max_upload_bytes)
+            classifier.put(picture, reply, deadline=self._deadline())
+        except BaseException:
+            self._catalogue.admission.leave()
+            raise
+        return classifier
+
+    def answer(self, classifier: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
+        """Return `PredictionAnswer` as JSON."""
+        return self._answers[classifier].answer(probabilities, top_k)
+
+    def end(self, classifier: Classifier, reply: Reply) -> None:
+        """Free what `begin` took: the reply has been answered, or is no longer waited for."""
+        classifier.withdraw(reply)
+        self._catalogue.admission.leave()
 
     async def predict(
         self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
@@ -51,7 +79,7 @@ class Predictor:
                 max_bytes=self._max_upload_bytes,
             )
             classification = await classifier.classify(picture, deadline=self._deadline())
-        return _json(answer(classification, top_k))
+        return self.answer(classifier, classification.probabilities, top_k)
 
     async def predict_batch(
         self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
@@ -67,52 +95,75 @@ class Predictor:
             max_pictures=self._max_batch_pictures,
         )
         with self._catalogue.admission.admit(len(uploads)):
-            deadline = self._deadline()
-            outcomes = await asyncio.gather(
-                *(self._classify_one(classifier, upload.data, deadline) for upload in uploads), return_exceptions=True
-            )
-        predictions = [
-            {"file": upload.filename, **_entry(outcome, top_k)}
-            for upload, outcome in zip(uploads, outcomes, strict=True)
-        ]
-        model_reference = {"name": classifier.manifest.name, "version": classifier.manifest.version}
-        return _json({"predictions": predictions, "model": model_reference})
+            outcomes = await self._classify_all(classifier, [upload.data for upload in uploads])
+        answers = self._answers[classifier]
+        entries = []
+        for upload, outcome in zip(uploads, outcomes, strict=True):
+            if isinstance(outcome, _OF_ONE_PICTURE):
+                failure = {"file": upload.filename, "error": str(outcome), "code": outcome.code}
+                entries.append(orjson.dumps(failure))
+            elif isinstance(outcome, Exception):
+                raise outcome  # it concerns the whole request
+            else:
+                entries.append(answers.entry(upload.filename, outcome, top_k))
+        return b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
 
-    async def _classify_one(self, classifier: Classifier, picture: bytes, deadline: float) -> Classification:
-        if len(picture) > self._max_upload_bytes:
-            raise UploadTooLarge(f"The picture is larger than {self._max_upload_bytes:,} bytes. Send a smaller one.")
-        return await classifier.classify(picture, deadline=deadline)
+    async def _classify_all(self, classifier: Classifier, pictures: list[bytes]) -> list[_Outcome]:
+        """Return the probabilities of each picture, or why there are none."""
+        gathering = _Gathering(len(pictures))
+        deadline = self._deadline()
+        try:
+            for picture, reply in zip(pictures, gathering.replies, strict=True):
+                try:
+                    if len(picture) > self._max_upload_bytes:
+                        raise _too_large(self._max_upload_bytes)
+                    classifier.put(picture, reply, deadline=deadline)
+                except ImageclassError as exc:
+                    reply.set_exception(exc)
+            return await gathering.outcomes
+        finally:
+            for reply in gathering.replies:
+                classifier.withdraw(reply)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._request_timeout_s
 
 
-def answer(classification: Classification, top_k: int | None) -> dict[str, Any]:
-    """Return `PredictionAnswer` as a dictionary."""
-    model = {"name": classification.model, "version": classification.version}
-    return {**_prediction(classification, top_k), "model": model}
+class _Gathering:
+    """The replies of one request's pictures, and the future of all their outcomes."""
+
+    def __init__(self, count: int) -> None:
+        self.replies = [_OneOfMany(self, index) for index in range(count)]
+        self.outcomes: asyncio.Future[list[_Outcome]] = asyncio.get_running_loop().create_future()
+        self._found: dict[int, _Outcome] = {}
+
+    def has(self, index: int) -> bool:
+        return index in self._found or self.outcomes.done()
+
+    def add(self, index: int, outcome: _Outcome) -> None:
+        self._found[index] = outcome
+        if len(self._found) == len(self.replies) and not self.outcomes.done():
+            self.outcomes.set_result([self._found[index] for index in range(len(self.replies))])
 
 
-def _prediction(classification: Classification, top_k: int | None) -> dict[str, Any]:
-    labels, probabilities = classification.labels, classification.probabilities
-    values = list(probabilities)  # of NumPy's float32, which orjson writes in the fewest digits that tell them apart
-    best = int(probabilities.argmax())
-    if top_k is None:
-        shown = dict(zip(labels, values, strict=True))
-    else:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        shown = {labels[index]: values[index] for index in order}
-    return {"label": labels[best], "probability": values[best], "probabilities": shown}
+class _OneOfMany:
+    """The Reply of one picture among those of its request."""
+
+    __slots__ = ("_gathering", "_index")
+
+    def __init__(self, gathering: _Gathering, index: int) -> None:
+        self._gathering = gathering
+        self._index = index
+
+    def done(self) -> bool:
+        return self._gathering.has(self._index)
+
+    def set_result(self, row: NDArray[np.float32]) -> None:
+        self._gathering.add(self._index, row)
+
+    def set_exception(self, error: Exception) -> None:
+        self._gathering.add(self._index, error)
 
 
-def _entry(outcome: Classification | BaseException, top_k: int | None) -> dict[str, Any]:
-    """Return a picture's entry of a batch. Raises what concerns the whole request."""
-    if isinstance(outcome, Classification):
-        return _prediction(outcome, top_k)
-    if isinstance(outcome, _OF_ONE_PICTURE):
-        return {"error": str(outcome), "code": outcome.code}
-    raise outcome
-
-
-def _json(body: dict[str, Any]) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+def _too_large(max_bytes: int) -> UploadTooLarge:
+    return UploadTooLarge(f"The picture is larger than {max_bytes:,} bytes. Send a smaller one.")

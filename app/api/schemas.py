@@ -72,6 +72,7 @@ class BatchAnswer(_Schema):
 class ModelHealth(ModelReference):
     engine: Literal["openvino", "tensorflow"]
     engine_reason: str = Field(description="Why this engine runs the model.")
+    precision: Literal["f32", "bf16"]
     age_seconds: float = Field(description="Seconds since this version went live in this process.")
 
 
@@ -98,9 +99,21 @@ class ModelList(_Schema):
     models: list[ModelSummary]
 
 
-class ModelDetail(ModelSummary):
+class Serving(_Schema):
+    """How this process runs a model: what the settings fix, and what was measured when it was loaded."""
+
     engine: Literal["openvino", "tensorflow"]
-    engine_reason: str
+    engine_reason: str = Field(description="Why this engine runs the model.")
+    precision: Literal["f32", "bf16"]
+    precision_reason: str = Field(description="Why the model runs in this precision.")
+    threads: int = Field(description="Cores that one inference may use.")
+    batch_milliseconds: dict[str, float] = Field(description="By batch size: the milliseconds that one batch took.")
+    inference: Literal["event loop", "thread"] = Field(description="Where batches run.")
+    inline_decode_pixels: int = Field(description="Pictures of at most so many pixels are decoded without a thread.")
+
+
+class ModelDetail(ModelSummary):
+    serving: Serving
     created_at: str
     preprocessing: PreprocessingSpec
     training: dict[str, JsonValue]

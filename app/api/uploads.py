@@ -22,14 +22,16 @@ async def read_picture(
     Raises UnsupportedMediaType or MalformedRequest for its headers, UploadTooLarge while it reads, MalformedRequest
     for a broken form, and ClientDisconnect.
     """
-    media_type = content_type.lower()
-    if media_type.startswith(_FORM):
-        boundary = boundary_of(content_type)
-        form = split_form(await _read_body(receive, content_length, max_bytes), boundary)
-        return _files(form, field=field, max_files=1)[0].data
-    if media_type.startswith(_RAW):
-        return await _read_body(receive, content_length, max_bytes)
-    raise _unsupported(content_type, field)
+    boundary = _boundary(content_type, field)
+    return _picture(await _read_body(receive, content_length, max_bytes), boundary, field)
+
+
+def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int) -> bytes:
+    """Return the one picture of a request whose body is at hand. Raises as `read_picture` does."""
+    boundary = _boundary(content_type, field)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return _picture(body, boundary, field)
 
 
 async def read_pictures(
@@ -41,6 +43,20 @@ async def read_pictures(
     boundary = boundary_of(content_type)
     form = split_form(await _read_body(receive, content_length, max_bytes), boundary)
     return _files(form, field=field, max_files=max_pictures)
+
+
+def _boundary(content_type: str, field: str) -> bytes | None:
+    """Return the boundary of a multipart body, None for a raw one. Raises UnsupportedMediaType or MalformedRequest."""
+    media_type = content_type.lower()
+    if media_type.startswith(_FORM):
+        return boundary_of(content_type)
+    if media_type.startswith(_RAW):
+        return None
+    raise _unsupported(content_type, field)
+
+
+def _picture(body: bytes, boundary: bytes | None, field: str) -> bytes:
+    return body if boundary is None else _files(split_form(body, boundary), field=field, max_files=1)[0].data
 
 
 def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:

@@ -4,6 +4,7 @@ Training and serving both call it, and nothing else in the project decodes, resi
 nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not here: it is the first layer of the graph.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -104,21 +105,25 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
     # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
     # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
     flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
-    if image_format == "png" and not _png_chunks_fit(data):
-        raise _undecodable(image_format)
+    png_chunks = _png_chunks(data) if image_format == "png" else None
     pixels: NDArray[Any] | None
+    kinds: Sequence[int] = ()
+    metadata: Sequence[NDArray[Any]] = ()
     try:
-        pixels, kinds, chunks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags)
+        if png_chunks is not None and b"eXIf" not in png_chunks:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # a sixth faster for a small picture
+        else:
+            pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise _undecodable(image_format)
-    if image_format == "png" and pixels.ndim == 2:
-        pixels = _with_transparent_level(pixels, data)
+    if png_chunks is not None and b"tRNS" in png_chunks and pixels.ndim == 2:
+        pixels = _with_transparent_level(pixels, data, png_chunks)
     if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
-        for kind, chunk in zip(kinds, chunks, strict=True):
+        for kind, found in zip(kinds, metadata, strict=True):
             if kind == cv2.IMAGE_METADATA_EXIF:
-                pixels = _turn_upright(pixels, _exif_orientation(chunk.tobytes()))
+                pixels = _turn_upright(pixels, _exif_orientation(found.tobytes()))
     image = _to_8_bit(pixels, image_format)
     if image.ndim == 2:
         return image
@@ -153,20 +158,28 @@ def _undecodable(image_format: ImageFormat) -> UndecodableImage:
     )
 
 
-def _png_chunks_fit(data: bytes) -> bool:
-    """Say whether no chunk claims more bytes than the file has: OpenCV allocates what is claimed, up to 4 GB."""
-    position = 8
-    while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return position <= len(data)
+def _png_chunks(png: bytes) -> dict[bytes, int]:
+    """Return where the first chunk of each kind begins.
 
-
-def _with_transparent_level(grey: NDArray[Any], png: bytes) -> NDArray[Any]:
-    """Return (H, W, 4) where a grey PNG declares one level transparent (tRNS), which OpenCV reads for colours alone."""
+    Raises UndecodableImage where one claims more bytes than the file has: OpenCV allocates what is claimed, up to 4 GB.
+    """
+    chunks: dict[bytes, int] = {}
     position = 8
-    while (kind := png[position + 4 : position + 8]) not in (b"tRNS", b"IDAT", b""):
+    while position + 8 <= len(png) and b"IEND" not in chunks:
+        chunks.setdefault(png[position + 4 : position + 8], position)
         position += 12 + int.from_bytes(png[position : position + 4], "big")
-    if kind != b"tRNS":
+    if position > len(png) and b"IEND" not in chunks:
+        raise _undecodable("png")
+    return chunks
+
+
+def _with_transparent_level(grey: NDArray[Any], png: bytes, chunks: dict[bytes, int]) -> NDArray[Any]:
+    """Return (H, W, 4) for a grey PNG that declares one level transparent (tRNS), which OpenCV reads for colours alone.
+
+    The declaration counts before the pixels, which IDAT holds.
+    """
+    position = chunks[b"tRNS"]
+    if position > chunks.get(b"IDAT", position):
         return grey
     level, depth = int.from_bytes(png[position + 8 : position + 10], "big"), png[24]
     if depth < 8:

@@ -17,13 +17,20 @@ class Admission:
     def pending(self) -> int:
         return self._pending
 
-    @contextmanager
-    def admit(self, pictures: int = 1) -> Iterator[None]:
-        """Hold the places of `pictures` while the block runs. Raises Overloaded where there are not so many."""
+    def enter(self, pictures: int = 1) -> None:
+        """Take the places of `pictures` until `leave`. Raises Overloaded where there are not so many."""
         if self._pending + pictures > self._max_pending:
             raise Overloaded(f"The service holds {self._pending} pictures already. Try again in a moment.")
         self._pending += pictures
+
+    def leave(self, pictures: int = 1) -> None:
+        self._pending -= pictures
+
+    @contextmanager
+    def admit(self, pictures: int = 1) -> Iterator[None]:
+        """Hold the places of `pictures` while the block runs. Raises Overloaded where there are not so many."""
+        self.enter(pictures)
         try:
             yield
         finally:
-            self._pending -= pictures
+            self.leave(pictures)

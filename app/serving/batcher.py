@@ -1,62 +1,85 @@
-"""Run many small calls together: arrays in, one batch through a function, each caller's own row out.
+"""Run many small calls together: items in, one batch through a function, each caller's own row out.
 
 It knows nothing of pictures, models or engines. Its rules:
 
 - a free slot is taken first, and the batch is then filled with what waits: an idle batcher adds no delay, and under
   load a batch holds what arrived while the one before it ran;
-- every item has the same shape and dtype, so no item can spoil a batch;
+- an item is prepared when its batch is filled, one after another: an item that cannot be prepared fails alone, one that
+  nobody waits for any more costs nothing, and the code that prepares stays in the caches of the processor;
+- prepared items have the same shape and dtype, so no item can spoil a batch;
 - the queue is bounded, and what does not fit is refused at once;
 - a caller that is cancelled or whose deadline passes leaves the queue, and its batch goes on without it;
 - every caller gets exactly one result, or one exception of its own: a batch that fails is bisected until only the
   culprits fail;
-- batches are padded to one of a few sizes, where the function is faster on sizes that it has seen.
+- batches have one of a few sizes, where the function is faster on sizes that it has seen.
 
-The order "slot first, then fill" is Triton's; the care for each future is Ray Serve's.
+A function that is quick is called on the event loop itself: a thread would cost more than it saves. The order "slot
+first, then fill" is Triton's; the care for each caller is Ray Serve's; preparing by cohorts is from Larus and Parkes,
+"Using Cohort Scheduling to Enhance Server Performance" (USENIX 2002).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown
+from app.serving.batch_plan import BatchPlan
 
 Array = NDArray[Any]
-_Waiting = dict[asyncio.Future[Array], Array]
+_log = structlog.stdlib.get_logger(__name__)
+Item = TypeVar("Item")
 
 
-class Batcher:
-    """An async context manager around `run`: (N, *item_shape) → (N, …), called in threads of its own.
+class Reply(Protocol):
+    """Who waits for a row: an asyncio.Future, or whatever answers like one. Neither call may raise."""
 
-    `slots` batches run at once. `sizes` are the batch sizes to pad to, the largest of them the most that run together.
+    def done(self) -> bool: ...
+
+    def set_result(self, row: Array, /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+class Batcher(Generic[Item]):
+    """An async context manager around `run`: (N, *item_shape) → (N, …).
+
+    `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`,
+    so many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop.
     """
 
     def __init__(
         self,
         run: Callable[[Array], Array],
         *,
+        prepare: Callable[[Item], Array],
         item_shape: tuple[int, ...],
         item_dtype: type[np.generic],
-        sizes: Sequence[int],
+        plan: BatchPlan,
         max_waiting: int,
         slots: int = 1,
     ) -> None:
         self._run = run
+        self._prepare = prepare
         self._item_shape = item_shape
         self._item_dtype = np.dtype(item_dtype)
-        self._sizes = sorted(sizes)
+        self._plan = plan
         self._max_waiting = max_waiting
-        self._free_slots = slots
-        self._executor = ThreadPoolExecutor(slots, thread_name_prefix="batch")
-        self._waiting: _Waiting = {}  # in order of arrival; a future that is done is never in it
+        self._free_slots = max(1, slots)
+        self._executor = ThreadPoolExecutor(slots, thread_name_prefix="batch") if slots else None
+        self._waiting: dict[Reply, Item] = {}  # in order of arrival; a reply that is done is never in it
+        self._deadlines: dict[Reply, float] = {}  # of all that wait or run
+        self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
         self._running: set[asyncio.Task[None]] = set()
         self._dispatch_is_due = False
         self._closing = False
+        self._drained: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,123 +94,196 @@ class Batcher:
         """The number of items that no batch has taken yet."""
         return len(self._waiting)
 
-    async def submit(self, item: Array, *, deadline: float | None = None) -> Array:
-        """Return the row that `run` gave for `item`.
+    async def submit(self, item: Item, *, deadline: float | None = None) -> Array:
+        """Return the row that `run` gave for `item`; see `put`."""
+        future: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
+        self.put(item, future, deadline=deadline)
+        try:
+            return await future
+        finally:
+            self.withdraw(future)
 
-        `deadline` is in seconds of the event loop's clock. Raises Overloaded when the queue is full, ShuttingDown
-        after `aclose`, DeadlineExceeded, or InferenceFailed where `run` failed on this very item.
+    def put(self, item: Item, reply: Reply, *, deadline: float | None = None) -> None:
+        """Queue an item whose row `reply` gets, or an exception: DeadlineExceeded, ShuttingDown, what `prepare` raised,
+        or InferenceFailed where `run` failed on this very item.
+
+        `deadline` is in seconds of the event loop's clock. Raises Overloaded when the queue is full, and ShuttingDown
+        after `aclose`.
         """
         if self._closing:
             raise ShuttingDown("The service is stopping. Send the request again: another instance will take it.")
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} pictures are waiting already. Try again in a moment.")
-        if item.shape != self._item_shape or item.dtype != self._item_dtype:
-            raise ValueError(f"items are {self._item_dtype} {self._item_shape}, this one is {item.dtype} {item.shape}")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Array] = loop.create_future()
-        timer = None if deadline is None else loop.call_at(deadline, _expire, future)
-        self._waiting[future] = item
-        self._schedule_dispatch()
-        try:
-            return await future
-        finally:
-            self._waiting.pop(future, None)
-            if timer is not None:
-                timer.cancel()
+        self._waiting[reply] = item
+        if deadline is not None:
+            self._deadlines[reply] = deadline
+            if self._alarm is None or deadline < self._alarm.when():
+                self._set_alarm(deadline)
+        if not self._dispatch_is_due and self._free_slots:
+            self._schedule_dispatch()
+
+    def withdraw(self, reply: Reply) -> None:
+        """Forget a caller who is gone or has been answered: if its item still waits, it is never run."""
+        self._waiting.pop(reply, None)
+        self._deadlines.pop(reply, None)
+        if self._closing:
+            self._say_when_drained()
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Refuse new items, give those accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
         self._closing = True
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace_s
-        while (self._waiting or self._running) and (left := end - loop.time()) > 0:
-            accepted: list[asyncio.Future[Any]] = [*self._running, *self._waiting]
-            await asyncio.wait(accepted, timeout=left)
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(ShuttingDown("The service stopped before this picture's turn came."))
+        if self._waiting or self._running:
+            self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._drained], timeout=grace_s)
+        for reply in list(self._waiting):
+            self._fail(reply, ShuttingDown("The service stopped before this picture's turn came."))
+        if self._alarm is not None:
+            self._alarm.cancel()
         for task in self._running:
             task.cancel()
-        # A run that hangs cannot be stopped from here; its thread is left behind, and nobody waits for it.
-        self._executor.shutdown(wait=not self._running, cancel_futures=True)
+        if self._executor is not None:
+            # A run that hangs cannot be stopped from here; its thread is left behind, and nobody waits for it.
+            self._executor.shutdown(wait=not self._running, cancel_futures=True)
+
+    def _say_when_drained(self) -> None:
+        if self._drained is not None and not self._drained.done() and not self._waiting and not self._running:
+            self._drained.set_result(None)
 
     def _schedule_dispatch(self) -> None:
         # Two turns of the event loop later, so that requests which are being read in this turn share the batch. It is
         # no timer: with nothing else to do, two turns take microseconds.
-        if not self._dispatch_is_due and self._free_slots:
-            self._dispatch_is_due = True
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._dispatch)
+        self._dispatch_is_due = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
         while self._free_slots and self._waiting:
-            batch: _Waiting = {}
-            for future in list(islice(self._waiting, self._sizes[-1])):
-                item = self._waiting.pop(future)
-                if not future.done():  # cancelled or expired in this very turn
-                    batch[future] = item
-            if batch:
-                self._free_slots -= 1
-                task = asyncio.get_running_loop().create_task(self._run_batch(batch))
-                self._running.add(task)
-                task.add_done_callback(self._release_slot)
+            batch, size = self._fill()
+            if not batch:
+                continue
+            if self._executor is None:
+                self._run_here(batch, size)
+                break  # so that answers leave, and requests arrive, between two batches
+            self._free_slots -= 1
+            task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size))
+            self._running.add(task)
+            task.add_done_callback(self._release_slot)
+        if self._executor is None and self._waiting:
+            self._schedule_dispatch()
+        if self._closing:
+            self._say_when_drained()
 
     def _release_slot(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._free_slots += 1
         self._dispatch()
 
-    async def _run_batch(self, batch: _Waiting) -> None:
-        """Run `batch`, halving it where it fails, and settle every one of its futures."""
+    def _fill(self) -> tuple[dict[Reply, Array], int]:
+        """Take the next items from the queue and prepare them; what cannot be prepared is answered here."""
+        step = self._plan.next_step(len(self._waiting))
+        batch: dict[Reply, Array] = {}
+        for reply in list(islice(self._waiting, step.count)):
+            item = self._waiting.pop(reply)
+            if reply.done():  # cancelled in this very turn
+                self._deadlines.pop(reply, None)
+                continue
+            try:
+                array = self._prepared(item)
+            except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
+                self._fail(reply, exc)
+            else:
+                batch[reply] = array
+        return batch, step.size if len(batch) == step.count else self._plan.size_of(max(1, len(batch)))
+
+    def _run_here(self, batch: dict[Reply, Array], size: int) -> None:
+        parts = [(batch, size)]
+        while parts:
+            part, size = parts.pop()
+            parts += self._settle(part, self._outcome(part, size))
+
+    async def _run_in_thread(self, batch: dict[Reply, Array], size: int) -> None:
         loop = asyncio.get_running_loop()
-        pending = [batch]
+        parts = [(batch, size)]
         try:
-            while pending:
-                part = {future: item for future, item in pending.pop().items() if not future.done()}
-                if not part:
-                    continue
-                try:
-                    rows = await loop.run_in_executor(self._executor, self._run_padded, list(part.values()))
-                except Exception as exc:  # noqa: BLE001 - whatever it is belongs to a caller
-                    if len(part) == 1:
-                        _fail(next(iter(part)), exc)
-                        continue
-                    items, half = list(part.items()), len(part) // 2
-                    pending += [dict(items[half:]), dict(items[:half])]
-                else:
-                    for future, row in zip(part, rows, strict=True):
-                        if not future.done():
-                            future.set_result(row)
+            while parts:
+                part, size = parts.pop()
+                part = {reply: array for reply, array in part.items() if not reply.done()}
+                if part:
+                    outcome = await loop.run_in_executor(self._executor, self._outcome, part, size)
+                    parts += self._settle(part, outcome)
         finally:
-            for future in batch:  # only where this task was cancelled
-                if not future.done():
-                    future.set_exception(ShuttingDown("The service stopped while this picture was being classified."))
+            for reply in batch:  # only where this task was cancelled
+                self._fail(reply, ShuttingDown("The service stopped while this picture was being classified."))
 
-    def _run_padded(self, items: list[Array]) -> Array:
-        count = len(items)
-        size = next(size for size in self._sizes if size >= count)
-        batch = np.empty((size, *self._item_shape), self._item_dtype)
-        np.stack(items, out=batch[:count])
-        batch[count:] = items[-1]
+    def _outcome(self, batch: dict[Reply, Array], size: int) -> Array | Exception:
+        """Return the rows of a batch, or why there are none."""
+        arrays = np.empty((size, *self._item_shape), self._item_dtype)
+        for index, array in enumerate(batch.values()):
+            arrays[index] = array
+        arrays[len(batch) :] = array
+        try:
+            return self._rows(arrays)
+        except Exception as exc:  # noqa: BLE001 - whatever it is belongs to a caller
+            return exc
+
+    def _prepared(self, item: Item) -> Array:
+        array = self._prepare(item)
+        if array.shape != self._item_shape or array.dtype != self._item_dtype:
+            raise ValueError(f"items are {self._item_dtype} {self._item_shape}, not {array.dtype} {array.shape}")
+        return array
+
+    def _rows(self, batch: Array) -> Array:
         rows = self._run(batch)
-        if len(rows) != size:
-            raise ValueError(f"run returned {len(rows)} rows for a batch of {size}")
-        return rows[:count]
+        if len(rows) != len(batch):
+            raise ValueError(f"run returned {len(rows)} rows for a batch of {len(batch)}")
+        return rows
+
+    def _settle(self, batch: dict[Reply, Array], outcome: Array | Exception) -> list[tuple[dict[Reply, Array], int]]:
+        """Answer everyone in the batch, or return its halves where it failed and may yet succeed without a culprit."""
+        if not isinstance(outcome, Exception):
+            for reply, row in zip(batch, outcome, strict=False):  # padding has no caller
+                self._deadlines.pop(reply, None)
+                if not reply.done():
+                    _give(reply.set_result, row)
+            return []
+        if len(batch) == 1:
+            error = InferenceFailed("The model failed on this picture. The service's log says why.")
+            error.__cause__ = outcome
+            self._fail(next(iter(batch)), error)
+            return []
+        items, half = list(batch.items()), len(batch) // 2
+        return [(dict(part), self._plan.size_of(len(part))) for part in (items[half:], items[:half])]
+
+    def _fail(self, reply: Reply, error: Exception) -> None:
+        self._waiting.pop(reply, None)
+        self._deadlines.pop(reply, None)
+        if not reply.done():
+            _give(reply.set_exception, error)
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """Answer those whose deadline has passed, and look again at the next deadline.
+
+        One timer serves all: most requests are answered long before theirs, and never cost one.
+        """
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        for reply in [reply for reply, deadline in self._deadlines.items() if deadline <= now]:
+            self._fail(reply, DeadlineExceeded("The deadline passed before the picture was classified. Try again."))
+        if self._deadlines:
+            self._set_alarm(min(self._deadlines.values()))
+        if self._closing:
+            self._say_when_drained()
 
 
-def padded_sizes(largest: int) -> list[int]:
-    """Return the powers of two below `largest`, and `largest` itself."""
-    return [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
-
-
-def _expire(future: asyncio.Future[Array]) -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceeded("The deadline passed before the picture was classified. Try again."))
-
-
-def _fail(future: asyncio.Future[Array], cause: Exception) -> None:
-    if not future.done():
-        error = InferenceFailed("The model failed on this picture. The service's log says why.")
-        error.__cause__ = cause
-        future.set_exception(error)
+def _give(answer: Callable[[Any], None], outcome: Array | Exception) -> None:
+    """Answer one caller. What it makes of the answer is no concern of the others in its batch."""
+    try:
+        answer(outcome)
+    except Exception:  # noqa: BLE001 - whatever it is belongs to that caller
+        _log.exception("a caller could not take its answer")

@@ -1,9 +1,10 @@
 """Which versions are live: the newest of every model in the store that passes its check."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,12 +12,12 @@ import structlog
 
 from app.contract.preprocessing import use_one_thread_per_picture
 from app.contract.store import ModelStore
-from app.engines.engine import EngineChoice
-from app.engines.loading import LoadedModel, available_cores, load_model
+from app.engines.engine import EngineChoice, PrecisionChoice
+from app.engines.loading import LoadedModel, load_model
 from app.errors import BundleError, BundleNotFound, ModelNotFound, ModelNotNamed
 from app.serving.admission import Admission
-from app.serving.batcher import padded_sizes
 from app.serving.classifier import Classifier
+from app.serving.tuning import Tuning, TuningOptions, tune
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -31,10 +32,18 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class LoadedStore:
-    """The models of a store, loaded and proven, and the versions that were refused."""
+class TunedModel:
+    """A model that is ready to serve, and how it is run."""
 
-    models: tuple[LoadedModel, ...]
+    loaded: LoadedModel
+    tuning: Tuning
+
+
+@dataclass(frozen=True)
+class LoadedStore:
+    """The models of a store, loaded, proven and tuned, and the versions that were refused."""
+
+    models: tuple[TunedModel, ...]
     refusals: tuple[Refusal, ...]
 
 
@@ -43,7 +52,8 @@ def load_store(
     *,
     engine: EngineChoice,
     threads: int,
-    max_batch_size: int,
+    precision: PrecisionChoice = "f32",
+    tuning: TuningOptions = TuningOptions(),  # noqa: B008 - frozen
     only: str | None = None,
 ) -> LoadedStore:
     """Load the newest version of every model that passes its check, or of the model `only`.
@@ -58,29 +68,38 @@ def load_store(
             f"The model store {store.root} holds no model. Train one: python -m training fit --data PATH --name NAME."
         )
     refusals: list[Refusal] = []
-    sizes = padded_sizes(max_batch_size)
-    models = [_load_newest(store, name, refusals, engine, threads, sizes) for name in names]
+
+    def load(path: Path) -> TunedModel:
+        loaded = load_model(path, engine=engine, threads=threads, precision=precision)
+        try:
+            return TunedModel(loaded, tune(loaded, tuning))
+        except BaseException:
+            loaded.engine.close()
+            raise
+
+    models = [_load_newest(store, name, refusals, load) for name in names]
     return LoadedStore(tuple(models), tuple(refusals))
 
 
 def _load_newest(
-    store: ModelStore, name: str, refusals: list[Refusal], engine: EngineChoice, threads: int, sizes: Sequence[int]
-) -> LoadedModel:
+    store: ModelStore, name: str, refusals: list[Refusal], load: Callable[[Path], TunedModel]
+) -> TunedModel:
     store.newest(name)  # says which models there are, where this one is not
     refused: dict[int, BundleError] = {}
     for version in reversed(store.versions(name)):
         try:
-            loaded = load_model(store.path(name, version), engine=engine, threads=threads, batch_sizes=sizes)
+            model = load(store.path(name, version))
         except BundleError as exc:
             refused[version] = exc
             continue
         for refused_version, error in refused.items():
             refusals.append(Refusal(name, refused_version, error.code))
             _log.error("version refused", model=name, version=refused_version, code=error.code, reason=str(error))
+        loaded = model.loaded
         for refusal in loaded.refusals:
             _log.warning("engine refused", model=name, version=version, code=refusal.code, reason=str(refusal))
         _log.info("model live", model=name, version=version, engine=loaded.engine.name, reason=loaded.reason)
-        return loaded
+        return model
     raise next(iter(refused.values()))
 
 
@@ -94,21 +113,21 @@ class Catalogue:
         default: str | None,
         max_pending: int,
         max_pixels: int,
-        max_batch_size: int,
+        decode_threads: int,
         shutdown_grace_s: float,
     ) -> None:
         self.admission = Admission(max_pending)
         self.refusals = loaded.refusals
         self.stopping = False
         self._shutdown_grace_s = shutdown_grace_s
-        self._decode_pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._classifiers = {
-            model.bundle.name: Classifier(
-                model,
+            model.loaded.bundle.name: Classifier(
+                model.loaded,
+                model.tuning,
                 decode_pool=self._decode_pool,
                 max_pixels=max_pixels,
                 max_waiting=max_pending,
-                sizes=padded_sizes(max_batch_size),
             )
             for model in loaded.models
         }

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import Image, preprocess
 from app.engines.loading import LoadedModel
-from app.errors import ImageTooLarge
-from app.serving.batcher import Batcher
-
-_INLINE_PIXELS = 256 * 256
-"""Pictures up to this size are decoded on the event loop: a thread hop would cost more than the decoding."""
+from app.errors import DeadlineExceeded, ImageTooLarge, ShuttingDown
+from app.serving.batcher import Batcher, Reply
+from app.serving.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +31,25 @@ class Classifier:
     """Owns its engine and its batcher; `aclose` ends both."""
 
     def __init__(
-        self, loaded: LoadedModel, *, decode_pool: Executor, max_pixels: int, max_waiting: int, sizes: Sequence[int]
+        self, loaded: LoadedModel, tuning: Tuning, *, decode_pool: Executor, max_pixels: int, max_waiting: int
     ) -> None:
         self.loaded = loaded
+        self.tuning = tuning
         self.manifest = loaded.bundle.manifest
         self.card = loaded.bundle.card()
         self._loaded_at = time.monotonic()
         self._decode_pool = decode_pool
+        self._decoding: dict[Reply, asyncio.Task[None]] = {}
+        self._closing = False
         self._max_pixels = max_pixels
-        self._batcher = Batcher(
+        self._batcher: Batcher[Image | _Encoded] = Batcher(
             loaded.engine.predict,
+            prepare=self._prepare,
             item_shape=self.manifest.preprocessing.shape,
             item_dtype=np.uint8,
-            sizes=sizes,
+            plan=tuning.plan,
             max_waiting=max_waiting,
+            slots=0 if tuning.on_event_loop else 1,
         )
 
     @property
@@ -55,10 +58,20 @@ class Classifier:
         return time.monotonic() - self._loaded_at
 
     async def classify(self, data: bytes, *, deadline: float | None = None) -> Classification:
-        """Classify one encoded picture; `deadline` is in seconds of the event loop's clock.
+        """Classify one encoded picture; see `put` for the errors."""
+        future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
+        self.put(data, future, deadline=deadline)
+        try:
+            probabilities = await future
+        finally:
+            self.withdraw(future)
+        return Classification(self.manifest.labels, probabilities, self.manifest.name, self.manifest.version)
 
-        Raises ImageTooLarge, UnsupportedFormat or UndecodableImage for what is wrong with the picture, and a
-        ServingError where no answer came.
+    def put(self, data: bytes, reply: Reply, *, deadline: float | None = None) -> None:
+        """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
+
+        `deadline` is in seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and
+        ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data)
         if header.pixels > self._max_pixels:
@@ -66,17 +79,68 @@ class Classifier:
                 f"The picture has {header.width}x{header.height} pixels; "
                 f"at most {self._max_pixels:,} are accepted. Send it smaller."
             )
-        image = await self._preprocess(data, header)
-        probabilities = await self._batcher.submit(image, deadline=deadline)
-        return Classification(self.manifest.labels, probabilities, self.manifest.name, self.manifest.version)
+        if header.pixels <= self.tuning.inline_decode_pixels:
+            self._batcher.put(_Encoded(data, header), reply, deadline=deadline)
+        else:
+            if self._closing:
+                raise _shutting_down()
+            task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
+            self._decoding[reply] = task
+            task.add_done_callback(lambda _: self._decoding.pop(reply, None))
+
+    def withdraw(self, reply: Reply) -> None:
+        """Forget a caller who is gone: what has not begun for it is never done."""
+        if self._decoding and (task := self._decoding.get(reply)) is not None:
+            task.cancel()
+        self._batcher.withdraw(reply)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        await self._batcher.aclose(grace_s)
+        """Give what was accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
+        self._closing = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        if self._decoding:
+            decoding = list(self._decoding.values())
+            await asyncio.wait(decoding, timeout=grace_s)
+            for task in decoding:
+                task.cancel()
+        await self._batcher.aclose(max(0.0, end - loop.time()))
         self.loaded.engine.close()
 
-    async def _preprocess(self, data: bytes, header: ImageHeader) -> Image:
-        spec = self.manifest.preprocessing
-        if header.pixels <= _INLINE_PIXELS:
-            return preprocess(data, spec, header=header)
+    def _prepare(self, item: "Image | _Encoded") -> Image:
+        if isinstance(item, _Encoded):
+            return preprocess(item.data, self.manifest.preprocessing, header=item.header)
+        return item
+
+    async def _decode_and_put(self, data: bytes, header: ImageHeader, reply: Reply, deadline: float | None) -> None:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decode_pool, lambda: preprocess(data, spec, header=header))
+        spec = self.manifest.preprocessing
+        error: Exception
+        try:
+            async with asyncio.timeout_at(deadline):
+                image = await loop.run_in_executor(self._decode_pool, lambda: preprocess(data, spec, header=header))
+            if not reply.done():
+                self._batcher.put(image, reply, deadline=deadline)
+        except asyncio.CancelledError:
+            if not reply.done():
+                reply.set_exception(_shutting_down())
+            raise
+        except TimeoutError:
+            error = DeadlineExceeded("The deadline passed before the picture was decoded. Try again.")
+        except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
+            error = exc
+        else:
+            return
+        if not reply.done():
+            reply.set_exception(error)
+
+
+class _Encoded(NamedTuple):
+    """A picture that is decoded when its batch is filled."""
+
+    data: bytes
+    header: ImageHeader
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The service is stopping. Send the request again: another instance will take it.")

@@ -91,6 +91,17 @@ async def test_models_tell_their_labels_metrics_preprocessing_and_card(
     assert detail.card == bundle.card()
 
 
+async def test_a_model_tells_how_it_is_run_and_why(open_client: OpenClient) -> None:
+    client = await open_client(inference_threads=2, max_batch_size=4, inference_place="thread", inline_decode_pixels=77)
+    serving = ModelDetail.model_validate((await client.get("/models/digits")).json()).serving
+    assert (serving.engine, serving.engine_reason) == ("openvino", "set to openvino")
+    assert (serving.precision, serving.precision_reason) == ("f32", "set to f32")
+    assert serving.threads == 2
+    assert list(serving.batch_milliseconds) in (["1"], ["1", "4"])  # as it was measured
+    assert all(taken > 0 for taken in serving.batch_milliseconds.values())
+    assert (serving.inference, serving.inline_decode_pixels) == ("thread", 77)
+
+
 async def test_nothing_about_the_host_is_in_any_answer(client: httpx.AsyncClient, trained_store: Path) -> None:
     for path in ("/health", "/models", "/models/digits", "/openapi.json", "/nothing"):
         response = await client.get(path)

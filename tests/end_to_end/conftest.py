@@ -14,10 +14,11 @@ _START_TIMEOUT_S = 120
 
 
 class Service:
-    """A real `python -m app serve` with real sockets, on a port of its own choosing."""
+    """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set."""
 
     def __init__(self, store: Path, **settings: Any) -> None:
-        variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in settings.items()}
+        given = {"workers": 1, **settings}
+        variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in given.items()}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         environment |= {"IMAGECLASS_PORT": "0", "IMAGECLASS_MODEL_STORE": str(store), **variables}
         self.process = subprocess.Popen(

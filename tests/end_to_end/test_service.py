@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.engines.cores import available_cores
 from tests.end_to_end.conftest import StartService
 
 PNG = {"content-type": "image/png"}
@@ -36,6 +37,14 @@ def test_it_answers_and_stops_cleanly(
         assert answer.json()["model"] == {"name": "digits", "version": 1}
         assert client.get("/health").json()["status"] == "ok"
         assert "server" not in answer.headers
+    assert service.stop() == 0
+
+
+def test_without_a_number_there_is_a_worker_for_each_core(start_service: StartService, trained_store: Path) -> None:
+    service = start_service(trained_store, wait=False, workers=0)
+    expected = min(available_cores(), 8)
+    service.wait_until_ready(expected)
+    assert next(line["workers"] for line in service.log if line["event"] == "starting") == expected
     assert service.stop() == 0
 
 
@@ -123,13 +132,13 @@ def test_an_empty_store_says_how_to_train(start_service: StartService, tmp_path:
 def test_a_bad_setting_is_named_and_exit_1() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "serve"],
-        env={**os.environ, "IMAGECLASS_WORKERS": "0"},
+        env={**os.environ, "IMAGECLASS_WORKERS": "-1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "error: IMAGECLASS_WORKERS is '0'; allowed: 1 to 256.\n"
+    assert done.stderr == "error: IMAGECLASS_WORKERS is '-1'; allowed: 0 to 256.\n"
 
 
 def test_several_models_are_served_and_the_default_is_a_setting(

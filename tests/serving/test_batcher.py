@@ -1,4 +1,7 @@
-"""The batcher's rules, one test each. Gates are events: nothing here waits for a clock."""
+"""The batcher's rules, one test each. Gates are events: nothing here waits for a clock.
+
+What holds in a thread and on the event loop is tested in both places; a gate needs a thread to be held in.
+"""
 
 import asyncio
 import threading
@@ -9,11 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown
-from app.serving.batcher import Batcher, padded_sizes
+from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, UndecodableImage
+from app.serving.batch_plan import BatchPlan
+from app.serving.batcher import Batcher
 
 Array = NDArray[Any]
 POISON = 255
+UNREADABLE = 254
+
+in_both_places = pytest.mark.parametrize("slots", [0, 1], ids=["loop", "thread"])
 
 
 def item(value: int) -> Array:
@@ -38,12 +45,50 @@ class Doubler:
         return batch.astype(np.float32) * 2
 
 
-def batcher_of(run: Callable[[Array], Array], *, largest: int = 8, max_waiting: int = 100, slots: int = 1) -> Batcher:
+class Preparing:
+    """Prepares items as they are, remembers them, and cannot prepare UNREADABLE."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+
+    def __call__(self, array: Array) -> Array:
+        self.items.append(int(array[0]))
+        if UNREADABLE in array:
+            raise UndecodableImage("unreadable")
+        return array
+
+
+class Caller:
+    """A reply that keeps what it got, and every time that it got something."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Array | Exception] = []
+        self.gone = False
+
+    def done(self) -> bool:
+        return self.gone or bool(self.outcomes)
+
+    def set_result(self, row: Array) -> None:
+        self.outcomes.append(row)
+
+    def set_exception(self, error: Exception) -> None:
+        self.outcomes.append(error)
+
+
+def batcher_of(
+    run: Callable[[Array], Array],
+    *,
+    prepare: Callable[[Array], Array] | None = None,
+    largest: int = 8,
+    max_waiting: int = 100,
+    slots: int = 1,
+) -> Batcher[Array]:
     return Batcher(
         run,
+        prepare=prepare or Preparing(),
         item_shape=(2,),
         item_dtype=np.uint8,
-        sizes=padded_sizes(largest),
+        plan=BatchPlan.of_powers(largest),
         max_waiting=max_waiting,
         slots=slots,
     )
@@ -54,22 +99,24 @@ async def entered(run: Doubler) -> None:
     assert await asyncio.get_running_loop().run_in_executor(None, run.entered.acquire, True, 30)
 
 
-async def submitted(batcher: Batcher, *values: int, deadline: float | None = None) -> list[asyncio.Task[Array]]:
+async def submitted(batcher: Batcher[Array], *values: int, deadline: float | None = None) -> list[asyncio.Task[Array]]:
     """Submit items, and return once they wait in the queue."""
     tasks = [asyncio.create_task(batcher.submit(item(value), deadline=deadline)) for value in values]
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_every_caller_gets_its_own_row() -> None:
-    async with batcher_of(Doubler()) as batcher:
+@in_both_places
+async def test_every_caller_gets_its_own_row(slots: int) -> None:
+    async with batcher_of(Doubler(), slots=slots) as batcher:
         rows = await asyncio.gather(*(batcher.submit(item(value)) for value in range(50)))
     assert [row[0] for row in rows] == [2 * value for value in range(50)]
 
 
-async def test_a_single_item_runs_alone_and_at_once() -> None:
+@in_both_places
+async def test_a_single_item_runs_alone_and_at_once(slots: int) -> None:
     run = Doubler()
-    async with batcher_of(run) as batcher:
+    async with batcher_of(run, slots=slots) as batcher:
         await batcher.submit(item(3))
     assert run.batches == [[3]]
 
@@ -112,12 +159,6 @@ async def test_batches_are_padded_to_warmed_sizes_and_the_padding_is_never_seen(
     assert [row[0] for row in rows] == [2, 4, 6, 8]
 
 
-def test_padded_sizes_are_powers_of_two_up_to_the_largest() -> None:
-    assert padded_sizes(1) == [1]
-    assert padded_sizes(8) == [1, 2, 4, 8]
-    assert padded_sizes(20) == [1, 2, 4, 8, 16, 20]
-
-
 async def test_a_full_queue_refuses_at_once() -> None:
     run = Doubler()
     run.gate.clear()
@@ -131,9 +172,10 @@ async def test_a_full_queue_refuses_at_once() -> None:
         await asyncio.gather(*first, *waiting)
 
 
+@in_both_places
 @pytest.mark.parametrize("wrong", [np.zeros((3,), np.uint8), np.zeros((2,), np.float32)])
-async def test_an_item_of_another_shape_or_dtype_is_refused(wrong: Array) -> None:
-    async with batcher_of(Doubler()) as batcher:
+async def test_an_item_of_another_shape_or_dtype_is_refused(wrong: Array, slots: int) -> None:
+    async with batcher_of(Doubler(), slots=slots) as batcher:
         with pytest.raises(ValueError, match="items are uint8"):
             await batcher.submit(wrong)
 
@@ -194,9 +236,10 @@ async def test_an_item_that_expires_while_it_runs_is_answered_without_waiting_fo
         run.gate.set()
 
 
-async def test_only_the_culprit_of_a_failing_batch_fails() -> None:
+@in_both_places
+async def test_only_the_culprit_of_a_failing_batch_fails(slots: int) -> None:
     run = Doubler()
-    async with batcher_of(run, largest=8) as batcher:
+    async with batcher_of(run, largest=8, slots=slots) as batcher:
         tasks = await submitted(batcher, 0, 1, 2, POISON, 4, 5, 6, 7)
         rows = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(rows[3], InferenceFailed)
@@ -204,21 +247,24 @@ async def test_only_the_culprit_of_a_failing_batch_fails() -> None:
     assert [row[0] for index, row in enumerate(rows) if index != 3] == [0, 2, 4, 8, 10, 12, 14]  # type: ignore[index]
 
 
-async def test_callers_that_fail_together_get_an_exception_each() -> None:
-    async with batcher_of(Doubler()) as batcher:
+@in_both_places
+async def test_callers_that_fail_together_get_an_exception_each(slots: int) -> None:
+    async with batcher_of(Doubler(), slots=slots) as batcher:
         rows = await asyncio.gather(*(batcher.submit(item(POISON)) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(row, InferenceFailed) for row in rows)
     assert len({id(row) for row in rows}) == 3
 
 
-async def test_a_run_that_returns_too_few_rows_fails_instead_of_mixing_them_up() -> None:
-    async with batcher_of(lambda batch: batch[:-1]) as batcher:
+@in_both_places
+async def test_a_run_that_returns_too_few_rows_fails_instead_of_mixing_them_up(slots: int) -> None:
+    async with batcher_of(lambda batch: batch[:-1], slots=slots) as batcher:
         with pytest.raises(InferenceFailed):
             await batcher.submit(item(1))
 
 
-async def test_the_batcher_goes_on_after_a_failure() -> None:
-    async with batcher_of(Doubler()) as batcher:
+@in_both_places
+async def test_the_batcher_goes_on_after_a_failure(slots: int) -> None:
+    async with batcher_of(Doubler(), slots=slots) as batcher:
         with pytest.raises(InferenceFailed):
             await batcher.submit(item(POISON))
         row = await batcher.submit(item(1))
@@ -252,10 +298,11 @@ async def test_what_is_not_done_within_the_grace_gets_an_answer_all_the_same() -
     assert all(isinstance(row, ShuttingDown) for row in rows)
 
 
-async def test_many_callers_that_come_and_go_all_get_exactly_one_outcome() -> None:
+@pytest.mark.parametrize("slots", [0, 1, 2])
+async def test_many_callers_that_come_and_go_all_get_exactly_one_outcome(slots: int) -> None:
     run = Doubler()
     random = np.random.default_rng(0)
-    async with batcher_of(run, largest=16, max_waiting=500, slots=2) as batcher:
+    async with batcher_of(run, largest=16, max_waiting=500, slots=slots) as batcher:
         values = random.integers(0, 256, 500)
         tasks = [asyncio.create_task(batcher.submit(item(int(value)))) for value in values]
         for task in random.choice(np.array(tasks, object), 50, replace=False):
@@ -264,7 +311,232 @@ async def test_many_callers_that_come_and_go_all_get_exactly_one_outcome() -> No
         rows = await asyncio.gather(*tasks, return_exceptions=True)
     for value, row in zip(values, rows, strict=True):
         if isinstance(row, BaseException):
-            assert isinstance(row, asyncio.CancelledError | InferenceFailed)
-            assert isinstance(row, asyncio.CancelledError) or value == POISON
+            wanted = {POISON: InferenceFailed, UNREADABLE: UndecodableImage}.get(int(value), asyncio.CancelledError)
+            assert isinstance(row, asyncio.CancelledError | wanted)
         else:
             assert row[0] == 2 * value
+
+
+# On the event loop
+
+
+async def test_without_a_slot_batches_run_on_the_event_loop_itself() -> None:
+    threads: list[str] = []
+
+    def run(batch: Array) -> Array:
+        threads.append(threading.current_thread().name)
+        return batch
+
+    async with batcher_of(run, slots=0) as batcher:
+        await asyncio.gather(*(batcher.submit(item(value)) for value in range(20)))
+    assert set(threads) == {threading.main_thread().name}
+
+
+async def test_on_the_event_loop_a_batch_is_filled_with_what_waits() -> None:
+    run = Doubler()
+    async with batcher_of(run, largest=4, slots=0) as batcher:
+        rows = await asyncio.gather(*(batcher.submit(item(value)) for value in range(6)))
+    assert run.batches == [[0, 1, 2, 3], [4, 5]]
+    assert [row[0] for row in rows] == [0, 2, 4, 6, 8, 10]
+
+
+async def test_on_the_event_loop_answers_leave_between_two_batches() -> None:
+    order: list[str] = []
+
+    def run(batch: Array) -> Array:
+        order.append(f"run {batch[0, 0]}")
+        return batch
+
+    async def call(value: int) -> None:
+        await batcher.submit(item(value))
+        order.append(f"answered {value}")
+
+    async with batcher_of(run, largest=1, slots=0) as batcher:
+        await asyncio.gather(call(1), call(2), call(3))
+    assert order == ["run 1", "answered 1", "run 2", "answered 2", "run 3", "answered 3"]
+
+
+async def test_on_the_event_loop_a_full_queue_refuses_at_once() -> None:
+    async with batcher_of(Doubler(), max_waiting=2, slots=0) as batcher:
+        tasks = await submitted(batcher, 1, 2)
+        with pytest.raises(Overloaded):
+            await batcher.submit(item(3))
+        assert [row[0] for row in await asyncio.gather(*tasks)] == [2, 4]
+
+
+async def test_on_the_event_loop_an_expired_item_is_never_run() -> None:
+    run, prepare = Doubler(), Preparing()
+    async with batcher_of(run, prepare=prepare, slots=0) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(item(2), deadline=asyncio.get_running_loop().time())
+        assert batcher.waiting == 0
+    assert (run.batches, prepare.items) == ([], [])
+
+
+# Preparing
+
+
+@in_both_places
+async def test_an_item_that_cannot_be_prepared_fails_alone_with_its_own_error(slots: int) -> None:
+    run = Doubler()
+    async with batcher_of(run, largest=4, slots=slots) as batcher:
+        tasks = await submitted(batcher, 1, UNREADABLE, 3, UNREADABLE)
+        rows = await asyncio.gather(*tasks, return_exceptions=True)
+    assert run.batches == [[1, 3]]
+    assert [type(row) for row in rows[1::2]] == [UndecodableImage, UndecodableImage]
+    assert [row[0] for row in rows[::2]] == [2, 6]  # type: ignore[index]
+
+
+@in_both_places
+async def test_a_batch_of_which_nothing_can_be_prepared_is_not_run(slots: int) -> None:
+    run = Doubler()
+    async with batcher_of(run, largest=2, slots=slots) as batcher:
+        tasks = await submitted(batcher, UNREADABLE, UNREADABLE, 3)
+        rows = await asyncio.gather(*tasks, return_exceptions=True)
+    assert run.batches == [[3]]
+    assert rows[2][0] == 6  # type: ignore[index]
+
+
+@in_both_places
+async def test_a_withdrawn_item_is_never_prepared(slots: int) -> None:
+    run, prepare = Doubler(), Preparing()
+    callers = [Caller(), Caller(), Caller()]
+    async with batcher_of(run, prepare=prepare, slots=slots) as batcher:
+        for value, caller in enumerate(callers):
+            batcher.put(item(value), caller, deadline=asyncio.get_running_loop().time() + 3600)
+        batcher.withdraw(callers[1])
+        assert batcher.waiting == 2
+        await batcher.submit(item(9))
+    assert prepare.items == [0, 2, 9]
+    assert [len(caller.outcomes) for caller in callers] == [1, 0, 1]
+
+
+@in_both_places
+async def test_an_item_whose_caller_is_gone_unsaid_is_never_prepared(slots: int) -> None:
+    prepare, gone = Preparing(), Caller()
+    async with batcher_of(Doubler(), prepare=prepare, slots=slots) as batcher:
+        batcher.put(item(1), gone)
+        gone.gone = True
+        await batcher.submit(item(2))
+    assert prepare.items == [2]
+    assert gone.outcomes == []
+
+
+async def test_items_are_prepared_when_their_batch_is_filled_and_not_before() -> None:
+    run, prepare = Doubler(), Preparing()
+    run.gate.clear()
+    async with batcher_of(run, prepare=prepare) as batcher:
+        tasks = await submitted(batcher, 1)
+        await entered(run)
+        tasks += await submitted(batcher, 2, 3)
+        assert prepare.items == [1]
+        run.gate.set()
+        await asyncio.gather(*tasks)
+    assert prepare.items == [1, 2, 3]
+
+
+# Deadlines
+
+
+class Timers:
+    """Counts the timers that an event loop is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.when: list[float] = []
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def counted(when: float, *rest: Any, **more: Any) -> asyncio.TimerHandle:
+            self.when.append(when)
+            return call_at(when, *rest, **more)
+
+        monkeypatch.setattr(loop, "call_at", counted)
+
+
+async def test_one_timer_serves_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, later = Timers(monkeypatch), asyncio.get_running_loop().time() + 3600
+    async with batcher_of(Doubler(), slots=0) as batcher:
+        for _ in range(10):
+            callers = [Caller() for _ in range(8)]
+            for index, caller in enumerate(callers):
+                batcher.put(item(1), caller, deadline=later + index)
+            await batcher.submit(item(1), deadline=later)
+            assert all(caller.done() for caller in callers)
+    assert timers.when == [later]
+
+
+async def test_an_earlier_deadline_that_comes_later_is_kept_and_the_first_one_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Doubler()
+    run.gate.clear()
+    async with batcher_of(run) as batcher:
+        tasks = await submitted(batcher, 1)
+        await entered(run)
+        timers, now = Timers(monkeypatch), asyncio.get_running_loop().time()
+        tasks += await submitted(batcher, 2, 3, deadline=now + 3600)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(item(4), deadline=now)
+        assert batcher.waiting == 2
+        assert (timers.when[0], timers.when[1], timers.when[-1]) == (now + 3600, now, now + 3600)
+        run.gate.set()
+        assert [row[0] for row in await asyncio.gather(*tasks)] == [2, 4, 6]
+
+
+async def test_an_answered_caller_is_not_answered_again_at_its_deadline() -> None:
+    caller, sentinel = Caller(), Caller()
+    run = Doubler()
+    run.gate.clear()
+    async with batcher_of(run, largest=1) as batcher:
+        now = asyncio.get_running_loop().time()
+        batcher.put(item(1), caller, deadline=now)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(item(2), deadline=now)
+        run.gate.set()
+        batcher.put(item(3), sentinel)
+        await batcher.submit(item(4))
+    assert [type(outcome) for outcome in caller.outcomes] == [DeadlineExceeded]
+    assert len(sentinel.outcomes) == 1
+
+
+# Closing
+
+
+@in_both_places
+async def test_closing_answers_every_reply_that_waits(slots: int) -> None:
+    callers = [Caller() for _ in range(20)]
+    batcher = batcher_of(Doubler(), largest=4, slots=slots)
+    for caller in callers:
+        batcher.put(item(1), caller)
+    await batcher.aclose(grace_s=30)
+    assert [[outcome[0] for outcome in caller.outcomes] for caller in callers] == [[2]] * 20  # type: ignore[index]
+    with pytest.raises(ShuttingDown):
+        batcher.put(item(1), Caller())
+
+
+@in_both_places
+async def test_closing_does_not_wait_for_callers_that_are_gone(slots: int) -> None:
+    callers = [Caller() for _ in range(5)]
+    batcher = batcher_of(Doubler(), slots=slots)
+    for caller in callers:
+        batcher.put(item(1), caller)
+    closing = asyncio.create_task(batcher.aclose(grace_s=30))
+    for caller in callers:
+        batcher.withdraw(caller)
+    async with asyncio.timeout(10):
+        await closing
+    assert all(caller.outcomes == [] for caller in callers)
+
+
+async def test_replies_that_wait_behind_a_batch_that_hangs_are_told_so() -> None:
+    run = Doubler()
+    run.gate.clear()
+    callers = [Caller() for _ in range(3)]
+    batcher = batcher_of(run, largest=1)
+    for caller in callers:
+        batcher.put(item(1), caller, deadline=asyncio.get_running_loop().time() + 3600)
+    await entered(run)
+    await batcher.aclose(grace_s=0)
+    await asyncio.sleep(0)  # a cancelled batch answers in the next turn
+    run.gate.set()
+    assert [[type(outcome) for outcome in caller.outcomes] for caller in callers] == [[ShuttingDown]] * 3

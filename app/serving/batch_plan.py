@@ -1,0 +1,57 @@
+"""Which batch to run next, when so many items wait: the cheapest way through all of them.
+
+13 items may be quickest as 4, 4, 4 and 1, or padded to 16: that depends on what a batch of each size costs on this
+machine, and is worked out once. It knows nothing of what is run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Take `count` items and run them as a batch of `size`; the rows beyond `count` are padding."""
+
+    count: int
+    size: int
+
+
+class BatchPlan:
+    """Built from the seconds that a batch of each possible size takes."""
+
+    def __init__(self, seconds: Mapping[int, float]) -> None:
+        if not seconds or min(seconds) < 1:
+            raise ValueError("a plan needs batch sizes from 1 up, each with the seconds that it takes")
+        self.sizes = sorted(seconds)
+        self._steps = _cheapest_steps(seconds)
+
+    @classmethod
+    def of_powers(cls, largest: int) -> "BatchPlan":
+        """Return a plan without measured costs: a batch is padded to the next power of two, or to `largest`."""
+        sizes = [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
+        return cls({size: largest + size for size in sizes})  # one padded batch is cheaper than two
+
+    def size_of(self, count: int) -> int:
+        """Return the smallest size that holds `count` items."""
+        return next(size for size in self.sizes if size >= count)
+
+    def next_step(self, waiting: int) -> Step:
+        """Return what to run first where `waiting` items, at least one, are there."""
+        return self._steps[min(waiting, len(self._steps) - 1)]
+
+
+def _cheapest_steps(seconds: Mapping[int, float]) -> list[Step]:
+    """Return the first step for each number of items up to the largest size, by dynamic programming."""
+    total = [0.0]
+    steps = [Step(0, 0)]
+    for waiting in range(1, max(seconds) + 1):
+        cheapest, step = inf, steps[0]
+        for size in sorted(seconds, reverse=True):  # of two that cost the same, the one that answers more at once
+            count = min(waiting, size)
+            cost = seconds[size] + total[waiting - count]
+            if cost < cheapest:
+                cheapest, step = cost, Step(count, size)
+        total.append(cheapest)
+        steps.append(step)
+    return steps

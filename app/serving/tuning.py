@@ -1,0 +1,119 @@
+"""Choose how a model is run on this machine, by a short measurement of its real engine before it goes live.
+
+For a small network it takes some tenths of a second, most of them spent by OpenVINO to compile for each batch size. It
+is done at every load: what was measured on another machine, or on a busier day, would be worth nothing.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from app.contract.preprocessing import preprocess
+from app.engines.loading import LoadedModel
+from app.engines.proof import check_batch_size
+from app.serving.batch_plan import BatchPlan
+
+InferencePlace = Literal["auto", "loop", "thread"]
+
+_SIZES = (1, 4, 16, 64, 256, 1024)
+"""OpenVINO compiles a network for each, so they are few; `BatchPlan` composes what lies between."""
+_GAIN = 0.95
+"""A larger batch is worth its delay where it takes at most this share of the time for each picture."""
+_LOOP_S = 0.004
+"""A batch that takes longer runs in a thread, to leave the event loop free. For a quicker one that costs more than it
+gives: to the thread and back is 0.1 to 0.3 ms, and two threads compete for the interpreter's lock."""
+_DECODE_S = 0.0005
+"""A picture that takes longer to decode goes to a pool of threads, for the same two reasons."""
+_PROBE_SIDE = 256
+_REPEATS = 4
+_ENOUGH_S = 0.02
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """What the settings say: a bound, and what they leave to the measurement ("auto", None)."""
+
+    max_batch_size: int = 64
+    inference_place: InferencePlace = "auto"
+    inline_decode_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is run. `batch_seconds` has the batch sizes, and what a batch of each took."""
+
+    batch_seconds: dict[int, float]
+    on_event_loop: bool
+    inline_decode_pixels: int
+    plan: BatchPlan = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plan", BatchPlan(self.batch_seconds))
+
+
+def tune(loaded: LoadedModel, options: TuningOptions) -> Tuning:
+    """Find the batch sizes that gain, prepare the engine for them, and prove it once more on each.
+
+    Raises SelfCheckFailed where the engine gives other answers in batches of one of the sizes.
+    """
+    rough = _sizes_that_gain(loaded, options.max_batch_size)
+    if options.inference_place == "auto":
+        # Where single pictures are quick, the event loop runs what batches it can.
+        on_loop = rough[1] <= _LOOP_S
+        sizes = [size for size, seconds in rough.items() if seconds <= _LOOP_S] if on_loop else list(rough)
+    else:
+        on_loop, sizes = options.inference_place == "loop", list(rough)
+    for size in sizes:
+        loaded.engine.prepare(size)
+        check_batch_size(loaded.bundle, loaded.engine, size, max_difference=loaded.max_probability_difference)
+    pixels = options.inline_decode_pixels
+    return Tuning(
+        batch_seconds={size: _time_batch(loaded, size) for size in sizes},
+        on_event_loop=on_loop,
+        inline_decode_pixels=_inline_decode_pixels(loaded) if pixels is None else pixels,
+    )
+
+
+def _sizes_that_gain(loaded: LoadedModel, largest: int) -> dict[int, float]:
+    """Return the seconds of a batch of each size, from 1 up as long as a larger one takes less for each picture."""
+    found: dict[int, float] = {}
+    for size in [*(size for size in _SIZES if size < largest), largest]:
+        seconds = _time_batch(loaded, size)
+        if found and seconds / size > _GAIN * min(taken / smaller for smaller, taken in found.items()):
+            break
+        found[size] = seconds
+    return found
+
+
+def _time_batch(loaded: LoadedModel, size: int) -> float:
+    golden = loaded.bundle.golden.images
+    batch = np.resize(golden, (size, *golden.shape[1:]))
+    return _fastest(lambda: loaded.engine.predict(batch))
+
+
+def _inline_decode_pixels(loaded: LoadedModel) -> int:
+    """Return how many pixels can be decoded in the time that the event loop may be held up for it."""
+    side = _PROBE_SIDE
+    rng = np.random.default_rng(0)
+    smooth = np.linspace(0, 255, side * side * 3).reshape(side, side, 3)
+    picture = np.clip(smooth + rng.normal(0, 20, smooth.shape), 0, 255).astype(np.uint8)
+    _, jpeg = cv2.imencode(".jpg", picture)
+    data, spec = jpeg.tobytes(), loaded.bundle.manifest.preprocessing
+    return int(side * side * _DECODE_S / _fastest(lambda: preprocess(data, spec)))
+
+
+def _fastest(call: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of a few calls, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+        if sum(times) > _ENOUGH_S:
+            break
+    return min(times)

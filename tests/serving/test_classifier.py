@@ -1,0 +1,146 @@
+"""From bytes to a classification: where a picture is decoded, and what becomes of one that nobody waits for."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.contract.bundle import Bundle, open_bundle
+from app.contract.preprocessing import Image, preprocess
+from app.engines.engine import EngineName
+from app.engines.loading import LoadedModel
+from app.engines.proof import Proof
+from app.errors import ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
+from app.serving import classifier
+from app.serving.classifier import Classifier
+from app.serving.tuning import Tuning
+
+
+class Uniform:
+    """An engine that finds every label as probable as the others."""
+
+    name: EngineName = "openvino"
+
+    def predict(self, batch: Image) -> NDArray[np.float32]:
+        return np.full((len(batch), 10), 0.1, np.float32)
+
+    def prepare(self, batch_size: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Decoding:
+    """Stands for `preprocess`: remembers the threads that it ran in."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def __call__(self, *given: Any, **more: Any) -> Image:
+        self.threads.append(threading.current_thread().name)
+        return preprocess(*given, **more)
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
+    decoding = Decoding()
+    monkeypatch.setattr(classifier, "preprocess", decoding)
+    return decoding
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        yield pool
+
+
+@pytest.fixture
+def gate(pool: ThreadPoolExecutor) -> Iterator[threading.Event]:
+    """What keeps the one thread of the pool busy until it is set."""
+    gate = threading.Event()
+    pool.submit(gate.wait, 60)
+    yield gate
+    gate.set()
+
+
+@pytest.fixture(scope="module")
+def bundle(trained_store: Path) -> Bundle:
+    return open_bundle(trained_store / "digits" / "1")
+
+
+@pytest.fixture
+def seven(data_folder: Path) -> bytes:
+    return (data_folder / "7-00000.png").read_bytes()
+
+
+def classifier_of(bundle: Bundle, pool: ThreadPoolExecutor, *, inline_decode_pixels: int) -> Classifier:
+    return Classifier(
+        LoadedModel(bundle, Uniform(), "as a test", Proof(16, 0.0)),
+        Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=inline_decode_pixels),
+        decode_pool=pool,
+        max_pixels=28 * 28,
+        max_waiting=10,
+    )
+
+
+@pytest.mark.parametrize(("pixels", "thread"), [(28 * 28, "MainThread"), (28 * 28 - 1, "decode_0")])
+async def test_what_is_quick_to_decode_needs_no_thread(
+    bundle: Bundle, pool: ThreadPoolExecutor, decoding: Decoding, seven: bytes, pixels: int, thread: str
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=pixels)
+    found = await model.classify(seven)
+    assert found.labels == bundle.manifest.labels
+    assert found.probabilities.shape == (10,)
+    assert decoding.threads == [thread]
+
+
+@pytest.mark.parametrize("pixels", [0, 28 * 28])
+async def test_a_bad_picture_is_the_callers_own_error(
+    bundle: Bundle, pool: ThreadPoolExecutor, seven: bytes, pixels: int
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=pixels)
+    with pytest.raises(UnsupportedFormat):
+        await model.classify(b"junk")
+    with pytest.raises(UndecodableImage):
+        await model.classify(seven[:60])
+    large = seven.replace((28).to_bytes(4) * 2, (28).to_bytes(4) + (29).to_bytes(4), 1)
+    with pytest.raises(ImageTooLarge, match="28x29 pixels"):
+        await model.classify(large)
+
+
+async def test_a_picture_whose_caller_is_gone_is_not_decoded_when_its_turn_comes(
+    bundle: Bundle, pool: ThreadPoolExecutor, decoding: Decoding, gate: threading.Event, seven: bytes
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=0)
+    callers = [asyncio.create_task(model.classify(seven)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    callers[1].cancel()
+    await asyncio.gather(callers[1], return_exceptions=True)
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(callers[0], callers[2])
+    pool.shutdown()
+    assert len(decoding.threads) == 2
+
+
+async def test_closing_answers_callers_whose_pictures_wait_to_be_decoded(
+    bundle: Bundle, pool: ThreadPoolExecutor, gate: threading.Event, seven: bytes
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=0)
+    callers = [asyncio.create_task(model.classify(seven)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await model.aclose(grace_s=0)
+    pool.shutdown(wait=False, cancel_futures=True)  # as the catalogue does
+    gate.set()
+    done, _ = await asyncio.wait(callers, timeout=5)
+    assert len(done) == 3
+    assert all(isinstance(caller.exception(), ShuttingDown) for caller in callers)
