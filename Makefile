@@ -19,10 +19,10 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training test format benchmark benchmark-short lock clean
+.PHONY: help run setup setup-training test format benchmark benchmark-short benchmark-soak benchmark-growth lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## serve the models of model_store/ on 127.0.0.1:8000 (PORT=9000 or IMAGECLASS_…=… change it)
 	@exec $(BIN)/python -m app serve
@@ -44,11 +44,17 @@ format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .
 	@$(BIN)/python -m ruff format .
 
-benchmark: setup-training ## measure the service beside its peers (Linux, wrk; two hours; ARGS="--only ours --rounds 5")
+benchmark: setup-training ## measure the service beside its peers (Linux, wrk; 45 minutes; ARGS="--only ours --rounds 5")
 	@$(BIN)/python -m benchmarks run $(ARGS)
 
 benchmark-short: setup-training ## the same in three minutes: ours, the tutorial's service and the ceilings
 	@$(BIN)/python -m benchmarks run --short $(ARGS)
+
+benchmark-soak: setup-training ## a million requests, and what the memory does meanwhile
+	@$(BIN)/python -m benchmarks soak $(ARGS)
+
+benchmark-growth: setup-training ## tables and plots against connections, picture bytes, model, batch size, workers
+	@$(BIN)/python -m benchmarks growth $(ARGS)
 
 lock: ## write requirements/ anew from pyproject.toml, changing no more than needed (UPGRADE=1: newest of all)
 	@$(usable_python)

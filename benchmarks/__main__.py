@@ -1,5 +1,6 @@
-"""The benchmark's command line: `python -m benchmarks run | models`."""
+"""The benchmark's command line: `python -m benchmarks run | stages | soak | growth | models`."""
 
+import resource
 import shlex
 import signal
 import sys
@@ -12,13 +13,28 @@ import typer
 
 from app.errors import ImageclassError
 from benchmarks.campaign import Campaign, Plan
-from benchmarks.contestant import contestants
+from benchmarks.contestant import contestants, ours
 from benchmarks.errors import BenchmarkError
+from benchmarks.growth import Growth, sweeps
+from benchmarks.growth_report import write_growth
 from benchmarks.in_process import pipelines
 from benchmarks.machine import this_machine
-from benchmarks.models import build_mobilenet
+from benchmarks.models import build
 from benchmarks.results import Results
-from benchmarks.workload import HERE, WORK, WORKLOADS, Workload, mnist, mobilenet, pictures_of_folder, pictures_of_npz
+from benchmarks.soak import read_soak
+from benchmarks.soak import soak as run_soak
+from benchmarks.stages import measure_stages
+from benchmarks.workload import (
+    HERE,
+    WORK,
+    WORKLOADS,
+    Workload,
+    mnist,
+    mobilenet,
+    pictures_of_folder,
+    pictures_of_npz,
+    resnet50,
+)
 
 cli = typer.Typer(
     help="Measure the service beside its peers and its ceilings, on this machine.",
@@ -28,6 +44,13 @@ cli = typer.Typer(
 )
 
 _DATA = HERE.parent / "tests" / "data"
+_SOAK = "soak.json"
+
+Photos = Annotated[Path, typer.Option(help="Folder of photos for 224×224.", show_default="tests/data/photos")]
+MnistNpz = Annotated[
+    Path | None, typer.Option("--mnist", help="mnist.npz to take pictures from.", show_default="tests/data/*.png")
+]
+Out = Annotated[Path, typer.Option(help="Where the results go.", show_default="benchmarks/.work/results")]
 
 
 @contextmanager
@@ -42,7 +65,7 @@ def _one_line_errors() -> Iterator[None]:
 @cli.command()
 def run(
     short: Annotated[
-        bool, typer.Option("--short", help="One round of 3 s, and the few contestants that matter.")
+        bool, typer.Option("--short", help="One round of 2 s, and the few contestants that matter.")
     ] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Only contestants whose name starts so; may be repeated.")
@@ -50,17 +73,11 @@ def run(
     workload: Annotated[
         list[str] | None, typer.Option(help=f"Only this workload ({' or '.join(WORKLOADS)}); may be repeated.")
     ] = None,
-    photos: Annotated[
-        Path, typer.Option(help="Folder of photos for MobileNetV2.", show_default="tests/data/photos")
-    ] = (_DATA / "photos"),
-    mnist_npz: Annotated[
-        Path | None, typer.Option("--mnist", help="mnist.npz to take pictures from.", show_default="tests/data/*.png")
-    ] = None,
+    photos: Photos = _DATA / "photos",
+    mnist_npz: MnistNpz = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds. [default: 3; short: 1]")] = None,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Seconds of each load. [default: 8; short: 3]")] = None,
-    out: Annotated[Path, typer.Option(help="Where the results go.", show_default="benchmarks/.work/results")] = (
-        WORK / "results"
-    ),
+    seconds: Annotated[float | None, typer.Option(min=1, help="Seconds of each load. [default: 4; short: 2]")] = None,
+    out: Out = WORK / "results",
 ) -> None:
     """Start each contestant in turn, drive it, and write results.json and results.md."""
     names = tuple(only or ())
@@ -79,26 +96,72 @@ def run(
             contestants=chosen,
             pipelines=ceilings,
             rounds=rounds or (1 if short else 3),
-            seconds=seconds or (3 if short else 8),
-            idle_s=2 if short else 5,
+            seconds=seconds or (2 if short else 4),
+            idle_s=2 if short else 3,
+            shares=(0.8,) if short else (0.5, 0.8, 0.95),
             short=short,
             out=out,
         )
-        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-        results = Results(command, this_machine(), plan.rounds, plan.seconds)
+        results = Results(_command(), this_machine(), plan.rounds, plan.seconds, soak=read_soak(out / _SOAK))
         Campaign(plan, results).run(workloads)
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
 
 
 @cli.command()
-def models(
-    photos: Annotated[
-        Path, typer.Option(help="Folder of photos for the self-check.", show_default="tests/data/photos")
-    ] = (_DATA / "photos"),
+def soak(
+    requests: Annotated[int, typer.Option(min=1, help="Requests after the warm-up.")] = 1_000_000,
+    every: Annotated[int, typer.Option(min=1, help="Requests between two readings, and of the warm-up.")] = 50_000,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    mnist_npz: MnistNpz = None,
+    out: Out = WORK / "results",
 ) -> None:
-    """Build the MobileNetV2 bundle that the second workload needs; nothing where it is built already."""
+    """Drive the service for very many requests, read its memory meanwhile, and write soak.json."""
     with _one_line_errors():
-        typer.echo(f"built: {_build_mobilenet(photos)}")
+        workload = _workload("mnist", _DATA / "photos", mnist_npz)
+        contestant = ours("openvino", workers=workers)
+        found = run_soak(contestant, workload, this_machine(), requests=requests, every=every)
+    found.write(out / _SOAK)
+    typer.echo(f"{found.growth_mb:+.1f} MB over {found.requests:,} requests after the warm-up: {out / _SOAK}")
+
+
+@cli.command()
+def stages(
+    mnist_npz: MnistNpz = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of the load.")] = 5,
+    out: Out = WORK / "results",
+) -> None:
+    """Show where a request's time goes, and write stages.md."""
+    with _one_line_errors():
+        found = measure_stages(_workload("mnist", _DATA / "photos", mnist_npz), seconds=seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "stages.md").write_text(found.markdown() + "\n", encoding="utf-8")
+    typer.echo(f"{found.markdown()}\n\nAt {found.requests_per_s:,.0f} requests/s on {this_machine().cores} cores.")
+
+
+@cli.command()
+def growth(
+    photos: Photos = _DATA / "photos",
+    mnist_npz: MnistNpz = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each point.")] = 4,
+    out: Out = WORK / "results",
+) -> None:
+    """Sweep connections, picture bytes, model, batch size and workers; write growth.json, growth.md and plots."""
+    _allow_many_files()
+    with _one_line_errors():
+        models = [(name, _workload(name, photos, mnist_npz)) for name in WORKLOADS]
+        found = Growth(_command(), this_machine(), seconds)
+        for sweep in sweeps(models[0][1], models, pictures_of_folder(photos), seconds=seconds):
+            found.sweeps.append(sweep)
+            write_growth(found, out)
+    typer.echo((out / "growth.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def models(photos: Photos = _DATA / "photos") -> None:
+    """Build the bundles of the larger networks with random weights; nothing where they are built already."""
+    with _one_line_errors():
+        for name in WORKLOADS[1:]:
+            typer.echo(f"built: {_build(name, photos)}")
 
 
 def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:
@@ -106,17 +169,26 @@ def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:
         raise BenchmarkError(f"There is no workload '{name}'; there are: {', '.join(WORKLOADS)}.")
     if name == "mnist":
         return mnist(pictures_of_npz(mnist_npz) if mnist_npz else pictures_of_folder(_DATA))
-    _build_mobilenet(_DATA / "photos")
-    return mobilenet(pictures_of_folder(photos))
+    _build(name, _DATA / "photos")
+    return {"mobilenet": mobilenet, "resnet50": resnet50}[name](pictures_of_folder(photos))
 
 
-def _build_mobilenet(photos: Path) -> Path:
-    built = WORK / "model_store" / "mobilenet" / "1"
+def _build(name: str, photos: Path) -> Path:
+    built = WORK / "model_store" / name / "1"
     if not (built / "manifest.json").exists():
-        loaded = build_mobilenet(sorted(photos.glob("*.jpg")))
-        for refusal in loaded.refusals:
+        for refusal in build(name, sorted(photos.glob("*.jpg"))).refusals:
             typer.echo(f"warning: {refusal}", err=True)
     return built
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+
+
+def _allow_many_files() -> None:
+    """Let this process and all that it starts open as many files as the system allows: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

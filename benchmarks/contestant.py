@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from app.engines.engine import EngineName
 from app.settings import Settings
 from benchmarks.environment import python_of
+from benchmarks.machine import has_bf16
 from benchmarks.workload import HERE, Workload
 
 Group = Literal["ours", "peer", "tutorial", "ceiling"]
 Precision = Literal["f32", "auto"]
 BASELINE = "tutorial-2"
+NO_BF16 = "this CPU has no bf16 arithmetic (avx512_bf16, amx_bf16), so that precision=auto is f32"
 
 _SHARED = HERE / "contestants" / "shared"
 _ROOT = HERE.parent
@@ -35,6 +38,8 @@ class Contestant:
     precision: Precision = "f32"
     """Which in-process ceiling it is held against."""
     in_short: bool = False
+    takes_bodies: bool = False
+    """Whether it is also driven with raw bodies and batches."""
 
     def prepare(self) -> str:
         """Return the interpreter to start it with, built if need be. Raises NotBuilt."""
@@ -42,6 +47,8 @@ class Contestant:
 
     def reason_to_skip(self) -> str | None:
         """Return why it cannot take part at all, or None."""
+        if self.precision == "auto" and not has_bf16():
+            return NO_BF16
         for name in self.variables:
             setting = name.removeprefix("IMAGECLASS_").lower()
             if name.startswith("IMAGECLASS_") and setting not in Settings.model_fields:
@@ -68,12 +75,12 @@ class Contestant:
 def contestants() -> list[Contestant]:
     """Return all of them, in the order of the tables."""
     return [
-        _ours("openvino", workers=1, in_short=True),
-        _ours("openvino", workers=2, in_short=True),
-        _ours("openvino", workers=1, precision="auto"),
-        _ours("openvino", workers=2, precision="auto"),
-        _ours("tensorflow", workers=1),
-        _ours("tensorflow", workers=2),
+        ours("openvino", workers=1, in_short=True),
+        ours("openvino", workers=2, in_short=True),
+        ours("openvino", workers=1, precision="auto"),
+        ours("openvino", workers=2, precision="auto"),
+        ours("tensorflow", workers=1),
+        ours("tensorflow", workers=2),
         _tutorial("tutorial-1", "service:app", workers=1),
         _tutorial(BASELINE, "service:app", workers=2, in_short=True),
         _tutorial("tutorial-tuned", "tuned:app", workers=2, more=("--no-access-log",)),
@@ -89,14 +96,13 @@ def contestants() -> list[Contestant]:
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
         ),
-        _bare(workers=1),
-        _bare(workers=2),
+        bare(workers=1),
+        bare(workers=2),
     ]
 
 
-def _ours(engine: str, *, workers: int, precision: Precision | None = None, in_short: bool = False) -> Contestant:
-    precision_variable = {"IMAGECLASS_PRECISION": precision or "f32"}
-    knows_precision = "precision" in Settings.model_fields
+def ours(engine: EngineName, *, workers: int, precision: Precision | None = None, in_short: bool = False) -> Contestant:
+    """Return this project's service; on OpenVINO in f32 it is driven with every body."""
     return Contestant(
         name=f"ours-{engine}-{precision or 'f32'}-{workers}",
         group="ours",
@@ -109,10 +115,27 @@ def _ours(engine: str, *, workers: int, precision: Precision | None = None, in_s
         variables={
             "IMAGECLASS_ENGINE": engine,
             "IMAGECLASS_WORKERS": str(workers),
-            **(precision_variable if knows_precision or precision == "auto" else {}),
+            "IMAGECLASS_PRECISION": precision or "f32",
         },
         precision=precision or "f32",
         in_short=in_short,
+        takes_bodies=engine == "openvino" and precision is None,
+    )
+
+
+def bare(*, workers: int) -> Contestant:
+    return Contestant(
+        name=f"bare-{workers}",
+        group="ceiling",
+        about=f"bare ASGI under our uvicorn settings, fixed answer, {_workers(workers)}",
+        environment=None,
+        command=lambda python, port, _workload: [
+            *(python, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", str(workers), "--loop", "uvloop", "--http", "httptools", "--lifespan", "off"),
+            *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+        ],
+        in_short=True,
+        takes_bodies=True,
     )
 
 
@@ -148,21 +171,6 @@ def _peer(
 def _bentoml(python: str, port: int, _workload: Workload) -> list[str]:
     program = str(Path(python).with_name("bentoml"))
     return [program, "serve", "service:Classifier", "--host", "127.0.0.1", "--port", str(port)]
-
-
-def _bare(*, workers: int) -> Contestant:
-    return Contestant(
-        name=f"bare-{workers}",
-        group="ceiling",
-        about=f"bare ASGI under our uvicorn settings, fixed answer, {_workers(workers)}",
-        environment=None,
-        command=lambda python, port, _workload: [
-            *(python, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", str(workers), "--loop", "uvloop", "--http", "httptools", "--lifespan", "off"),
-            *("--no-access-log", "--no-server-header", "--log-level", "warning"),
-        ],
-        in_short=True,
-    )
 
 
 def _workers(count: int) -> str:

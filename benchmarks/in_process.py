@@ -3,7 +3,6 @@
 Which split of the cores suits a model is tried out: processes × engine threads × batch size, and the best counts.
 """
 
-import inspect
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -14,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
+from app.engines.cores import available_cores
 from app.engines.engine import EngineChoice
-from app.engines.loading import available_cores, load_model
+from app.engines.loading import load_model
 from app.errors import ImageclassError
-from benchmarks.contestant import Precision
+from benchmarks.contestant import NO_BF16, Precision
 from benchmarks.errors import DidNotStart
+from benchmarks.machine import has_bf16
 from benchmarks.workload import Workload
 
 _START_TIMEOUT_S = 180.0
@@ -48,14 +49,15 @@ class Pipeline:
         return f"in-process-{self.engine}-{self.precision}"
 
     def reason_to_skip(self) -> str | None:
-        if self.precision != "f32" and "precision" not in inspect.signature(load_model).parameters:
-            return "the engines know no precision yet"
-        return None
+        return NO_BF16 if self.precision == "auto" and not has_bf16() else None
 
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    split: str
+    """What a split did; `round` counts from 1."""
+
+    round: int
+    split: Split
     pictures_per_s: float
 
 
@@ -66,12 +68,13 @@ def pipelines() -> list[Pipeline]:
 def splits(workload: Workload, *, short: bool) -> list[Split]:
     """Return the splits to try: a process for each core with one thread, and one process with all cores."""
     cores = available_cores()
-    sizes = (1, workload.batch_size) if workload.name == "mobilenet" else (16, workload.batch_size)
+    largest = workload.batch_size
+    sizes = (largest // 4, largest) if short else sorted({1 if largest < 16 else 16, largest // 2, largest})
     apart = [Split(cores, 1, size) for size in sizes]
-    return apart if short else [*apart, *(Split(1, cores, size) for size in sizes)]
+    return apart if short or cores == 1 else [*apart, *(Split(1, cores, size) for size in sizes)]
 
 
-def measure(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: float) -> PipelineSpeed:
+def measure(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: float) -> float:
     """Return the pictures a second of all processes together. Raises DidNotStart."""
     context = multiprocessing.get_context("spawn")
     arguments = (pipeline, workload.bundle, workload.pictures, split, seconds)
@@ -89,7 +92,7 @@ def measure(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: fl
         for worker in workers:
             worker.kill()
             worker.join()
-    return PipelineSpeed(str(split), sum(speeds))
+    return sum(speeds)
 
 
 def _hear(connection: Connection, timeout_s: float) -> str:
@@ -108,16 +111,15 @@ def _work(
     connection: Connection, pipeline: Pipeline, bundle: Path, pictures: Sequence[bytes], split: Split, seconds: float
 ) -> None:
     use_one_thread_per_picture()
-    more = {"precision": pipeline.precision} if "precision" in inspect.signature(load_model).parameters else {}
     try:
-        loaded = load_model(
-            bundle, engine=pipeline.engine, threads=split.threads, batch_sizes=[split.batch_size], **more
-        )
-    except (ImageclassError, TypeError, ValueError) as exc:
+        loaded = load_model(bundle, engine=pipeline.engine, threads=split.threads, precision=pipeline.precision)
+    except ImageclassError as exc:
         connection.send(("failed", str(exc)))
         return
     spec = loaded.bundle.manifest.preprocessing
-    batch = np.empty((split.batch_size, *spec.shape), np.uint8)
+    batch = np.zeros((split.batch_size, *spec.shape), np.uint8)
+    loaded.engine.prepare(split.batch_size)
+    loaded.engine.predict(batch)
     connection.send(("ready", ""))
     connection.recv()
     done = 0

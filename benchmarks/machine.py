@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from app.engines.loading import available_cores
+from app.engines.cores import available_cores
 from benchmarks.workload import HERE
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "tensorflow", "fastapi", "starlette", "uvicorn", "uvloop")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _PEERS = ("litserve", "bentoml", "mlserver", "ray")
 
 
@@ -18,6 +19,7 @@ _PEERS = ("litserve", "bentoml", "mlserver", "ray")
 class Machine:
     cpu: str
     cores: int
+    bf16: bool
     memory_gb: float
     system: str
     python: str
@@ -31,6 +33,7 @@ def this_machine() -> Machine:
     return Machine(
         cpu=_after_colon(Path("/proc/cpuinfo"), "model name"),
         cores=available_cores(),
+        bf16=has_bf16(),
         memory_gb=round(int(_after_colon(Path("/proc/meminfo"), "MemTotal").split()[0]) / 1024**2, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -39,6 +42,11 @@ def this_machine() -> Machine:
         commit=_commit(),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def has_bf16() -> bool:
+    """Tell whether the CPU computes in bfloat16, which is what precision=auto would use."""
+    return not _BF16_FLAGS.isdisjoint(_after_colon(Path("/proc/cpuinfo"), "flags").split())
 
 
 def _after_colon(file: Path, key: str) -> str:
@@ -67,8 +75,20 @@ def _peer_versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    changed = _first_line("git", "-C", str(HERE), "status", "--porcelain", "--untracked-files=no")
-    return _first_line("git", "-C", str(HERE), "rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    """Return the commit, and whether files differ from it; "unknown" outside a repository."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return (head + ("+changes" if changed else "")) if head else "unknown"
+
+
+def _git(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(HERE), *command], capture_output=True, text=True, timeout=20, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _first_line(*command: str) -> str:

@@ -6,10 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.in_process import PipelineSpeed
+from benchmarks.in_process import PipelineSpeed, Split
 from benchmarks.machine import Machine
 from benchmarks.open_loop import OpenLoop
+from benchmarks.request import Body
+from benchmarks.soak import Soak
 from benchmarks.wrk import Load
+
+ByRound = dict[int, float]
+"""A figure of each round that has one."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Sample:
 
     round: int
     start_s: float
-    idle_cpu_percent: float
+    idle_cpu_percent: float | None
+    """Watched in the first round only."""
     memory_mb: float
     processes: int
     labels: tuple[str, ...]
@@ -27,7 +33,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class FixedRate:
-    """One rate of the open loop, as a share of the peak; `capped` where the generator could not send so many."""
+    """One rate of the open loop, as a share of the closed loop's requests/s just before; `capped` where the generator
+    could not send so many."""
 
     share: float
     capped: bool
@@ -44,18 +51,23 @@ class ServiceResult:
     fixed_rates: list[FixedRate] = field(default_factory=list)
     failure: str | None = None
 
-    def loads(self, connections: int) -> list[Load]:
-        return [load for sample in self.samples for load in sample.loads if load.connections == connections]
+    def loads(self, connections: int, body: Body = "multipart") -> list[Load]:
+        return list(self._loads(connections, body).values())
 
-    def at(self, connections: int, figure: Callable[[Load], float]) -> float | None:
+    def at(self, connections: int, figure: Callable[[Load], float], body: Body = "multipart") -> float | None:
         """Return the median over the rounds of a figure, None where there is none."""
-        return middle(figure(load) for load in self.loads(connections))
+        return middle(self.by_round(connections, figure, body).values())
 
-    def peak(self) -> tuple[float, int] | None:
-        """Return the most requests a second and the connections that gave them."""
-        found = {load.connections for sample in self.samples for load in sample.loads}
-        speeds = [(self.at(connections, lambda load: load.requests_per_s) or 0.0, connections) for connections in found]
-        return max(speeds, default=None)
+    def by_round(self, connections: int, figure: Callable[[Load], float], body: Body = "multipart") -> ByRound:
+        return {number: figure(load) for number, load in self._loads(connections, body).items()}
+
+    def _loads(self, connections: int, body: Body) -> dict[int, Load]:
+        return {
+            sample.round: load
+            for sample in self.samples
+            for load in sample.loads
+            if (load.connections, load.body) == (connections, body)
+        }
 
 
 @dataclass
@@ -65,12 +77,24 @@ class PipelineResult:
     speeds: list[PipelineSpeed] = field(default_factory=list)
     failure: str | None = None
 
-    def best(self) -> tuple[float, str] | None:
+    def best(self) -> tuple[float, Split] | None:
         """Return the median pictures a second of the best split, and that split."""
-        by_split: dict[str, list[float]] = {}
+        by_split: dict[Split, list[float]] = {}
         for speed in self.speeds:
             by_split.setdefault(speed.split, []).append(speed.pictures_per_s)
-        return max(((median(speeds), split) for split, speeds in by_split.items()), default=None)
+        middles = [(median(speeds), split) for split, speeds in by_split.items()]
+        return max(middles, default=None, key=lambda pair: pair[0])
+
+    def by_round(self) -> ByRound:
+        """Return the pictures a second of each round's best split."""
+        found: ByRound = {}
+        for speed in self.speeds:
+            found[speed.round] = max(speed.pictures_per_s, found.get(speed.round, 0.0))
+        return found
+
+    def fastest_splits(self, count: int) -> list[Split]:
+        ordered = sorted(self.speeds, key=lambda speed: speed.pictures_per_s, reverse=True)
+        return list(dict.fromkeys(speed.split for speed in ordered))[:count]
 
 
 @dataclass
@@ -79,6 +103,7 @@ class WorkloadResult:
     pictures: str
     connections: tuple[int, ...]
     main_connections: int
+    batch_connections: tuple[int, ...]
     services: list[ServiceResult]
     pipelines: list[PipelineResult]
     generator_limit: OpenLoop | None = None
@@ -87,25 +112,39 @@ class WorkloadResult:
     def service(self, name: str) -> ServiceResult | None:
         return next((service for service in self.services if service.name == name), None)
 
-    def bare(self, connections: int) -> float | None:
+    def pipeline(self, name: str) -> PipelineResult | None:
+        return next((pipeline for pipeline in self.pipelines if pipeline.name == name), None)
+
+    def bare(self, connections: int) -> ByRound:
         """Return the requests a second of the faster bare application."""
-        speeds = [service.at(connections, lambda load: load.requests_per_s) for service in self._bare_services()]
-        return max((speed for speed in speeds if speed is not None), default=None)
+        return self._best("ceiling", connections, lambda load: load.requests_per_s, max)
 
-    def bare_p50_ms(self, connections: int) -> float | None:
-        latencies = [service.at(connections, lambda load: load.p50_ms) for service in self._bare_services()]
-        return min((latency for latency in latencies if latency is not None), default=None)
+    def bare_p50_ms(self, connections: int) -> ByRound:
+        return self._best("ceiling", connections, lambda load: load.p50_ms, min)
 
-    def limit(self, connections: int, precision: str) -> float | None:
+    def best_peer(self, connections: int) -> ByRound:
+        """Return the requests a second of the fastest peer."""
+        return self._best("peer", connections, lambda load: load.requests_per_s, max)
+
+    def in_process(self, precision: str) -> ByRound:
+        """Return the pictures a second on OpenVINO without HTTP."""
+        pipeline = self.pipeline(f"in-process-openvino-{precision}")
+        return pipeline.by_round() if pipeline else {}
+
+    def limit(self, connections: int, precision: str) -> ByRound:
         """Return 1 / (1 / bare + 1 / in process) on OpenVINO: no Python service on this uvicorn passes it."""
-        bare = self.bare(connections)
-        name = f"in-process-openvino-{precision}"
-        pipeline = next((pipeline for pipeline in self.pipelines if pipeline.name == name), None)
-        best = pipeline.best() if pipeline else None
-        return 1 / (1 / bare + 1 / best[0]) if bare and best else None
+        bare, inside = self.bare(connections), self.in_process(precision)
+        return {number: 1 / (1 / bare[number] + 1 / inside[number]) for number in bare.keys() & inside.keys()}
 
-    def _bare_services(self) -> list[ServiceResult]:
-        return [service for service in self.services if service.name.startswith("bare-")]
+    def _best(
+        self, group: str, connections: int, figure: Callable[[Load], float], best: Callable[[float, float], float]
+    ) -> ByRound:
+        found: ByRound = {}
+        for service in self.services:
+            if service.group == group:
+                for number, value in service.by_round(connections, figure).items():
+                    found[number] = best(value, found.get(number, value))
+        return found
 
 
 @dataclass
@@ -115,13 +154,23 @@ class Results:
     rounds: int
     seconds: float
     workloads: list[WorkloadResult] = field(default_factory=list)
+    soak: Soak | None = None
+    """The newest soak of the same folder, which is a run of its own."""
     finished: bool = False
+
+    def workload(self, name: str) -> WorkloadResult | None:
+        return next((workload for workload in self.workloads if workload.name == name), None)
 
     def write(self, file: Path) -> None:
         """Write results.json whole or not at all."""
         part = file.with_suffix(".part")
         part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         part.replace(file)
+
+
+def over(figures: ByRound, base: ByRound) -> ByRound:
+    """Return the ratio of each round that has both, so that a machine that drifts between rounds does not count."""
+    return {number: figures[number] / base[number] for number in sorted(figures.keys() & base.keys()) if base[number]}
 
 
 def middle(figures: Iterable[float]) -> float | None:

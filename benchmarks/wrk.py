@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import LoadFailed
+from benchmarks.request import Body
 from benchmarks.workload import WORK
 
 _MARK = "RESULT "
@@ -51,6 +52,7 @@ class Load:
     """What wrk saw at a number of connections."""
 
     connections: int
+    requests: int
     requests_per_s: float
     p50_ms: float
     p90_ms: float
@@ -58,10 +60,11 @@ class Load:
     p999_ms: float
     not_ok: int
     """Answers from status 400 on, and errors of the sockets, time-outs among them."""
+    body: Body = "multipart"
 
 
-def drive(url: str, requests: Sequence[Path], *, connections: int, seconds: float) -> Load:
-    """Drive the service for about `seconds`. Raises LoadFailed."""
+def drive(url: str, requests: Sequence[Path], *, connections: int, seconds: float, body: Body = "multipart") -> Load:
+    """Drive the service for about `seconds`, at least one. Raises LoadFailed."""
     script = WORK / "wrk.lua"
     files = ", ".join(json.dumps(str(file)) for file in requests)
     script.write_text(_SCRIPT % {"files": files, "mark": _MARK}, encoding="utf-8")
@@ -83,7 +86,9 @@ def drive(url: str, requests: Sequence[Path], *, connections: int, seconds: floa
     found = json.loads(line.removeprefix(_MARK))
     return Load(
         connections=connections,
+        requests=found["requests"] - found["not_ok"],
         requests_per_s=(found["requests"] - found["not_ok"]) / found["seconds"],  # a refusal is quick, but no answer
         **{name: found[name] for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms")},
         not_ok=found["not_ok"] + found["socket_errors"],
+        body=body,
     )

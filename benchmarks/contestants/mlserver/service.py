@@ -1,9 +1,10 @@
 """MLServer, with its adaptive batching.
 
-Tuned: `max_batch_size` and `max_batch_time` (mlserver.readthedocs.io/en/latest/user-guide/adaptive-batching.html) in
-model-settings.json; uploads come in through a custom endpoint (…/user-guide/custom.html). MLServer batches in its main
-process and does not pass custom endpoints of its parallel workers through the batcher, hence `parallel_workers` 0
-with the model in a thread of its own. Metrics, tracing and logs are off.
+Tuned: `max_batch_size` and `max_batch_time` (docs.seldon.ai/mlserver/user-guide/adaptive-batching) in
+model-settings.json; uploads come in through a custom endpoint of a custom runtime (…/user-guide/custom; the endpoint:
+`mlserver.handlers.custom_handler` in its source). MLServer batches in its main process and does not pass custom
+endpoints of its parallel workers through the batcher, hence `parallel_workers` 0 with the model in a thread of its own.
+Metrics, tracing and logs are off.
 """
 
 import asyncio
