@@ -4,6 +4,7 @@ A model is loaded and proven before the application exists, so a service that ca
 """
 
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
@@ -98,12 +99,23 @@ def _cores_of_one(settings: Settings) -> int:
     return max(1, available_cores() // (settings.workers or 1))
 
 
+def process_app(settings: Settings) -> FastAPI:
+    """Load the models and return the application, for a process that does nothing else from now on.
+
+    Raises an ImageclassError that says why there is nothing to serve.
+    """
+    app = create_app(settings, load_from(settings))
+    # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
+    gc.freeze()
+    return app
+
+
 def worker_app() -> FastAPI:
     """Build the application in a worker process from its environment; uvicorn's supervisor calls this by name."""
     settings = Settings.load()
     configure_logging(settings.log_format, settings.log_level)
     try:
-        return create_app(settings, load_from(settings))
+        return process_app(settings)
     except ImageclassError as exc:
         # The supervisor stops at this exit code instead of starting a worker that fails in the same way again.
         _log.error("cannot start", reason=str(exc))

@@ -48,9 +48,9 @@ def serve(settings: Settings) -> int:
         _log.info("starting", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", workers=settings.workers)
         if settings.workers > 1:
             return _serve_with_workers(settings, listener)
-        from app.main import create_app, load_from  # not for a supervisor
+        from app.main import process_app  # not for a supervisor
 
-        app = create_app(settings, load_from(settings))
+        app = process_app(settings)
         # uvicorn raises the signal that stopped it again when it has drained. By then all is done: a clean stop is 0.
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda _signal, _frame: None)
