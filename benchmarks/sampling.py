@@ -15,14 +15,16 @@ def take_sample(
     workload: Workload, service: Service, *, number: int, seconds: float, idle_s: float | None, bodies: bool
 ) -> Sample:
     """Measure a service that has just started; with `bodies` also raw bodies and batches. Raises LoadFailed."""
-    idle = None if idle_s is None else service.tree.idle_cpu_percent(idle_s)
     warm_up(workload, service, seconds=max(1, seconds / 4))
     loads = tuple(_loads(workload, service, seconds=seconds, bodies=bodies))
+    memory_mb = service.tree.proportional_mb()
+    # At the end: after the first answer, other workers may still be starting.
+    idle = None if idle_s is None else service.tree.idle_cpu_percent(idle_s)
     return Sample(
         round=number + 1,
         start_s=service.start_s,
         idle_cpu_percent=idle,
-        memory_mb=service.tree.proportional_mb(),
+        memory_mb=memory_mb,
         processes=len(service.tree.pids()),
         labels=service.labels,
         loads=loads,
