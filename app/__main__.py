@@ -164,7 +164,7 @@ def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> 
     with asyncio.Runner() as runner:
 
         def ask(_: Path, data: bytes) -> Answer:
-            answer: Answer = orjson.loads(answers.answer(runner.run(classifier.classify(data)).probabilities, top_k))
+            answer: Answer = orjson.loads(answers.answer(runner.run(classifier.classify(data)), top_k))
             return answer
 
         answered = _answer_each(files, ask)

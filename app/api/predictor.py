@@ -78,8 +78,8 @@ class Predictor:
                 field="file",
                 max_bytes=self._max_upload_bytes,
             )
-            classification = await classifier.classify(picture, deadline=self._deadline())
-        return self.answer(classifier, classification.probabilities, top_k)
+            probabilities = await classifier.classify(picture, deadline=self._deadline())
+        return self.answer(classifier, probabilities, top_k)
 
     async def predict_batch(
         self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
@@ -114,9 +114,11 @@ class Predictor:
         deadline = self._deadline()
         try:
             for picture, reply in zip(pictures, gathering.replies, strict=True):
+                if len(picture) > self._max_upload_bytes:
+                    limit = f"{self._max_upload_bytes:,} bytes"
+                    reply.set_exception(UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one."))
+                    continue
                 try:
-                    if len(picture) > self._max_upload_bytes:
-                        raise _too_large(self._max_upload_bytes)
                     classifier.put(picture, reply, deadline=deadline)
                 except ImageclassError as exc:
                     reply.set_exception(exc)
@@ -163,7 +165,3 @@ class _OneOfMany:
 
     def set_exception(self, error: Exception) -> None:
         self._gathering.add(self._index, error)
-
-
-def _too_large(max_bytes: int) -> UploadTooLarge:
-    return UploadTooLarge(f"The picture is larger than {max_bytes:,} bytes. Send a smaller one.")

@@ -96,12 +96,7 @@ class Batcher(Generic[Item]):
 
     async def submit(self, item: Item, *, deadline: float | None = None) -> Array:
         """Return the row that `run` gave for `item`; see `put`."""
-        future: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-        self.put(item, future, deadline=deadline)
-        try:
-            return await future
-        finally:
-            self.withdraw(future)
+        return await row_for(lambda reply: self.put(item, reply, deadline=deadline), self.withdraw)
 
     def put(self, item: Item, reply: Reply, *, deadline: float | None = None) -> None:
         """Queue an item whose row `reply` gets, or an exception: DeadlineExceeded, ShuttingDown, what `prepare` raised,
@@ -111,7 +106,7 @@ class Batcher(Generic[Item]):
         after `aclose`.
         """
         if self._closing:
-            raise ShuttingDown("The service is stopping. Send the request again: another instance will take it.")
+            raise refusal_while_stopping()
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} pictures are waiting already. Try again in a moment.")
         self._waiting[reply] = item
@@ -279,6 +274,20 @@ class Batcher(Generic[Item]):
             self._set_alarm(min(self._deadlines.values()))
         if self._closing:
             self._say_when_drained()
+
+
+async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None]) -> Array:
+    """Return the row that a reply gets from `put`, and withdraw the reply however this ends."""
+    future: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
+    put(future)
+    try:
+        return await future
+    finally:
+        withdraw(future)
+
+
+def refusal_while_stopping() -> ShuttingDown:
+    return ShuttingDown("The service is stopping. Send the request again: another instance will take it.")
 
 
 def _give(answer: Callable[[Any], None], outcome: Array | Exception) -> None:

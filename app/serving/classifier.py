@@ -1,9 +1,8 @@
-"""One live model: encoded picture in, classification out. It knows nothing of HTTP or of other models."""
+"""One live model: encoded picture in, probabilities out. It knows nothing of HTTP or of other models."""
 
 import asyncio
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +11,9 @@ from numpy.typing import NDArray
 from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import Image, preprocess
 from app.engines.loading import LoadedModel
-from app.errors import DeadlineExceeded, ImageTooLarge, ShuttingDown
-from app.serving.batcher import Batcher, Reply
+from app.errors import DeadlineExceeded, ImageTooLarge
+from app.serving.batcher import Batcher, Reply, refusal_while_stopping, row_for
 from app.serving.tuning import Tuning
-
-
-@dataclass(frozen=True, slots=True)
-class Classification:
-    """The answer to one picture: `probabilities` (K,) float32, in the order of `labels`."""
-
-    labels: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    model: str
-    version: int
 
 
 class Classifier:
@@ -57,15 +46,9 @@ class Classifier:
         """Seconds since this version went live in this process."""
         return time.monotonic() - self._loaded_at
 
-    async def classify(self, data: bytes, *, deadline: float | None = None) -> Classification:
-        """Classify one encoded picture; see `put` for the errors."""
-        future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        self.put(data, future, deadline=deadline)
-        try:
-            probabilities = await future
-        finally:
-            self.withdraw(future)
-        return Classification(self.manifest.labels, probabilities, self.manifest.name, self.manifest.version)
+    async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
+        """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""
+        return await row_for(lambda reply: self.put(data, reply, deadline=deadline), self.withdraw)
 
     def put(self, data: bytes, reply: Reply, *, deadline: float | None = None) -> None:
         """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
@@ -83,7 +66,7 @@ class Classifier:
             self._batcher.put(_Encoded(data, header), reply, deadline=deadline)
         else:
             if self._closing:
-                raise _shutting_down()
+                raise refusal_while_stopping()
             task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
             self._decoding[reply] = task
             task.add_done_callback(lambda _: self._decoding.pop(reply, None))
@@ -123,7 +106,7 @@ class Classifier:
                 self._batcher.put(image, reply, deadline=deadline)
         except asyncio.CancelledError:
             if not reply.done():
-                reply.set_exception(_shutting_down())
+                reply.set_exception(refusal_while_stopping())
             raise
         except TimeoutError:
             error = DeadlineExceeded("The deadline passed before the picture was decoded. Try again.")
@@ -140,7 +123,3 @@ class _Encoded(NamedTuple):
 
     data: bytes
     header: ImageHeader
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("The service is stopping. Send the request again: another instance will take it.")

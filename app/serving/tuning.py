@@ -6,7 +6,8 @@ is done at every load: what was measured on another machine, or on a busier day,
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import cv2
@@ -49,10 +50,10 @@ class Tuning:
     batch_seconds: dict[int, float]
     on_event_loop: bool
     inline_decode_pixels: int
-    plan: BatchPlan = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plan", BatchPlan(self.batch_seconds))
+    @cached_property
+    def plan(self) -> BatchPlan:
+        return BatchPlan(self.batch_seconds)
 
 
 def tune(loaded: LoadedModel, options: TuningOptions) -> Tuning:

@@ -527,6 +527,12 @@ def test_a_client_that_hangs_up_while_its_batch_runs_gives_its_place_back_once(h
     assert held.server.catalogue.admission.pending == 0
 
 
+def assert_nothing_is_held_at_the_end(held: Held) -> None:
+    held.server.stop()
+    held.server.join()
+    assert (held.server.catalogue.admission.pending, held.server.waiting) == (0, 0)
+
+
 @pytest.mark.parametrize("place", ["thread", "loop"])
 def test_a_pipelining_client_that_hangs_up_does_not_disturb_its_batch(hold: Hold, seven: bytes, place: str) -> None:
     held = hold(inference_place=place)
@@ -543,9 +549,7 @@ def test_a_pipelining_client_that_hangs_up_does_not_disturb_its_batch(hold: Hold
         assert polite.answer().status == 200
     with first:
         assert first.answer().status == 200
-    held.server.stop()
-    held.server.join()
-    assert (held.server.catalogue.admission.pending, held.server.waiting) == (0, 0)
+    assert_nothing_is_held_at_the_end(held)
 
 
 @pytest.mark.parametrize("place", ["thread", "loop"])
@@ -563,9 +567,7 @@ def test_a_pipelining_client_that_ends_in_garbage_does_not_disturb_its_batch(
         assert polite.answer().status == 200
     with first:
         assert first.answer().status == 200
-    held.server.stop()
-    held.server.join()
-    assert (held.server.catalogue.admission.pending, held.server.waiting) == (0, 0)
+    assert_nothing_is_held_at_the_end(held)
 
 
 def test_one_more_than_the_service_may_hold_is_told_to_come_back(hold: Hold, seven: bytes) -> None:

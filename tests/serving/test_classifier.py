@@ -95,9 +95,9 @@ async def test_what_is_quick_to_decode_needs_no_thread(
     bundle: Bundle, pool: ThreadPoolExecutor, decoding: Decoding, seven: bytes, pixels: int, thread: str
 ) -> None:
     model = classifier_of(bundle, pool, inline_decode_pixels=pixels)
-    found = await model.classify(seven)
-    assert found.labels == bundle.manifest.labels
-    assert found.probabilities.shape == (10,)
+    probabilities = await model.classify(seven)
+    assert model.manifest.labels == bundle.manifest.labels
+    assert probabilities.shape == (10,)
     assert decoding.threads == [thread]
 
 
