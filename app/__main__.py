@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from app.errors import ImageclassError
-from app.settings import Settings, allowed_range
+from app.settings import Settings, allowed_range, is_secret
 
 cli = typer.Typer(
     help="Serve image classifiers, ask them, and look at what a model store holds.",
@@ -50,6 +50,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each setting, with its range and default, from the settings' own declarations."""
     parameters = []
     for name, field in Settings.model_fields.items():
+        if is_secret(name):
+            continue
         allowed = allowed_range(name)
         notes = [*([allowed] if allowed and "|" not in allowed else []), f"default: {field.default}"]
         option = typer.Option(
@@ -67,7 +69,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def serve(**given: Any) -> None:
     """Serve the models of the store over HTTP.
 
-    Every option is also an environment variable: --max-pending is IMAGECLASS_MAX_PENDING.
+    Every option is also an environment variable: --max-pending is IMAGECLASS_MAX_PENDING. IMAGECLASS_API_KEYS is one
+    only: other users could read it from the command line.
     """
     with _one_line_errors():
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
@@ -156,9 +159,10 @@ def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | No
 def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[Answer | str]:
     from app.api.answers import Answers
     from app.main import load_from, open_catalogue
+    from app.metrics import Metrics
 
     _log_errors_only()
-    catalogue = open_catalogue(settings, load_from(settings, only=settings.model))
+    catalogue = open_catalogue(settings, load_from(settings, only=settings.model), Metrics())
     classifier = catalogue.get(settings.model)
     answers = Answers(classifier.manifest)
     with asyncio.Runner() as runner:

@@ -22,7 +22,10 @@ from app.api.predictor import Predictor
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
 from app.errors import ImageclassError
+from app.metrics import Metrics
+from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue, LoadedStore, load_store
+from app.serving.classifier import Limits
 from app.serving.tuning import TuningOptions
 from app.settings import Settings
 from app.telemetry import configure_logging
@@ -30,9 +33,9 @@ from app.telemetry import configure_logging
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
+def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
-    catalogue = open_catalogue(settings, loaded)
+    catalogue = open_catalogue(settings, loaded, metrics or Metrics())
     predictor = Predictor(
         catalogue,
         request_timeout_s=settings.request_timeout_s,
@@ -65,13 +68,19 @@ def create_app(settings: Settings, loaded: LoadedStore) -> FastAPI:
     return app
 
 
-def open_catalogue(settings: Settings, loaded: LoadedStore) -> Catalogue:
+def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) -> Catalogue:
     """Return the catalogue of the loaded models under the limits of the settings; the caller enters and leaves it."""
     return Catalogue(
         loaded,
         default=settings.model,
-        max_pending=settings.max_pending,
-        max_pixels=settings.max_pixels,
+        admission=Admission(settings.max_pending),
+        limits=Limits(
+            max_pixels=settings.max_pixels,
+            max_pending=settings.max_pending,
+            accepted_formats=frozenset(settings.accepted_formats.split(",")),
+            inference_timeout_s=settings.inference_timeout_s,
+        ),
+        metrics=metrics,
         decode_threads=_cores_of_one(settings),
         shutdown_grace_s=settings.shutdown_grace_s,
     )
@@ -99,12 +108,12 @@ def _cores_of_one(settings: Settings) -> int:
     return max(1, available_cores() // (settings.workers or 1))
 
 
-def process_app(settings: Settings) -> FastAPI:
+def process_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     """Load the models and return the application, for a process that does nothing else from now on.
 
     Raises an ImageclassError that says why there is nothing to serve.
     """
-    app = create_app(settings, load_from(settings))
+    app = create_app(settings, load_from(settings), metrics)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()
     return app

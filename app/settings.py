@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import InvalidSetting
@@ -50,11 +50,29 @@ class Settings(BaseSettings):
     max_pending: int = Field(
         1024, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
     )
+    max_pending_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1,
+        le=1 << 40,
+        description="Most bytes of uploads and decoded pictures that a worker holds at once; more is refused with 503.",
+    )
     request_timeout_s: float = Field(
-        10.0, gt=0, le=3600, description="Seconds from reading a request to its answer; later is 504."
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds from reading a request to its answer; later is 504. X-Request-Timeout may ask for less.",
+    )
+    inference_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds after which a batch hangs: its pictures are then tried one by one."
     )
     max_upload_bytes: int = Field(
         10 * 1024 * 1024, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
+    )
+    accepted_formats: str = Field(
+        "jpeg,png,webp,bmp,gif,tiff",
+        pattern=r"^(jpeg|png|webp|bmp|gif|tiff)(,(jpeg|png|webp|bmp|gif|tiff))*$",
+        json_schema_extra={"allowed": "some of jpeg,png,webp,bmp,gif,tiff"},
+        description="Picture formats that are accepted, with commas between; others are refused with 415.",
     )
     max_pixels: int = Field(
         25_000_000, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
@@ -63,10 +81,45 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(
         64 * 1024 * 1024, ge=1, le=1 << 31, description="Largest body of one POST /predict/batch, in bytes."
     )
+    max_header_bytes: int = Field(
+        16 * 1024, ge=256, le=1 << 20, description="Longest request line and headers together; longer is 431."
+    )
+    max_connections: int = Field(
+        1024, ge=1, le=1_000_000, description="Most connections that a worker holds open; more wait to be accepted."
+    )
+    receive_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Seconds that a request may take to arrive, from its first byte to its last."
+    )
     keep_alive_s: int = Field(75, ge=0, le=3600, description="Seconds that an idle connection is kept open.")
+    worker_hung_after_s: float = Field(
+        30.0, ge=1, le=3600, description="Seconds without a sign of life after which a worker is replaced."
+    )
+    shutdown_delay_s: float = Field(
+        0.0, ge=0, le=3600, description="Seconds after SIGTERM in which requests are still taken, while not ready."
+    )
     shutdown_grace_s: int = Field(
         20, ge=0, le=3600, description="Seconds that accepted requests may take to finish after SIGTERM."
     )
+    reload_interval_s: float = Field(
+        1.0, ge=0, le=3600, description="Seconds between two looks for new, pinned or removed versions; 0 for never."
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."
+    )
+    api_keys_file: Path | None = Field(None, description="File of such keys, one a line; read again where it changes.")
+    metrics_access: Literal["open", "key", "off"] = Field(
+        "open", description="Who may read /metrics: anyone, holders of an API key, or nobody."
+    )
+    docs_access: Literal["open", "key", "off"] = Field(
+        "open", description="Who may read /docs and /openapi.json: anyone, holders of an API key, or nobody."
+    )
+    allowed_hosts: str | None = Field(
+        None, description="Host names to answer to, with commas between, *.example.com for all below; unset, any."
+    )
+    cors_origins: str | None = Field(
+        None, description="Origins whose pages may call from a browser, with commas between, * for any; unset, none."
+    )
+    access_log: bool = Field(False, description="Log one line for each request.")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto is text on a terminal and one JSON object a line elsewhere."
     )
@@ -82,8 +135,15 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """Return the environment variables that make these settings again, for worker processes."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude={"api_keys"})
+        if self.api_keys is not None:
+            values["api_keys"] = self.api_keys.get_secret_value()
         return {env_name(field): str(value) for field, value in values.items() if value is not None}
+
+
+def is_secret(field: str) -> bool:
+    """Say whether a setting must not be seen: it is no option of a command, whose line other users can read."""
+    return Settings.model_fields[field].annotation == SecretStr | None
 
 
 def env_name(field: str) -> str:
@@ -94,6 +154,10 @@ def allowed_range(field: str) -> str:
     """Return the values that a setting may have, in words, from its own declaration; empty where any will do."""
     schema = Settings.model_json_schema()["properties"][field]
     schema = {**schema, **schema.get("anyOf", [{}])[0]}  # of one that may be unset, the first says what else it may be
+    if "allowed" in schema:
+        return str(schema["allowed"])
+    if schema.get("type") == "boolean":
+        return "true | false"
     if "enum" in schema:
         return " | ".join(schema["enum"])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

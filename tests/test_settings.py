@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.errors import InvalidSetting
 from app.settings import Settings, allowed_range, env_name, unknown_variables
@@ -29,6 +30,8 @@ def test_the_environment_is_read_and_options_come_before_it(monkeypatch: pytest.
         ("IMAGECLASS_MAX_BATCH_SIZE", "many", "1 to 1024"),
         ("IMAGECLASS_WORKERS", "-1", "0 to 256"),
         ("IMAGECLASS_INLINE_DECODE_PIXELS", "-1", "0 to 1073741824"),
+        ("IMAGECLASS_ACCEPTED_FORMATS", "png,heic", "some of jpeg,png,webp,bmp,gif,tiff"),
+        ("IMAGECLASS_ACCESS_LOG", "maybe", "true | false"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_allowed(
@@ -50,7 +53,14 @@ def test_every_setting_says_what_it_is_and_every_number_has_bounds() -> None:
 
 
 def test_a_worker_process_gets_the_same_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(port=1234, model_store=Path("elsewhere"), model="mnist", log_format="json", max_pending=7)
+    settings = Settings(
+        port=1234,
+        model_store=Path("elsewhere"),
+        model="mnist",
+        log_format="json",
+        max_pending=7,
+        api_keys=SecretStr("k"),
+    )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == settings

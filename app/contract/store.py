@@ -1,10 +1,17 @@
-"""The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens nothing."""
+"""The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens no bundle.
 
+`<root>/<name>/pinned`, where it exists, names the one version of the model that is to be served.
+"""
+
+import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import BundleNotFound
+
+_PINNED = "pinned"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -47,3 +54,32 @@ class ModelStore:
             known = ", ".join(self.names()) or "none"
             raise BundleNotFound(f"There is no model '{name}' in {self.root}; it holds: {known}.")
         return self.path(name, versions[-1])
+
+    def pinned(self, name: str) -> int | None:
+        """Return the pinned version, None where none is. Raises BundleNotFound where the pin names no version."""
+        file = self.root / name / _PINNED
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
+        if not _VERSION.fullmatch(text):
+            raise BundleNotFound(f"{file} names no version. Pin one: python -m app models pin {name} VERSION.")
+        return int(text)
+
+    def pin(self, name: str, version: int) -> None:
+        """Have this version served, whatever newer ones there are. Raises BundleNotFound, or OSError."""
+        if version not in self.versions(name):
+            known = ", ".join(str(version) for version in self.versions(name)) or "none"
+            raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
+        # Written beside its place and renamed, so that no reader finds half a number.
+        descriptor, temporary = tempfile.mkstemp(prefix=".pin-", dir=self.root / name)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{version}\n")
+            os.fchmod(descriptor, 0o644)
+        Path(temporary).replace(self.root / name / _PINNED)
+
+    def unpin(self, name: str) -> None:
+        """Have the newest version served again. Raises OSError."""
+        (self.root / name / _PINNED).unlink(missing_ok=True)

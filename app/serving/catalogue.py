@@ -15,8 +15,9 @@ from app.contract.store import ModelStore
 from app.engines.engine import EngineChoice, PrecisionChoice
 from app.engines.loading import LoadedModel, load_model
 from app.errors import BundleError, BundleNotFound, ModelNotFound, ModelNotNamed
+from app.metrics import Metrics
 from app.serving.admission import Admission
-from app.serving.classifier import Classifier
+from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning, TuningOptions, tune
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -111,12 +112,13 @@ class Catalogue:
         loaded: LoadedStore,
         *,
         default: str | None,
-        max_pending: int,
-        max_pixels: int,
+        admission: Admission,
+        limits: Limits,
+        metrics: Metrics,
         decode_threads: int,
         shutdown_grace_s: float,
     ) -> None:
-        self.admission = Admission(max_pending)
+        self.admission = admission
         self.refusals = loaded.refusals
         self.stopping = False
         self._shutdown_grace_s = shutdown_grace_s
@@ -126,8 +128,8 @@ class Catalogue:
                 model.loaded,
                 model.tuning,
                 decode_pool=self._decode_pool,
-                max_pixels=max_pixels,
-                max_waiting=max_pending,
+                limits=limits,
+                metrics=metrics,
             )
             for model in loaded.models
         }

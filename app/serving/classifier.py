@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,26 @@ from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import Image, preprocess
 from app.engines.loading import LoadedModel
 from app.errors import DeadlineExceeded, ImageTooLarge
+from app.metrics import Metrics
 from app.serving.batcher import Batcher, Reply, refusal_while_stopping, row_for
 from app.serving.tuning import Tuning
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the settings allow a picture and a batch, whatever the model."""
+
+    max_pixels: int
+    max_pending: int
+    accepted_formats: frozenset[str]
+    inference_timeout_s: float
 
 
 class Classifier:
     """Owns its engine and its batcher; `aclose` ends both."""
 
     def __init__(
-        self, loaded: LoadedModel, tuning: Tuning, *, decode_pool: Executor, max_pixels: int, max_waiting: int
+        self, loaded: LoadedModel, tuning: Tuning, *, decode_pool: Executor, limits: Limits, metrics: Metrics
     ) -> None:
         self.loaded = loaded
         self.tuning = tuning
@@ -30,14 +42,15 @@ class Classifier:
         self._decode_pool = decode_pool
         self._decoding: dict[Reply, asyncio.Task[None]] = {}
         self._closing = False
-        self._max_pixels = max_pixels
+        self._limits = limits
+        self._metrics = metrics
         self._batcher: Batcher[Image | _Encoded] = Batcher(
             loaded.engine.predict,
             prepare=self._prepare,
             item_shape=self.manifest.preprocessing.shape,
             item_dtype=np.uint8,
             plan=tuning.plan,
-            max_waiting=max_waiting,
+            max_waiting=limits.max_pending,
             slots=0 if tuning.on_event_loop else 1,
         )
 
@@ -57,10 +70,10 @@ class Classifier:
         ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data)
-        if header.pixels > self._max_pixels:
+        if header.pixels > self._limits.max_pixels:
             raise ImageTooLarge(
                 f"The picture has {header.width}x{header.height} pixels; "
-                f"at most {self._max_pixels:,} are accepted. Send it smaller."
+                f"at most {self._limits.max_pixels:,} are accepted. Send it smaller."
             )
         if header.pixels <= self.tuning.inline_decode_pixels:
             self._batcher.put(_Encoded(data, header), reply, deadline=deadline)

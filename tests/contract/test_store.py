@@ -109,3 +109,28 @@ def test_store_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     finally:
         os.seteuid(user)
         store.root.chmod(0o700)
+
+
+def test_a_pinned_version_is_named_until_it_is_unpinned(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    for version in (1, 2):
+        (tmp_path / "cats" / str(version)).mkdir(parents=True)
+    assert store.pinned("cats") is None
+    store.pin("cats", 1)
+    assert store.pinned("cats") == 1
+    assert store.versions("cats") == [1, 2], "the pin is no version"
+    store.unpin("cats")
+    assert store.pinned("cats") is None
+
+
+def test_what_is_not_there_cannot_be_pinned(tmp_path: Path) -> None:
+    (tmp_path / "cats" / "1").mkdir(parents=True)
+    with pytest.raises(BundleNotFound, match="no version 7; it has: 1"):
+        ModelStore(tmp_path).pin("cats", 7)
+
+
+def test_a_pin_that_names_no_version_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "cats" / "1").mkdir(parents=True)
+    (tmp_path / "cats" / "pinned").write_text("newest")
+    with pytest.raises(BundleNotFound, match="models pin cats VERSION"):
+        ModelStore(tmp_path).pinned("cats")

@@ -12,13 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle, open_bundle
+from app.contract.header import IMAGE_FORMATS
 from app.contract.preprocessing import Image, preprocess
 from app.engines.engine import EngineName
 from app.engines.loading import LoadedModel
 from app.engines.proof import Proof
 from app.errors import ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
+from app.metrics import Metrics
 from app.serving import classifier
-from app.serving.classifier import Classifier
+from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning
 
 
@@ -85,8 +87,10 @@ def classifier_of(bundle: Bundle, pool: ThreadPoolExecutor, *, inline_decode_pix
         LoadedModel(bundle, Uniform(), "as a test", Proof(16, 0.0)),
         Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=inline_decode_pixels),
         decode_pool=pool,
-        max_pixels=28 * 28,
-        max_waiting=10,
+        limits=Limits(
+            max_pixels=28 * 28, max_pending=10, accepted_formats=frozenset(IMAGE_FORMATS), inference_timeout_s=10.0
+        ),
+        metrics=Metrics(),
     )
 
 

@@ -1,0 +1,256 @@
+"""What the service counts and measures, in memory that all workers share: a row for each, which it alone writes.
+
+A number is changed in place, in some tens of nanoseconds, without a lock, a flush or a message; any worker can read the
+rows of all. A worker that is replaced goes on in the row of the one before it, so totals never fall and nothing is
+counted twice, whatever ended that worker. It knows nothing of HTTP, nor of Prometheus: `app.api.metrics` writes the
+page.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_KEY_BYTES = 96 * 1024
+_VALUES = 8 * 1024
+ROW_BYTES = 8 + _KEY_BYTES + 8 * _VALUES
+"""Of one worker: the length of the keys, the keys, and the values, float64 each."""
+
+_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+Kind = Literal["counter", "gauge", "histogram"]
+Stage = Literal["read", "decode", "queue", "inference", "total"]
+Dropped = Literal["refused", "expired", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A name on the metrics page, and what it means. `merge` says how the workers' values become one."""
+
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    merge: Literal["sum", "max"] = "sum"
+
+
+FAMILIES: dict[str, Family] = {
+    "imageclass_requests": Family(
+        "counter",
+        "Requests answered; model and version are empty where none was asked.",
+        ("route", "model", "version", "status"),
+    ),
+    "imageclass_errors": Family("counter", "Answers that were errors, by their stable code.", ("route", "code")),
+    "imageclass_dropped": Family(
+        "counter",
+        "Pictures that were not classified: refused at the door, expired at their deadline, or cancelled by a client "
+        "that was gone.",
+        ("reason",),
+    ),
+    "imageclass_stage_seconds": Family(
+        "histogram",
+        "Seconds of each stage: read, decode and queue of a picture, inference of a batch, total of a request.",
+        ("model", "stage"),
+        _SECONDS,
+    ),
+    "imageclass_batch_size": Family("histogram", "Pictures in a batch, without padding.", ("model",), _SIZES),
+    "imageclass_pending_pictures": Family("gauge", "Pictures that are held, from upload to answer."),
+    "imageclass_pending_bytes": Family("gauge", "Bytes of uploads and of pictures being decoded that are held."),
+    "imageclass_connections": Family("gauge", "Open client connections."),
+    "imageclass_model_info": Family(
+        "gauge", "1 for what a worker serves now.", ("model", "version", "engine", "precision"), merge="max"
+    ),
+    "imageclass_model_loads": Family(
+        "counter",
+        "Versions that a worker loaded: outcome is live, or the code of the reason why it was refused.",
+        ("model", "version", "outcome"),
+    ),
+    "imageclass_worker_starts": Family("counter", "Worker processes started; above their number, some were replaced."),
+}
+
+
+class Counter:
+    """One number of this worker."""
+
+    __slots__ = ("_index", "_values")
+
+    def __init__(self, values: "memoryview[float]", index: int, _bounds: Sequence[float] = ()) -> None:
+        self._values = values
+        self._index = index
+
+    def add(self, amount: float = 1.0) -> None:
+        self._values[self._index] += amount
+
+
+class Gauge(Counter):
+    """One number of this worker that may fall."""
+
+    __slots__ = ()
+
+    def set(self, value: float) -> None:
+        self._values[self._index] = value
+
+
+class Histogram:
+    """How often values of this worker fell into each bucket, and their sum."""
+
+    __slots__ = ("_bounds", "_index", "_values")
+
+    def __init__(self, values: "memoryview[float]", index: int, bounds: Sequence[float]) -> None:
+        self._values = values
+        self._index = index
+        self._bounds = bounds
+
+    def observe(self, value: float) -> None:
+        values, index = self._values, self._index
+        values[index] += value
+        values[index + 1 + bisect_left(self._bounds, value)] += 1.0
+
+
+_Number = TypeVar("_Number", Counter, Gauge, Histogram)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series of one worker: its family, its label values in the family's order, and its numbers.
+
+    A counter or gauge has one number; a histogram its sum and then the count of each bucket, the last above all bounds.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    numbers: tuple[float, ...]
+
+
+class _Row:
+    """A worker's part of the memory. Keys are only ever added, so an index once given stays."""
+
+    def __init__(self, memory: "Buffer") -> None:
+        view = memoryview(memory).cast("B")
+        if len(view) != ROW_BYTES:
+            raise ValueError(f"a row has {ROW_BYTES} bytes, not {len(view)}")
+        self._length: memoryview[int] = view[:8].cast("Q")
+        self._keys = view[8 : 8 + _KEY_BYTES]
+        self.values: memoryview[float] = view[8 + _KEY_BYTES :].cast("d")
+
+    def read(self) -> Iterator[Series]:
+        for family, labels, index, count in self._entries():
+            yield Series(family, tuple(labels), tuple(self.values[index : index + count]))
+
+    def index_of(self, family: str, labels: Sequence[str], count: int) -> int:
+        """Return where the numbers of a series begin, making room for them where it is new.
+
+        Without room left, what is new is counted into the last numbers, which nobody reads.
+        """
+        end = 0
+        for known, known_labels, index, numbers in self._entries():
+            if known == family and known_labels == list(labels):
+                return index
+            end = index + numbers
+        key = json.dumps([family, list(labels), end, count]).encode() + b"\n"
+        used = self._length[0]
+        if used + len(key) > _KEY_BYTES or end + count > _VALUES - _MOST_NUMBERS:
+            return _VALUES - _MOST_NUMBERS
+        self._keys[used : used + len(key)] = key
+        self._length[0] = used + len(key)  # last, so that a reader never sees half a key
+        return end
+
+    def _entries(self) -> Iterator[tuple[str, list[str], int, int]]:
+        for line in bytes(self._keys[: self._length[0]]).splitlines():
+            family, labels, index, count = json.loads(line)
+            yield family, labels, index, count
+
+
+_MOST_NUMBERS = max(len(family.bounds) for family in FAMILIES.values()) + 2
+
+
+class Metrics:
+    """What one worker counts, in row `worker` of `rows`; by itself, a process has a single row of its own."""
+
+    def __init__(self, rows: "Sequence[Buffer] | None" = None, worker: int = 0) -> None:
+        self._rows = [_Row(memory) for memory in (rows if rows is not None else [bytearray(ROW_BYTES)])]
+        self._own = self._rows[worker]
+        self._cached: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
+        self.worker = worker
+
+    def request(self, route: str, model: str, version: str, status: str) -> Counter:
+        return self._counter("imageclass_requests", route, model, version, status)
+
+    def error(self, route: str, code: str) -> Counter:
+        return self._counter("imageclass_errors", route, code)
+
+    def dropped(self, reason: Dropped) -> Counter:
+        return self._counter("imageclass_dropped", reason)
+
+    def stage(self, model: str, stage: Stage) -> Histogram:
+        return self._histogram("imageclass_stage_seconds", model, stage)
+
+    def batch_size(self, model: str) -> Histogram:
+        return self._histogram("imageclass_batch_size", model)
+
+    def model_info(self, model: str, version: str, engine: str, precision: str) -> Gauge:
+        return self._gauge("imageclass_model_info", model, version, engine, precision)
+
+    def model_load(self, model: str, version: str, outcome: str) -> Counter:
+        return self._counter("imageclass_model_loads", model, version, outcome)
+
+    @cached_property
+    def pending_pictures(self) -> Gauge:
+        return self._gauge("imageclass_pending_pictures")
+
+    @cached_property
+    def pending_bytes(self) -> Gauge:
+        return self._gauge("imageclass_pending_bytes")
+
+    @cached_property
+    def connections(self) -> Gauge:
+        return self._gauge("imageclass_connections")
+
+    def begin(self) -> None:
+        """Count this worker as started, and take back what the one before it in this row said of the moment."""
+        for series in self._own.read():
+            if FAMILIES[series.family].kind == "gauge":
+                self._gauge(series.family, *series.labels).set(0.0)
+        self._counter("imageclass_worker_starts").add()
+
+    def read(self) -> dict[str, dict[tuple[str, ...], list[float]]]:
+        """Return the numbers of all workers together: by family, by label values, as `Series` has them."""
+        found: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in FAMILIES}
+        for row in self._rows:
+            for series in row.read():
+                before = found[series.family].get(series.labels)
+                merge = max if FAMILIES[series.family].merge == "max" else _sum
+                found[series.family][series.labels] = (
+                    list(series.numbers)
+                    if before is None
+                    else [merge(one, other) for one, other in zip(before, series.numbers, strict=True)]
+                )
+        return found
+
+    def _counter(self, family: str, *labels: str) -> Counter:
+        return self._cached_or(Counter, family, labels)
+
+    def _gauge(self, family: str, *labels: str) -> Gauge:
+        return self._cached_or(Gauge, family, labels)
+
+    def _histogram(self, family: str, *labels: str) -> Histogram:
+        return self._cached_or(Histogram, family, labels)
+
+    def _cached_or(self, kind: type[_Number], family: str, labels: tuple[str, ...]) -> _Number:
+        key = (family, *labels)
+        found = self._cached.get(key)
+        if found is None:
+            bounds = FAMILIES[family].bounds
+            count = len(bounds) + 2 if kind is Histogram else 1
+            found = self._cached[key] = kind(self._own.values, self._own.index_of(family, labels, count), bounds)
+        return found  # type: ignore[return-value]  # a family is of one kind
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other
