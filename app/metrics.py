@@ -234,21 +234,20 @@ class Metrics:
         return found
 
     def _counter(self, family: str, *labels: str) -> Counter:
-        return self._cached_or(Counter, family, labels)
+        return self._cached_or(Counter, family, labels, 1)
 
     def _gauge(self, family: str, *labels: str) -> Gauge:
-        return self._cached_or(Gauge, family, labels)
+        return self._cached_or(Gauge, family, labels, 1)
 
     def _histogram(self, family: str, *labels: str) -> Histogram:
-        return self._cached_or(Histogram, family, labels)
+        return self._cached_or(Histogram, family, labels, len(FAMILIES[family].bounds) + 2)
 
-    def _cached_or(self, kind: type[_Number], family: str, labels: tuple[str, ...]) -> _Number:
+    def _cached_or(self, kind: type[_Number], family: str, labels: tuple[str, ...], count: int) -> _Number:
         key = (family, *labels)
         found = self._cached.get(key)
         if found is None:
-            bounds = FAMILIES[family].bounds
-            count = len(bounds) + 2 if kind is Histogram else 1
-            found = self._cached[key] = kind(self._own.values, self._own.index_of(family, labels, count), bounds)
+            index = self._own.index_of(family, labels, count)
+            found = self._cached[key] = kind(self._own.values, index, FAMILIES[family].bounds)
         return found  # type: ignore[return-value]  # a family is of one kind
 
 
