@@ -9,6 +9,10 @@ ImageclassError
 │   ├── MalformedRequest
 │   ├── UploadTooLarge
 │   ├── UnsupportedMediaType
+│   ├── HeadersTooLarge
+│   ├── ReceiveTimeout
+│   ├── Unauthorized
+│   ├── UnknownHost
 │   ├── ModelNotFound
 │   └── ModelNotNamed
 ├── ServingError                  the picture is fine, but no answer came
@@ -66,6 +70,22 @@ class UploadTooLarge(RequestError):
 
 class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
+
+
+class HeadersTooLarge(RequestError):
+    code = "headers_too_large"
+
+
+class ReceiveTimeout(RequestError):
+    code = "receive_timeout"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
+
+
+class UnknownHost(RequestError):
+    code = "unknown_host"
 
 
 class ModelNotFound(RequestError):

@@ -123,11 +123,14 @@ class ModelDetail(ModelSummary):
 
 ERROR_RESPONSES: dict[int, str] = {
     400: "The request is malformed.",
+    401: "No API key, or a wrong one.",
     404: "Unknown path or model.",
     405: "The path exists, but not with this method.",
+    408: "The request did not arrive in time.",
     413: "Too many bytes or pixels.",
     415: "Not a picture, or not in a format that is accepted.",
     422: "A picture that cannot be decoded.",
+    431: "The request line and headers are too long.",
     500: "The inference failed.",
     503: "Overloaded or stopping; try again after Retry-After seconds.",
     504: "The deadline passed.",
