@@ -8,20 +8,26 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
+from app.api.gate import Gate
 from app.api.health import health_routes
+from app.api.hosts import AllowedHosts
+from app.api.keys import ApiKeys
 from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
 from app.api.predictor import Predictor
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
-from app.errors import ImageclassError
+from app.errors import ImageclassError, InvalidSetting
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue, LoadedStore, load_store
@@ -35,7 +41,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
-    catalogue = open_catalogue(settings, loaded, metrics or Metrics())
+    metrics = metrics or Metrics()
+    gate = open_gate(settings, metrics)
+    catalogue = open_catalogue(settings, loaded, metrics)
     predictor = Predictor(
         catalogue,
         request_timeout_s=settings.request_timeout_s,
@@ -45,20 +53,26 @@ def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None 
     )
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Predictor]]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
         async with catalogue:
             _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
-            yield {"predictor": predictor}
+            yield {"predictor": predictor, "gate": gate}
+            gate.close()
 
-    app = FastAPI(
+    app = _Service(
+        gate,
         title="imageclass",
         summary="Send a picture, get class probabilities.",
         version=_version(),
         lifespan=lifespan,
         # FastAPI's own tracing costs 4 to 21 % of the requests even where nothing collects it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+        docs_url=None if settings.docs_access == "off" else "/docs",
+        openapi_url=None if settings.docs_access == "off" else "/openapi.json",
         redoc_url=None,
+        # A redirect would send clients of a proxy that ends TLS, keys and all, to http:// once more.
+        redirect_slashes=False,
     )
     install_error_handlers(app)
     install_openapi(app)
@@ -66,6 +80,34 @@ def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None 
     app.include_router(health_routes(catalogue))
     app.include_router(model_routes(catalogue))
     return app
+
+
+class _Service(FastAPI):
+    """FastAPI with the gate around everything else, its own handling of errors included."""
+
+    def __init__(self, gate: Gate, **options: Any) -> None:
+        self._gate = gate
+        super().__init__(**options)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Entrance(Checked(super().build_middleware_stack(), self._gate), self._gate)
+
+
+def open_gate(settings: Settings, metrics: Metrics) -> Gate:
+    """Return the gate that the settings ask for. Raises InvalidSetting where they contradict each other."""
+    given = None if settings.api_keys is None else settings.api_keys.get_secret_value()
+    keys = None if given is None and settings.api_keys_file is None else ApiKeys(given, settings.api_keys_file)
+    for name, access in (("METRICS", settings.metrics_access), ("DOCS", settings.docs_access)):
+        if access == "key" and keys is None:
+            raise InvalidSetting(f"IMAGECLASS_{name}_ACCESS is 'key', but there is none. Set IMAGECLASS_API_KEYS too.")
+    return Gate(
+        keys=keys,
+        allowed_hosts=None if settings.allowed_hosts is None else AllowedHosts(settings.allowed_hosts),
+        metrics_access=settings.metrics_access,
+        docs_access=settings.docs_access,
+        metrics=metrics,
+        access_log=settings.access_log,
+    )
 
 
 def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) -> Catalogue:

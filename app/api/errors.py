@@ -15,7 +15,6 @@ from app import errors
 
 REQUEST_ID_HEADER = "X-Request-ID"
 RETRY_AFTER_S = 1
-_MAX_REQUEST_ID_LENGTH = 128
 
 STATUS: dict[type[errors.ImageclassError], int] = {
     errors.ImageTooLarge: 413,
@@ -50,17 +49,16 @@ def status_of(error: errors.ImageclassError) -> int:
 
 
 def request_id_of(request: Request) -> str:
-    """Return the caller's X-Request-ID where it is printable and short, else a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    if given and given.isascii() and given.isprintable() and len(given) <= _MAX_REQUEST_ID_LENGTH:
-        return given
-    return uuid4().hex
+    """Return the id that the gate gave to the request; one that has not passed it gets one here."""
+    state = request.scope.setdefault("state", {})
+    return str(state.setdefault("request_id", uuid4().hex))
 
 
 def error_response(
     request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     request_id = request_id_of(request)
+    request.scope["state"]["code"] = code  # for whoever notes the answer
     body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
     all_headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
     if status == 503:
@@ -82,7 +80,8 @@ def answer_error(request: Request, error: Exception) -> Response:
     match error:
         case errors.ImageclassError():
             status = status_of(error)
-            response = error_response(request, status, error.code, str(error))
+            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+            response = error_response(request, status, error.code, str(error), headers)
             if status == 500:
                 _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
             return response
