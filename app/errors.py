@@ -101,7 +101,13 @@ class ServingError(ImageclassError):
 
 
 class Overloaded(ServingError):
+    """`retry_after_s`: when there should be room again."""
+
     code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ShuttingDown(ServingError):

@@ -5,6 +5,8 @@ A model is loaded and proven before the application exists, so a service that ca
 
 import contextlib
 import gc
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +17,14 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from app.api.connection import ConnectionLimits
 from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
 from app.api.gate import Gate
 from app.api.health import health_routes
 from app.api.hosts import AllowedHosts
 from app.api.keys import ApiKeys
+from app.api.lifecycle import Lifecycle
 from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
@@ -39,9 +43,12 @@ from app.telemetry import configure_logging
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None, lifecycle: Lifecycle | None = None
+) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
     metrics = metrics or Metrics()
+    lifecycle = lifecycle or Lifecycle()
     gate = open_gate(settings, metrics)
     catalogue = open_catalogue(settings, loaded, metrics)
     predictor = Predictor(
@@ -57,7 +64,17 @@ def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None 
         # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
         async with catalogue:
             _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
-            yield {"predictor": predictor, "gate": gate}
+            yield {
+                "predictor": predictor,
+                "gate": gate,
+                "lifecycle": lifecycle,
+                "limits": ConnectionLimits(
+                    max_header_bytes=settings.max_header_bytes,
+                    receive_timeout_s=settings.receive_timeout_s,
+                    keep_alive_s=settings.keep_alive_s,
+                ),
+                "cors": settings.cors_origins is not None,
+            }
             gate.close()
 
     app = _Service(
@@ -115,7 +132,7 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
     return Catalogue(
         loaded,
         default=settings.model,
-        admission=Admission(settings.max_pending),
+        admission=Admission(max_pictures=settings.max_pending, max_bytes=settings.max_pending_bytes, metrics=metrics),
         limits=Limits(
             max_pixels=settings.max_pixels,
             max_pending=settings.max_pending,
@@ -123,6 +140,7 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
             inference_timeout_s=settings.inference_timeout_s,
         ),
         metrics=metrics,
+        give_up=_ask_to_be_replaced,
         decode_threads=_cores_of_one(settings),
         shutdown_grace_s=settings.shutdown_grace_s,
     )
@@ -143,6 +161,11 @@ def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
         ),
         only=only,
     )
+
+
+def _ask_to_be_replaced() -> None:
+    """End this worker as its supervisor would: what it can still answer is answered, and another takes its place."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _cores_of_one(settings: Settings) -> int:

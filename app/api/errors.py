@@ -62,7 +62,7 @@ def error_response(
     body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
     all_headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
     if status == 503:
-        all_headers["Retry-After"] = str(RETRY_AFTER_S)
+        all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     return Response(body, status_code=status, headers=all_headers, media_type="application/json")
 
 
@@ -80,7 +80,11 @@ def answer_error(request: Request, error: Exception) -> Response:
     match error:
         case errors.ImageclassError():
             status = status_of(error)
-            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+            headers = {}
+            if isinstance(error, errors.Overloaded):
+                headers["Retry-After"] = str(error.retry_after_s)
+            elif status == 401:
+                headers["WWW-Authenticate"] = "Bearer"
             response = error_response(request, status, error.code, str(error), headers)
             if status == 500:
                 _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)

@@ -53,7 +53,7 @@ def predict_routes(predictor: Predictor) -> APIRouter:
     )
     async def predict(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
-        return await _answered(predictor.predict, request, top_k, model)
+        return await _answered(predictor, predictor.predict, request, top_k, model)
 
     @router.post(
         "/predict/batch",
@@ -64,19 +64,26 @@ def predict_routes(predictor: Predictor) -> APIRouter:
     )
     async def predict_batch(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
-        return await _answered(predictor.predict_batch, request, top_k, model)
+        return await _answered(predictor, predictor.predict_batch, request, top_k, model)
 
     return router
 
 
 async def _answered(
-    predict: Callable[..., Awaitable[bytes]], request: Request, top_k: int | None, model: str | None
+    predictor: Predictor,
+    predict: Callable[..., Awaitable[bytes]],
+    request: Request,
+    top_k: int | None,
+    model: str | None,
 ) -> Response:
+    classifier = predictor.model(model)
+    request.state.model, request.state.version = classifier.name, classifier.version  # for whoever notes the answer
     body = await predict(
+        classifier,
         request.receive,
         content_type=request.headers.get("content-type", ""),
         content_length=request.headers.get("content-length", ""),
-        model=model,
+        asked_timeout=request.headers.get("x-request-timeout", ""),
         top_k=top_k,
     )
     return Response(body, media_type="application/json")

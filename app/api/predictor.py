@@ -4,19 +4,24 @@ Both ways into `POST /predict` end here: FastAPI's route and the fast path. It k
 """
 
 import asyncio
+from collections.abc import Coroutine
+from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.api.answers import Answers
 from app.api.uploads import picture_of, read_picture, read_pictures
-from app.errors import ImageclassError, ImageError, InferenceFailed, UploadTooLarge
+from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
 from app.serving.batcher import Reply
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
+_Answer = TypeVar("_Answer")
 _Outcome = NDArray[np.float32] | Exception
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 """What is wrong with one picture of a batch, and no reason to fail the others."""
@@ -41,62 +46,93 @@ class Predictor:
         self._max_batch_bytes = max_batch_bytes
         self._max_batch_pictures = max_batch_pictures
 
-    def begin(self, body: bytes, reply: Reply, *, content_type: str, model: str | None) -> Classifier:
+    def model(self, name: str | None) -> Classifier:
+        """Return the model of that name, or the default one. Raises ModelNotFound or ModelNotNamed."""
+        return self._catalogue.get(name)
+
+    def begin(
+        self, model: Classifier, body: bytes, reply: Reply, *, content_type: str, asked_timeout: str, read_s: float
+    ) -> None:
         """Have the picture of a whole body classified: `reply` gets its probabilities. `end` must follow.
 
-        Raises an ImageclassError, after which nothing has begun.
+        `asked_timeout` is what the client asks for, `read_s` how long its request took to arrive. Raises an
+        ImageclassError, after which nothing has begun.
         """
-        classifier = self._catalogue.get(model)
-        self._catalogue.admission.enter()
+        admission = self._catalogue.admission
+        admission.enter(size=len(body))
         try:
+            deadline = self._deadline(asked_timeout)
             picture = picture_of(body, content_type=content_type, field="file", max_bytes=self._max_upload_bytes)
-            classifier.put(picture, reply, deadline=self._deadline())
+            model.put(picture, reply, deadline=deadline)
         except BaseException:
-            self._catalogue.admission.leave()
+            admission.leave(size=len(body))
             raise
-        return classifier
+        model.observe_read(read_s)
 
-    def answer(self, classifier: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
+    def answer(self, model: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
         """Return `PredictionAnswer` as JSON."""
-        return self._answers[classifier].answer(probabilities, top_k)
+        return self._answers[model].answer(probabilities, top_k)
 
-    def end(self, classifier: Classifier, reply: Reply) -> None:
-        """Free what `begin` took: the reply has been answered, or is no longer waited for."""
-        classifier.withdraw(reply)
-        self._catalogue.admission.leave()
+    def end(self, model: Classifier, reply: Reply, size: int) -> None:
+        """Free what `begin` took for a body of `size` bytes: the reply has been answered, or nobody waits for it."""
+        model.withdraw(reply)
+        self._catalogue.admission.leave(size=size)
 
     async def predict(
-        self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
+        self,
+        model: Classifier,
+        receive: Receive,
+        *,
+        content_type: str,
+        content_length: str,
+        asked_timeout: str,
+        top_k: int | None,
     ) -> bytes:
         """Return `PredictionAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
-        classifier = self._catalogue.get(model)
-        with self._catalogue.admission.admit():
+        began = perf_counter()
+        with self._catalogue.admission.receive() as received:
             picture = await read_picture(
                 receive,
                 content_type=content_type,
                 content_length=content_length,
                 field="file",
                 max_bytes=self._max_upload_bytes,
+                received=received,
             )
-            probabilities = await classifier.classify(picture, deadline=self._deadline())
-        return self.answer(classifier, probabilities, top_k)
+            deadline = self._deadline(asked_timeout)
+            model.observe_read(perf_counter() - began)
+            with self._catalogue.admission.admit():
+                probabilities = await _unless_gone(receive, model.classify(picture, deadline=deadline))
+        return self.answer(model, probabilities, top_k)
 
     async def predict_batch(
-        self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
+        self,
+        model: Classifier,
+        receive: Receive,
+        *,
+        content_type: str,
+        content_length: str,
+        asked_timeout: str,
+        top_k: int | None,
     ) -> bytes:
         """Return `BatchAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
-        classifier = self._catalogue.get(model)
-        uploads = await read_pictures(
-            receive,
-            content_type=content_type,
-            content_length=content_length,
-            field="files",
-            max_bytes=self._max_batch_bytes,
-            max_pictures=self._max_batch_pictures,
-        )
-        with self._catalogue.admission.admit(len(uploads)):
-            outcomes = await self._classify_all(classifier, [upload.data for upload in uploads])
-        answers = self._answers[classifier]
+        began = perf_counter()
+        with self._catalogue.admission.receive() as received:
+            uploads = await read_pictures(
+                receive,
+                content_type=content_type,
+                content_length=content_length,
+                field="files",
+                max_bytes=self._max_batch_bytes,
+                max_pictures=self._max_batch_pictures,
+                received=received,
+            )
+            deadline = self._deadline(asked_timeout)
+            model.observe_read(perf_counter() - began)
+            with self._catalogue.admission.admit(len(uploads)):
+                pictures = [upload.data for upload in uploads]
+                outcomes = await _unless_gone(receive, self._classify_all(model, pictures, deadline))
+        answers = self._answers[model]
         entries = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
             if isinstance(outcome, _OF_ONE_PICTURE):
@@ -108,10 +144,9 @@ class Predictor:
                 entries.append(answers.entry(upload.filename, outcome, top_k))
         return b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
 
-    async def _classify_all(self, classifier: Classifier, pictures: list[bytes]) -> list[_Outcome]:
+    async def _classify_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> list[_Outcome]:
         """Return the probabilities of each picture, or why there are none."""
         gathering = _Gathering(len(pictures))
-        deadline = self._deadline()
         try:
             for picture, reply in zip(pictures, gathering.replies, strict=True):
                 if len(picture) > self._max_upload_bytes:
@@ -119,16 +154,46 @@ class Predictor:
                     reply.set_exception(UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one."))
                     continue
                 try:
-                    classifier.put(picture, reply, deadline=deadline)
+                    model.put(picture, reply, deadline=deadline)
                 except ImageclassError as exc:
                     reply.set_exception(exc)
             return await gathering.outcomes
         finally:
             for reply in gathering.replies:
-                classifier.withdraw(reply)
+                model.withdraw(reply)
 
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._request_timeout_s
+    def _deadline(self, timeout: str) -> float:
+        """Return when an answer must be there, on the event loop's clock. Raises MalformedRequest."""
+        seconds = self._request_timeout_s
+        if timeout:
+            try:
+                asked = float(timeout)
+            except ValueError:
+                asked = 0.0
+            if not asked > 0:
+                raise MalformedRequest(f"X-Request-Timeout is '{timeout}'; send seconds above 0, such as 0.5.")
+            seconds = min(seconds, asked)
+        return asyncio.get_running_loop().time() + seconds
+
+
+async def _unless_gone(receive: Receive, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Return what `answer` does, or end it and raise ClientDisconnect where the client hangs up before."""
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Gathering:

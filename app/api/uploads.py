@@ -4,6 +4,8 @@ It stops reading at the byte limit and keeps no temporary files. It looks at no 
 later.
 """
 
+from collections.abc import Callable
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -13,17 +15,26 @@ from app.errors import MalformedRequest, UnsupportedMediaType, UploadTooLarge
 _FORM = "multipart/form-data"
 _RAW = ("image/", "application/octet-stream")
 
+Received = Callable[[int], None]
+
 
 async def read_picture(
-    receive: Receive, *, content_type: str, content_length: str, field: str, max_bytes: int
+    receive: Receive,
+    *,
+    content_type: str,
+    content_length: str,
+    field: str,
+    max_bytes: int,
+    received: Received,
 ) -> bytes:
     """Return the one picture of a request: its multipart field `field`, or its whole body.
 
-    Raises UnsupportedMediaType or MalformedRequest for its headers, UploadTooLarge while it reads, MalformedRequest
-    for a broken form, and ClientDisconnect.
+    `received` is told the size of each piece that arrives, and may raise. Raises UnsupportedMediaType or
+    MalformedRequest for its headers, UploadTooLarge while it reads, MalformedRequest for a broken form, and
+    ClientDisconnect.
     """
     boundary = _boundary(content_type, field)
-    return _picture(await _read_body(receive, content_length, max_bytes), boundary, field)
+    return _picture(await _read_body(receive, content_length, max_bytes, received), boundary, field)
 
 
 def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int) -> bytes:
@@ -35,13 +46,20 @@ def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int) ->
 
 
 async def read_pictures(
-    receive: Receive, *, content_type: str, content_length: str, field: str, max_bytes: int, max_pictures: int
+    receive: Receive,
+    *,
+    content_type: str,
+    content_length: str,
+    field: str,
+    max_bytes: int,
+    max_pictures: int,
+    received: Received,
 ) -> list[Part]:
     """Return all pictures of a multipart request, in order: its parts named `field`. Raises as `read_picture` does."""
     if not content_type.lower().startswith(_FORM):
         raise _unsupported(content_type, field)
     boundary = boundary_of(content_type)
-    form = split_form(await _read_body(receive, content_length, max_bytes), boundary)
+    form = split_form(await _read_body(receive, content_length, max_bytes, received), boundary)
     return _files(form, field=field, max_files=max_pictures)
 
 
@@ -66,7 +84,7 @@ def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:
     )
 
 
-async def _read_body(receive: Receive, content_length: str, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive, content_length: str, max_bytes: int, received: Received) -> bytes:
     if content_length.isdecimal() and int(content_length) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
@@ -79,6 +97,7 @@ async def _read_body(receive: Receive, content_length: str, max_bytes: int) -> b
         size += len(chunk)
         if size > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
             raise _too_large(max_bytes)
+        received(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

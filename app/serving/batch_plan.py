@@ -24,17 +24,22 @@ class BatchPlan:
         if not seconds or min(seconds) < 1:
             raise ValueError("a plan needs batch sizes from 1 up, each with the seconds that it takes")
         self.sizes = sorted(seconds)
+        self._seconds = dict(seconds)
         self._steps = _cheapest_steps(seconds)
 
     @classmethod
     def of_powers(cls, largest: int) -> "BatchPlan":
         """Return a plan without measured costs: a batch is padded to the next power of two, or to `largest`."""
         sizes = [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
-        return cls({size: largest + size for size in sizes})  # one padded batch is cheaper than two
+        return cls({size: (largest + size) * 1e-9 for size in sizes})  # one padded batch is cheaper than two
 
     def size_of(self, count: int) -> int:
         """Return the smallest size that holds `count` items."""
         return next(size for size in self.sizes if size >= count)
+
+    def seconds_of(self, size: int) -> float:
+        """Return what a batch of one of the sizes takes."""
+        return self._seconds[size]
 
     def next_step(self, waiting: int) -> Step:
         """Return what to run first where `waiting` items, at least one, are there."""

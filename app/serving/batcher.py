@@ -8,9 +8,10 @@ It knows nothing of pictures, models or engines. Its rules:
   nobody waits for any more costs nothing, and the code that prepares stays in the caches of the processor;
 - prepared items have the same shape and dtype, so no item can spoil a batch;
 - the queue is bounded, and what does not fit is refused at once;
-- a caller that is cancelled or whose deadline passes leaves the queue, and its batch goes on without it;
+- a caller that is cancelled leaves the queue, and its batch goes on without it; so does one whose deadline passes, or
+  would pass before its batch is done: it is neither prepared nor run;
 - every caller gets exactly one result, or one exception of its own: a batch that fails is bisected until only the
-  culprits fail;
+  culprits fail; of a batch that hangs, the items are run one by one, and the thread that hangs is left behind;
 - batches have one of a few sizes, where the function is faster on sizes that it has seen.
 
 A function that is quick is called on the event loop itself: a thread would cost more than it saves. The order "slot
@@ -21,7 +22,9 @@ first, then fill" is Triton's; the care for each caller is Ray Serve's; preparin
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -33,6 +36,11 @@ from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDo
 from app.serving.batch_plan import BatchPlan
 
 Array = NDArray[Any]
+_HANGS = 20
+"""A batch hangs where it takes so many times what it took when it was measured, and not below `run_timeout_s`."""
+_MOST_HANGING = 3
+"""So many threads may be left behind before `give_up` is called: each holds memory, and perhaps a core."""
+
 _log = structlog.stdlib.get_logger(__name__)
 Item = TypeVar("Item")
 
@@ -47,11 +55,26 @@ class Reply(Protocol):
     def set_exception(self, error: Exception, /) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Who is told what happens, on the event loop; no call may take long or raise."""
+
+    waited: Callable[[float], None]
+    """The seconds that an item waited for its batch."""
+    ran: Callable[[int, float], None]
+    """The items of a batch, without padding, and the seconds that it took."""
+    expired: Callable[[], None]
+    """An item was dropped for its deadline."""
+    cancelled: Callable[[], None]
+    """An item was dropped because nobody waited for it any more."""
+
+
 class Batcher(Generic[Item]):
     """An async context manager around `run`: (N, *item_shape) → (N, …).
 
     `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`,
-    so many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop.
+    so many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop. A batch in a
+    thread that takes longer than `run_timeout_s` is taken to hang; `give_up` is called when too many do.
     """
 
     def __init__(
@@ -63,6 +86,9 @@ class Batcher(Generic[Item]):
         item_dtype: type[np.generic],
         plan: BatchPlan,
         max_waiting: int,
+        meters: Meters,
+        run_timeout_s: float,
+        give_up: Callable[[], None],
         slots: int = 1,
     ) -> None:
         self._run = run
@@ -71,9 +97,14 @@ class Batcher(Generic[Item]):
         self._item_dtype = np.dtype(item_dtype)
         self._plan = plan
         self._max_waiting = max_waiting
+        self._meters = meters
+        self._run_timeout_s = run_timeout_s
+        self._give_up = give_up
+        self._slots = slots
         self._free_slots = max(1, slots)
-        self._executor = ThreadPoolExecutor(slots, thread_name_prefix="batch") if slots else None
-        self._waiting: dict[Reply, Item] = {}  # in order of arrival; a reply that is done is never in it
+        self._executor = _threads(slots) if slots else None
+        self._hanging = 0  # threads left behind
+        self._waiting: dict[Reply, tuple[Item, float]] = {}  # with the time of arrival, and in its order
         self._deadlines: dict[Reply, float] = {}  # of all that wait or run
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
         self._running: set[asyncio.Task[None]] = set()
@@ -109,7 +140,7 @@ class Batcher(Generic[Item]):
             raise refusal_while_stopping()
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} pictures are waiting already. Try again in a moment.")
-        self._waiting[reply] = item
+        self._waiting[reply] = item, monotonic()
         if deadline is not None:
             self._deadlines[reply] = deadline
             if self._alarm is None or deadline < self._alarm.when():
@@ -119,7 +150,8 @@ class Batcher(Generic[Item]):
 
     def withdraw(self, reply: Reply) -> None:
         """Forget a caller who is gone or has been answered: if its item still waits, it is never run."""
-        self._waiting.pop(reply, None)
+        if self._waiting.pop(reply, None) is not None:
+            self._meters.cancelled()
         self._deadlines.pop(reply, None)
         if self._closing:
             self._say_when_drained()
@@ -175,14 +207,21 @@ class Batcher(Generic[Item]):
         self._dispatch()
 
     def _fill(self) -> tuple[dict[Reply, Array], int]:
-        """Take the next items from the queue and prepare them; what cannot be prepared is answered here."""
+        """Take the next items from the queue and prepare them; what cannot be prepared, or would be too late, is
+        answered here."""
         step = self._plan.next_step(len(self._waiting))
+        latest = asyncio.get_running_loop().time() + self._plan.seconds_of(step.size)
         batch: dict[Reply, Array] = {}
         for reply in list(islice(self._waiting, step.count)):
-            item = self._waiting.pop(reply)
+            item, arrived = self._waiting.pop(reply)
             if reply.done():  # cancelled in this very turn
                 self._deadlines.pop(reply, None)
+                self._meters.cancelled()
                 continue
+            if self._deadlines.get(reply, latest) < latest:
+                self._expire_one(reply)
+                continue
+            self._meters.waited(monotonic() - arrived)
             try:
                 array = self._prepared(item)
             except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
@@ -195,21 +234,57 @@ class Batcher(Generic[Item]):
         parts = [(batch, size)]
         while parts:
             part, size = parts.pop()
-            parts += self._settle(part, self._outcome(part, size))
+            began = monotonic()
+            outcome = self._outcome(part, size)
+            self._meters.ran(len(part), monotonic() - began)
+            parts += self._settle(part, outcome)
 
     async def _run_in_thread(self, batch: dict[Reply, Array], size: int) -> None:
-        loop = asyncio.get_running_loop()
         parts = [(batch, size)]
         try:
             while parts:
                 part, size = parts.pop()
                 part = {reply: array for reply, array in part.items() if not reply.done()}
                 if part:
-                    outcome = await loop.run_in_executor(self._executor, self._outcome, part, size)
-                    parts += self._settle(part, outcome)
+                    began = monotonic()
+                    outcome = await self._outcome_in_thread(part, size)
+                    self._meters.ran(len(part), monotonic() - began)
+                    parts += self._singly(part) if outcome is None else self._settle(part, outcome)
         finally:
             for reply in batch:  # only where this task was cancelled
                 self._fail(reply, ShuttingDown("The service stopped while this picture was being classified."))
+
+    async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Array | Exception | None:
+        """Return what `_outcome` does, or None where it hangs."""
+        loop = asyncio.get_running_loop()
+        timeout_s = max(self._run_timeout_s, _HANGS * self._plan.seconds_of(size))
+        running = loop.run_in_executor(self._executor, self._outcome, batch, size)
+        done, _ = await asyncio.wait([running], timeout=timeout_s)
+        if done:
+            return running.result()
+        _log.error("inference hangs", seconds=timeout_s, pictures=len(batch))
+        self._leave_thread_behind(running)
+        return None
+
+    def _leave_thread_behind(self, running: asyncio.Future[Array | Exception]) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)  # what else runs there goes on
+        self._executor = _threads(self._slots)
+        self._hanging += 1
+        if self._hanging >= _MOST_HANGING:
+            self._give_up()
+
+        def came_back(_: object) -> None:
+            self._hanging -= 1
+
+        running.add_done_callback(came_back)
+
+    def _singly(self, batch: dict[Reply, Array]) -> list[tuple[dict[Reply, Array], int]]:
+        """Return the items of a batch that hung, each to be run alone; one that was alone is the culprit."""
+        if len(batch) == 1:
+            self._fail(next(iter(batch)), InferenceFailed("The model did not come to an end with this picture."))
+            return []
+        return [({reply: array}, self._plan.size_of(1)) for reply, array in reversed(batch.items())]
 
     def _outcome(self, batch: dict[Reply, Array], size: int) -> Array | Exception:
         """Return the rows of a batch, or why there are none."""
@@ -256,6 +331,10 @@ class Batcher(Generic[Item]):
         if not reply.done():
             _give(reply.set_exception, error)
 
+    def _expire_one(self, reply: Reply) -> None:
+        self._meters.expired()
+        self._fail(reply, DeadlineExceeded("The picture could not be classified before its deadline. Try again."))
+
     def _set_alarm(self, when: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
@@ -269,11 +348,15 @@ class Batcher(Generic[Item]):
         self._alarm = None
         now = asyncio.get_running_loop().time()
         for reply in [reply for reply, deadline in self._deadlines.items() if deadline <= now]:
-            self._fail(reply, DeadlineExceeded("The deadline passed before the picture was classified. Try again."))
+            self._expire_one(reply)
         if self._deadlines:
             self._set_alarm(min(self._deadlines.values()))
         if self._closing:
             self._say_when_drained()
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="batch")
 
 
 async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None]) -> Array:

@@ -115,6 +115,7 @@ class Catalogue:
         admission: Admission,
         limits: Limits,
         metrics: Metrics,
+        give_up: Callable[[], None],
         decode_threads: int,
         shutdown_grace_s: float,
     ) -> None:
@@ -129,7 +130,9 @@ class Catalogue:
                 model.tuning,
                 decode_pool=self._decode_pool,
                 limits=limits,
+                admission=admission,
                 metrics=metrics,
+                give_up=give_up,
             )
             for model in loaded.models
         }

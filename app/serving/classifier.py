@@ -1,9 +1,10 @@
 """One live model: encoded picture in, probabilities out. It knows nothing of HTTP or of other models."""
 
 import asyncio
-import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,12 @@ from app.contract.preprocessing import Image, preprocess
 from app.engines.loading import LoadedModel
 from app.errors import DeadlineExceeded, ImageTooLarge
 from app.metrics import Metrics
-from app.serving.batcher import Batcher, Reply, refusal_while_stopping, row_for
+from app.serving.admission import Admission
+from app.serving.batcher import Batcher, Meters, Reply, refusal_while_stopping, row_for
 from app.serving.tuning import Tuning
+
+_DECODED_CHANNELS = 3
+"""Bytes of a decoded pixel, for the count of what is held; alpha or 16 bits may take more for a moment."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,39 @@ class Classifier:
     """Owns its engine and its batcher; `aclose` ends both."""
 
     def __init__(
-        self, loaded: LoadedModel, tuning: Tuning, *, decode_pool: Executor, limits: Limits, metrics: Metrics
+        self,
+        loaded: LoadedModel,
+        tuning: Tuning,
+        *,
+        decode_pool: Executor,
+        limits: Limits,
+        admission: Admission,
+        metrics: Metrics,
+        give_up: Callable[[], None],
     ) -> None:
         self.loaded = loaded
         self.tuning = tuning
         self.manifest = loaded.bundle.manifest
+        self.name = self.manifest.name
+        self.version = str(self.manifest.version)
         self.card = loaded.bundle.card()
-        self._loaded_at = time.monotonic()
+        self._loaded_at = monotonic()
         self._decode_pool = decode_pool
         self._decoding: dict[Reply, asyncio.Task[None]] = {}
         self._closing = False
         self._limits = limits
-        self._metrics = metrics
+        self._admission = admission
+        self.observe_read = metrics.stage(self.name, "read").observe
+        self._decoded = metrics.stage(self.name, "decode").observe
+        self._expired = metrics.dropped("expired").add
+        self._cancelled = metrics.dropped("cancelled").add
+        observe_inference = metrics.stage(self.name, "inference").observe
+        observe_size = metrics.batch_size(self.name).observe
+
+        def ran(items: int, seconds: float) -> None:
+            observe_size(items)
+            observe_inference(seconds)
+
         self._batcher: Batcher[Image | _Encoded] = Batcher(
             loaded.engine.predict,
             prepare=self._prepare,
@@ -51,13 +77,21 @@ class Classifier:
             item_dtype=np.uint8,
             plan=tuning.plan,
             max_waiting=limits.max_pending,
+            meters=Meters(
+                waited=metrics.stage(self.name, "queue").observe,
+                ran=ran,
+                expired=self._expired,
+                cancelled=self._cancelled,
+            ),
+            run_timeout_s=limits.inference_timeout_s,
+            give_up=give_up,
             slots=0 if tuning.on_event_loop else 1,
         )
 
     @property
     def age_s(self) -> float:
         """Seconds since this version went live in this process."""
-        return time.monotonic() - self._loaded_at
+        return monotonic() - self._loaded_at
 
     async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
         """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""
@@ -80,14 +114,21 @@ class Classifier:
         else:
             if self._closing:
                 raise refusal_while_stopping()
+            decoded_bytes = header.pixels * _DECODED_CHANNELS
+            self._admission.hold(decoded_bytes)
+
+            def decoded(_: object) -> None:
+                self._admission.release(decoded_bytes)
+                self._decoding.pop(reply, None)
+
             task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
             self._decoding[reply] = task
-            task.add_done_callback(lambda _: self._decoding.pop(reply, None))
+            task.add_done_callback(decoded)
 
     def withdraw(self, reply: Reply) -> None:
         """Forget a caller who is gone: what has not begun for it is never done."""
-        if self._decoding and (task := self._decoding.get(reply)) is not None:
-            task.cancel()
+        if self._decoding and (task := self._decoding.get(reply)) is not None and task.cancel():
+            self._cancelled()
         self._batcher.withdraw(reply)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
@@ -105,16 +146,25 @@ class Classifier:
 
     def _prepare(self, item: "Image | _Encoded") -> Image:
         if isinstance(item, _Encoded):
-            return preprocess(item.data, self.manifest.preprocessing, header=item.header)
+            began = monotonic()
+            image = preprocess(item.data, self.manifest.preprocessing, header=item.header)
+            self._decoded(monotonic() - began)
+            return image
         return item
 
     async def _decode_and_put(self, data: bytes, header: ImageHeader, reply: Reply, deadline: float | None) -> None:
         loop = asyncio.get_running_loop()
         spec = self.manifest.preprocessing
+
+        def decode() -> tuple[Image, float]:
+            began = monotonic()
+            return preprocess(data, spec, header=header), monotonic() - began
+
         error: Exception
         try:
             async with asyncio.timeout_at(deadline):
-                image = await loop.run_in_executor(self._decode_pool, lambda: preprocess(data, spec, header=header))
+                image, seconds = await loop.run_in_executor(self._decode_pool, decode)
+            self._decoded(seconds)  # here, not in the thread: a number has one writer
             if not reply.done():
                 self._batcher.put(image, reply, deadline=deadline)
         except asyncio.CancelledError:
@@ -122,7 +172,8 @@ class Classifier:
                 reply.set_exception(refusal_while_stopping())
             raise
         except TimeoutError:
-            error = DeadlineExceeded("The deadline passed before the picture was decoded. Try again.")
+            self._expired()
+            error = DeadlineExceeded("The picture could not be decoded before its deadline. Try again.")
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
             error = exc
         else:

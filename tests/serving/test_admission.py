@@ -1,25 +1,212 @@
+"""What a worker takes, and what it refuses: calm, under overload, and after it."""
+
+import contextlib
+
 import pytest
 
 from app.errors import Overloaded
+from app.metrics import Metrics
 from app.serving.admission import Admission
 
 
-def test_what_fits_is_admitted_and_gives_its_place_back() -> None:
-    admission = Admission(max_pending=3)
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def admission_of(clock: Clock, metrics: Metrics, *, max_pictures: int = 100, max_bytes: int = 1000) -> Admission:
+    return Admission(max_pictures=max_pictures, max_bytes=max_bytes, metrics=metrics, clock=clock)
+
+
+def answer_at(admission: Admission, clock: Clock, *, pictures: int, seconds: float) -> None:
+    """Answer so many pictures within so many seconds, so that the rate is known. One more is held all the while, and
+    after: the worker is never idle."""
+    admission.enter()
+    for _ in range(pictures):
+        admission.enter()
+        clock.now += seconds / pictures
+        admission.leave()
+
+
+def fill(admission: Admission) -> int:
+    """Enter one picture after another until one is refused, and return how many are held."""
+    with contextlib.suppress(Overloaded):
+        while True:
+            admission.enter()
+    return admission.pending
+
+
+def refused(metrics: Metrics) -> float:
+    return metrics.read()["imageclass_dropped"][("refused",)][0]
+
+
+def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=3)
     with admission.admit(2), admission.admit():
         assert admission.pending == 3
+        assert metrics.read()["imageclass_pending_pictures"][()] == [3]
     assert admission.pending == 0
+    assert metrics.read()["imageclass_pending_pictures"][()] == [0]
 
 
-def test_one_more_than_fits_is_refused_and_takes_no_place() -> None:
-    admission = Admission(max_pending=3)
+def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=3)
     with admission.admit(2), pytest.raises(Overloaded, match="holds 2 pictures"), admission.admit(2):
         raise AssertionError("admitted")
     assert admission.pending == 0
+    assert refused(metrics) == 2
 
 
-def test_a_place_comes_back_after_a_failure() -> None:
-    admission = Admission(max_pending=1)
+def test_a_place_comes_back_after_a_failure(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=1)
     with pytest.raises(KeyError), admission.admit():
         raise KeyError
     assert admission.pending == 0
+
+
+def test_retry_after_is_how_long_what_is_held_takes_at_the_rate_of_now(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    for _ in range(100):
+        admission.enter()
+    for _ in range(50):  # 4 a second
+        clock.now += 0.25
+        admission.leave()
+    for _ in range(50):
+        admission.enter()
+    with pytest.raises(Overloaded, match="again in 25 s") as refusal:
+        admission.enter()
+    assert refusal.value.retry_after_s == 25
+
+
+def test_retry_after_is_a_minute_at_most_and_a_second_at_least(clock: Clock, metrics: Metrics) -> None:
+    never = admission_of(clock, metrics, max_pictures=1)
+    never.enter()
+    with pytest.raises(Overloaded) as unknown:
+        never.enter()
+    assert unknown.value.retry_after_s == 1
+    slow = admission_of(clock, metrics, max_pictures=100)
+    for _ in range(100):
+        slow.enter()
+    clock.now += 1000
+    slow.leave()
+    slow.enter()
+    with pytest.raises(Overloaded) as long:
+        slow.enter()
+    assert long.value.retry_after_s == 60
+
+
+def test_a_burst_up_to_the_bound_is_taken_whatever_the_rate(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    answer_at(admission, clock, pictures=100, seconds=1)
+    assert fill(admission) == 100
+
+
+def test_under_overload_no_more_is_held_than_is_answered_in_a_few_milliseconds(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    answer_at(admission, clock, pictures=2000, seconds=1)
+    fill(admission)
+    assert admission.overloaded
+    for _ in range(95):
+        admission.leave()
+    assert fill(admission) == 10  # 5 ms at 2,000 a second
+
+
+def test_a_slow_model_still_holds_what_runs_and_what_is_next(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    answer_at(admission, clock, pictures=10, seconds=1)
+    fill(admission)
+    for _ in range(100):
+        admission.leave()
+    assert fill(admission) == 4
+
+
+def test_under_overload_a_request_of_many_pictures_enters_where_one_of_a_single_would(
+    clock: Clock, metrics: Metrics
+) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    fill(admission)
+    for _ in range(100):
+        admission.leave()
+    admission.enter(64)
+    assert admission.pending == 64
+    with pytest.raises(Overloaded):
+        admission.enter()
+
+
+def test_bursts_are_taken_again_once_hardly_anything_is_refused(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    answer_at(admission, clock, pictures=2000, seconds=1)
+    fill(admission)
+    for _ in range(100):
+        admission.leave()
+    assert fill(admission) == 10
+    clock.now += 0.6  # in which nothing was refused
+    assert fill(admission) == 100
+
+
+def test_while_many_are_refused_overload_goes_on(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100)
+    answer_at(admission, clock, pictures=2000, seconds=1)
+    fill(admission)
+    for _ in range(90):
+        admission.leave()
+    held = []
+    for _ in range(200):  # 0.01 s each: 20 answered, 40 asked
+        for _ in range(min(20, admission.pending)):
+            admission.leave()
+        for _ in range(40):
+            with contextlib.suppress(Overloaded):
+                admission.enter()
+        held.append(admission.pending)
+        clock.now += 0.01
+    assert admission.overloaded
+    assert max(held) <= 20
+
+
+def test_bytes_are_bounded_but_an_idle_worker_takes_any_picture(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_bytes=1000)
+    admission.enter(size=5000)
+    with pytest.raises(Overloaded, match="holds 5,000 bytes"):
+        admission.enter(size=1)
+    assert (admission.pending, admission.pending_bytes, refused(metrics)) == (1, 5000, 1)
+    admission.leave(size=5000)
+    admission.enter(size=600)
+    admission.enter(size=400)
+    with pytest.raises(Overloaded):
+        admission.hold(1)
+    assert metrics.read()["imageclass_pending_bytes"][()] == [1000]
+
+
+def test_a_body_is_counted_as_it_arrives_and_given_back_however_its_reading_ends(
+    clock: Clock, metrics: Metrics
+) -> None:
+    admission = admission_of(clock, metrics, max_bytes=1000)
+    with admission.receive() as other:
+        other(600)
+        with contextlib.suppress(Overloaded), admission.receive() as received:
+            received(300)
+            assert admission.pending_bytes == 900
+            received(101)
+            raise AssertionError("counted")
+        assert admission.pending_bytes == 600
+    assert admission.pending_bytes == 0
+
+
+def test_a_body_is_not_read_where_its_picture_would_be_refused(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=1)
+    admission.enter()
+    with pytest.raises(Overloaded), admission.receive():
+        raise AssertionError("read")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, UndecodableImage
 from app.serving.batch_plan import BatchPlan
-from app.serving.batcher import Batcher
+from app.serving.batcher import Batcher, Meters
 
 Array = NDArray[Any]
 POISON = 255
@@ -75,21 +75,50 @@ class Caller:
         self.outcomes.append(error)
 
 
+class Told:
+    """What a batcher told its meters."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+        self.ran: list[int] = []
+        self.expired = self.cancelled = self.given_up = 0
+
+    @property
+    def meters(self) -> Meters:
+        return Meters(self.waited.append, lambda items, _: self.ran.append(items), self.expire, self.cancel)
+
+    def expire(self) -> None:
+        self.expired += 1
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def give_up(self) -> None:
+        self.given_up += 1
+
+
 def batcher_of(
     run: Callable[[Array], Array],
     *,
     prepare: Callable[[Array], Array] | None = None,
+    plan: BatchPlan | None = None,
     largest: int = 8,
     max_waiting: int = 100,
     slots: int = 1,
+    told: Told | None = None,
+    run_timeout_s: float = 60.0,
 ) -> Batcher[Array]:
+    told = told or Told()
     return Batcher(
         run,
         prepare=prepare or Preparing(),
         item_shape=(2,),
         item_dtype=np.uint8,
-        plan=BatchPlan.of_powers(largest),
+        plan=plan or BatchPlan.of_powers(largest),
         max_waiting=max_waiting,
+        meters=told.meters,
+        run_timeout_s=run_timeout_s,
+        give_up=told.give_up,
         slots=slots,
     )
 
@@ -540,3 +569,99 @@ async def test_replies_that_wait_behind_a_batch_that_hangs_are_told_so() -> None
     await asyncio.sleep(0)  # a cancelled batch answers in the next turn
     run.gate.set()
     assert [[type(outcome) for outcome in caller.outcomes] for caller in callers] == [[ShuttingDown]] * 3
+
+
+# What is told
+
+
+@in_both_places
+async def test_the_meters_are_told_of_waits_and_of_batches_without_their_padding(slots: int) -> None:
+    told = Told()
+    async with batcher_of(Doubler(), slots=slots, told=told) as batcher:
+        await asyncio.gather(*(batcher.submit(item(value)) for value in range(3)))
+    assert told.ran == [3]
+    assert len(told.waited) == 3
+    assert all(0 <= seconds < 30 for seconds in told.waited)
+
+
+async def test_a_caller_that_is_gone_before_its_turn_counts_as_cancelled_once() -> None:
+    run, told = Doubler(), Told()
+    async with batcher_of(run, told=told) as batcher:
+        run.gate.clear()
+        first = asyncio.create_task(batcher.submit(item(1)))
+        await entered(run)
+        (gone,) = await submitted(batcher, 2)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        run.gate.set()
+        await first
+    assert (told.cancelled, told.expired) == (1, 0)
+
+
+# What would be too late
+
+
+@in_both_places
+async def test_an_item_whose_deadline_would_pass_before_its_batch_is_done_is_neither_prepared_nor_run(
+    slots: int,
+) -> None:
+    run, preparing, told = Doubler(), Preparing(), Told()
+    plan = BatchPlan({1: 1000.0})  # seconds that a batch takes
+    async with batcher_of(run, prepare=preparing, plan=plan, slots=slots, told=told) as batcher:
+        soon = asyncio.get_running_loop().time() + 100
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(item(1), deadline=soon)
+        await batcher.submit(item(2), deadline=soon + 10_000)
+    assert preparing.items == [2]
+    assert run.batches == [[2]]
+    assert told.expired == 1
+
+
+# What hangs
+
+
+class Hanging(Doubler):
+    """A Doubler that does not come back from a batch with POISON in it before it is set free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+
+    def __call__(self, batch: Array) -> Array:
+        if POISON in batch:
+            self.entered.release()
+            assert self.free.wait(timeout=60)
+        return super().__call__(np.where(batch == POISON, 0, batch))
+
+
+async def test_of_a_batch_that_hangs_only_the_culprit_fails() -> None:
+    run = Hanging()
+    async with batcher_of(run, run_timeout_s=0.05) as batcher:
+        tasks = await submitted(batcher, 1, POISON, 3)
+        rows = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(rows[1], InferenceFailed)
+        assert [row[0] for row in rows[::2] if not isinstance(row, BaseException)] == [2, 6]
+        assert (await batcher.submit(item(4)))[0] == 8
+        run.free.set()
+
+
+async def test_a_batch_may_take_many_times_what_it_was_measured_to_take() -> None:
+    run = Doubler()
+    async with batcher_of(run, plan=BatchPlan({1: 1.0}), run_timeout_s=0.001) as batcher:
+        run.gate.clear()
+        (task,) = await submitted(batcher, 1)
+        await entered(run)
+        await asyncio.sleep(0.05)  # far beyond the time-out, far below what is many times a second
+        run.gate.set()
+        assert (await task)[0] == 2
+
+
+async def test_when_too_many_threads_hang_the_batcher_gives_up_its_worker() -> None:
+    run, told = Hanging(), Told()
+    async with batcher_of(run, run_timeout_s=0.02, told=told, largest=1) as batcher:
+        for count in range(3):
+            assert told.given_up == 0, count
+            with pytest.raises(InferenceFailed, match="did not come to an end"):
+                await batcher.submit(item(POISON))
+        assert told.given_up == 1
+        run.free.set()

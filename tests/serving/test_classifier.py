@@ -20,6 +20,7 @@ from app.engines.proof import Proof
 from app.errors import ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
 from app.metrics import Metrics
 from app.serving import classifier
+from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning
 
@@ -82,7 +83,14 @@ def seven(data_folder: Path) -> bytes:
     return (data_folder / "7-00000.png").read_bytes()
 
 
-def classifier_of(bundle: Bundle, pool: ThreadPoolExecutor, *, inline_decode_pixels: int) -> Classifier:
+def classifier_of(
+    bundle: Bundle,
+    pool: ThreadPoolExecutor,
+    *,
+    inline_decode_pixels: int,
+    admission: Admission | None = None,
+    metrics: Metrics | None = None,
+) -> Classifier:
     return Classifier(
         LoadedModel(bundle, Uniform(), "as a test", Proof(16, 0.0)),
         Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=inline_decode_pixels),
@@ -90,7 +98,9 @@ def classifier_of(bundle: Bundle, pool: ThreadPoolExecutor, *, inline_decode_pix
         limits=Limits(
             max_pixels=28 * 28, max_pending=10, accepted_formats=frozenset(IMAGE_FORMATS), inference_timeout_s=10.0
         ),
-        metrics=Metrics(),
+        admission=admission or Admission(max_pictures=10, max_bytes=1 << 20, metrics=Metrics()),
+        metrics=metrics or Metrics(),
+        give_up=lambda: None,
     )
 
 
