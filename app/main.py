@@ -132,7 +132,12 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
     return Catalogue(
         loaded,
         default=settings.model,
-        admission=Admission(max_pictures=settings.max_pending, max_bytes=settings.max_pending_bytes, metrics=metrics),
+        admission=Admission(
+            max_pictures=settings.max_pending,
+            max_bytes=settings.max_pending_bytes,
+            burst_s=settings.request_timeout_s / 2,
+            metrics=metrics,
+        ),
         limits=Limits(
             max_pixels=settings.max_pixels,
             max_pending=settings.max_pending,

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         None, ge=0, le=1 << 30, description="Pictures up to this size are decoded without a thread; unset, measured."
     )
     max_pending: int = Field(
-        1024, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
+        512, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
     )
     max_pending_bytes: int = Field(
         256 * 1024 * 1024,
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         description="Seconds from reading a request to its answer; later is 504. X-Request-Timeout may ask for less.",
     )
     inference_timeout_s: float = Field(
-        10.0, gt=0, le=3600, description="Seconds after which a batch hangs: its pictures are then tried one by one."
+        2.0, gt=0, le=3600, description="Seconds after which a batch hangs: its pictures are then tried one by one."
     )
     max_upload_bytes: int = Field(
         10 * 1024 * 1024, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         16 * 1024, ge=256, le=1 << 20, description="Longest request line and headers together; longer is 431."
     )
     max_connections: int = Field(
-        1024, ge=1, le=1_000_000, description="Most connections that a worker holds open; more wait to be accepted."
+        2048, ge=1, le=1_000_000, description="Most connections that a worker holds open; more wait to be accepted."
     )
     receive_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Seconds that a request may take to arrive, from its first byte to its last."

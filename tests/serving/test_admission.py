@@ -27,8 +27,10 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def admission_of(clock: Clock, metrics: Metrics, *, max_pictures: int = 100, max_bytes: int = 1000) -> Admission:
-    return Admission(max_pictures=max_pictures, max_bytes=max_bytes, metrics=metrics, clock=clock)
+def admission_of(
+    clock: Clock, metrics: Metrics, *, max_pictures: int = 100, max_bytes: int = 1000, burst_s: float = 1e6
+) -> Admission:
+    return Admission(max_pictures=max_pictures, max_bytes=max_bytes, burst_s=burst_s, metrics=metrics, clock=clock)
 
 
 def answer_at(admission: Admission, clock: Clock, *, pictures: int, seconds: float) -> None:
@@ -112,6 +114,21 @@ def test_a_burst_up_to_the_bound_is_taken_whatever_the_rate(clock: Clock, metric
     admission = admission_of(clock, metrics, max_pictures=100)
     answer_at(admission, clock, pictures=100, seconds=1)
     assert fill(admission) == 100
+
+
+def test_no_burst_is_taken_that_could_not_be_answered_in_time(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100, burst_s=5)
+    answer_at(admission, clock, pictures=16, seconds=2)
+    assert fill(admission) == 40
+
+
+def test_the_rate_is_that_of_a_busy_worker_not_of_a_quiet_day(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100, burst_s=5)
+    for _ in range(100):
+        with admission.admit():
+            clock.now += 0.125
+        clock.now += 60
+    assert fill(admission) == 40
 
 
 def test_under_overload_no_more_is_held_than_is_answered_in_a_few_milliseconds(clock: Clock, metrics: Metrics) -> None:

@@ -98,7 +98,7 @@ def classifier_of(
         limits=Limits(
             max_pixels=28 * 28, max_pending=10, accepted_formats=frozenset(IMAGE_FORMATS), inference_timeout_s=10.0
         ),
-        admission=admission or Admission(max_pictures=10, max_bytes=1 << 20, metrics=Metrics()),
+        admission=admission or Admission(max_pictures=10, max_bytes=1 << 20, burst_s=5.0, metrics=Metrics()),
         metrics=metrics or Metrics(),
         give_up=lambda: None,
     )
