@@ -68,6 +68,7 @@ def create_app(
                 "predictor": predictor,
                 "gate": gate,
                 "lifecycle": lifecycle,
+                "connections": metrics.connections,
                 "limits": ConnectionLimits(
                     max_header_bytes=settings.max_header_bytes,
                     receive_timeout_s=settings.receive_timeout_s,

@@ -20,6 +20,8 @@ from benchmarks.growth_report import write_growth
 from benchmarks.in_process import pipelines
 from benchmarks.machine import this_machine
 from benchmarks.models import build
+from benchmarks.overload import overload as run_overload
+from benchmarks.overload import overload_table
 from benchmarks.results import Results
 from benchmarks.soak import read_soak
 from benchmarks.soak import soak as run_soak
@@ -122,6 +124,32 @@ def soak(
         found = run_soak(contestant, workload, this_machine(), requests=requests, every=every)
     found.write(out / _SOAK)
     typer.echo(f"{found.growth_mb:+.1f} MB over {found.requests:,} requests after the warm-up: {out / _SOAK}")
+
+
+@cli.command()
+def overload(
+    name: Annotated[str, typer.Option("--workload", help=f"Which of {', '.join(WORKLOADS)}.")] = "mnist",
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the three loads.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 5,
+    settle: Annotated[float, typer.Option(min=0.5, help="Seconds of overload before it is measured.")] = 5,
+    photos: Photos = _DATA / "photos",
+    mnist_npz: MnistNpz = None,
+    out: Out = WORK / "results",
+) -> None:
+    """Ask three times what the service can do, and write overload.md."""
+    _allow_many_files()
+    with _one_line_errors():
+        found = run_overload(
+            ours("openvino", workers=workers),
+            _workload(name, photos, mnist_npz),
+            rounds=rounds,
+            seconds=seconds,
+            settle_s=settle,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"overload-{name}.md").write_text(overload_table(found) + "\n", encoding="utf-8")
+    typer.echo(overload_table(found))
 
 
 @cli.command()

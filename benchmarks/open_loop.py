@@ -28,7 +28,7 @@ _RECEIVE_BYTES = 65536
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """What a fixed rate did. `generator_busy` is the generator's own share of one core."""
+    """What a fixed rate did. Latencies are those of answers 200; `generator_busy` is the generator's share of a core."""
 
     rate: float
     answered_per_s: float
@@ -37,8 +37,11 @@ class OpenLoop:
     p99_ms: float
     p999_ms: float
     max_ms: float
+    ok: int
     not_ok: int
     """Answers other than 200, lost connections, and requests without an answer 10 s after the last was due."""
+    refused: int
+    """Those of them that were 503."""
     generator_busy: float
 
 
@@ -58,8 +61,8 @@ def drive_at(
     address: tuple[str, int], requests: Sequence[bytes], *, rate: float, connections: int, seconds: float
 ) -> OpenLoop:
     """Send `rate` requests a second, evenly spaced, for `seconds`. An infinite rate keeps every connection busy."""
+    poller = select.epoll()  # before the sockets: `select` takes no descriptor above 1,023
     pool = [_Connection(address) for _ in range(connections)]
-    poller = select.epoll()
     by_descriptor = {connection.socket.fileno(): connection for connection in pool}
     for descriptor in by_descriptor:
         poller.register(descriptor, select.EPOLLIN)
@@ -84,7 +87,7 @@ def _drive(
     free = deque(by_descriptor.values())
     latencies = array("d")
     interval = 1 / rate
-    not_ok = sent = 0
+    not_ok = refused = sent = 0
     kinds = len(requests)
     busy_before, began = time.process_time(), clock()
     end = began + seconds
@@ -111,9 +114,11 @@ def _drive(
             if status is None:
                 continue
             last_answer = clock()
-            latencies.append(last_answer - connection.due)
-            if status != b"200":
+            if status == b"200":
+                latencies.append(last_answer - connection.due)
+            else:
                 not_ok += 1
+                refused += status == b"503"
             if status == b"":
                 poller.unregister(descriptor)
                 connection.socket.close()
@@ -121,18 +126,20 @@ def _drive(
             else:
                 free.append(connection)
     if not latencies:
-        raise LoadFailed("the service answered nothing in the open loop")
+        raise LoadFailed("the service answered nothing with 200 in the open loop")
     scheduled = round(rate * seconds) if interval else sent
     p50, p90, p99, p999 = np.percentile(np.frombuffer(latencies), [50, 90, 99, 99.9]) * 1e3
     return OpenLoop(
         rate=rate,
-        answered_per_s=(len(latencies) - not_ok) / (last_answer - began),
+        answered_per_s=len(latencies) / (last_answer - began),
         p50_ms=float(p50),
         p90_ms=float(p90),
         p99_ms=float(p99),
         p999_ms=float(p999),
         max_ms=max(latencies) * 1e3,
-        not_ok=not_ok + max(0, scheduled - len(latencies)),
+        ok=len(latencies),
+        not_ok=max(not_ok, scheduled - len(latencies)),
+        refused=refused,
         generator_busy=(time.process_time() - busy_before) / (clock() - began),
     )
 

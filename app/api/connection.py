@@ -19,6 +19,7 @@ from app.api.errors import answer_error
 from app.api.gate import Gate
 from app.api.lifecycle import Lifecycle
 from app.errors import HeadersTooLarge, ImageclassError, MalformedRequest, ReceiveTimeout
+from app.metrics import Gauge
 
 _FRAMING = 8
 """Bytes of framing and trailers that a chunked body may have for each of its content, besides the headers' limit."""
@@ -76,13 +77,14 @@ class ConnectionLimits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """It finds `limits`, `gate` and `lifecycle` in the state that the application's lifespan yields."""
+    """It finds `limits`, `gate`, `lifecycle` and `connections` in the state that the application's lifespan yields."""
 
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gate: Gate = self.app_state["gate"]
+        self._open_connections: Gauge = self.app_state["connections"]
         self._limits: ConnectionLimits = self.app_state["limits"]
         self._lifecycle: Lifecycle = self.app_state["lifecycle"]
         self._request_is_open = False  # it has begun to arrive, and not ended
@@ -93,12 +95,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._open_connections.add(1)
         self._limits.receiving.start(self)  # a client that connects and says nothing is slow, too
 
     def connection_lost(self, exc: Exception | None) -> None:
         limits = self._limits
         for clock in (limits.receiving, limits.idle, limits.unread):
             clock.stop(self)
+        self._open_connections.add(-1)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -122,6 +126,18 @@ class LimitedProtocol(HttpToolsProtocol):
             around = self._received - self._content
             if around > limits.max_header_bytes + (0 if self._head_is_open else _FRAMING * self._content):
                 self._refuse(self._headers_too_large())
+
+    @property
+    def answers_last(self) -> bool:
+        """Whether the next answer, if any, is the last of this connection, or a request is on its way already."""
+        return self._request_is_open or self._refused or self._lifecycle.stopping
+
+    def stay_open(self) -> None:
+        """Begin to wait for the next request: an answer was written that the parser knows nothing of."""
+        limits = self._limits
+        limits.receiving.stop(self)
+        limits.idle.stop(self)
+        limits.idle.start(self)
 
     # What the parser finds
 

@@ -54,12 +54,17 @@ def request_id_of(request: Request) -> str:
     return str(state.setdefault("request_id", uuid4().hex))
 
 
+def error_body(message: str, code: str, request_id: str) -> bytes:
+    """Return `ErrorBody` as JSON."""
+    return orjson.dumps({"error": message, "code": code, "request_id": request_id})
+
+
 def error_response(
     request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     request_id = request_id_of(request)
     request.scope["state"]["code"] = code  # for whoever notes the answer
-    body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
+    body = error_body(message, code, request_id)
     all_headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
     if status == 503:
         all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))

@@ -19,8 +19,10 @@ from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.api.connection import LimitedProtocol
-from app.api.errors import answer_error
+from app.api.errors import answer_error, error_body
 from app.api.predictor import Predictor
+from app.api.shedding import is_whole_plain_request
+from app.serving.admission import Admission
 from app.serving.classifier import Classifier
 
 _PATH = "/predict"
@@ -36,8 +38,14 @@ class FastPathProtocol(LimitedProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._cors: bool = self.app_state["cors"]
+        self._admission: Admission = self.app_state["predictor"].admission
+        self._exchange: _Exchange | None = (
+            None  # the last begun; a pipelined request may have taken its place as `cycle`
+        )
 
-    _exchange: "_Exchange | None" = None  # the last one begun; a pipelined request may have taken its place as `cycle`
+    def data_received(self, data: bytes) -> None:
+        if not (self._admission.overloaded and self._shed(data)):
+            super().data_received(data)
 
     def open_cycle(self) -> None:
         if self.url.startswith(b"/predict") and (plain := _PLAIN_URL.fullmatch(self.url)):
@@ -57,6 +65,43 @@ class FastPathProtocol(LimitedProtocol):
         if self._exchange is not None:
             self._exchange.cancel()
         super().connection_lost(exc)
+
+    def _shed(self, data: bytes) -> bool:
+        """Refuse a request under overload before anything is done for it; say whether the data were one, and were."""
+        cycle = cast("_Exchange | None", self.cycle)
+        if (
+            self.gate.guarded
+            or self.answers_last
+            or self.flow.write_paused
+            or (cycle is not None and not cycle.response_complete)
+            or not is_whole_plain_request(data)
+            or not self._admission.must_refuse()
+        ):
+            return False
+        began = perf_counter()
+        refusal = self._admission.refusal(1)
+        request_id = self.gate.request_id(())
+        body = error_body(str(refusal), refusal.code, request_id)
+        headers = (
+            (b"retry-after", b"%d" % refusal.retry_after_s),
+            (b"x-request-id", request_id.encode("ascii")),
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        )
+        self.write_answer(503, headers, body, keep_alive=True)
+        self.stay_open()
+        self.gate.note(
+            request_id=request_id,
+            method="POST",
+            path=_PATH,
+            route=_PATH,
+            model="",
+            version="",
+            status=503,
+            code=refusal.code,
+            seconds=perf_counter() - began,
+        )
+        return True
 
     def _open_exchange(self, plain: re.Match[bytes]) -> "_Exchange | None":
         parser, cycle = self.parser, cast("_Exchange | None", self.cycle)

@@ -50,7 +50,8 @@ class Gate:
     ) -> None:
         self._keys = keys
         self._allowed_hosts = allowed_hosts
-        self._guarded = keys is not None or allowed_hosts is not None
+        self.guarded = keys is not None or allowed_hosts is not None
+        """Whether `check` may refuse anything."""
         self._open_paths = frozenset(
             HEALTH_PATHS
             + (METRICS_PATHS if metrics_access == "open" else ())
@@ -65,7 +66,7 @@ class Gate:
 
     def check(self, path: str, headers: RawHeaders) -> None:
         """Raise Unauthorized or UnknownHost where the request may not be asked."""
-        if not self._guarded or path in self._open_paths:
+        if not self.guarded or path in self._open_paths:
             return
         if self._allowed_hosts is not None:
             self._allowed_hosts.check(headers)

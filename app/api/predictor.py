@@ -17,6 +17,7 @@ from starlette.types import Receive
 from app.api.answers import Answers
 from app.api.uploads import picture_of, read_picture, read_pictures
 from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
+from app.serving.admission import Admission
 from app.serving.batcher import Reply
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
@@ -45,6 +46,10 @@ class Predictor:
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
         self._max_batch_pictures = max_batch_pictures
+
+    @property
+    def admission(self) -> Admission:
+        return self._catalogue.admission
 
     def model(self, name: str | None) -> Classifier:
         """Return the model of that name, or the default one. Raises ModelNotFound or ModelNotNamed."""

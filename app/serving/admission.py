@@ -7,8 +7,13 @@ until hardly anything has to be refused. So a crowd that arrives at once is serv
 quick answers and quick refusals. That queues should absorb bursts but not stand is from Nichols and Jacobson,
 "Controlling Queue Delay" (ACM Queue 10(5), 2012). The signal here is the bound that was hit, not a measured delay:
 clients that wait for each answer make a standing queue that does no harm.
+
+Under overload there is a second queue before this one: what has arrived at the sockets while the event loop was at
+work. So what the loop comes to late is refused, and a full batch is run as soon as its last picture is there
+(`relieve`), not after all that has arrived has been looked at.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,15 +22,40 @@ from math import ceil
 from app.errors import Overloaded
 from app.metrics import Metrics
 
-_SHORT_S = 0.005
-"""Under overload no more is held than is answered in so many seconds."""
+_SHORT_S = 0.004
+"""Under overload no more is held than is answered in so many seconds, and nothing is taken that the event loop has not
+come to for so long."""
 _SHORT_PICTURES = 4
-"""But so many at least: those of one batch that runs, and those of the next."""
+"""But so many are held at least: those of one batch that runs, and those of the next."""
 _WINDOW_S = 0.25
 """The rate of answers, and the share of refusals, are those of so many seconds in which the worker was busy."""
 _CALM_SHARE = 0.1
 """A window in which a smaller share was refused is calm, and so is one after a break of two in which nothing was."""
 _MAX_RETRY_AFTER_S = 60
+
+
+class LoopLag:
+    """Tells how long the event loop has been at work on what it found when it last looked at its sockets.
+
+    The first call in a turn of the loop counts as that look; the turn ends with the next callback that is due.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def __call__(self) -> float:
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return now - self._since
+
+    def _end_turn(self) -> None:
+        self._since = None
+
+
+def _nothing_waits() -> None:
+    """Stand for a batcher that runs its batches elsewhere."""
 
 
 class Admission:
@@ -39,14 +69,20 @@ class Admission:
         burst_s: float,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        lag: Callable[[], float] | None = None,
     ) -> None:
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self._burst_s = burst_s
         self._metrics = metrics
         self._clock = clock
+        self._lag = lag or LoopLag()
         self._bound = max_pictures
-        self._overloaded = False
+        self.overloaded = False
+        self.largest_batch = 1
+        """Pictures that are best run together, on the event loop."""
+        self.relieve: Callable[[], None] = _nothing_waits
+        """Runs what waits to be run on the event loop."""
         self._pending = 0
         self._bytes = 0
         self._rate = 0.0  # pictures a second that leave while the worker is busy; 0 before it is known
@@ -66,20 +102,15 @@ class Admission:
     def pending_bytes(self) -> int:
         return self._bytes
 
-    @property
-    def overloaded(self) -> bool:
-        return self._overloaded
-
     def enter(self, pictures: int = 1, *, size: int = 0) -> None:
         """Take the places of `pictures`, and of `size` bytes, until `leave`. Raises Overloaded where there are none."""
-        pending = self._pending
-        if pending + pictures > self._bound:
-            self._find_room(pictures)
+        if (self.overloaded or self._pending + pictures > self._bound) and self.must_refuse(pictures):
+            raise self.refusal(pictures)
         if size:
             self.hold(size)
-        if not pending:
+        if not self._pending:
             self._busy_since = self._clock()
-        self._pending = pending + pictures
+        self._pending += pictures
         self._metrics.pending_pictures.set(self._pending)
 
     def leave(self, pictures: int = 1, *, size: int = 0) -> None:
@@ -108,7 +139,7 @@ class Admission:
         Where nothing is held, anything may be: how large one picture may be is another limit.
         """
         if self._bytes and self._bytes + size > self._max_bytes:
-            raise self._refusal(f"The service holds {self._bytes:,} bytes of pictures already.", 1)
+            raise self.refusal(1, f"The service holds {self._bytes:,} bytes of pictures already.")
         self._bytes += size
         self._metrics.pending_bytes.set(self._bytes)
 
@@ -122,8 +153,8 @@ class Admission:
 
         Raises Overloaded at once where a picture would not be taken anyway.
         """
-        if self._pending >= self._bound:
-            self._find_room(1)
+        if self._pending >= self._bound and self.must_refuse():
+            raise self.refusal(1)
         received = 0
 
         def count(size: int) -> None:
@@ -136,24 +167,31 @@ class Admission:
         finally:
             self.release(received)
 
-    def _find_room(self, pictures: int) -> None:
-        """Return where the pictures may enter although they reach over the bound."""
+    def must_refuse(self, pictures: int = 1) -> bool:
+        """Say whether so many pictures are refused now, after `relieve` has done what it can."""
+        if not self.overloaded and self._pending + pictures <= self._bound:
+            return False
         now = self._clock()
-        if self._overloaded:
-            if now - self._refused_at > 2 * _WINDOW_S:
-                self._overloaded = False
-            self._look(now)
+        self._look(now)
+        if self.overloaded and now - self._refused_at > 2 * _WINDOW_S:
+            self.overloaded = False
+            self._set_bound()
+        if not self.overloaded:
+            if self._pending + pictures <= self._bound:
+                return False
+            self.overloaded = True
+            self._set_bound()
+        elif self._lag() <= _SHORT_S:
+            if self._pending >= self._bound:
+                self.relieve()
             # A request of many pictures may reach over a short bound that it finds open: else it would never enter.
             if self._pending < self._bound and self._pending + pictures <= self._max_pictures:
-                return
-        else:
-            self._look(now)
-            self._overloaded = True
-            self._set_bound()
+                return False
         self._refused_at = now
-        raise self._refusal(f"The service holds {self._pending} pictures already.", pictures)
+        return True
 
-    def _refusal(self, what: str, pictures: int) -> Overloaded:
+    def refusal(self, pictures: int, what: str = "The service is asked for more than it can do.") -> Overloaded:
+        """Return the error that says `what` is in the way, and when to come back; so many pictures count as refused."""
         self._refused += pictures
         self._metrics.dropped("refused").add(pictures)
         seconds = ceil(self._pending / self._rate) if self._rate else 1
@@ -168,7 +206,7 @@ class Admission:
         if self._busy_s >= _WINDOW_S:
             self._rate = self._left / self._busy_s
             if self._refused < _CALM_SHARE * self._left:
-                self._overloaded = False
+                self.overloaded = False
             self._busy_s, self._left, self._refused = 0.0, 0, 0
         elif self._busy_s and not self._rate:
             self._rate = self._left / self._busy_s  # better than none
@@ -176,8 +214,10 @@ class Admission:
         self._set_bound()
 
     def _set_bound(self) -> None:
-        seconds = _SHORT_S if self._overloaded else self._burst_s
-        of_time = (
-            max(_SHORT_PICTURES, int(self._rate * seconds)) if self._rate or self._overloaded else self._max_pictures
-        )
-        self._bound = min(self._max_pictures, of_time)
+        if self.overloaded:
+            bound = max(_SHORT_PICTURES, self.largest_batch, int(self._rate * _SHORT_S))
+        elif self._rate:
+            bound = max(_SHORT_PICTURES, int(self._rate * self._burst_s))
+        else:
+            bound = self._max_pictures
+        self._bound = min(self._max_pictures, bound)

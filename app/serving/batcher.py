@@ -156,6 +156,13 @@ class Batcher(Generic[Item]):
         if self._closing:
             self._say_when_drained()
 
+    def run_waiting(self) -> None:
+        """Run what waits now, where batches run on the event loop, instead of when the loop comes to it."""
+        while self._executor is None and self._waiting:
+            batch, size = self._fill()
+            if batch:
+                self._run_here(batch, size)
+
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Refuse new items, give those accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
         self._closing = True

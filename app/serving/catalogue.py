@@ -136,6 +136,10 @@ class Catalogue:
             )
             for model in loaded.models
         }
+        admission.relieve = self._run_waiting
+        admission.largest_batch = max(
+            (model.tuning.plan.sizes[-1] for model in loaded.models if model.tuning.on_event_loop), default=1
+        )
         self._default = default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
         if default is not None:
             self.get(default)
@@ -153,6 +157,10 @@ class Catalogue:
         self.stopping = True
         await asyncio.gather(*(model.aclose(self._shutdown_grace_s) for model in self._classifiers.values()))
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_waiting(self) -> None:
+        for model in self._classifiers.values():
+            model.run_waiting()
 
     @property
     def models(self) -> list[Classifier]:

@@ -125,6 +125,10 @@ class Classifier:
             self._decoding[reply] = task
             task.add_done_callback(decoded)
 
+    def run_waiting(self) -> None:
+        """See `Batcher.run_waiting`."""
+        self._batcher.run_waiting()
+
     def withdraw(self, reply: Reply) -> None:
         """Forget a caller who is gone: what has not begun for it is never done."""
         if self._decoding and (task := self._decoding.get(reply)) is not None and task.cancel():

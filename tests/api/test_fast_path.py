@@ -1,5 +1,6 @@
 """The fast path and FastAPI's own way are one: over real sockets they answer the same bytes alike, errors included."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.api.connection import LimitedProtocol
 from app.api.fast_path import FastPathProtocol
+from app.api.shedding import is_whole_plain_request
 from app.contract.preprocessing import Image
 from app.engines.engine import Engine, EngineName
 from app.main import load_from
@@ -462,6 +464,65 @@ def test_one_more_than_the_service_may_hold_is_told_to_come_back(hold: Hold, sev
     with first:
         assert first.answer().status == 200
     assert held.server.ask(request(seven)).status == 200
+
+
+SHED = b"POST /predict%b HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n%b\r\n%b"
+
+
+def shed(seven: bytes, *, query: bytes = b"", more: bytes = b"") -> bytes:
+    """A request that can be refused unparsed: it brings no id of its own."""
+    return SHED % (query, len(seven), more, seven)
+
+
+_OF_ONE_REQUEST = {"date", "x-request-id", "content-length"}
+
+
+def lasting_without_id(answer: Answer) -> tuple[int, list[tuple[str, str]], dict[str, str]]:
+    body = json.loads(answer.body)
+    assert body.pop("request_id") == dict(answer.headers)["x-request-id"]
+    return answer.status, [header for header in answer.headers if header[0] not in _OF_ONE_REQUEST], body
+
+
+def test_what_is_refused_unparsed_is_refused_in_the_same_words(hold: Hold, seven: bytes) -> None:
+    held = hold(max_pending=4, log_level="warning")
+    connections = [held.ask(request(seven)), *(held.server.open().send(request(seven)) for _ in range(3))]
+    held.server.turn()
+    parsed = held.server.ask(request(seven))  # the one that is over the bound
+    with held.server.open() as connection:
+        before = Watched.taken
+        unparsed = [
+            connection.send(shed(seven, query=query, more=more)).answer()
+            for query, more in (
+                (b"", b""),
+                (b"?top_k=3", b"Connection: keep-alive\r\n"),
+                (b"?model=x", b"Accept: */*\r\n"),
+            )
+        ]
+        assert Watched.taken == before
+        assert connection.send(request(seven)).answer().status == 503
+        assert Watched.taken == before + 1
+    for answer in unparsed:
+        assert lasting_without_id(answer) == lasting_without_id(parsed)
+    held.engine.gate.set()
+    for connection in connections:
+        with connection:
+            assert connection.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Content-Length: 1\r\n",
+    ],
+)
+def test_only_what_is_plain_is_refused_unparsed(seven: bytes, more: bytes) -> None:
+    whole = shed(seven)
+    assert is_whole_plain_request(whole)
+    for data in (whole[:-1], whole + b"x", whole + whole, shed(seven, more=more), b"GET" + whole[4:], whole[1:]):
+        assert not is_whole_plain_request(data)
 
 
 def test_a_passed_deadline_is_504_and_frees_the_place(hold: Hold, seven: bytes) -> None:

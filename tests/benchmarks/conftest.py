@@ -69,7 +69,7 @@ def results() -> Results:
         ],
         p50_ms=0.5,
     )
-    at_rate = OpenLoop(4800, 4800, 1.0, 2.0, 8.0, 40.0, 50.0, 0, 0.3)
+    at_rate = OpenLoop(4800, 4800, 1.0, 2.0, 8.0, 40.0, 50.0, 48000, 0, 0, 0.3)
     ours.fixed_rates.append(FixedRate(0.8, capped=False, result=at_rate))
     multipart: list[tuple[int, float, Body]] = [(1, 400, "multipart"), (64, 500, "multipart")]
     services = [
