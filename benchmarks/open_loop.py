@@ -28,7 +28,7 @@ _RECEIVE_BYTES = 65536
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """What a fixed rate did. Latencies are those of answers 200; `generator_busy` is the generator's share of a core."""
+    """What a fixed rate did. Latencies are of answers 200; `generator_busy` is the generator's share of a core."""
 
     rate: float
     answered_per_s: float
