@@ -25,6 +25,7 @@ from app.api.health import health_routes
 from app.api.hosts import AllowedHosts
 from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
+from app.api.metrics import metrics_routes
 from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
@@ -96,6 +97,8 @@ def create_app(
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue))
     app.include_router(model_routes(catalogue))
+    if settings.metrics_access != "off":
+        app.include_router(metrics_routes(metrics, version=app.version))
     return app
 
 

@@ -134,6 +134,7 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         ("/health/live", "get"): {"200"},
         ("/models", "get"): {"200"},
         ("/models/{name}", "get"): {"200", "404"},
+        ("/metrics", "get"): {"200", "400", "401"},
     }
     assert "HTTPValidationError" not in str(document)
     for operations in document["paths"].values():
