@@ -39,7 +39,7 @@ from app.serving.catalogue import Catalogue, LoadedStore, load_store
 from app.serving.classifier import Limits
 from app.serving.tuning import TuningOptions
 from app.settings import Settings
-from app.telemetry import configure_logging
+from app.telemetry import configure_logging, keep_standard_error_for_the_log
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -186,6 +186,7 @@ def process_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
 
     Raises an ImageclassError that says why there is nothing to serve.
     """
+    keep_standard_error_for_the_log(settings.log_format, settings.log_level)
     app = create_app(settings, load_from(settings), metrics)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()

@@ -113,7 +113,8 @@ async def test_the_page_is_what_each_format_asks_for_and_says_the_same(client: h
     openmetrics = await client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert openmetrics.text.endswith("# EOF\n")
-    families = {family.name: family.type for family in parse_openmetrics(openmetrics.text)}
+    parsed = parse_openmetrics(openmetrics.text)  # type: ignore[no-untyped-call]
+    families = {family.name: family.type for family in parsed}
     assert families == {family.name.removesuffix("_total"): family.type for family in parse_text(text.text)}
     assert set(families) == {*FAMILIES, BUILD_INFO}
 
