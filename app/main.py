@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from app.api.connection import ConnectionLimits
+from app.api.cors import Cors, cors_origins
 from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
 from app.api.gate import Gate
@@ -80,6 +81,7 @@ def create_app(
 
     app = _Service(
         gate,
+        origins=[] if settings.cors_origins is None else cors_origins(settings.cors_origins),
         title="imageclass",
         summary="Send a picture, get class probabilities.",
         version=_version(),
@@ -105,12 +107,16 @@ def create_app(
 class _Service(FastAPI):
     """FastAPI with the gate around everything else, its own handling of errors included."""
 
-    def __init__(self, gate: Gate, **options: Any) -> None:
+    def __init__(self, gate: Gate, *, origins: Sequence[str], **options: Any) -> None:
         self._gate = gate
+        self._origins = origins
         super().__init__(**options)
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Entrance(Checked(super().build_middleware_stack(), self._gate), self._gate)
+        inside: ASGIApp = Checked(super().build_middleware_stack(), self._gate)
+        if self._origins:
+            inside = Cors(inside, self._origins)
+        return Entrance(inside, self._gate)
 
 
 def open_gate(settings: Settings, metrics: Metrics) -> Gate:
@@ -127,6 +133,7 @@ def open_gate(settings: Settings, metrics: Metrics) -> Gate:
         docs_access=settings.docs_access,
         metrics=metrics,
         access_log=settings.access_log,
+        cors=settings.cors_origins is not None,
     )
 
 
