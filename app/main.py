@@ -19,6 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.api.connection import ConnectionLimits
 from app.api.cors import Cors, cors_origins
+from app.api.docs import docs_routes, document_keys
 from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
 from app.api.gate import Gate
@@ -88,7 +89,7 @@ def create_app(
         lifespan=lifespan,
         # FastAPI's own tracing costs 4 to 21 % of the requests even where nothing collects it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
-        docs_url=None if settings.docs_access == "off" else "/docs",
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere
         openapi_url=None if settings.docs_access == "off" else "/openapi.json",
         redoc_url=None,
         # A redirect would send clients of a proxy that ends TLS, keys and all, to http:// once more.
@@ -96,9 +97,13 @@ def create_app(
     )
     install_error_handlers(app)
     install_openapi(app)
+    if settings.api_keys is not None or settings.api_keys_file is not None:
+        document_keys(app, open_paths=gate.open_paths)
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue))
     app.include_router(model_routes(catalogue))
+    if settings.docs_access != "off":
+        app.include_router(docs_routes())
     if settings.metrics_access != "off":
         app.include_router(metrics_routes(metrics, version=app.version))
     return app
