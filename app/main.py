@@ -138,7 +138,6 @@ def open_gate(settings: Settings, metrics: Metrics) -> Gate:
         docs_access=settings.docs_access,
         metrics=metrics,
         access_log=settings.access_log,
-        cors=settings.cors_origins is not None,
     )
 
 

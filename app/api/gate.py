@@ -36,10 +36,7 @@ class _Counts:
 
 
 class Gate:
-    """One for a worker. Health is open to anyone under any host name, as is what is set to be open.
-
-    `cors` says that answers to requests with an Origin get headers that the fast path does not write.
-    """
+    """One for a worker. Health is open to anyone under any host name, as is what is set to be open."""
 
     def __init__(
         self,
@@ -50,9 +47,7 @@ class Gate:
         docs_access: Access,
         metrics: Metrics,
         access_log: bool,
-        cors: bool = False,
     ) -> None:
-        self.cors = cors
         self._keys = keys
         self._allowed_hosts = allowed_hosts
         self._guarded = keys is not None or allowed_hosts is not None
