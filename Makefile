@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
 UV ?=
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
+CYCLONEDX_VERSION := 7.5.0
 
 # PORT=9000 make run, make run PORT=9000. Every IMAGECLASS_* variable reaches the service in the same two ways.
 ifdef PORT
@@ -19,7 +21,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training test format benchmark benchmark-short benchmark-soak benchmark-growth lock clean
+.PHONY: help run setup setup-training test format benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +78,22 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	done
 	@echo "requirements/ is up to date with pyproject.toml"
 
+audit: ## ask for known vulnerabilities of all that serving and training install (needs pypi.org's advisories)
+	@$(call with_tool,pip-audit==$(PIP_AUDIT_VERSION)); \
+	for set in serving training; do \
+		echo "── requirements/$$set.txt"; \
+		"$$tools/bin/pip-audit" --strict --require-hashes --disable-pip --requirement requirements/$$set.txt; \
+	done
+
+sbom: ## list all that serving and training install, with hashes, as CycloneDX in build/sbom/
+	@$(call with_tool,cyclonedx-bom==$(CYCLONEDX_VERSION)); \
+	mkdir -p build/sbom; \
+	for set in serving training; do \
+		"$$tools/bin/python" -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+			--output-file build/sbom/$$set.cdx.json requirements/$$set.txt; \
+		echo "build/sbom/$$set.cdx.json"; \
+	done
+
 clean: ## remove .venv, caches and build output; models and data stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -102,6 +120,12 @@ echo "installing $$lock (once)"; \
 $(BIN)/python -m pip install --quiet --quiet --require-hashes -r $$lock || \
 	{ echo "make: $$lock could not be installed; the lines above say why. The next run tries again." >&2; exit 1; }; \
 cp $$lock $$stamp
+endef
+
+# $(call with_tool,REQUIREMENT): make a throw-away environment with a tool in $tools, gone when the recipe ends.
+define with_tool
+set -e; $(usable_python); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+$(PYTHON) -m venv "$$tools"; "$$tools/bin/python" -m pip install --quiet --quiet $(1)
 endef
 
 define usable_python

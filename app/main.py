@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +18,8 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from app.api.connection import ConnectionLimits
+from app.api.cors import Cors, cors_origins
+from app.api.docs import docs_routes, document_keys
 from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
 from app.api.gate import Gate
@@ -25,6 +27,7 @@ from app.api.health import health_routes
 from app.api.hosts import AllowedHosts
 from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
+from app.api.metrics import metrics_routes
 from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
@@ -38,7 +41,7 @@ from app.serving.catalogue import Catalogue, LoadedStore, load_store
 from app.serving.classifier import Limits
 from app.serving.tuning import TuningOptions
 from app.settings import Settings
-from app.telemetry import configure_logging
+from app.telemetry import configure_logging, keep_standard_error_for_the_log
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -80,13 +83,14 @@ def create_app(
 
     app = _Service(
         gate,
+        origins=[] if settings.cors_origins is None else cors_origins(settings.cors_origins),
         title="imageclass",
         summary="Send a picture, get class probabilities.",
         version=_version(),
         lifespan=lifespan,
         # FastAPI's own tracing costs 4 to 21 % of the requests even where nothing collects it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
-        docs_url=None if settings.docs_access == "off" else "/docs",
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere
         openapi_url=None if settings.docs_access == "off" else "/openapi.json",
         redoc_url=None,
         # A redirect would send clients of a proxy that ends TLS, keys and all, to http:// once more.
@@ -94,21 +98,31 @@ def create_app(
     )
     install_error_handlers(app)
     install_openapi(app)
+    if settings.api_keys is not None or settings.api_keys_file is not None:
+        document_keys(app, open_paths=gate.open_paths)
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue))
     app.include_router(model_routes(catalogue))
+    if settings.docs_access != "off":
+        app.include_router(docs_routes())
+    if settings.metrics_access != "off":
+        app.include_router(metrics_routes(metrics, version=app.version))
     return app
 
 
 class _Service(FastAPI):
     """FastAPI with the gate around everything else, its own handling of errors included."""
 
-    def __init__(self, gate: Gate, **options: Any) -> None:
+    def __init__(self, gate: Gate, *, origins: Sequence[str], **options: Any) -> None:
         self._gate = gate
+        self._origins = origins
         super().__init__(**options)
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Entrance(Checked(super().build_middleware_stack(), self._gate), self._gate)
+        inside: ASGIApp = Checked(super().build_middleware_stack(), self._gate)
+        if self._origins:
+            inside = Cors(inside, self._origins)
+        return Entrance(inside, self._gate)
 
 
 def open_gate(settings: Settings, metrics: Metrics) -> Gate:
@@ -184,6 +198,7 @@ def process_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
 
     Raises an ImageclassError that says why there is nothing to serve.
     """
+    keep_standard_error_for_the_log(settings.log_format, settings.log_level)
     app = create_app(settings, load_from(settings), metrics)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.api.errors import STATUS
+from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
 from training.presets import PRESETS
 
@@ -29,6 +30,20 @@ def settings_table() -> str:
 
 def test_the_operating_page_lists_every_setting_with_its_default_and_range(docs: dict[str, str]) -> None:
     assert settings_table() in docs["operating.md"]
+
+
+def metrics_table() -> str:
+    """The table of docs/operating.md, from the families' own declarations."""
+    rows = ["| metric | labels | what it is |", "|---|---|---|"]
+    suffix = {"counter": "_total", "gauge": "", "histogram": ""}
+    for name, family in FAMILIES.items():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        rows.append(f"| `{name}{suffix[family.kind]}` | {labels} | {family.kind}: {family.help} |")
+    return "\n".join(rows)
+
+
+def test_the_operating_page_lists_every_metric(docs: dict[str, str]) -> None:
+    assert metrics_table() in docs["operating.md"]
 
 
 def test_serve_help_lists_every_setting() -> None:

@@ -194,8 +194,13 @@ def _training_record(options: FitOptions, command: str, dataset: Dataset, splits
         "seed": options.seed,
         "recipe": recipe,
         "layers": options.preset.describe_layers(),
-        "skipped": [bad.id for part in tensors for bad in part.skipped],
+        "skipped": [_within_data(bad.id) for part in tensors for bad in part.skipped],
     }
+
+
+def _within_data(picture_id: str) -> str:
+    """Return an id without the folders of this machine, which a list of absolute paths would tell to every client."""
+    return Path(picture_id).name if Path(picture_id).is_absolute() else picture_id
 
 
 def _data_line(dataset: Dataset, assignment: Assignment, spec: PreprocessingSpec) -> str:

@@ -20,7 +20,7 @@ Access = Literal["open", "key", "off"]
 
 HEALTH_PATHS = ("/health", "/health/ready", "/health/live")
 METRICS_PATHS = ("/metrics",)
-DOCS_PATHS = ("/docs", "/openapi.json")
+DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
 
 _MAX_REQUEST_ID_LENGTH = 128
 _log = structlog.stdlib.get_logger(__name__)
@@ -52,7 +52,7 @@ class Gate:
         self._allowed_hosts = allowed_hosts
         self.guarded = keys is not None or allowed_hosts is not None
         """Whether `check` may refuse anything."""
-        self._open_paths = frozenset(
+        self.open_paths = frozenset(
             HEALTH_PATHS
             + (METRICS_PATHS if metrics_access == "open" else ())
             + (DOCS_PATHS if docs_access == "open" else ())
@@ -66,7 +66,7 @@ class Gate:
 
     def check(self, path: str, headers: RawHeaders) -> None:
         """Raise Unauthorized or UnknownHost where the request may not be asked."""
-        if not self.guarded or path in self._open_paths:
+        if not self.guarded or path in self.open_paths:
             return
         if self._allowed_hosts is not None:
             self._allowed_hosts.check(headers)

@@ -63,7 +63,7 @@ class RefusalLog:
         for code, refusals in held.items():
             write = _log.warning if refusals.status >= 500 else _log.info
             for ids in _in_lines(refusals.request_ids):
-                write("requests refused", code=code, count=len(ids), request_ids=" ".join(ids))
+                write("requests refused", code=code, count=len(ids), request_ids=ids)
             if unnamed := refusals.count - len(refusals.request_ids):
                 write("requests refused", code=code, count=unnamed)
 

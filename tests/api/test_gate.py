@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.api.gate import Gate
+from app.api.gate import DOCS_PATHS, HEALTH_PATHS, METRICS_PATHS, Gate
 from app.api.hosts import AllowedHosts
 from app.api.keys import ApiKeys, RawHeaders
 from app.errors import InvalidSetting, Unauthorized, UnknownHost
@@ -16,7 +16,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from tests.api.conftest import OpenClient
 
-OPEN_PATHS = ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"]
+OPEN_PATHS = [*HEALTH_PATHS, *DOCS_PATHS, *METRICS_PATHS]
 
 
 def gate(metrics: Metrics | None = None) -> Gate:
@@ -85,12 +85,12 @@ async def test_health_and_what_is_set_open_need_no_key_and_no_host_name(open_cli
 
 
 async def test_docs_are_for_holders_of_a_key_or_for_nobody_where_set_so(open_client: OpenClient) -> None:
-    for path in ("/docs", "/openapi.json"):
-        client = await open_client(api_keys=SecretStr("first-key"), docs_access="key")
-        assert (await client.get(path)).status_code == 401
-        assert (await client.get(path, headers={"x-api-key": "first-key"})).status_code == 200
-        client = await open_client(docs_access="off")
-        assert (await client.get(path)).json()["code"] == "not_found"
+    closed = await open_client(api_keys=SecretStr("first-key"), docs_access="key")
+    off = await open_client(docs_access="off")
+    for path in DOCS_PATHS:
+        assert (await closed.get(path)).status_code == 401
+        assert (await closed.get(path, headers={"x-api-key": "first-key"})).status_code == 200
+        assert (await off.get(path)).json()["code"] == "not_found"
 
 
 def test_a_path_for_key_holders_without_a_key_ends_the_start() -> None:

@@ -102,11 +102,21 @@ async def test_a_model_tells_how_it_is_run_and_why(open_client: OpenClient) -> N
     assert (serving.inference, serving.inline_decode_pixels) == ("thread", 77)
 
 
-async def test_nothing_about_the_host_is_in_any_answer(client: httpx.AsyncClient, trained_store: Path) -> None:
-    for path in ("/health", "/models", "/models/digits", "/openapi.json", "/nothing"):
-        response = await client.get(path)
-        assert str(trained_store) not in response.text
-        assert "server" not in response.headers
+async def test_nothing_about_the_host_is_in_any_answer(
+    copy_of_store: Path, open_client: OpenClient, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(copy_of_store / "digits" / "1", copy_of_store / "digits" / "2")  # and of one that is refused
+    client = await open_client(model_store=copy_of_store)
+    paths = ["/health", "/models", "/models/digits", "/metrics", "/docs", "/openapi.json", "/nothing", "/predict"]
+    answers = [await client.get(path) for path in paths]
+    monkeypatch.setattr("app.api.models._summary", lambda _: (copy_of_store / "no such file").read_text())
+    answers.append(await client.get("/models"))
+    assert answers[-1].status_code == 500
+    for answer in answers:
+        for secret in (str(copy_of_store), str(repository), str(Path.home()), "Traceback", "site-packages", ".py"):
+            assert secret not in answer.text
+        for header in ("server", "x-powered-by", "via"):
+            assert header not in answer.headers
 
 
 async def test_a_newer_version_that_fails_its_check_is_refused_and_the_older_one_serves(
@@ -134,6 +144,7 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         ("/health/live", "get"): {"200"},
         ("/models", "get"): {"200"},
         ("/models/{name}", "get"): {"200", "404"},
+        ("/metrics", "get"): {"200", "400", "401"},
     }
     assert "HTTPValidationError" not in str(document)
     for operations in document["paths"].values():

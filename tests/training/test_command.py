@@ -143,6 +143,20 @@ def test_bad_pictures_are_named_and_skipped_only_when_asked(photos: Path, tmp_pa
     assert open_bundle(tmp_path / "store" / "c" / "1").manifest.training["skipped"] == ["red/broken.png"]
 
 
+def test_a_list_of_absolute_paths_leaves_none_of_them_in_what_a_service_shows(photos: Path, tmp_path: Path) -> None:
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    rows = [f"{file},{file.parent.name}" for file in sorted(photos.glob("*/*"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    options = ["--name", "c", "--epochs", "1", "--model-store", str(tmp_path / "store"), "--on-bad-image", "skip"]
+    done = CliRunner().invoke(cli, ["fit", "--data", str(tmp_path / "list.csv"), *options])
+    assert done.exit_code == 0, done.output
+    bundle = tmp_path / "store" / "c" / "1"
+    manifest = open_bundle(bundle).manifest
+    assert manifest.training["skipped"] == ["broken.png"]
+    for shown in (str(manifest.training), (bundle / "MODEL_CARD.md").read_text()):
+        assert str(tmp_path) not in shown
+
+
 def test_one_class_and_an_empty_class_are_told(photos: Path, tmp_path: Path) -> None:
     (photos / "green").mkdir()
     arguments = ["--name", "c", "--model-store", str(tmp_path / "store")]

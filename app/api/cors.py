@@ -1,0 +1,52 @@
+"""Which pages may call the service from a browser (CORS). Without a setting, no page of another origin may."""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from app.api.errors import REQUEST_ID_HEADER
+from app.errors import InvalidSetting
+
+_PREFLIGHT_S = 600
+
+
+class Cors(CORSMiddleware):
+    """Lets the pages of some origins call the application.
+
+    Cookies are not among what they may send: the service has none.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "X-API-Key", REQUEST_ID_HEADER, "X-Request-Timeout"),
+            expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
+            max_age=_PREFLIGHT_S,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer what a browser asks before it sends a request of another origin.
+
+        What is not allowed is missing from the headers, which is what browsers go by. Starlette adds status 400 and a
+        sentence in plain text; that would be a second shape of errors.
+        """
+        headers = super().preflight_response(request_headers).headers
+        return Response(status_code=204, headers={name: headers[name] for name in headers if "content" not in name})
+
+
+def cors_origins(setting: str) -> list[str]:
+    """Return origins that are given with commas between; `*` is any. Raises InvalidSetting where one is none."""
+    found = [origin.strip() for origin in setting.split(",") if origin.strip()]
+    for origin in found:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise InvalidSetting(f"IMAGECLASS_CORS_ORIGINS has {origin!r}. Give origins as https://example.com.")
+    if not found:
+        raise InvalidSetting("IMAGECLASS_CORS_ORIGINS names no origin. Name one, or leave it unset for none.")
+    return found
