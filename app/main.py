@@ -24,9 +24,11 @@ from app.engines.cores import available_cores
 from app.errors import ImageclassError
 from app.metrics import Metrics
 from app.serving.admission import Admission
-from app.serving.catalogue import Catalogue, LoadedStore, load_store
+from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
+from app.serving.reload import Watcher
 from app.serving.tuning import TuningOptions
+from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
 from app.telemetry import configure_logging
 
@@ -36,6 +38,7 @@ _log = structlog.stdlib.get_logger(__name__)
 def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
     catalogue = open_catalogue(settings, loaded, metrics or Metrics())
+    watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
     predictor = Predictor(
         catalogue,
         request_timeout_s=settings.request_timeout_s,
@@ -47,7 +50,8 @@ def create_app(settings: Settings, loaded: LoadedStore, metrics: Metrics | None 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Predictor]]:
         # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
-        async with catalogue:
+        # The watcher ends last: what it loads must not keep the requests in flight from their answers.
+        async with watcher, catalogue:
             _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
             yield {"predictor": predictor}
 
@@ -83,23 +87,27 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         metrics=metrics,
         decode_threads=_cores_of_one(settings),
         shutdown_grace_s=settings.shutdown_grace_s,
+        retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )
 
 
 def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
     """Load the store that the settings name, or one model of it. Raises an ImageclassError that says why not."""
-    threads = settings.inference_threads or _cores_of_one(settings)
-    return load_store(
+    return load_store(loader(settings), only=only, required=settings.model)
+
+
+def loader(settings: Settings) -> Loader:
+    """Return what loads versions from the store, on the engine and so on, that the settings name."""
+    return Loader(
         ModelStore(settings.model_store),
         engine=settings.engine,
-        threads=threads,
+        threads=settings.inference_threads or _cores_of_one(settings),
         precision=settings.precision,
         tuning=TuningOptions(
             max_batch_size=settings.max_batch_size,
             inference_place=settings.inference_place,
             inline_decode_pixels=settings.inline_decode_pixels,
         ),
-        only=only,
     )
 
 

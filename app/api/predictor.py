@@ -35,7 +35,7 @@ class Predictor:
         max_batch_pictures: int,
     ) -> None:
         self._catalogue = catalogue
-        self._answers = {classifier: Answers(classifier.manifest) for classifier in catalogue.models}
+        self._answers: dict[Classifier, Answers] = {}
         self._request_timeout_s = request_timeout_s
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
@@ -58,7 +58,7 @@ class Predictor:
 
     def answer(self, classifier: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
         """Return `PredictionAnswer` as JSON."""
-        return self._answers[classifier].answer(probabilities, top_k)
+        return self._answers_of(classifier).answer(probabilities, top_k)
 
     def end(self, classifier: Classifier, reply: Reply) -> None:
         """Free what `begin` took: the reply has been answered, or is no longer waited for."""
@@ -69,7 +69,7 @@ class Predictor:
         self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
     ) -> bytes:
         """Return `PredictionAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
-        classifier = self._catalogue.get(model)
+        self._catalogue.get(model)  # before its body is read
         with self._catalogue.admission.admit():
             picture = await read_picture(
                 receive,
@@ -78,6 +78,7 @@ class Predictor:
                 field="file",
                 max_bytes=self._max_upload_bytes,
             )
+            classifier = self._catalogue.get(model)  # another version may have gone live meanwhile
             probabilities = await classifier.classify(picture, deadline=self._deadline())
         return self.answer(classifier, probabilities, top_k)
 
@@ -85,7 +86,7 @@ class Predictor:
         self, receive: Receive, *, content_type: str, content_length: str, model: str | None, top_k: int | None
     ) -> bytes:
         """Return `BatchAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
-        classifier = self._catalogue.get(model)
+        self._catalogue.get(model)
         uploads = await read_pictures(
             receive,
             content_type=content_type,
@@ -95,8 +96,9 @@ class Predictor:
             max_pictures=self._max_batch_pictures,
         )
         with self._catalogue.admission.admit(len(uploads)):
+            classifier = self._catalogue.get(model)
             outcomes = await self._classify_all(classifier, [upload.data for upload in uploads])
-        answers = self._answers[classifier]
+        answers = self._answers_of(classifier)
         entries = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
             if isinstance(outcome, _OF_ONE_PICTURE):
@@ -126,6 +128,15 @@ class Predictor:
         finally:
             for reply in gathering.replies:
                 classifier.withdraw(reply)
+
+    def _answers_of(self, classifier: Classifier) -> Answers:
+        answers = self._answers.get(classifier)
+        if answers is None:
+            # Another version is live: forget those that are not, but for one that still answers what it had accepted.
+            answering = [*self._catalogue.models, classifier]
+            self._answers = {each: self._answers.get(each) or Answers(each.manifest) for each in answering}
+            answers = self._answers[classifier]
+        return answers
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._request_timeout_s

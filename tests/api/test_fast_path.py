@@ -20,7 +20,8 @@ from app.contract.preprocessing import Image
 from app.engines.engine import Engine, EngineName
 from app.main import create_app, load_from
 from app.server import uvicorn_config
-from app.serving.catalogue import Catalogue, LoadedStore
+from app.serving.catalogue import Catalogue
+from app.serving.versions import LoadedStore
 from app.settings import Settings
 
 TIMEOUT_S = 60
