@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.predictor import Predictor
+from app.api.predictor import Answered, Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
+from app.serving.classifier import Classifier
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.")]
 ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
@@ -71,19 +72,25 @@ def predict_routes(predictor: Predictor) -> APIRouter:
 
 async def _answered(
     predictor: Predictor,
-    predict: Callable[..., Awaitable[bytes]],
+    predict: Callable[..., Awaitable[Answered]],
     request: Request,
     top_k: int | None,
     model: str | None,
 ) -> Response:
-    classifier = predictor.model(model)
-    request.state.model, request.state.version = classifier.name, classifier.version  # for whoever notes the answer
-    body = await predict(
-        classifier,
+    asked = predictor.model(model)
+    _note(request, asked)
+    body, answered = await predict(
+        asked,
         request.receive,
         content_type=request.headers.get("content-type", ""),
         content_length=request.headers.get("content-length", ""),
         asked_timeout=request.headers.get("x-request-timeout", ""),
         top_k=top_k,
     )
+    _note(request, answered)
     return Response(body, media_type="application/json")
+
+
+def _note(request: Request, model: Classifier) -> None:
+    """Tell whoever notes the answer which model it is of."""
+    request.state.model, request.state.version = model.name, model.version

@@ -4,9 +4,8 @@ Both ways into `POST /predict` end here: FastAPI's route and the fast path. It k
 """
 
 import asyncio
-from collections.abc import Coroutine
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -28,6 +27,13 @@ _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 """What is wrong with one picture of a batch, and no reason to fail the others."""
 
 
+class Answered(NamedTuple):
+    """An answer as JSON, and the model whose version it names."""
+
+    body: bytes
+    model: Classifier
+
+
 class Predictor:
     """Answers requests with the models of a catalogue, under the limits of the settings."""
 
@@ -41,7 +47,7 @@ class Predictor:
         max_batch_pictures: int,
     ) -> None:
         self._catalogue = catalogue
-        self._answers = {classifier: Answers(classifier.manifest) for classifier in catalogue.models}
+        self._answers: dict[Classifier, Answers] = {}
         self._request_timeout_s = request_timeout_s
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
@@ -76,7 +82,7 @@ class Predictor:
 
     def answer(self, model: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
         """Return `PredictionAnswer` as JSON."""
-        return self._answers[model].answer(probabilities, top_k)
+        return self._answers_of(model).answer(probabilities, top_k)
 
     def end(self, model: Classifier, reply: Reply, size: int) -> None:
         """Free what `begin` took for a body of `size` bytes: the reply has been answered, or nobody waits for it."""
@@ -92,7 +98,7 @@ class Predictor:
         content_length: str,
         asked_timeout: str,
         top_k: int | None,
-    ) -> bytes:
+    ) -> Answered:
         """Return `PredictionAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
         began = perf_counter()
         with self._catalogue.admission.receive() as received:
@@ -105,10 +111,16 @@ class Predictor:
                 received=received,
             )
             deadline = self._deadline(asked_timeout)
+            model = self._catalogue.get(model.name)  # another version may have gone live meanwhile
             model.observe_read(perf_counter() - began)
             with self._catalogue.admission.admit():
-                probabilities = await _unless_gone(receive, model.classify(picture, deadline=deadline))
-        return self.answer(model, probabilities, top_k)
+                reply: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
+                model.put(picture, reply, deadline=deadline)  # in this turn of the loop, in which the model is live
+                try:
+                    probabilities = await _unless_gone(receive, reply)
+                finally:
+                    model.withdraw(reply)
+        return Answered(self.answer(model, probabilities, top_k), model)
 
     async def predict_batch(
         self,
@@ -119,7 +131,7 @@ class Predictor:
         content_length: str,
         asked_timeout: str,
         top_k: int | None,
-    ) -> bytes:
+    ) -> Answered:
         """Return `BatchAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
         began = perf_counter()
         with self._catalogue.admission.receive() as received:
@@ -133,11 +145,17 @@ class Predictor:
                 received=received,
             )
             deadline = self._deadline(asked_timeout)
+            model = self._catalogue.get(model.name)
             model.observe_read(perf_counter() - began)
             with self._catalogue.admission.admit(len(uploads)):
                 pictures = [upload.data for upload in uploads]
-                outcomes = await _unless_gone(receive, self._classify_all(model, pictures, deadline))
-        answers = self._answers[model]
+                gathering = self._begin_all(model, pictures, deadline)
+                try:
+                    outcomes = await _unless_gone(receive, gathering.outcomes)
+                finally:
+                    for reply in gathering.replies:
+                        model.withdraw(reply)
+        answers = self._answers_of(model)
         entries = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
             if isinstance(outcome, _OF_ONE_PICTURE):
@@ -147,25 +165,30 @@ class Predictor:
                 raise outcome  # it concerns the whole request
             else:
                 entries.append(answers.entry(upload.filename, outcome, top_k))
-        return b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
+        return Answered(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model), model)
 
-    async def _classify_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> list[_Outcome]:
-        """Return the probabilities of each picture, or why there are none."""
+    def _begin_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> "_Gathering":
+        """Have each picture classified; its outcome is its probabilities, or why there are none."""
         gathering = _Gathering(len(pictures))
-        try:
-            for picture, reply in zip(pictures, gathering.replies, strict=True):
-                if len(picture) > self._max_upload_bytes:
-                    limit = f"{self._max_upload_bytes:,} bytes"
-                    reply.set_exception(UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one."))
-                    continue
-                try:
-                    model.put(picture, reply, deadline=deadline)
-                except ImageclassError as exc:
-                    reply.set_exception(exc)
-            return await gathering.outcomes
-        finally:
-            for reply in gathering.replies:
-                model.withdraw(reply)
+        for picture, reply in zip(pictures, gathering.replies, strict=True):
+            if len(picture) > self._max_upload_bytes:
+                limit = f"{self._max_upload_bytes:,} bytes"
+                reply.set_exception(UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one."))
+                continue
+            try:
+                model.put(picture, reply, deadline=deadline)
+            except ImageclassError as exc:
+                reply.set_exception(exc)
+        return gathering
+
+    def _answers_of(self, model: Classifier) -> Answers:
+        answers = self._answers.get(model)
+        if answers is None:
+            # Another version is live: forget those that are not, but for one that still answers what it had accepted.
+            answering = [*self._catalogue.models, model]
+            self._answers = {each: self._answers.get(each) or Answers(each.manifest) for each in answering}
+            answers = self._answers[model]
+        return answers
 
     def _deadline(self, timeout: str) -> float:
         """Return when an answer must be there, on the event loop's clock. Raises MalformedRequest."""
@@ -181,19 +204,17 @@ class Predictor:
         return asyncio.get_running_loop().time() + seconds
 
 
-async def _unless_gone(receive: Receive, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Return what `answer` does, or end it and raise ClientDisconnect where the client hangs up before."""
-    answering = asyncio.create_task(answer)
+async def _unless_gone(receive: Receive, answer: asyncio.Future[_Answer]) -> _Answer:
+    """Return the answer, or raise ClientDisconnect where the client hangs up before it is there."""
     leaving = asyncio.create_task(_gone(receive))
     try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             raise ClientDisconnect
-        return answering.result()
+        return answer.result()
     finally:
-        answering.cancel()
         leaving.cancel()
-        await asyncio.gather(answering, leaving, return_exceptions=True)
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:
