@@ -16,6 +16,7 @@ ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
 IMAGE_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 
 _ALL_FORMATS = frozenset[str](IMAGE_FORMATS)
+_JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # baseline, extended, progressive; arithmetic ones
 _NAMES: dict[ImageFormat, str] = {
     "jpeg": "JPEG",
     "png": "PNG",
@@ -93,7 +94,11 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed or standalone, no length
             position += 2
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = struct.unpack_from(">HH", data, position + 5)
+            precision, height, width = struct.unpack_from(">BHH", data, position + 4)
+            if marker not in _JPEG_FRAMES:
+                raise UndecodableImage("The JPEG file is lossless or hierarchical; save it as baseline JPEG.")
+            if precision != 8:
+                raise UndecodableImage(f"The JPEG file has {precision} bits for each sample; save it with 8.")
             return width, height
         elif marker in (0xD9, 0xDA):  # end of image, or its scan, before any frame
             raise IndexError

@@ -162,7 +162,9 @@ def _pixels_upright(encoded: bytes, image_format: ImageFormat, *, has_metadata: 
 
 def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
     if pixels.dtype == np.uint16:
-        return (pixels >> 8).astype(np.uint8)
+        image = np.empty(pixels.shape, np.uint8)
+        np.right_shift(pixels, 8, out=image, casting="unsafe")
+        return image
     if pixels.dtype != np.uint8:
         raise UndecodableImage(
             f"The {image_format.upper()} file holds {pixels.dtype} pixels; save it with 8 or 16 bits."

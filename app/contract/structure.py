@@ -216,9 +216,8 @@ def check_tiff(tiff: bytes, width: int, height: int) -> None:
         def number(tag: int, default: int) -> int:
             return tiff_number(tiff, entries[tag]) if tag in entries else default
 
-        tile_width, tile_height = width, number(278, height)
-        if tile_height == 0xFFFFFFFF:  # all rows in one strip
-            tile_height = height
+        # A strip may claim more rows than there are; libtiff takes those that there are.
+        tile_width, tile_height = width, min(height, number(278, height))
         if 322 in entries or 323 in entries:
             tile_width, tile_height = number(322, width), number(323, height)
         samples, bits = number(277, 1), number(258, 1)
