@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, openapi
 from schemathesis.specs.openapi import checks
 
-from tests.end_to_end.conftest import Service
+from tests.end_to_end.draining import DrainingService
 
 # Not among them: that every body which fits the schema is accepted. Most strings of bytes are no pictures.
 CHECKS = [
@@ -25,9 +25,8 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def document(trained_store: Path) -> Iterator[Any]:
-    service = Service(trained_store)
+    service = DrainingService(trained_store)
     try:
-        service.wait_until_ready()
         yield openapi.from_url(f"{service.url}/openapi.json")
     finally:
         assert service.stop() == 0
