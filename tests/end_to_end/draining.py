@@ -33,8 +33,8 @@ class DrainingService(Service):
 
     @property
     def memory_mb(self) -> float:
-        """The memory of it and its children, what they share counted once (PSS)."""
-        return sum(_pss_kb(pid) for pid in (self.process.pid, *self.workers)) / 1024
+        """What it and its children hold for themselves alone: anonymous memory, without the libraries that they map."""
+        return sum(_anonymous_kb(pid) for pid in (self.process.pid, *self.workers)) / 1024
 
     def _read_on(self) -> None:
         assert self.process.stderr is not None
@@ -42,6 +42,6 @@ class DrainingService(Service):
             self.stray = [line for line in lines if not line.startswith("{")]
 
 
-def _pss_kb(pid: int) -> int:
+def _anonymous_kb(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:"))
