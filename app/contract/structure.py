@@ -110,9 +110,7 @@ def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
         allowed -= 1
         if not allowed:
             raise UndecodableImage("The PNG file is cut into very many very small chunks. Save it again.")
-    if position > len(png) and b"IEND" not in chunks:
-        return None
-    return chunks
+    return None if position > len(png) else chunks
 
 
 def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:
