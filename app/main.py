@@ -63,6 +63,7 @@ def create_app(
         max_upload_bytes=settings.max_upload_bytes,
         max_batch_bytes=settings.max_batch_bytes,
         max_batch_pictures=settings.max_batch_pictures,
+        max_form_fields=settings.max_form_fields,
     )
 
     @contextlib.asynccontextmanager

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(
         64 * 1024 * 1024, ge=1, le=1 << 31, description="Largest body of one POST /predict/batch, in bytes."
     )
+    max_form_fields: int = Field(
+        100, ge=0, le=10_000, description="Most fields of a form beside its pictures; more is refused with 400."
+    )
     max_header_bytes: int = Field(
         16 * 1024, ge=256, le=1 << 20, description="Longest request line and headers together; longer is 431."
     )

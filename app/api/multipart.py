@@ -44,8 +44,8 @@ def boundary_of(content_type: str) -> bytes:
     return (found[1] or found[2]).encode("ascii")
 
 
-def split_form(body: bytes, boundary: bytes) -> list[Part]:
-    """Return the parts of a form in order. Raises MalformedRequest where the body breaks the framing."""
+def split_form(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
+    """Return the parts of a form in order. Raises MalformedRequest where the body breaks the framing, or for more."""
     delimiter = b"\r\n--" + boundary
     parts: list[Part] = []
     # The first delimiter may stand at the very beginning, without the line break that is part of all others.
@@ -60,6 +60,8 @@ def split_form(body: bytes, boundary: bytes) -> list[Part]:
             raise MalformedRequest(
                 f"The multipart body is broken: a part's headers do not end within {_MAX_HEADER_BYTES:,} bytes."
             )
+        if len(parts) == max_parts:
+            raise MalformedRequest(f"The form has more than {max_parts} parts. Send the pictures alone, or fewer.")
         position = _after(body, delimiter, header_end + 4)
         parts.append(_part(body[start + 2 : header_end], body[header_end + 4 : position - len(delimiter)]))
     return parts

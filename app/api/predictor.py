@@ -45,6 +45,7 @@ class Predictor:
         max_upload_bytes: int,
         max_batch_bytes: int,
         max_batch_pictures: int,
+        max_form_fields: int,
     ) -> None:
         self._catalogue = catalogue
         self._answers: dict[Classifier, Answers] = {}
@@ -52,6 +53,7 @@ class Predictor:
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
         self._max_batch_pictures = max_batch_pictures
+        self._max_form_fields = max_form_fields
 
     @property
     def admission(self) -> Admission:
@@ -73,7 +75,13 @@ class Predictor:
         admission.enter(size=len(body))
         try:
             deadline = self._deadline(asked_timeout)
-            picture = picture_of(body, content_type=content_type, field="file", max_bytes=self._max_upload_bytes)
+            picture = picture_of(
+                body,
+                content_type=content_type,
+                field="file",
+                max_bytes=self._max_upload_bytes,
+                max_fields=self._max_form_fields,
+            )
             model.put(picture, reply, deadline=deadline)
         except BaseException:
             admission.leave(size=len(body))
@@ -108,6 +116,7 @@ class Predictor:
                 content_length=content_length,
                 field="file",
                 max_bytes=self._max_upload_bytes,
+                max_fields=self._max_form_fields,
                 received=received,
             )
             deadline = self._deadline(asked_timeout)
@@ -142,6 +151,7 @@ class Predictor:
                 field="files",
                 max_bytes=self._max_batch_bytes,
                 max_pictures=self._max_batch_pictures,
+                max_fields=self._max_form_fields,
                 received=received,
             )
             deadline = self._deadline(asked_timeout)

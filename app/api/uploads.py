@@ -25,24 +25,25 @@ async def read_picture(
     content_length: str,
     field: str,
     max_bytes: int,
+    max_fields: int,
     received: Received,
 ) -> bytes:
     """Return the one picture of a request: its multipart field `field`, or its whole body.
 
-    `received` is told the size of each piece that arrives, and may raise. Raises UnsupportedMediaType or
-    MalformedRequest for its headers, UploadTooLarge while it reads, MalformedRequest for a broken form, and
-    ClientDisconnect.
+    `max_fields` is how many fields a form may have beside its pictures. `received` is told the size of each piece that
+    arrives, and may raise. Raises UnsupportedMediaType or MalformedRequest for its headers, UploadTooLarge while it
+    reads, MalformedRequest for a broken form, and ClientDisconnect.
     """
     boundary = _boundary(content_type, field)
-    return _picture(await _read_body(receive, content_length, max_bytes, received), boundary, field)
+    return _picture(await _read_body(receive, content_length, max_bytes, received), boundary, field, max_fields)
 
 
-def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int) -> bytes:
+def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, max_fields: int) -> bytes:
     """Return the one picture of a request whose body is at hand. Raises as `read_picture` does."""
     boundary = _boundary(content_type, field)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
-    return _picture(body, boundary, field)
+    return _picture(body, boundary, field, max_fields)
 
 
 async def read_pictures(
@@ -53,13 +54,15 @@ async def read_pictures(
     field: str,
     max_bytes: int,
     max_pictures: int,
+    max_fields: int,
     received: Received,
 ) -> list[Part]:
     """Return all pictures of a multipart request, in order: its parts named `field`. Raises as `read_picture` does."""
     if not content_type.lower().startswith(_FORM):
         raise _unsupported(content_type, field)
     boundary = boundary_of(content_type)
-    form = split_form(await _read_body(receive, content_length, max_bytes, received), boundary)
+    body = await _read_body(receive, content_length, max_bytes, received)
+    form = split_form(body, boundary, max_parts=max_pictures + max_fields)
     return _files(form, field=field, max_files=max_pictures)
 
 
@@ -73,8 +76,10 @@ def _boundary(content_type: str, field: str) -> bytes | None:
     raise _unsupported(content_type, field)
 
 
-def _picture(body: bytes, boundary: bytes | None, field: str) -> bytes:
-    return body if boundary is None else _files(split_form(body, boundary), field=field, max_files=1)[0].data
+def _picture(body: bytes, boundary: bytes | None, field: str, max_fields: int) -> bytes:
+    if boundary is None:
+        return body
+    return _files(split_form(body, boundary, max_parts=1 + max_fields), field=field, max_files=1)[0].data
 
 
 def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:

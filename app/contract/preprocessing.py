@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.header import ImageFormat, ImageHeader, read_header
+from app.contract.structure import (
+    MAX_SEGMENTS,
+    check_jpeg,
+    check_tiff,
+    find_png_chunks,
+    png_of_pixels,
+)
 from app.errors import UndecodableImage
 
 Image = NDArray[np.uint8]
@@ -22,6 +29,7 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
 _TIFF_EXTRA_SAMPLES_TAG = 338
+_BAND_PIXELS = 1 << 16
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of OpenCV's RGB-to-grey conversion
 
 
@@ -64,8 +72,8 @@ def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | No
     `header` spares a second look at the header where the caller has read it already. Raises UnsupportedFormat or
     UndecodableImage.
     """
-    image_format = (header or read_header(data)).format
-    image = _decode_jpeg(data, spec) if image_format == "jpeg" else _decode(data, image_format, spec)
+    header = header or read_header(data)
+    image = _decode_jpeg(data, spec) if header.format == "jpeg" else _decode(data, header, spec)
     return prepare(image, spec)
 
 
@@ -90,6 +98,7 @@ def use_one_thread_per_picture() -> None:
 
 
 def _decode_jpeg(data: bytes, spec: PreprocessingSpec) -> Image:
+    check_jpeg(data)
     # JPEG has no alpha, so OpenCV may turn it by its EXIF orientation. A grey target takes the file's own luma plane.
     flags = cv2.IMREAD_GRAYSCALE if spec.colour == "grey" else cv2.IMREAD_COLOR_RGB
     try:
@@ -101,29 +110,19 @@ def _decode_jpeg(data: bytes, spec: PreprocessingSpec) -> Image:
     return np.asarray(image, np.uint8)
 
 
-def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> Image:
-    # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
-    # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
-    flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
-    png_chunks = _png_chunks(data) if image_format == "png" else None
-    pixels: NDArray[Any] | None
-    kinds: Sequence[int] = ()
-    metadata: Sequence[NDArray[Any]] = ()
-    try:
-        if png_chunks is not None and b"eXIf" not in png_chunks:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # a sixth faster for a small picture
-        else:
-            pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise _undecodable(image_format)
+def _decode(data: bytes, header: ImageHeader, spec: PreprocessingSpec) -> Image:
+    image_format = header.format
+    encoded, png_chunks = data, None
+    if image_format == "png":
+        png_chunks = find_png_chunks(data)
+        if png_chunks is None:
+            raise _undecodable("png")
+        encoded = png_of_pixels(data, png_chunks)
+    elif image_format == "tiff":
+        check_tiff(data, header.width, header.height)
+    pixels = _pixels_upright(encoded, image_format, has_metadata=png_chunks is None or b"eXIf" in png_chunks)
     if png_chunks is not None and b"tRNS" in png_chunks and pixels.ndim == 2:
         pixels = _with_transparent_level(pixels, data, png_chunks)
-    if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
-        for kind, found in zip(kinds, metadata, strict=True):
-            if kind == cv2.IMAGE_METADATA_EXIF:
-                pixels = _turn_upright(pixels, _exif_orientation(found.tobytes()))
     image = _to_8_bit(pixels, image_format)
     if image.ndim == 2:
         return image
@@ -137,9 +136,35 @@ def _decode(data: bytes, image_format: ImageFormat, spec: PreprocessingSpec) -> 
     return _convert(image, cv2.COLOR_BGR2RGB)
 
 
+def _pixels_upright(encoded: bytes, image_format: ImageFormat, *, has_metadata: bool) -> NDArray[Any]:
+    """Return the pixels as the file has them, of any depth, grey, BGR or BGRA, turned by their EXIF orientation."""
+    # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
+    # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
+    flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
+    pixels: NDArray[Any] | None
+    kinds: Sequence[int] = ()
+    metadata: Sequence[NDArray[Any]] = ()
+    try:
+        if has_metadata:
+            pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(encoded, np.uint8), flags)
+        else:
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)  # a sixth faster for a small picture
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise _undecodable(image_format)
+    if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
+        for kind, found in zip(kinds, metadata, strict=True):
+            if kind == cv2.IMAGE_METADATA_EXIF:
+                pixels = _turn_upright(pixels, _exif_orientation(found.tobytes()))
+    return pixels
+
+
 def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
     if pixels.dtype == np.uint16:
-        return (pixels >> 8).astype(np.uint8)
+        image = np.empty(pixels.shape, np.uint8)
+        np.right_shift(pixels, 8, out=image, casting="unsafe")
+        return image
     if pixels.dtype != np.uint8:
         raise UndecodableImage(
             f"The {image_format.upper()} file holds {pixels.dtype} pixels; save it with 8 or 16 bits."
@@ -156,21 +181,6 @@ def _undecodable(image_format: ImageFormat) -> UndecodableImage:
         f"The file begins like {image_format.upper()} but cannot be decoded: it is damaged or cut off. "
         "Open it in a viewer and save it again."
     )
-
-
-def _png_chunks(png: bytes) -> dict[bytes, int]:
-    """Return where the first chunk of each kind begins.
-
-    Raises UndecodableImage where one claims more bytes than the file has: OpenCV allocates what is claimed, up to 4 GB.
-    """
-    chunks: dict[bytes, int] = {}
-    position = 8
-    while position + 8 <= len(png) and b"IEND" not in chunks:
-        chunks.setdefault(png[position + 4 : position + 8], position)
-        position += 12 + int.from_bytes(png[position : position + 4], "big")
-    if position > len(png) and b"IEND" not in chunks:
-        raise _undecodable("png")
-    return chunks
 
 
 def _with_transparent_level(grey: NDArray[Any], png: bytes, chunks: dict[bytes, int]) -> NDArray[Any]:
@@ -199,6 +209,18 @@ def _is_premultiplied(tiff: bytes, dtype: np.dtype[Any]) -> bool:
 
 def _composite(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
     """Lay BGRA pixels over an opaque RGB background, rounding to the nearest level: (H, W, 4) → (H, W, 3) BGR."""
+    height, width = image.shape[:2]
+    rows = max(1, _BAND_PIXELS // width)
+    if height <= rows:
+        return _composite_band(image, background, premultiplied=premultiplied)
+    opaque = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):  # the arithmetic takes several times a picture's memory
+        band = slice(top, top + rows)
+        opaque[band] = _composite_band(image[band], background, premultiplied=premultiplied)
+    return opaque
+
+
+def _composite_band(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
     alpha = image[:, :, 3:].astype(np.uint16)
     behind = np.array(background[::-1], np.uint16) * (255 - alpha)
     if premultiplied:
@@ -216,7 +238,8 @@ def _tiff_short(data: bytes, tag: int) -> int:
     """Return the 16-bit number that the first directory of a TIFF file or EXIF block has at `tag`; 0 without it."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     directory = int.from_bytes(data[4:8], order)
-    for index in range(int.from_bytes(data[directory : directory + 2], order)):
+    entries = int.from_bytes(data[directory : directory + 2], order)
+    for index in range(min(entries, MAX_SEGMENTS)):
         at = directory + 2 + 12 * index
         entry = data[at : at + 12]
         if int.from_bytes(entry[:2], order) == tag:

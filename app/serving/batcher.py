@@ -107,6 +107,7 @@ class Batcher(Generic[Item]):
         self._waiting: dict[Reply, tuple[Item, float]] = {}  # with the time of arrival, and in its order
         self._deadlines: dict[Reply, float] = {}  # of all that wait or run
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
+        self._alarm_at = 0.0  # uvloop's handle does not know it where the time has come already
         self._running: set[asyncio.Task[None]] = set()
         self._dispatch_is_due = False
         self._closing = False
@@ -143,7 +144,7 @@ class Batcher(Generic[Item]):
         self._waiting[reply] = item, monotonic()
         if deadline is not None:
             self._deadlines[reply] = deadline
-            if self._alarm is None or deadline < self._alarm.when():
+            if self._alarm is None or deadline < self._alarm_at:
                 self._set_alarm(deadline)
         if not self._dispatch_is_due and self._free_slots:
             self._schedule_dispatch()
@@ -346,6 +347,7 @@ class Batcher(Generic[Item]):
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_at(when, self._expire)
+        self._alarm_at = when
 
     def _expire(self) -> None:
         """Answer those whose deadline has passed, and look again at the next deadline.

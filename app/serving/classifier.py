@@ -103,7 +103,7 @@ class Classifier:
         `deadline` is in seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and
         ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
-        header = read_header(data)
+        header = read_header(data, accepted=self._limits.accepted_formats)
         if header.pixels > self._limits.max_pixels:
             raise ImageTooLarge(
                 f"The picture has {header.width}x{header.height} pixels; "

@@ -170,6 +170,30 @@ def test_fill_bytes_and_a_big_segment_are_skipped_as_the_decoder_skips_them() ->
         (b"\x00\x00\x00\x18ftypisom", "a video"),
         (b"%PDF-1.7", "PDF"),
         (b"<svg xmlns=", "SVG"),
+        (b"\xef\xbb\xbf  \r\n<svg>", "SVG"),
+        (b'<?xml version="1.0"?>\n<!-- made by hand -->\n<!DOCTYPE svg PUBLIC "a" "b">\n<svg>', "SVG"),
+        (b"<!-- a --><!-- b --><svg:svg>", "SVG"),
+        (b'<!DOCTYPE svg [<!ENTITY a "b">]><svg>', "SVG"),
+        ("<?xml version='1.0' encoding='utf-16'?><svg>".encode("utf-16"), "SVG"),
+        (b"<!doctype html><title>", "HTML"),
+        (b"\n<html lang=en>", "HTML"),
+        (b"\x00\x00\x00\x18ftypheim", "HEIC"),
+        (b"\x00\x00\x00\x18ftyphevc", "HEIC"),
+        (b"\x00\x00\x00\x18ftypmsf1", "HEIF"),
+        (b"\x00\x00\x00\x14ftypqt  ", "a video"),
+        (b"\x1a\x45\xdf\xa3\x01", "a video"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "a video"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "sound"),
+        (b"%!PS-Adobe-3.0", "PostScript"),
+        (b"P6\n48 32\n255\n", "PNM"),
+        (b"\x00" * 128 + b"DICM", "DICOM"),
+        (b"\x1f\x8b\x08", "a gzip archive"),
+        (b"\x93NUMPY\x01", "a NumPy array"),
+        (b"\x7fELF\x02", "a program"),
+        (b"/9j/4AAQSkZJRg", "Base64 text, not the bytes that it stands for"),
+        (b"iVBORw0KGgoAAAANSUhEUgAA", "Base64 text, not the bytes that it stands for"),
+        (b"data:image/png;base64,iVBO", "a data URL, not the bytes that it stands for"),
+        (b"https://example.com/7.png", "a URL, not a picture"),
         (b'<?xml version="1.0"?>', "XML or SVG"),
         (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x4f\xff\x51\x00", "JPEG 2000"),
@@ -187,10 +211,40 @@ def test_other_formats_are_named_with_what_to_send_instead(data: bytes, name: st
         read_header(data)
 
 
-@pytest.mark.parametrize("data", [b"hello", b"\x00", b"\xff", b"RIFF\x00\x00\x00\x00WAVEfmt ", b"GIF88a", b"\x89PNG"])
+@pytest.mark.parametrize("data", [b"hello", b"\x00", b"\xff", b"RIFF\x00\x00\x00\x00ABCDfmt ", b"GIF88a", b"\x89PNG"])
 def test_bytes_of_no_known_format_are_unsupported(data: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="not a picture in a known format; send JPEG"):
         read_header(data)
+
+
+@pytest.mark.parametrize(
+    "text", [b"<", b"<!", b"<?", b"<!--" * 1000, b"<!doctype[[[[[" * 300, b"<?xml" * 800, b"<svgs>"]
+)
+def test_broken_markup_is_unsupported_too(text: bytes) -> None:
+    with pytest.raises(UnsupportedFormat):
+        read_header(text)
+
+
+def test_formats_that_are_not_accepted_here_are_named_beside_those_that_are() -> None:
+    accepted = frozenset({"jpeg", "webp"})
+    assert read_header(encoded(".jpg"), accepted=accepted).format == "jpeg"
+    with pytest.raises(UnsupportedFormat, match=r"^This is PNG; send JPEG or WebP\.$"):
+        read_header(encoded(".png"), accepted=accepted)
+    with pytest.raises(UnsupportedFormat, match=r"^This is BMP; send PNG\.$"):
+        read_header(encoded(".bmp"), accepted=frozenset({"png"}))
+    with pytest.raises(UnsupportedFormat, match=r"not a picture in a known format; send PNG\.$"):
+        read_header(b"hello", accepted=frozenset({"png"}))
+
+
+@pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC7, 0xCB, 0xCF])
+def test_a_lossless_or_hierarchical_jpeg_is_told_how_to_be_saved(marker: int) -> None:
+    with pytest.raises(UndecodableImage, match="lossless or hierarchical; save it as baseline JPEG"):
+        read_header(jpeg(5, 5, marker=marker))
+
+
+def test_a_jpeg_of_12_bits_is_told_how_to_be_saved() -> None:
+    with pytest.raises(UndecodableImage, match="has 12 bits for each sample; save it with 8"):
+        read_header(jpeg(5, 5).replace(b"\x00\x0b\x08", b"\x00\x0b\x0c"))
 
 
 def test_empty_upload_is_said_to_be_empty() -> None:

@@ -589,6 +589,16 @@ def test_png_chunk_that_claims_more_than_the_file_has_never_reaches_the_decoder(
         )
 
 
+def test_png_whose_very_end_claims_more_than_the_file_has_never_reaches_the_decoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by fuzzing: IEND, of all chunks, was let through, and cost 4 GB and five seconds."""
+    data = encode(random_picture(8, 8, "rgb"))[:-12] + b"\xfe\x00\x00\x00IEND\xaeB`\x82"
+    monkeypatch.delattr(cv2, "imdecode")
+    with pytest.raises(UndecodableImage):
+        preprocess(data, PreprocessingSpec(height=8, width=8, colour="grey"))
+
+
 def test_bytes_after_the_end_of_a_png_do_not_matter() -> None:
     picture = random_picture(8, 8, "rgb")
     tensor = preprocess(encode(picture) + b"\xff" * 50, spec_of(picture, "rgb"))

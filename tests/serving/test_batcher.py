@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, UndecodableImage
@@ -510,6 +511,19 @@ async def test_an_earlier_deadline_that_comes_later_is_kept_and_the_first_one_af
         assert (timers.when[0], timers.when[1], timers.when[-1]) == (now + 3600, now, now + 3600)
         run.gate.set()
         assert [row[0] for row in await asyncio.gather(*tasks)] == [2, 4, 6]
+
+
+def test_deadlines_that_have_passed_already_are_no_defect_on_the_loop_that_serves() -> None:
+    """Found by schemathesis: uvloop's timer for the past does not know when it is due, and a second picture asked it."""
+
+    async def two_late_ones() -> list[BaseException | None]:
+        async with batcher_of(Doubler(), slots=0) as batcher:
+            late = asyncio.get_running_loop().time() - 1
+            tasks = [asyncio.ensure_future(batcher.submit(item(value), deadline=late)) for value in (1, 2)]
+            await asyncio.wait(tasks)
+            return [task.exception() for task in tasks]
+
+    assert [type(error) for error in uvloop.run(two_late_ones())] == [DeadlineExceeded, DeadlineExceeded]
 
 
 async def test_an_answered_caller_is_not_answered_again_at_its_deadline() -> None:

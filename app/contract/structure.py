@@ -1,0 +1,232 @@
+"""Walk what an encoded picture is made of, its segments, chunks and tags, and refuse what would cost out of proportion.
+
+A decoder follows every scan, text and tile that a file claims, so a few kilobytes can cost it seconds and gigabytes
+though the picture has few pixels. All that is seen here without decoding. It knows no pixels and no limits of settings.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.errors import UndecodableImage
+
+MAX_SEGMENTS = 4096
+"""Segments of a JPEG, and entries of a TIFF directory, of which libtiff takes as many."""
+
+MAX_SCANS = 64
+"""Scans of a JPEG. The usual script of a progressive one has 10, or 18 in CMYK, and optimisers come to some more; each
+costs a walk over the whole picture, and a few bytes of the file."""
+
+MAX_TILES = 32_768
+"""Tiles or strips of a TIFF. Each costs up to 50 µs of its own, however small it is."""
+
+_SMALL_TILE_BYTES = 16 << 20
+_MOST_BYTES_PER_PIXEL = 16
+_MAX_INFLATION = 1032  # what deflate can reach: 258 bytes for each two bits
+_SMALL_INFLATION_BYTES = 32 << 20  # 60 ms
+_INFLATION_STEP = 1 << 18
+
+_SCAN_START = b"\xff\xda"
+_AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, a restart, nor fill
+_NEXT_MARKER = re.compile(rb"\xff+[^\xff]")
+_PNG_PIXEL_CHUNKS = frozenset(
+    (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND", b"acTL", b"fcTL", b"fdAT", b"bKGD")
+)
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+
+
+# JPEG
+
+
+def next_marker(jpeg: bytes, position: int) -> int:
+    """Return where the next marker is: past stray bytes, at the last of its fill bytes. Raises IndexError."""
+    found = _NEXT_MARKER.search(jpeg, position)
+    if found is None:
+        raise IndexError
+    return found.end() - 2
+
+
+def too_many_segments() -> UndecodableImage:
+    return UndecodableImage(f"The JPEG file has more than {MAX_SEGMENTS:,} segments. Save it again.")
+
+
+def _jpeg_markers(jpeg: bytes) -> Iterator[int]:
+    """Yield each marker that has a segment, as libjpeg comes upon them, to the end of the image or of the file.
+
+    Raises UndecodableImage after MAX_SEGMENTS markers of any kind.
+    """
+    position = 2
+    for _ in range(MAX_SEGMENTS):
+        found = _NEXT_MARKER.search(jpeg, position)
+        if found is None:
+            return
+        position = found.end()
+        marker = jpeg[position - 1]
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed or standalone, no length
+            continue
+        yield marker
+        if marker == 0xD9:
+            return
+        position += max(2, int.from_bytes(jpeg[position : position + 2], "big"))
+        if marker == 0xDA:
+            after = _AFTER_ENTROPY.search(jpeg, position)
+            if after is None:
+                return
+            position = after.start()
+    raise too_many_segments()
+
+
+def check_jpeg(jpeg: bytes) -> None:
+    """Raise UndecodableImage for a JPEG of too many scans."""
+    if jpeg.count(_SCAN_START) <= MAX_SCANS:
+        return
+    # Some may be no scans: they may lie in a thumbnail, a profile, or behind the end.
+    scans = 0
+    for marker in _jpeg_markers(jpeg):
+        scans += marker == 0xDA
+        if scans > MAX_SCANS:
+            raise UndecodableImage(
+                f"The JPEG file has more than {MAX_SCANS} scans, and each is decoded for all pixels. "
+                "Save it as baseline JPEG."
+            )
+
+
+# PNG
+
+
+def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
+    """Return where the first chunk of each kind begins; None where one claims more bytes than the file has.
+
+    OpenCV allocates what is claimed, up to 4 GB. Raises UndecodableImage for very many very small chunks.
+    """
+    chunks: dict[bytes, int] = {}
+    position = 8
+    allowed = 1024 + len(png) // 1024
+    while position + 8 <= len(png) and b"IEND" not in chunks:
+        chunks.setdefault(png[position + 4 : position + 8], position)
+        position += 12 + int.from_bytes(png[position : position + 4], "big")
+        allowed -= 1
+        if not allowed:
+            raise UndecodableImage("The PNG file is cut into very many very small chunks. Save it again.")
+    return None if position > len(png) else chunks
+
+
+def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:
+    """Return the PNG without what says nothing of its pixels, and check that it inflates to no more than they need.
+
+    libpng inflates every text and profile, 8 MB from as many kilobytes, and what follows the last row. The file itself
+    is returned where there is nothing to leave out. Raises UndecodableImage.
+    """
+    if not chunks.keys() <= _PNG_PIXEL_CHUNKS:
+        kept = [png[:8]]
+        for kind, start, end in _png_spans(png):
+            if kind in _PNG_PIXEL_CHUNKS:
+                kept.append(png[start:end])
+        png = b"".join(kept)
+    if len(png) * _MAX_INFLATION > _SMALL_INFLATION_BYTES:
+        _check_inflation(png)
+    return png
+
+
+def _png_spans(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, start and end of each chunk, up to IEND."""
+    position = 8
+    while position + 8 <= len(png):
+        kind, start = png[position + 4 : position + 8], position
+        position += 12 + int.from_bytes(png[position : position + 4], "big")
+        yield kind, start, position
+        if kind == b"IEND":
+            return
+
+
+def _check_inflation(png: bytes) -> None:
+    width, height, depth, colour = struct.unpack_from(">IIBB", png, 16)
+    # Twice what the pixels need leaves room for the rows of interlaced passes.
+    left = 2 * height * (2 + (width * depth * _PNG_SAMPLES.get(colour, 4) + 7) // 8) + 1024
+    stream = zlib.decompressobj()
+    try:
+        for kind, start, end in _png_spans(png):
+            data = png[start + 8 : end - 4] if kind == b"IDAT" else b""
+            while data and not stream.eof:
+                left -= len(stream.decompress(data, _INFLATION_STEP))
+                data = stream.unconsumed_tail
+                if left < 0:
+                    raise UndecodableImage("The PNG file holds far more data than its pixels need. Save it again.")
+    except zlib.error:
+        pass  # it is damaged: the decoder says so
+
+
+# TIFF
+
+
+@dataclass(frozen=True, slots=True)
+class TiffEntry:
+    """One tag of a TIFF directory: its type, how many values, and where they, or their offset, lie."""
+
+    kind: int
+    count: int
+    at: int
+
+
+def tiff_directory(data: bytes) -> dict[int, TiffEntry]:
+    """Return the tags of the first directory of a TIFF file; of equal ones the first, as libtiff does.
+
+    Raises struct.error where the directory is cut off, UndecodableImage where it is larger than libtiff reads.
+    """
+    order = _tiff_order(data)
+    directory = struct.unpack_from(order + "I", data, 4)[0]
+    count = struct.unpack_from(order + "H", data, directory)[0]
+    if count > MAX_SEGMENTS:
+        raise UndecodableImage(f"The TIFF directory has more than {MAX_SEGMENTS:,} entries. Save the file again.")
+    entries: dict[int, TiffEntry] = {}
+    for at in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", data, at)
+        entries.setdefault(tag, TiffEntry(kind, values, at + 8))
+    return entries
+
+
+def _tiff_order(data: bytes) -> str:
+    return "<" if data[:2] == b"II" else ">"
+
+
+def tiff_number(data: bytes, entry: TiffEntry) -> int:
+    """Return the first value of a tag of 16 or 32 bits.
+
+    Raises UndecodableImage for other types, which libtiff reads too: a number that only it can read would get past the
+    limits.
+    """
+    order = _tiff_order(data)
+    if entry.kind not in (3, 4) or entry.count == 0:
+        raise UndecodableImage("The TIFF file declares its size in an unusual way; save it again.")
+    at = entry.at
+    if entry.count * (2 if entry.kind == 3 else 4) > 4:
+        at = struct.unpack_from(order + "I", data, at)[0]
+    return int(struct.unpack_from(order + ("H" if entry.kind == 3 else "I"), data, at)[0])
+
+
+def check_tiff(tiff: bytes, width: int, height: int) -> None:
+    """Raise UndecodableImage for a TIFF whose tiles or strips cost far more than its pixels."""
+    try:
+        entries = tiff_directory(tiff)
+
+        def number(tag: int, default: int) -> int:
+            return tiff_number(tiff, entries[tag]) if tag in entries else default
+
+        # A strip may claim more rows than there are; libtiff takes those that there are.
+        tile_width, tile_height = width, min(height, number(278, height))
+        if 322 in entries or 323 in entries:
+            tile_width, tile_height = number(322, width), number(323, height)
+        samples, bits = number(277, 1), number(258, 1)
+    except struct.error:
+        return  # it is cut off: the decoder says so
+    if tile_width == 0 or tile_height == 0:
+        raise UndecodableImage("The TIFF file has tiles or strips without pixels. Save it again.")
+    bytes_per_pixel = max(4, samples * (bits + 7) // 8)
+    if tile_width * tile_height * bytes_per_pixel > width * height * _MOST_BYTES_PER_PIXEL + _SMALL_TILE_BYTES:
+        raise UndecodableImage("The TIFF file has tiles or strips far larger than its picture. Save it again.")
+    if -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
+        raise UndecodableImage(
+            f"The TIFF file is cut into more than {MAX_TILES:,} tiles or strips. Save it with larger ones."
+        )

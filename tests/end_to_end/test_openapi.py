@@ -1,0 +1,68 @@
+"""The OpenAPI document is true: schemathesis sends what it allows, and what it does not, to the real service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode, openapi
+from schemathesis.specs.openapi import checks
+
+from tests.end_to_end.draining import DrainingService
+
+# Not among them: that every body which fits the schema is accepted. Most strings of bytes are no pictures.
+CHECKS = [
+    checks.allow_header_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.status_code_conformance,
+    checks.unsupported_method,
+]
+
+
+@pytest.fixture(scope="module")
+def document(trained_store: Path) -> Iterator[Any]:
+    service = DrainingService(trained_store)
+    try:
+        yield openapi.from_url(f"{service.url}/openapi.json")
+    finally:
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "/predict"),
+        ("post", "/predict/batch"),
+        ("get", "/health"),
+        ("get", "/health/ready"),
+        ("get", "/health/live"),
+        ("get", "/models"),
+        ("get", "/models/{name}"),
+    ],
+)
+def test_every_answer_is_one_that_the_document_declares(
+    document: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    @given(st.data())
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+    def ask(data: st.DataObject) -> None:
+        case = data.draw(document[path][method].as_strategy(generation_mode=mode))
+        answer = case.call_and_validate(checks=CHECKS)
+        assert answer.status_code < 500 or answer.status_code in {503, 504}
+
+    ask()
+
+
+def test_every_operation_of_the_document_is_asked(document: Any) -> None:
+    found = {(operation.ok().method, operation.ok().path) for operation in document.get_all_operations()}
+    (asked,) = (
+        mark.args[1]
+        for mark in test_every_answer_is_one_that_the_document_declares.pytestmark
+        if mark.args[0] == ("method", "path")
+    )
+    assert found == set(asked)
