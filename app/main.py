@@ -34,9 +34,11 @@ from app.engines.cores import available_cores
 from app.errors import ImageclassError, InvalidSetting
 from app.metrics import Metrics
 from app.serving.admission import Admission
-from app.serving.catalogue import Catalogue, LoadedStore, load_store
+from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
+from app.serving.reload import Watcher
 from app.serving.tuning import TuningOptions
+from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
 from app.telemetry import configure_logging
 
@@ -51,6 +53,7 @@ def create_app(
     lifecycle = lifecycle or Lifecycle()
     gate = open_gate(settings, metrics)
     catalogue = open_catalogue(settings, loaded, metrics)
+    watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
     predictor = Predictor(
         catalogue,
         request_timeout_s=settings.request_timeout_s,
@@ -62,7 +65,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
-        async with catalogue:
+        # The watcher ends last: what it loads must not keep the requests in flight from their answers.
+        async with watcher, catalogue:
             _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
             yield {
                 "predictor": predictor,
@@ -149,23 +153,27 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         give_up=_ask_to_be_replaced,
         decode_threads=_cores_of_one(settings),
         shutdown_grace_s=settings.shutdown_grace_s,
+        retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )
 
 
 def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
     """Load the store that the settings name, or one model of it. Raises an ImageclassError that says why not."""
-    threads = settings.inference_threads or _cores_of_one(settings)
-    return load_store(
+    return load_store(loader(settings), only=only, required=settings.model)
+
+
+def loader(settings: Settings) -> Loader:
+    """Return what loads versions from the store, on the engine and so on, that the settings name."""
+    return Loader(
         ModelStore(settings.model_store),
         engine=settings.engine,
-        threads=threads,
+        threads=settings.inference_threads or _cores_of_one(settings),
         precision=settings.precision,
         tuning=TuningOptions(
             max_batch_size=settings.max_batch_size,
             inference_place=settings.inference_place,
             inline_decode_pixels=settings.inline_decode_pixels,
         ),
-        only=only,
     )
 
 

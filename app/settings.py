@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         20, ge=0, le=3600, description="Seconds that accepted requests may take to finish after SIGTERM."
     )
     reload_interval_s: float = Field(
-        1.0, ge=0, le=3600, description="Seconds between two looks for new, pinned or removed versions; 0 for never."
+        0.5, ge=0, le=3600, description="Seconds between two looks for new, pinned or removed versions; 0 for never."
     )
     api_keys: SecretStr | None = Field(
         None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."

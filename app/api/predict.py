@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from app.api.predictor import Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
+from app.serving.classifier import Classifier
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.")]
 ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
@@ -71,14 +72,14 @@ def predict_routes(predictor: Predictor) -> APIRouter:
 
 async def _answered(
     predictor: Predictor,
-    predict: Callable[..., Awaitable[bytes]],
+    predict: Callable[..., Awaitable[tuple[Classifier, bytes]]],
     request: Request,
     top_k: int | None,
     model: str | None,
 ) -> Response:
     classifier = predictor.model(model)
     request.state.model, request.state.version = classifier.name, classifier.version  # for whoever notes the answer
-    body = await predict(
+    answering, body = await predict(
         classifier,
         request.receive,
         content_type=request.headers.get("content-type", ""),
@@ -86,4 +87,5 @@ async def _answered(
         asked_timeout=request.headers.get("x-request-timeout", ""),
         top_k=top_k,
     )
+    request.state.version = answering.version  # another one, where a swap came while the body was read
     return Response(body, media_type="application/json")

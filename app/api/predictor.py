@@ -41,7 +41,7 @@ class Predictor:
         max_batch_pictures: int,
     ) -> None:
         self._catalogue = catalogue
-        self._answers = {classifier: Answers(classifier.manifest) for classifier in catalogue.models}
+        self._answers: dict[Classifier, Answers] = {}
         self._request_timeout_s = request_timeout_s
         self._max_upload_bytes = max_upload_bytes
         self._max_batch_bytes = max_batch_bytes
@@ -76,7 +76,7 @@ class Predictor:
 
     def answer(self, model: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
         """Return `PredictionAnswer` as JSON."""
-        return self._answers[model].answer(probabilities, top_k)
+        return self._answers_of(model).answer(probabilities, top_k)
 
     def end(self, model: Classifier, reply: Reply, size: int) -> None:
         """Free what `begin` took for a body of `size` bytes: the reply has been answered, or nobody waits for it."""
@@ -92,8 +92,11 @@ class Predictor:
         content_length: str,
         asked_timeout: str,
         top_k: int | None,
-    ) -> bytes:
-        """Return `PredictionAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
+    ) -> tuple[Classifier, bytes]:
+        """Return `PredictionAnswer` as JSON, and whose it is: `model`, or the version that has gone live since.
+
+        Raises an ImageclassError, or ClientDisconnect.
+        """
         began = perf_counter()
         with self._catalogue.admission.receive() as received:
             picture = await read_picture(
@@ -107,8 +110,8 @@ class Predictor:
             deadline = self._deadline(asked_timeout)
             model.observe_read(perf_counter() - began)
             with self._catalogue.admission.admit():
-                probabilities = await _unless_gone(receive, model.classify(picture, deadline=deadline))
-        return self.answer(model, probabilities, top_k)
+                model, probabilities = await _unless_gone(receive, self._classify(model.name, picture, deadline))
+        return model, self.answer(model, probabilities, top_k)
 
     async def predict_batch(
         self,
@@ -119,8 +122,8 @@ class Predictor:
         content_length: str,
         asked_timeout: str,
         top_k: int | None,
-    ) -> bytes:
-        """Return `BatchAnswer` as JSON. Raises an ImageclassError, or ClientDisconnect."""
+    ) -> tuple[Classifier, bytes]:
+        """Return `BatchAnswer` as JSON, and whose it is; see `predict`."""
         began = perf_counter()
         with self._catalogue.admission.receive() as received:
             uploads = await read_pictures(
@@ -136,8 +139,8 @@ class Predictor:
             model.observe_read(perf_counter() - began)
             with self._catalogue.admission.admit(len(uploads)):
                 pictures = [upload.data for upload in uploads]
-                outcomes = await _unless_gone(receive, self._classify_all(model, pictures, deadline))
-        answers = self._answers[model]
+                model, outcomes = await _unless_gone(receive, self._classify_all(model.name, pictures, deadline))
+        answers = self._answers_of(model)
         entries = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
             if isinstance(outcome, _OF_ONE_PICTURE):
@@ -147,10 +150,17 @@ class Predictor:
                 raise outcome  # it concerns the whole request
             else:
                 entries.append(answers.entry(upload.filename, outcome, top_k))
-        return b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
+        return model, b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
 
-    async def _classify_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> list[_Outcome]:
-        """Return the probabilities of each picture, or why there are none."""
+    async def _classify(self, name: str, picture: bytes, deadline: float) -> tuple[Classifier, NDArray[np.float32]]:
+        model = self._catalogue.get(name)  # now: another version may have gone live while the picture was read
+        return model, await model.classify(picture, deadline=deadline)
+
+    async def _classify_all(
+        self, name: str, pictures: list[bytes], deadline: float
+    ) -> tuple[Classifier, list[_Outcome]]:
+        """Return the probabilities of each picture, or why there are none; all by one version."""
+        model = self._catalogue.get(name)
         gathering = _Gathering(len(pictures))
         try:
             for picture, reply in zip(pictures, gathering.replies, strict=True):
@@ -162,10 +172,19 @@ class Predictor:
                     model.put(picture, reply, deadline=deadline)
                 except ImageclassError as exc:
                     reply.set_exception(exc)
-            return await gathering.outcomes
+            return model, await gathering.outcomes
         finally:
             for reply in gathering.replies:
                 model.withdraw(reply)
+
+    def _answers_of(self, model: Classifier) -> Answers:
+        answers = self._answers.get(model)
+        if answers is None:
+            # Another version is live: forget those that are not, but for one that still answers what it had accepted.
+            answering = [*self._catalogue.models, model]
+            self._answers = {each: self._answers.get(each) or Answers(each.manifest) for each in answering}
+            answers = self._answers[model]
+        return answers
 
     def _deadline(self, timeout: str) -> float:
         """Return when an answer must be there, on the event loop's clock. Raises MalformedRequest."""

@@ -76,14 +76,18 @@ class ModelHealth(ModelReference):
     age_seconds: float = Field(description="Seconds since this version went live in this process.")
 
 
-class RefusedVersion(ModelReference):
+class RefusedVersion(_Schema):
+    name: str
+    version: int | None = Field(description="null where the model's pin names no version.")
     code: str = Field(description="Why the version was refused; the log has the sentence.")
 
 
 class Health(_Schema):
     status: Literal["ok"]
     models: list[ModelHealth]
-    refused: list[RefusedVersion] = Field(description="Versions newer than those served that failed their check.")
+    refused: list[RefusedVersion] = Field(
+        description="Versions that would be served, newer or pinned ones, had they passed their check."
+    )
 
 
 class Live(_Schema):

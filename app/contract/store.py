@@ -39,10 +39,19 @@ class ModelStore:
         return sorted(folder.name for folder in folders if is_model_name(folder.name) and self.versions(folder.name))
 
     def versions(self, name: str) -> list[int]:
-        """Return the versions of a model in ascending order; none for a model that is not there."""
-        if not is_model_name(name) or not (self.root / name).is_dir():
+        """Return the versions of a model in ascending order; none for a model that is not there.
+
+        Raises BundleNotFound where its folder cannot be read.
+        """
+        if not is_model_name(name):
             return []
-        return sorted(int(entry.name) for entry in (self.root / name).iterdir() if _VERSION.fullmatch(entry.name))
+        folder = self.root / name
+        try:
+            return sorted(int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            raise BundleNotFound(f"{folder} cannot be read ({exc.strerror}). Set IMAGECLASS_MODEL_STORE.") from exc
 
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)

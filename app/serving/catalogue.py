@@ -1,107 +1,25 @@
-"""Which versions are live: the newest of every model in the store that passes its check."""
+"""Which versions are live: one classifier for each model, replaced between two batches when another version is ready.
+
+It loads nothing: `app.serving.versions` does, at the start and for `app.serving.reload`. All its methods belong to the
+event loop.
+"""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from app.contract.preprocessing import use_one_thread_per_picture
-from app.contract.store import ModelStore
-from app.engines.engine import EngineChoice, PrecisionChoice
-from app.engines.loading import LoadedModel, load_model
-from app.errors import BundleError, BundleNotFound, ModelNotFound, ModelNotNamed
+from app.errors import ModelNotFound, ModelNotNamed
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
-from app.serving.tuning import Tuning, TuningOptions, tune
+from app.serving.versions import LoadedStore, Refusal, TunedModel
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A version that was not taken live, with the reason's stable code."""
-
-    name: str
-    version: int
-    code: str
-
-
-@dataclass(frozen=True)
-class TunedModel:
-    """A model that is ready to serve, and how it is run."""
-
-    loaded: LoadedModel
-    tuning: Tuning
-
-
-@dataclass(frozen=True)
-class LoadedStore:
-    """The models of a store, loaded, proven and tuned, and the versions that were refused."""
-
-    models: tuple[TunedModel, ...]
-    refusals: tuple[Refusal, ...]
-
-
-def load_store(
-    store: ModelStore,
-    *,
-    engine: EngineChoice,
-    threads: int,
-    precision: PrecisionChoice = "f32",
-    tuning: TuningOptions = TuningOptions(),  # noqa: B008 - frozen
-    only: str | None = None,
-) -> LoadedStore:
-    """Load the newest version of every model that passes its check, or of the model `only`.
-
-    A version that fails is logged, and the one before it serves. Raises the newest version's BundleError where a model
-    has none that passes, BundleNotFound where the store is empty, EngineUnavailable where the engine is.
-    """
-    use_one_thread_per_picture()
-    names = [only] if only else store.names()
-    if not names:
-        raise BundleNotFound(
-            f"The model store {store.root} holds no model. Train one: python -m training fit --data PATH --name NAME."
-        )
-    refusals: list[Refusal] = []
-
-    def load(path: Path) -> TunedModel:
-        loaded = load_model(path, engine=engine, threads=threads, precision=precision)
-        try:
-            return TunedModel(loaded, tune(loaded, tuning))
-        except BaseException:
-            loaded.engine.close()
-            raise
-
-    models = [_load_newest(store, name, refusals, load) for name in names]
-    return LoadedStore(tuple(models), tuple(refusals))
-
-
-def _load_newest(
-    store: ModelStore, name: str, refusals: list[Refusal], load: Callable[[Path], TunedModel]
-) -> TunedModel:
-    store.newest(name)  # says which models there are, where this one is not
-    refused: dict[int, BundleError] = {}
-    for version in reversed(store.versions(name)):
-        try:
-            model = load(store.path(name, version))
-        except BundleError as exc:
-            refused[version] = exc
-            continue
-        for refused_version, error in refused.items():
-            refusals.append(Refusal(name, refused_version, error.code))
-            _log.error("version refused", model=name, version=refused_version, code=error.code, reason=str(error))
-        loaded = model.loaded
-        for refusal in loaded.refusals:
-            _log.warning("engine refused", model=name, version=version, code=refusal.code, reason=str(refusal))
-        _log.info("model live", model=name, version=version, engine=loaded.engine.name, reason=loaded.reason)
-        return model
-    raise next(iter(refused.values()))
 
 
 class Catalogue:
@@ -118,29 +36,26 @@ class Catalogue:
         give_up: Callable[[], None],
         decode_threads: int,
         shutdown_grace_s: float,
+        retire_grace_s: float,
     ) -> None:
         self.admission = admission
         self.refusals = loaded.refusals
         self.stopping = False
+        self._limits = limits
+        self._give_up = give_up
+        self._metrics = metrics
         self._shutdown_grace_s = shutdown_grace_s
+        self._retire_grace_s = retire_grace_s
         self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._classifiers = {
-            model.loaded.bundle.name: Classifier(
-                model.loaded,
-                model.tuning,
-                decode_pool=self._decode_pool,
-                limits=limits,
-                admission=admission,
-                metrics=metrics,
-                give_up=give_up,
-            )
-            for model in loaded.models
-        }
+        self._classifiers: dict[str, Classifier] = {}
+        self._retiring: dict[asyncio.Task[None], Classifier] = {}
+        self._set_default = default
+        self._default: str | None = None
         admission.relieve = self._run_waiting
-        admission.largest_batch = max(
-            (model.tuning.plan.sizes[-1] for model in loaded.models if model.tuning.on_event_loop), default=1
-        )
-        self._default = default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
+        for refusal in loaded.refusals:
+            self._count(refusal.name, refusal.version, refusal.code)
+        for model in loaded.models:
+            self._take_live(model)
         if default is not None:
             self.get(default)
 
@@ -155,11 +70,14 @@ class Catalogue:
     async def aclose(self) -> None:
         """Finish what was accepted, within the grace, and free the models."""
         self.stopping = True
-        await asyncio.gather(*(model.aclose(self._shutdown_grace_s) for model in self._classifiers.values()))
+        closing = [model.aclose(self._shutdown_grace_s) for model in self._classifiers.values()]
+        if self._retiring:
+            closing.append(self._end_retiring())
+        await asyncio.gather(*closing)
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
 
     def _run_waiting(self) -> None:
-        for model in self._classifiers.values():
+        for model in (*self._classifiers.values(), *self._retiring.values()):
             model.run_waiting()
 
     @property
@@ -168,7 +86,10 @@ class Catalogue:
         return [self._classifiers[name] for name in sorted(self._classifiers)]
 
     def get(self, name: str | None = None) -> Classifier:
-        """Return the model of that name, or the default one. Raises ModelNotFound or ModelNotNamed."""
+        """Return the model of that name, or the default one. Raises ModelNotFound or ModelNotNamed.
+
+        What it returns takes pictures until the event loop turns: the next turn may find another version live.
+        """
         if name is None:
             if self._default is None:
                 raise ModelNotNamed(
@@ -180,3 +101,68 @@ class Catalogue:
         if classifier is None:
             raise ModelNotFound(f"There is no model '{name}' here. Served: {', '.join(sorted(self._classifiers))}.")
         return classifier
+
+    async def replace(self, model: TunedModel) -> bool:
+        """Have this version answer from now on; say whether it does, or the service is stopping.
+
+        What the version before it has accepted, it answers; then it is freed, by a task of its own.
+        """
+        if self.stopping:
+            return False
+        old = self._classifiers.get(model.name)
+        self._take_live(model)
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(self._retire(old))
+            self._retiring[task] = old
+            task.add_done_callback(self._retired)
+        return True
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        self._count(refusal.name, refusal.version, refusal.code)
+
+    def _take_live(self, model: TunedModel) -> None:
+        classifier = Classifier(
+            model.loaded,
+            model.tuning,
+            decode_pool=self._decode_pool,
+            limits=self._limits,
+            admission=self.admission,
+            metrics=self._metrics,
+            give_up=self._give_up,
+        )
+        before = self._classifiers.get(model.name)
+        self._classifiers[model.name] = classifier
+        self._default = self._set_default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
+        self.admission.largest_batch = max(
+            (each.tuning.plan.sizes[-1] for each in self._classifiers.values() if each.tuning.on_event_loop), default=1
+        )
+        if before is not None:
+            self._say_in_metrics(before, 0.0)
+        self._say_in_metrics(classifier, 1.0)
+        self._count(model.name, model.version, "live")
+
+    def _say_in_metrics(self, classifier: Classifier, value: float) -> None:
+        manifest, loaded = classifier.manifest, classifier.loaded
+        self._metrics.model_info(manifest.name, str(manifest.version), loaded.engine.name, loaded.precision).set(value)
+
+    def _count(self, name: str, version: int | None, outcome: str) -> None:
+        self._metrics.model_load(name, "" if version is None else str(version), outcome).add()
+
+    async def _retire(self, classifier: Classifier) -> None:
+        await classifier.aclose(self._retire_grace_s)
+        _log.info("model freed", model=classifier.manifest.name, version=classifier.manifest.version)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a model that was replaced could not be freed", reason=str(error))
+
+    async def _end_retiring(self) -> None:
+        retiring = dict(self._retiring)
+        await asyncio.wait(retiring, timeout=self._shutdown_grace_s)
+        for task, classifier in retiring.items():
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                await classifier.aclose()

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from app.contract.preprocessing import PreprocessingSpec, preprocess
-from app.serving.catalogue import TunedModel
+from app.serving.versions import TunedModel
 
 _MANY = 1 << 30
 _REPEATS = 5

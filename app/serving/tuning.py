@@ -1,11 +1,12 @@
 """Choose how a model is run on this machine, by a short measurement of its real engine before it goes live.
 
 For a small network it takes some tenths of a second, most of them spent by OpenVINO to compile for each batch size. It
-is done at every load: what was measured on another machine, or on a busier day, would be worth nothing.
+is done at every start: what was measured on another machine, or on a busier day, would be worth nothing. A version that
+replaces one of the same kind amid requests takes over what was found for that one: a busy machine measures its load.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -32,6 +33,8 @@ _DECODE_S = 0.0005
 _PROBE_SIDE = 256
 _REPEATS = 4
 _ENOUGH_S = 0.02
+_BUSY = 5
+"""So many times as long is measured where other work comes between: one call of them all is left alone."""
 
 
 @dataclass(frozen=True)
@@ -56,47 +59,57 @@ class Tuning:
         return BatchPlan(self.batch_seconds)
 
 
-def tune(loaded: LoadedModel, options: TuningOptions) -> Tuning:
+def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = None, busy: bool = False) -> Tuning:
     """Find the batch sizes that gain, prepare the engine for them, and prove it once more on each.
 
-    Raises SelfCheckFailed where the engine gives other answers in batches of one of the sizes.
+    `known` is what was found for a model of the same kind in this process: then nothing is measured. On a machine that
+    is `busy` with other work, more calls are timed before the fastest counts. Raises SelfCheckFailed where the engine
+    gives other answers in batches of one of the sizes.
     """
-    rough = _sizes_that_gain(loaded, options.max_batch_size)
+    patience = _BUSY if busy else 1
+    if known is not None:
+        _prepare(loaded, known.batch_seconds)
+        return known
+    rough = _sizes_that_gain(loaded, options.max_batch_size, patience)
     if options.inference_place == "auto":
         # Where single pictures are quick, the event loop runs what batches it can.
         on_loop = rough[1] <= _LOOP_S
         sizes = [size for size, seconds in rough.items() if seconds <= _LOOP_S] if on_loop else list(rough)
     else:
         on_loop, sizes = options.inference_place == "loop", list(rough)
-    for size in sizes:
-        loaded.engine.prepare(size)
-        check_batch_size(loaded.bundle, loaded.engine, size, max_difference=loaded.max_probability_difference)
+    _prepare(loaded, sizes)
     pixels = options.inline_decode_pixels
     return Tuning(
-        batch_seconds={size: _time_batch(loaded, size) for size in sizes},
+        batch_seconds={size: _time_batch(loaded, size, patience) for size in sizes},
         on_event_loop=on_loop,
-        inline_decode_pixels=_inline_decode_pixels(loaded) if pixels is None else pixels,
+        inline_decode_pixels=_inline_decode_pixels(loaded, patience) if pixels is None else pixels,
     )
 
 
-def _sizes_that_gain(loaded: LoadedModel, largest: int) -> dict[int, float]:
+def _prepare(loaded: LoadedModel, sizes: Iterable[int]) -> None:
+    for size in sizes:
+        loaded.engine.prepare(size)
+        check_batch_size(loaded.bundle, loaded.engine, size, max_difference=loaded.max_probability_difference)
+
+
+def _sizes_that_gain(loaded: LoadedModel, largest: int, patience: int) -> dict[int, float]:
     """Return the seconds of a batch of each size, from 1 up as long as a larger one takes less for each picture."""
     found: dict[int, float] = {}
     for size in [*(size for size in _SIZES if size < largest), largest]:
-        seconds = _time_batch(loaded, size)
+        seconds = _time_batch(loaded, size, patience)
         if found and seconds / size > _GAIN * min(taken / smaller for smaller, taken in found.items()):
             break
         found[size] = seconds
     return found
 
 
-def _time_batch(loaded: LoadedModel, size: int) -> float:
+def _time_batch(loaded: LoadedModel, size: int, patience: int) -> float:
     golden = loaded.bundle.golden.images
     batch = np.resize(golden, (size, *golden.shape[1:]))
-    return _fastest(lambda: loaded.engine.predict(batch))
+    return _fastest(lambda: loaded.engine.predict(batch), patience)
 
 
-def _inline_decode_pixels(loaded: LoadedModel) -> int:
+def _inline_decode_pixels(loaded: LoadedModel, patience: int) -> int:
     """Return how many pixels can be decoded in the time that the event loop may be held up for it."""
     side = _PROBE_SIDE
     rng = np.random.default_rng(0)
@@ -104,17 +117,17 @@ def _inline_decode_pixels(loaded: LoadedModel) -> int:
     picture = np.clip(smooth + rng.normal(0, 20, smooth.shape), 0, 255).astype(np.uint8)
     _, jpeg = cv2.imencode(".jpg", picture)
     data, spec = jpeg.tobytes(), loaded.bundle.manifest.preprocessing
-    return int(side * side * _DECODE_S / _fastest(lambda: preprocess(data, spec)))
+    return int(side * side * _DECODE_S / _fastest(lambda: preprocess(data, spec), patience))
 
 
-def _fastest(call: Callable[[], object]) -> float:
+def _fastest(call: Callable[[], object], patience: int) -> float:
     """Return the seconds of the fastest of a few calls, after one that is not counted."""
     call()
     times = []
-    for _ in range(_REPEATS):
+    for _ in range(_REPEATS * patience):
         began = time.perf_counter()
         call()
         times.append(time.perf_counter() - began)
-        if sum(times) > _ENOUGH_S:
+        if sum(times) > _ENOUGH_S * patience:
             break
     return min(times)

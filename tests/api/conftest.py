@@ -8,7 +8,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from app.main import create_app, load_from
-from app.serving.catalogue import LoadedStore
+from app.serving.versions import LoadedStore
 from app.settings import Settings
 
 OpenClient = Callable[..., Awaitable[httpx.AsyncClient]]

@@ -12,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.api.lifecycle import Lifecycle
 from app.main import create_app
 from app.server import uvicorn_config
-from app.serving.catalogue import Catalogue, LoadedStore
+from app.serving.catalogue import Catalogue
+from app.serving.versions import LoadedStore
 from app.settings import Settings
 
 TIMEOUT_S = 60

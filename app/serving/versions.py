@@ -1,0 +1,186 @@
+"""Load versions of the store's models: proven, tuned, ready to serve. It knows nothing of requests, or of what is live.
+
+At the start a model is served in its pinned version, else in its newest; where that one fails its check, in the newest
+that passes. A service that answers with another version, and says so, is worth more than none.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+
+from app.contract.bundle import open_bundle
+from app.contract.fingerprint import Fingerprint, fingerprint_of
+from app.contract.preprocessing import use_one_thread_per_picture
+from app.contract.store import ModelStore
+from app.engines.engine import EngineChoice, PrecisionChoice
+from app.engines.loading import LoadedModel, load_model
+from app.errors import BundleError, BundleNotFound
+from app.serving.tuning import Tuning, TuningOptions, tune
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that was not taken live, with the reason's stable code; the version is None where a pin names none.
+
+    `fingerprint` is that of the files which were refused, None where there were none.
+    """
+
+    name: str
+    version: int | None
+    code: str
+    reason: str
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A model that is ready to serve, how it is run, and what its files looked like before it was loaded."""
+
+    loaded: LoadedModel
+    tuning: Tuning
+    fingerprint: Fingerprint | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loaded.bundle.name
+
+    @property
+    def version(self) -> int:
+        return self.loaded.bundle.version
+
+
+@dataclass(frozen=True)
+class LoadedStore:
+    """The models of a store, loaded, proven and tuned, and the versions that were refused."""
+
+    models: tuple[TunedModel, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads a version as the settings say. Safe to use in any thread, one load at a time."""
+
+    store: ModelStore
+    engine: EngineChoice
+    threads: int
+    precision: PrecisionChoice = "f32"
+    tuning: TuningOptions = TuningOptions()  # noqa: RUF009 - frozen
+
+    def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
+        """Return the version, checked and tuned; as `like` is tuned, where the two are networks of one kind.
+
+        `busy` says that this process answers requests meanwhile. Raises a BundleError or EngineUnavailable with the
+        reason.
+        """
+        use_one_thread_per_picture()
+        path = self.store.path(name, version)
+        try:
+            fingerprint = fingerprint_of(path)
+            loaded = load_model(path, engine=self.engine, threads=self.threads, precision=self.precision)
+        except OSError as exc:  # taken away, or closed, while it was read
+            raise BundleNotFound(f"{path} cannot be read: {exc.strerror}.") from exc
+        try:
+            known = like.tuning if like is not None and _same_kind(loaded, like.loaded) else None
+            return TunedModel(loaded, tune(loaded, self.tuning, known=known, busy=busy), fingerprint)
+        except BaseException:
+            loaded.engine.close()
+            raise
+
+    def is_still(self, model: TunedModel) -> bool:
+        """Say whether the store holds, at the model's place, the very bundle that it was loaded from.
+
+        Raises a BundleError where what lies there is damaged.
+        """
+        return open_bundle(self.store.path(model.name, model.version)).manifest == model.loaded.bundle.manifest
+
+
+def load_store(loader: Loader, *, only: str | None = None, required: str | None = None) -> LoadedStore:
+    """Load every model of the store, or the model `only`, each in the version that is to be served.
+
+    A version that fails is logged, and the newest that passes serves; a model that has none is left out where another
+    has. Raises the BundleError of the first version tried where there is nothing to serve, or not the model `required`;
+    BundleNotFound where the store is empty; EngineUnavailable where the engine is.
+    """
+    names = [only] if only else loader.store.names()
+    if not names:
+        raise BundleNotFound(
+            f"The model store {loader.store.root} holds no model. "
+            "Train one: python -m training fit --data PATH --name NAME."
+        )
+    refusals: list[Refusal] = []
+    models, without = [], {}
+    for name in names:
+        try:
+            models.append(_load_served(loader, name, refusals))
+        except BundleError as exc:
+            without[name] = exc
+    for name, error in without.items():
+        if not models or name == required:
+            raise error
+        _log.error("model not served", model=name, reason="no version of it passes its check")
+    return LoadedStore(tuple(models), tuple(refusals))
+
+
+def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedModel:
+    """Return the pinned version, else the newest that passes; what failed on the way there is added to `refusals`."""
+    store = loader.store
+    store.newest(name)  # says which models there are, where this one is not
+    refused: dict[int | None, BundleError] = {}
+    order = store.versions(name)[::-1]
+    pinned = None
+    try:
+        pinned = store.pinned(name)
+        if pinned is not None:
+            order = [pinned, *(version for version in order if version != pinned)]
+    except BundleNotFound as exc:
+        refused[None] = exc
+    found = None
+    for version in order:
+        fingerprint = _fingerprint(loader, name, version)
+        try:
+            found = loader.load(name, version)
+            break
+        except BundleError as exc:
+            refused[version] = exc
+            refusals.append(Refusal(name, version, exc.code, str(exc), fingerprint))
+    if None in refused:
+        refusals.append(Refusal(name, None, refused[None].code, str(refused[None])))
+    if found is None:
+        raise next(error for version, error in refused.items() if version is not None)
+    for refused_version, error in refused.items():
+        _log.error("version refused", model=name, version=refused_version, code=error.code, reason=str(error))
+    if None in refused or pinned not in {None, found.version}:
+        _log.error("the pin is not followed", model=name, pinned=pinned, served=found.version)
+    say_what_is_live(found)
+    return found
+
+
+def say_what_is_live(model: TunedModel, **more: object) -> None:
+    """Log that a version serves from now on, and why on this engine."""
+    loaded = model.loaded
+    for refusal in loaded.refusals:
+        _log.warning("engine refused", model=model.name, version=model.version, code=refusal.code, reason=str(refusal))
+    _log.info(
+        "model live", model=model.name, version=model.version, engine=loaded.engine.name, reason=loaded.reason, **more
+    )
+
+
+def _fingerprint(loader: Loader, name: str, version: int) -> Fingerprint | None:
+    try:
+        return fingerprint_of(loader.store.path(name, version))
+    except OSError:
+        return None
+
+
+def _same_kind(one: LoadedModel, other: LoadedModel) -> bool:
+    """Say whether two models take as long: the same input and as many parameters, run by the same engine alike."""
+    first, second = one.bundle.manifest, other.bundle.manifest
+    return (
+        first.signature == second.signature
+        and first.preprocessing == second.preprocessing
+        and first.metrics.get("parameters") == second.metrics.get("parameters") is not None
+        and (one.engine.name, one.precision, one.threads) == (other.engine.name, other.precision, other.threads)
+    )
