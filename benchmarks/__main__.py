@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks run | stages | soak | growth | models`."""
+"""The benchmark's command line: `python -m benchmarks run | stages | soak | swap | growth | models`."""
 
 import resource
 import shlex
@@ -26,6 +26,7 @@ from benchmarks.results import Results
 from benchmarks.soak import read_soak
 from benchmarks.soak import soak as run_soak
 from benchmarks.stages import measure_stages
+from benchmarks.swap import measure_swaps
 from benchmarks.workload import (
     HERE,
     WORK,
@@ -164,6 +165,21 @@ def stages(
     out.mkdir(parents=True, exist_ok=True)
     (out / "stages.md").write_text(found.markdown() + "\n", encoding="utf-8")
     typer.echo(f"{found.markdown()}\n\nAt {found.requests_per_s:,.0f} requests/s on {this_machine().cores} cores.")
+
+
+@cli.command()
+def swap(
+    swaps: Annotated[int, typer.Option(min=1, help="Versions that are published one after another.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    mnist_npz: MnistNpz = None,
+    out: Out = WORK / "results",
+) -> None:
+    """Publish versions under load: latency while they are loaded, seconds to pickup, failures, and memory after."""
+    with _one_line_errors():
+        found = measure_swaps(_workload("mnist", _DATA / "photos", mnist_npz), swaps=swaps, workers=workers)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "swap.md").write_text(found.markdown() + "\n", encoding="utf-8")
+    typer.echo(found.markdown())
 
 
 @cli.command()

@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,14 @@ class OpenLoop:
     generator_busy: float
 
 
+@dataclass(frozen=True)
+class Trace:
+    """When each answer 200 came, in seconds of `time.perf_counter`, and its latency in seconds."""
+
+    answered_at: "array[float]" = field(default_factory=lambda: array("d"))
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+
+
 class _Connection:
     __slots__ = ("due", "received", "socket", "wanted")
 
@@ -58,9 +66,18 @@ class _Connection:
 
 
 def drive_at(
-    address: tuple[str, int], requests: Sequence[bytes], *, rate: float, connections: int, seconds: float
+    address: tuple[str, int],
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    connections: int,
+    seconds: float,
+    trace: Trace | None = None,
 ) -> OpenLoop:
-    """Send `rate` requests a second, evenly spaced, for `seconds`. An infinite rate keeps every connection busy."""
+    """Send `rate` requests a second, evenly spaced, for `seconds`. An infinite rate keeps every connection busy.
+
+    `trace` gets every answer 200.
+    """
     poller = select.epoll()  # before the sockets: `select` takes no descriptor above 1,023
     pool = [_Connection(address) for _ in range(connections)]
     by_descriptor = {connection.socket.fileno(): connection for connection in pool}
@@ -68,7 +85,7 @@ def drive_at(
         poller.register(descriptor, select.EPOLLIN)
     try:
         with _no_collections():
-            return _drive(poller, by_descriptor, requests, rate=rate, seconds=seconds)
+            return _drive(poller, by_descriptor, requests, trace or Trace(), rate=rate, seconds=seconds)
     finally:
         poller.close()
         for connection in by_descriptor.values():
@@ -79,13 +96,14 @@ def _drive(
     poller: select.epoll,
     by_descriptor: dict[int, _Connection],
     requests: Sequence[bytes],
+    trace: Trace,
     *,
     rate: float,
     seconds: float,
 ) -> OpenLoop:
     clock = time.perf_counter
     free = deque(by_descriptor.values())
-    latencies = array("d")
+    latencies = trace.latencies
     interval = 1 / rate
     not_ok = refused = sent = 0
     kinds = len(requests)
@@ -115,6 +133,7 @@ def _drive(
                 continue
             last_answer = clock()
             if status == b"200":
+                trace.answered_at.append(last_answer)
                 latencies.append(last_answer - connection.due)
             else:
                 not_ok += 1

@@ -57,6 +57,7 @@ class Watcher:
         self._seen: dict[tuple[str, int], _Seen] = {}
         self._said: dict[str, str] = {}
         self._failure = ""
+        self._is_settling = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -83,6 +84,7 @@ class Watcher:
 
     def look(self) -> None:
         """Look once at the whole store, and have what is ready to serve go live. It belongs to the watcher's thread."""
+        self._is_settling = False
         try:
             names = self._store.names()
         except BundleNotFound as exc:
@@ -99,7 +101,9 @@ class Watcher:
         self._show_refusals()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._interval_s):
+        # No lower priority for this thread: with all cores taken, a load would take ten times as long, and while it is
+        # not its turn it could hold the interpreter's lock. OpenVINO's threads would keep the priority for good.
+        while not self._stop.wait(self._interval_s / 2 if self._is_settling else self._interval_s):
             try:
                 self.look()
             except Exception as exc:  # noqa: BLE001 - whatever it is, the next look may go better
@@ -164,6 +168,7 @@ class Watcher:
         before = self._seen.get((name, version))
         looks = before.looks + 1 if before is not None and before.fingerprint == fingerprint else 1
         seen = self._seen[name, version] = _Seen(fingerprint, looks)
+        self._is_settling = self._is_settling or looks == 1
         return seen
 
     def _is_ready(self, name: str, version: int, seen: _Seen) -> bool:
