@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import structlog
@@ -15,8 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from app.errors import ImageclassError
+from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
 from app.settings import Settings, allowed_range, is_secret
+
+if TYPE_CHECKING:
+    from app.contract.store import ModelStore
 
 cli = typer.Typer(
     help="Serve image classifiers, ask them, and look at what a model store holds.",
@@ -24,7 +27,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_cli = typer.Typer(help="Look at what the model store holds.", no_args_is_help=True)
+models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
 cli.add_typer(models_cli, name="models")
 
 _WIDTH_IN_A_PIPE = 160
@@ -34,6 +37,13 @@ Answer = dict[str, Any]
 
 ModelStoreOption = Annotated[
     Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
+]
+
+
+ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
+VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")]
+EngineOption = Annotated[
+    Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
 ]
 
 
@@ -255,12 +265,12 @@ def _bench_table(found: dict[str, Any]) -> Table:
 def models_list(model_store: ModelStoreOption = None) -> None:
     """List every model and version of the store."""
     from app.contract.bundle import read_manifest
-    from app.contract.store import ModelStore
 
-    table = Table("model", "version", "labels", "test accuracy", "created")
+    table = Table("model", "version", "labels", "test accuracy", "created", "pinned")
     with _one_line_errors():
-        store = ModelStore(_store_path(model_store))
+        store = _store(model_store)
         for name in store.names():
+            pinned = _pinned(store, name)
             for version in store.versions(name):
                 try:
                     manifest = read_manifest(store.path(name, version))
@@ -274,51 +284,142 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                     str(len(manifest.labels)),
                     "" if accuracy is None else f"{accuracy:.2%}",
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
+                    "pinned" if version == pinned else "",
                 )
     _print(table)
 
 
 @models_cli.command("show")
-def models_show(
-    name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
-    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
-    model_store: ModelStoreOption = None,
-) -> None:
+def models_show(name: ModelArgument, version: VersionOption = None, model_store: ModelStoreOption = None) -> None:
     """Print a model's card."""
     from app.contract.bundle import open_bundle
 
     with _one_line_errors():
-        typer.echo(open_bundle(_bundle_path(model_store, name, version)).card())
+        store = _store(model_store)
+        bundle = open_bundle(_bundle_path(store, name, version))
+        typer.echo(bundle.card())
+        typer.echo(_pin_sentence(store, name, bundle.version), err=True)
 
 
 @models_cli.command("verify")
 def models_verify(
-    name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
-    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
-    engine: Annotated[
-        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
-    ] = "auto",
+    name: ModelArgument,
+    version: VersionOption = None,
+    engine: EngineOption = "auto",
     model_store: ModelStoreOption = None,
 ) -> None:
     """Check a bundle as the service does at load: digests, signature, golden pictures."""
     from app.engines.loading import load_model
 
     with _one_line_errors():
-        loaded = load_model(_bundle_path(model_store, name, version), engine=engine)
+        store = _store(model_store)
+        loaded = load_model(_bundle_path(store, name, version), engine=engine)
+        typer.echo(
+            f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures "
+            f"on {loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of "
+            f"training's. {_pin_sentence(store, name, loaded.bundle.version)}"
+        )
+
+
+@models_cli.command("pin")
+def models_pin(
+    name: ModelArgument,
+    version: Annotated[int, typer.Argument(min=1, help="The version to serve.", show_default=False)],
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Have one version served, whatever newer ones there are. It is checked first, as the service does at load."""
+    with _one_line_errors():
+        _pin(_store(model_store), name, version)
+
+
+@models_cli.command("unpin")
+def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
+    """Have the newest version served again."""
+    with _one_line_errors():
+        store = _store(model_store)
+        newest = store.newest(name).name
+        with _plain_write_errors(store, name):
+            store.unpin(name)
     typer.echo(
-        f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures on "
-        f"{loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of training's."
+        f"{name} is not pinned: the newest version that passes its check is served, which is {newest} if it does."
     )
 
 
-def _store_path(given: Path | None) -> Path:
-    return given if given is not None else Settings.load().model_store
+@models_cli.command("rollback")
+def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
+    """Pin the version below the one that is to be served now: the nearest one that passes its check."""
+    with _one_line_errors():
+        store = _store(model_store)
+        store.newest(name)
+        served = store.pinned(name)
+        if served is None:
+            served = next((version for version in reversed(store.versions(name)) if _is_sound(store, name, version)), 0)
+        below = [version for version in reversed(store.versions(name)) if version < served]
+        target = next((version for version in below if _is_sound(store, name, version)), None)
+        if target is None:
+            what = f"version {served}" if served else "any, as none passes its check"
+            raise BundleNotFound(
+                f"{name} has no version below {what} that passes its check, so there is none to roll back to."
+            )
+        _pin(store, name, target)
 
 
-def _bundle_path(model_store: Path | None, name: str, version: int | None) -> Path:
+def _pin(store: "ModelStore", name: str, version: int) -> None:
+    from app.engines.loading import load_model
+
+    store.newest(name)  # says which models there are, where this one is not
+    if version in store.versions(name):
+        load_model(store.path(name, version)).engine.close()
+    with _plain_write_errors(store, name):
+        store.pin(name, version)
+    typer.echo(f"{name} is pinned to version {version}. A running service follows within seconds.")
+
+
+def _is_sound(store: "ModelStore", name: str, version: int) -> bool:
+    from app.engines.loading import load_model
+
+    try:
+        load_model(store.path(name, version)).engine.close()
+    except BundleError as exc:
+        typer.echo(f"passed over: {exc}", err=True)
+        return False
+    return True
+
+
+@contextmanager
+def _plain_write_errors(store: "ModelStore", name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        folder = store.root / name
+        raise StoreNotWritable(
+            f"{folder} cannot be written: {exc.strerror}. Run this as its owner, and where it is mounted for writing."
+        ) from exc
+
+
+def _pinned(store: "ModelStore", name: str) -> int | None:
+    """Return the pinned version; what is wrong with the pin is said, and no reason to fail."""
+    try:
+        return store.pinned(name)
+    except BundleNotFound as exc:
+        typer.echo(f"error: {exc}", err=True)
+        return None
+
+
+def _pin_sentence(store: "ModelStore", name: str, version: int) -> str:
+    pinned = _pinned(store, name)
+    if pinned is None:
+        return "No version is pinned."
+    return "It is pinned." if pinned == version else f"Version {pinned} is pinned."
+
+
+def _store(given: Path | None) -> "ModelStore":
     from app.contract.store import ModelStore
 
-    store = ModelStore(_store_path(model_store))
+    return ModelStore(given if given is not None else Settings.load().model_store)
+
+
+def _bundle_path(store: "ModelStore", name: str, version: int | None) -> Path:
     return store.newest(name) if version is None else store.path(name, version)
 
 

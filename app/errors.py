@@ -25,6 +25,7 @@ ImageclassError
 │   ├── BundleTampered
 │   ├── BundleIncompatible
 │   └── SelfCheckFailed
+├── StoreNotWritable              a command could not change the model store
 ├── EngineUnavailable             the engine asked for is not installed or cannot run here
 ├── InvalidSetting                a setting is out of its range, or not what it should be
 └── ServiceError                  a client could not get an answer from a running service
@@ -140,6 +141,10 @@ class BundleIncompatible(BundleError):
 
 class SelfCheckFailed(BundleError):
     code = "self_check_failed"
+
+
+class StoreNotWritable(ImageclassError):
+    code = "store_not_writable"
 
 
 class EngineUnavailable(ImageclassError):

@@ -84,10 +84,14 @@ class ModelStore:
             raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
         # Written beside its place and renamed, so that no reader finds half a number.
         descriptor, temporary = tempfile.mkstemp(prefix=".pin-", dir=self.root / name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{version}\n")
-            os.fchmod(descriptor, 0o644)
-        Path(temporary).replace(self.root / name / _PINNED)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(f"{version}\n")
+                os.fchmod(descriptor, 0o644)
+            Path(temporary).replace(self.root / name / _PINNED)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
     def unpin(self, name: str) -> None:
         """Have the newest version served again. Raises OSError."""

@@ -127,8 +127,10 @@ class Watcher:
         is_gone = live is not None and live.version not in versions
         # Missed once, it may be on its way to another place.
         is_missed = live is not None and is_gone and self._look_at_version(name, live.version).looks < 2
+        is_settling = is_missed
         for version in order:
             seen = self._look_at_version(name, version)
+            is_settling |= seen.looks < 2
             if live is not None and version == live.version:
                 self._say(name, None)
                 self._check_unchanged(live, seen)
@@ -137,7 +139,7 @@ class Watcher:
                 if live is None or version > live.version or version == pin or not is_missed:
                     self._try(name, version)
                 return
-        if live is not None and is_gone:
+        if live is not None and is_gone and not is_settling:
             self._say(name, f"Version {live.version} is no longer in the store. It keeps serving from memory.")
 
     def _pin(self, name: str, versions: Iterable[int]) -> int | None:

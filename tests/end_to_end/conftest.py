@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ class Service:
         # A worker is ready a moment before it listens.
         with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
             assert client.get(f"{self.url}/health/live").status_code == 200
+
+    def wait_for(self, event: str, *, count: int = 1, within_s: float = 60, **fields: Any) -> list[dict[str, Any]]:
+        """Read the log until `count` lines of the event have these fields, and return them."""
+        # The service ends with the patience, and its log with it: no test waits for ever.
+        patience = threading.Timer(within_s, self.process.kill)
+        patience.start()
+        try:
+            found: list[dict[str, Any]] = []
+            while len(found) < count:
+                line = self._next_line()
+                if line["event"] == event and fields.items() <= line.items():
+                    found.append(line)
+        finally:
+            patience.cancel()
+        return found
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Send the signal and return the exit code; the rest of the log is kept."""

@@ -285,10 +285,12 @@ async def test_the_newest_that_remains_takes_over_from_one_that_was_deleted(
         folder_loader.publish("cats", version)
     service = await follow()
     shutil.rmtree(folder_loader.store.path("cats", 3))
-    await service.look()
-    assert service.live() == 3
-    await service.look(2)
+    with capture_logs() as log:
+        await service.look()
+        assert service.live() == 3
+        await service.look(2)
     assert service.live() == 2
+    assert [line["event"] for line in log if line["log_level"] != "info"] == []
 
 
 @pytest.mark.parametrize("gone", ["the versions", "the model", "the store"])

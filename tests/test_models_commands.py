@@ -1,0 +1,102 @@
+"""`python -m app models …`: what the store holds, and what is to be served."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.__main__ import cli
+from app.contract.store import ModelStore
+
+
+def models(*arguments: str, store: Path) -> Result:
+    return CliRunner().invoke(cli, ["models", *arguments, "--model-store", str(store)])
+
+
+def error_of(*arguments: str, store: Path) -> str:
+    """Run a command that must fail, and return the one line that says why."""
+    done = models(*arguments, store=store)
+    assert done.exit_code == 1, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.output
+    return line
+
+
+def add_version(store: Path, version: int, *, damaged: bool = False) -> None:
+    folder = store / "digits" / str(version)
+    shutil.copytree(store / "digits" / "1", folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "version": version}))
+    if damaged:
+        (folder / "saved_model.pb").write_bytes(b"")
+
+
+def test_pin_and_unpin_and_what_list_show_and_verify_say_of_it(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    assert models("pin", "digits", "1", store=copy_of_store).exit_code == 0
+    assert ModelStore(copy_of_store).pinned("digits") == 1
+    listed = models("list", store=copy_of_store).stdout.splitlines()
+    assert [line.count("pinned") for line in listed if "│ digits" in line] == [1, 0]
+    assert "Version 1 is pinned." in models("show", "digits", store=copy_of_store).stderr
+    assert "It is pinned." in models("verify", "digits", "--version", "1", store=copy_of_store).stdout
+    assert models("unpin", "digits", store=copy_of_store).exit_code == 0
+    assert ModelStore(copy_of_store).pinned("digits") is None
+    assert "No version is pinned." in models("verify", "digits", store=copy_of_store).stdout
+
+
+def test_rollback_goes_down_from_what_is_served_one_version_at_a_time(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    add_version(copy_of_store, 3)
+    for expected in (2, 1):
+        assert models("rollback", "digits", store=copy_of_store).exit_code == 0
+        assert ModelStore(copy_of_store).pinned("digits") == expected
+    assert "no version below version 1" in error_of("rollback", "digits", store=copy_of_store)
+    assert ModelStore(copy_of_store).pinned("digits") == 1
+
+
+def test_rollback_counts_from_the_newest_that_passes_and_passes_over_damaged_ones(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2, damaged=True)
+    add_version(copy_of_store, 3)
+    add_version(copy_of_store, 4, damaged=True)
+    assert models("rollback", "digits", store=copy_of_store).exit_code == 0
+    assert ModelStore(copy_of_store).pinned("digits") == 1
+
+
+def test_what_would_not_be_served_is_not_pinned(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2, damaged=True)
+    assert "saved_model.pb is not the file" in error_of("pin", "digits", "2", store=copy_of_store)
+    assert "no version 9; it has: 1, 2" in error_of("pin", "digits", "9", store=copy_of_store)
+    assert "no model 'cats'" in error_of("pin", "cats", "1", store=copy_of_store)
+    assert ModelStore(copy_of_store).pinned("digits") is None
+
+
+@pytest.mark.parametrize("command", [["unpin", "cats"], ["rollback", "cats"]])
+def test_a_model_that_is_not_there_is_named(copy_of_store: Path, command: list[str]) -> None:
+    assert "no model 'cats'" in error_of(*command, store=copy_of_store)
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(copy_of_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_version(copy_of_store, 2)
+    ModelStore(copy_of_store).pin("digits", 2)
+
+    def read_only(*_given: object, **_more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkstemp", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    for command in (["pin", "digits", "1"], ["unpin", "digits"], ["rollback", "digits"]):
+        message = error_of(*command, store=copy_of_store)
+        assert f"{copy_of_store / 'digits'} cannot be written: Read-only file system." in message
+    assert ModelStore(copy_of_store).pinned("digits") == 2
+
+
+def test_a_pin_that_names_no_version_does_not_keep_the_list_from_being_shown(copy_of_store: Path) -> None:
+    (copy_of_store / "digits" / "pinned").write_text("newest")
+    done = models("list", store=copy_of_store)
+    assert done.exit_code == 0
+    assert "models pin digits VERSION" in done.stderr
+    assert "│ digits" in done.stdout
