@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,10 +15,14 @@ from app.contract.store import ModelStore
 from app.errors import ImageclassError
 from training.errors import OptionError
 from training.evaluate import Scores
+from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
 from training.options import FitOptions, parse_batch_size, parse_size, with_recipe
 from training.preset import Loss, OptimizerName
 from training.presets import PRESETS, preset_named
 from training.progress import Reporter
+
+if TYPE_CHECKING:
+    from training.measure import Measurement
 
 cli = typer.Typer(
     help="Train image classifiers on labelled pictures, and measure them.",
@@ -40,6 +44,25 @@ DataOption = Annotated[
 ModelStoreOption = Annotated[Path, typer.Option(help="Folder of bundles.", envvar="IMAGECLASS_MODEL_STORE")]
 OnBadImageOption = Annotated[
     Literal["fail", "skip"], typer.Option(help="What to do about pictures that cannot be read.")
+]
+
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"A figure on the test pictures and what it must reach, as accuracy=0.98 ({', '.join(FIGURES)}; "
+        "the loss at most); may be repeated.",
+        show_default=False,
+    ),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A version, or live for the one that is to be served: no class may be recalled worse than by it.",
+        show_default=False,
+    ),
+]
+MaxRecallDropOption = Annotated[
+    float, typer.Option(min=0, max=1, help="By how much the recall of a class may be lower than with --against.")
 ]
 
 
@@ -89,6 +112,15 @@ def fit(
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
     ] = None,
+    require: RequireOption = None,
+    against: AgainstOption = None,
+    max_recall_drop: MaxRecallDropOption = 0.02,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Remove older versions than the newest so many, but not the pinned one.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Train a classifier and publish it as a new version in the model store.
 
@@ -123,6 +155,10 @@ def fit(
                 colour=colour,
                 on_bad_image=on_bad_image,
                 about=about,
+                requirements=tuple(parse_requirement(text) for text in require or ()),
+                against=None if against is None else parse_against(against),
+                max_recall_drop=max_recall_drop,
+                keep=keep,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -157,22 +193,41 @@ def evaluate(
         str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
     ] = None,
     on_bad_image: OnBadImageOption = "fail",
+    require: RequireOption = None,
+    against: AgainstOption = None,
+    max_recall_drop: MaxRecallDropOption = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a bundle, or a running service, on labelled pictures."""
+    """Measure a bundle, or a running service, on labelled pictures.
+
+    Exit code 1 where it does not reach what --require and --against say.
+    """
     reporter = Reporter()
     try:
         with _one_line_errors():
             from app.contract.bundle import open_bundle
             from training.measure import choose_pictures, measure
+            from training.rival import rival_of, score_rival
             from training.sources import open_data
 
+            requirements = [parse_requirement(text) for text in require or ()]
             store = ModelStore(model_store)
             path = store.newest(model) if version is None else store.path(model, version)
+            rival = None if against is None else rival_of(store, model, parse_against(against))
             pictures, which = choose_pictures(open_data(data), open_bundle(path), split)
             measured = measure(path, pictures, engine=engine, url=url, on_bad_image=on_bad_image, reporter=reporter)
+            before = None if rival is None else score_rival(rival, measured.pictures, engine=engine, reporter=reporter)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
+    _print_measurement(model, which, measured, as_json=as_json)
+    with _one_line_errors():
+        scores = measured.scores.as_dict()
+        check_requirements(scores, requirements, on=which)
+        if rival is not None and before is not None:
+            check_recall(scores, before, version=rival.version, max_drop=max_recall_drop, on=which)
+
+
+def _print_measurement(model: str, which: str, measured: "Measurement", *, as_json: bool) -> None:
     agreement = measured.agreement
     if as_json:
         found = {"which": which, "measured": measured.engine, **measured.scores.as_dict()}

@@ -4,7 +4,8 @@ ImageclassError
 └── TrainingError
     ├── DataError           the data cannot be used as it is
     ├── OptionError         options that do not go together, or that this data cannot take
-    └── PublishError        the bundle cannot be written
+    ├── PublishError        the bundle cannot be written
+    └── NotGoodEnough       the model does not reach what was required of it
 """
 
 from app.errors import ImageclassError
@@ -24,3 +25,7 @@ class OptionError(TrainingError):
 
 class PublishError(TrainingError):
     code = "publish_error"
+
+
+class NotGoodEnough(TrainingError):
+    code = "not_good_enough"

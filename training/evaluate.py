@@ -34,9 +34,17 @@ class Scores:
     confusion: NDArray[np.int64]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the scores in JSON's types."""
+        """Return the scores in JSON's types. Macro figures are means over the classes that occur, each counting alike;
+        a class that is never predicted has precision 0 there."""
+        occurring = [(each.precision or 0.0, each.recall) for each in self.by_class.values() if each.recall is not None]
+        precisions = [precision for precision, _ in occurring]
+        recalls = [recall for _, recall in occurring]
         return {
             "accuracy": self.accuracy,
+            "macro_precision": float(np.mean(precisions)),
+            "macro_recall": float(np.mean(recalls)),
+            "macro_f1": float(np.mean([_f1(precision, recall) for precision, recall in occurring])),
+            "worst_recall": min(recalls),
             "loss": self.loss,
             "pictures": int(self.confusion.sum()),
             "by_class": {
@@ -79,6 +87,10 @@ def score(
         for index, label in enumerate(labels)
     }
     return Scores(float(right.sum() / len(targets)), _loss(probabilities, targets, loss), by_class, confusion)
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _loss(probabilities: NDArray[np.float32], targets: NDArray[np.int64], loss: Loss) -> float:

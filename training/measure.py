@@ -39,6 +39,8 @@ class Measurement:
     scores: Scores
     engine: str
     agreement: Agreement | None
+    pictures: tuple[Picture, ...]
+    """Those measured on: without the ones that were skipped."""
 
 
 def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["all"]) -> tuple[list[Picture], str]:
@@ -94,14 +96,18 @@ def measure(
         "mse" if isinstance(recipe, dict) and recipe.get("loss") == "mse" else "crossentropy"
     )
     if url is None:
-        return Measurement(score(here, tensors.targets, manifest.labels, loss=loss), loaded.engine.name, None)
+        return Measurement(
+            score(here, tensors.targets, manifest.labels, loss=loss), loaded.engine.name, None, tensors.pictures
+        )
     there = _ask_service(url, loaded.bundle, tensors, reporter)
     agreement = Agreement(
         pictures=len(here),
         same_label=int((here.argmax(axis=1) == there.argmax(axis=1)).sum()),
         max_probability_difference=float(np.abs(here - there).max()),
     )
-    return Measurement(score(there, tensors.targets, manifest.labels, loss=loss), f"the service at {url}", agreement)
+    return Measurement(
+        score(there, tensors.targets, manifest.labels, loss=loss), f"the service at {url}", agreement, tensors.pictures
+    )
 
 
 def _ask_service(url: str, bundle: Bundle, tensors: Tensors, reporter: Reporter) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.errors import OptionError
+from training.gate import Against, Requirement
 from training.preset import Preset
 
 Size = tuple[int, int] | Literal["data"]
@@ -27,9 +28,16 @@ class FitOptions:
     colour: Colour | None
     on_bad_image: Literal["skip", "fail"]
     about: Path | None
+    requirements: tuple[Requirement, ...] = ()
+    against: Against | None = None
+    max_recall_drop: float = 0.02
+    keep: int | None = None
 
     def command(self) -> str:
-        """Return the command that repeats the run, without the folders of the machine that it ran on."""
+        """Return the command that repeats the run, without the folders of the machine that it ran on.
+
+        What only says whether the result is published, and what is removed then, is no part of it.
+        """
         preset, recipe = self.preset, self.preset.recipe
         words = ["python", "-m", "training", "fit", "--data", Path(self.data).name, "--name", self.name]
         words += ["--preset", preset.name, "--seed", str(self.seed)]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from app.contract.bundle import Bundle
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
@@ -15,14 +16,17 @@ from app.engines.tensorflow import import_tensorflow
 from app.errors import ImageError
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
-from training.errors import DataError, OptionError
+from training.errors import DataError, NotGoodEnough, OptionError
 from training.evaluate import predict_all, score
 from training.export import Contents, check_can_publish, publish
 from training.fit import FitResult, fit
+from training.gate import check_recall, check_requirements
 from training.network import build_network
 from training.options import FitOptions
 from training.preset import Preset
 from training.progress import Reporter
+from training.pruning import prune
+from training.rival import learned_pictures, rival_of, score_rival
 from training.sources import open_data
 from training.split import Assignment, assign_splits
 from training.tensors import Tensors, load_tensors
@@ -47,6 +51,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     recipe = options.preset.recipe
     assignment = assign_splits(dataset, seed=options.seed, validation=recipe.validation, test=options.test)
     spec = _preprocessing(options, dataset)
+    rival = _rival(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
 
     splits = _load(assignment, spec, options.on_bad_image, reporter)
@@ -66,7 +71,9 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         training=_training_record(options, command, dataset, splits),
         split=assignment.summary(),
         split_csv=assignment.to_csv(),
-        measure=lambda engine: _measure(engine, splits, dataset.labels, options.preset, result, reporter),
+        measure=lambda engine: _measure_and_judge(
+            engine, splits, dataset.labels, options, result, rival=rival, reporter=reporter
+        ),
         card=lambda version, metrics: model_card(
             name=options.name,
             version=version,
@@ -79,7 +86,29 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
             about=about,
         ),
     )
-    return publish(network, contents, store, options.name)
+    published = publish(network, contents, store, options.name)
+    if options.keep is not None:
+        prune(store, options.name, keep=options.keep, reporter=reporter)
+    return published
+
+
+def _rival(
+    options: FitOptions, store: ModelStore, dataset: Dataset, assignment: Assignment, reporter: Reporter
+) -> Bundle | None:
+    """Return the version to compare with, None for none; what can be said against the comparison is said before the
+    training. Raises OptionError or a BundleError."""
+    if (options.requirements or options.against) and not any(assignment.counts()["test"].values()):
+        raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
+    if options.against is None:
+        return None
+    rival = rival_of(store, options.name, options.against)
+    if rival is None:
+        reporter.say(f"{options.name} has no version yet, so there is none to compare with")
+        return None
+    learned = learned_pictures(rival, dataset.origin, assignment.pictures("test"))
+    if learned:
+        reporter.say(f"version {rival.version} has learned {learned:,} of the test pictures: its figures are too good")
+    return rival
 
 
 def _read_text(file: Path) -> str:
@@ -173,6 +202,31 @@ def _measure(
         "parameters": result.parameters,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
+
+
+def _measure_and_judge(
+    engine: Engine,
+    splits: _Splits,
+    labels: Sequence[str],
+    options: FitOptions,
+    result: FitResult,
+    *,
+    rival: Bundle | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Return metrics.json. Raises NotGoodEnough, before anything is published, for what the options do not let pass."""
+    metrics = _measure(engine, splits, labels, options.preset, result, reporter)
+    if splits.test is not None:
+        on = f"the {len(splits.test.pictures):,} test pictures"
+        try:
+            check_requirements(metrics["test"], options.requirements, on=on)
+            if rival is not None:
+                before = score_rival(rival, splits.test.pictures, engine="tensorflow", reporter=reporter)
+                drop = options.max_recall_drop
+                check_recall(metrics["test"], before, version=rival.version, max_drop=drop, on=on)
+        except NotGoodEnough as exc:
+            raise NotGoodEnough(f"{exc} Nothing was published.") from exc
+    return metrics
 
 
 def _golden(splits: _Splits) -> list[Picture]:
