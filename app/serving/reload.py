@@ -250,6 +250,7 @@ class Watcher:
         if before is not None and (before.code, before.fingerprint) == (refusal.code, refusal.fingerprint):
             return
         self._refused[key] = refusal
+        self._show_refusals()  # first, so that whoever reads the log finds it in /health
         _log.error(
             "version refused", model=refusal.name, version=refusal.version, code=refusal.code, reason=refusal.reason
         )

@@ -196,3 +196,30 @@ def test_the_real_engine_is_tuned_within_its_bounds(trained_store: Path) -> None
     assert found.inline_decode_pixels > 0
     assert all(seconds > 0 for seconds in found.batch_seconds.values())
     loaded.engine.close()
+
+
+def test_what_is_known_of_a_model_of_the_same_kind_is_prepared_and_proven_but_not_measured(load: Load) -> None:
+    first, _ = load(lambda size: 0.1 * MS * (8 + size))
+    known = tune(first, TuningOptions(inline_decode_pixels=1))
+    second, engine = load(lambda size: 50 * MS * size)  # as on a busy machine
+    assert tune(second, TuningOptions(), known=known, busy=True) == known
+    assert engine.prepared == list(known.batch_seconds)
+    assert set(engine.proven) == set(known.batch_seconds)
+
+
+def test_what_is_known_does_not_let_a_wrong_answer_pass(load: Load) -> None:
+    first, _ = load(lambda size: 0.1 * MS * (8 + size))
+    known = tune(first, TuningOptions(inline_decode_pixels=1))
+    liar, _ = load(lambda size: MS, wrong_size=4)
+    with pytest.raises(SelfCheckFailed):
+        tune(liar, TuningOptions(), known=known)
+
+
+def test_a_busy_machine_is_asked_more_often_before_the_fastest_call_counts(load: Load) -> None:
+    calls = iter(range(1_000_000))
+    busy: Cost = lambda size: MS * size * (1 if next(calls) % 10 == 9 else 5)  # noqa: E731
+    hasty, _ = load(busy)
+    patient, _ = load(busy)
+    options = TuningOptions(max_batch_size=1, inline_decode_pixels=1)
+    assert min(tune(hasty, options).batch_seconds.values()) > MS
+    assert min(tune(patient, options, busy=True).batch_seconds.values()) <= MS
