@@ -64,20 +64,24 @@ async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Set
     async with serving(settings) as (predictor, catalogue):
         begun, swapped = asyncio.Event(), asyncio.Event()
         parts = iter([seven[:50], seven[50:]])
+        old = catalogue.get()
 
         async def receive() -> Message:
             if begun.is_set():
                 await swapped.wait()
             begun.set()
-            part = next(parts)
+            if (part := next(parts, None)) is None:
+                return await asyncio.Future()  # the client stays
             return {"type": "http.request", "body": part, "more_body": part == seven[:50]}
 
         asked = asyncio.create_task(
-            predictor.predict(receive, content_type=PNG, content_length=str(len(seven)), model=None, top_k=None)
+            predictor.predict(
+                old, receive, content_type=PNG, content_length=str(len(seven)), asked_timeout="", top_k=None
+            )
         )
         await begun.wait()
-        old = catalogue.get()
         assert await catalogue.replace(loader(settings).load("digits", 2))
         await old.aclose()
         swapped.set()
-        assert version_of(await asked) == 2
+        model, answer = await asked
+        assert (model.version, version_of(answer)) == ("2", 2)
