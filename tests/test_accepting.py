@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.accepting import Listener, SharingLoop
+from app.accepting import Listener, OpenConnections, SharingLoop
 
 
 class Holding(asyncio.Protocol):
@@ -105,7 +105,9 @@ def test_connections_wait_while_there_are_no_file_descriptors(
     async def serve() -> None:
         held: list[Any] = []
         exhausted: Any = Exhausted(listener)
-        server = Listener(asyncio.get_running_loop(), lambda: Holding(held), exhausted, 16)
+        server = Listener(
+            asyncio.get_running_loop(), lambda: Holding(held), exhausted, 16, connections=OpenConnections()
+        )
         clients = await connect(listener, 3)
         assert (exhausted.refusals, len(held)) == (1, 3)
         server.close()

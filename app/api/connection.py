@@ -93,6 +93,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self._content = 0  # bytes of the open request's body
         self._refused = False  # what arrives now is not read
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, nor has begun to arrive."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return not (self._request_is_open or self._refused) and (cycle is None or cycle.response_complete)
+
+    def close_after_answer(self) -> None:
+        """Have the answer to the last request that has come, if it is still to be given, close the connection."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._open_connections.add(1)

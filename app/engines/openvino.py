@@ -128,6 +128,18 @@ def cpu_has_bf16() -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def import_openvino() -> Any:
+    """Return the module `openvino`, without what its import should not do, a thread of its own included.
+
+    It takes 0.1 s and 45 MB: only a process that runs models, or is forked into some that do, pays for it.
+    """
+    for module in _NOT_IMPORTED:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type] # Python's own way to say: this one is not there
+    import openvino
+
+    return openvino
+
+
 @cache
 def _core() -> Any:
     """Return the one Core of this process, which is never freed.
@@ -135,10 +147,8 @@ def _core() -> Any:
     Each Core gives the thread that makes it a signal stack of its own, and takes it back when freed: two that are freed
     in the order of their making leave the thread with a stack that is gone, and the next signal ends the process.
     """
-    for module in _NOT_IMPORTED:
-        sys.modules.setdefault(module, None)  # type: ignore[arg-type] # Python's own way to say: this one is not there
     try:
-        import openvino  # 0.1 s and 45 MB: only a process that runs models pays for it
+        openvino = import_openvino()
     except ImportError as exc:
         raise EngineUnavailable(f"OpenVINO cannot be loaded: {exc}. Install imageclass again.") from exc
     return openvino.Core()

@@ -35,9 +35,7 @@ class Service:
             if line.get("event") == "starting":
                 self.url = line["url"]
             ready += line.get("event") == "ready"
-        # A worker is ready a moment before it listens.
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
-            assert client.get(f"{self.url}/health/live").status_code == 200
+        assert httpx.get(f"{self.url}/health/live").status_code == 200
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Send the signal and return the exit code; the rest of the log is kept."""
@@ -48,6 +46,18 @@ class Service:
         _, rest = self.process.communicate(timeout=_START_TIMEOUT_S)
         self.log += [_parse(line) for line in rest.splitlines()]
         return self.process.returncode
+
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Read the log until a line of that event with those fields."""
+        while True:
+            line = self._next_line()
+            if line.get("event") == event and all(line.get(name) == value for name, value in fields.items()):
+                return line
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """The process of each worker that is ready, as the log has it."""
+        return {line["worker"]: line["process"] for line in self.log if line["event"] == "ready"}
 
     def _next_line(self) -> dict[str, Any]:
         assert self.process.stderr is not None

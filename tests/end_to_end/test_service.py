@@ -101,9 +101,8 @@ def test_a_tampered_bundle_is_refused_with_the_reason_and_exit_1(
         file.write(b"!")
     service = start_service(copy_of_store, wait=False, workers=workers)
     assert service.wait() == 1
-    reasons = [line["reason"] for line in service.log if line["event"] == "cannot start"]
-    assert 1 <= len(reasons) <= workers
-    assert all("saved_model.pb is not the file that was exported" in reason for reason in reasons)
+    (reason,) = [line["reason"] for line in service.log if line["event"] == "cannot start"]
+    assert "saved_model.pb is not the file that was exported" in reason
 
 
 @pytest.mark.parametrize(
@@ -211,6 +210,6 @@ def test_a_service_that_is_not_there_is_one_line(seven: Path) -> None:
 
 def test_serving_on_openvino_needs_no_tensorflow(start_service: StartService, trained_store: Path) -> None:
     service = start_service(trained_store)
-    maps = Path(f"/proc/{service.process.pid}/maps").read_text()
+    maps = Path(f"/proc/{service.workers[0]}/maps").read_text()
     assert "openvino" in maps
     assert "tensorflow/libtensorflow" not in maps
