@@ -63,7 +63,7 @@ class Supervisor:
         self._due: dict[int, float] = dict.fromkeys(range(workers), 0.0)  # when which worker is to be started
         self._ended_at: dict[int, float] = {}  # when the one ended whose place is to be filled
         self._short_lives: dict[int, int] = {}  # how many in a row
-        self._to_roll: list[int] = []  # of a rolling restart, what is still to do
+        self._to_roll: list[int] | None = None  # during a rolling restart, what is still to do
         self._all_were_ready = False
         self._stopping = False
         self._exit_code = 0
@@ -163,7 +163,7 @@ class Supervisor:
                 self._cannot_start(reason, "worker_failed")
                 return
             _log.error("worker not started", worker=index, reason=reason)
-            self._to_roll = []
+            self._to_roll = None
             if replaces is None:
                 self._start_another(index)
             return
@@ -269,8 +269,8 @@ class Supervisor:
         if not went_as_told:
             _log.error("worker died", worker=worker.index, process=worker.pid, reason=reason)
         if worker.replaces is not None:
-            _log.error("restart given up; the workers that were there go on", worker=worker.index)
-            self._to_roll = []
+            _log.error("restart given up", worker=worker.index, reason="the workers that were there go on")
+            self._to_roll = None
         elif worker.index not in self._due and not self._has_another(worker.index):
             self._ended_at[worker.index] = time.monotonic()
             self._start_another(worker.index, worker)
@@ -305,15 +305,20 @@ class Supervisor:
     def _end_starting(self) -> None:
         self._stopping = True
         self._due.clear()
-        self._to_roll = []
+        self._to_roll = None
         self._close()
 
     # Restarting, one after another
 
     def _roll(self) -> None:
         """Start the next successor, where every worker is ready and none is on its way out."""
-        if not self._to_roll or self._due or len(self._workers) != self._count:
+        if self._to_roll is None or self._due or len(self._workers) != self._count:
             return
-        if all(worker.ready_at is not None and not worker.going for worker in self._workers):
+        if any(worker.ready_at is None or worker.going for worker in self._workers):
+            return
+        if self._to_roll:
             index = self._to_roll.pop(0)
             self._start(index, replaces=next(worker for worker in self._workers if worker.index == index))
+        else:
+            self._to_roll = None
+            _log.info("restarted", workers=self._count)

@@ -31,7 +31,7 @@ class Service:
         """Read the log until every worker is ready. The test's own timeout is the log's end."""
         ready = 0
         while ready < workers:
-            line = self._next_line()
+            line = self.next_line()
             if line.get("event") == "starting":
                 self.url = line["url"]
             ready += line.get("event") == "ready"
@@ -50,7 +50,7 @@ class Service:
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
         """Read the log until a line of that event with those fields."""
         while True:
-            line = self._next_line()
+            line = self.next_line()
             if line.get("event") == event and all(line.get(name) == value for name, value in fields.items()):
                 return line
 
@@ -59,7 +59,7 @@ class Service:
         """The process of each worker that is ready, as the log has it."""
         return {line["worker"]: line["process"] for line in self.log if line["event"] == "ready"}
 
-    def _next_line(self) -> dict[str, Any]:
+    def next_line(self) -> dict[str, Any]:
         assert self.process.stderr is not None
         text = self.process.stderr.readline()
         assert text, f"the service ended early: {self.log}"
