@@ -5,6 +5,7 @@ Until the port is taken this process imports nothing heavy, so that the commones
 
 import errno
 import mmap
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import structlog
 from app.engines.cores import available_cores
 from app.errors import InvalidSetting
 from app.metrics import ROW_BYTES, Metrics
+from app.processes import Place
 from app.settings import Settings, unknown_variables
 from app.supervisor import Supervisor
 from app.telemetry import configure_logging
@@ -47,14 +49,22 @@ def with_workers(settings: Settings) -> Settings:
 
 
 def _supervise(settings: Settings, listener: socket.socket) -> int:
-    from app import worker  # uvicorn, FastAPI, NumPy, OpenCV, OpenVINO: each worker has them from here, and shares them
+    if sys.platform == "linux":  # elsewhere, what is imported may not survive a fork
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy starts more at its import, which a fork would lose
+        from app.worker import preload
 
-    worker.preload()
+        preload()
+
+    def work(place: Place) -> int:
+        from app.worker import work as in_worker
+
+        return in_worker(place, settings, listener)
+
     rows = 2 * settings.workers  # for as long as a worker drains, its successor counts beside it
     memory = memoryview(mmap.mmap(-1, rows * ROW_BYTES))
     shared = [memory[row * ROW_BYTES : (row + 1) * ROW_BYTES] for row in range(rows)]
     return Supervisor(
-        lambda place: worker.work(place, settings, listener),
+        work,
         workers=settings.workers,
         rows=[Metrics(shared, row) for row in range(rows)],
         close=listener.close,

@@ -40,8 +40,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def preload() -> None:
-    """Import what every worker needs, before it is forked."""
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's own pool: threads that a fork would lose, and nothing here uses
+    """Import the rest of what every worker needs, in the process that they are forked from."""
     with suppress(ImportError):  # the worker says what is wrong
         import_openvino()
 
@@ -92,6 +91,7 @@ class WorkerServer(uvicorn.Server):
         self._connections = OpenConnections()
         self._connections.watch(place.metrics.connections.set)
         self.server_state.connections = self._connections
+        self._draining = asyncio.Event()
         self._living: asyncio.Task[None] | None = None
         self._began = 0.0
         self._leave_at_once = False
@@ -126,6 +126,12 @@ class WorkerServer(uvicorn.Server):
         if self._leave_at_once:
             self._leave()
 
+    async def main_loop(self) -> None:
+        """Serve until told to drain. Only the date of the answers needs a look at the clock."""
+        while not self._draining.is_set():
+            await self.on_tick(0)
+            await _within(self._draining.wait(), 1.0)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.shutdown_grace_s
@@ -140,8 +146,9 @@ class WorkerServer(uvicorn.Server):
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._drain()
-        if self._connections:
-            _log.error("stopped before all was answered", worker=self._place.index, connections=len(self._connections))
+        unanswered = sum(not connection.is_idle for connection in self._connections)
+        if unanswered:
+            _log.error("stopped before all was answered", worker=self._place.index, connections=unanswered)
         # Ends the models: whoever still waits for one is refused.
         await _within(self.lifespan.shutdown(), _END_MARGIN_S)
         await _within(self._connections.wait_empty(), _LAST_ANSWERS_S)
@@ -186,10 +193,7 @@ class WorkerServer(uvicorn.Server):
         self._place.metrics.set_ready(ready=False)
         for connection in self._connections:
             connection.close_after_answer()
-        asyncio.get_running_loop().call_later(delay_s, self._end_serving)
-
-    def _end_serving(self) -> None:
-        self.should_exit = True
+        asyncio.get_running_loop().call_later(delay_s, self._draining.set)
 
     async def _show_signs_of_life(self) -> None:
         while True:

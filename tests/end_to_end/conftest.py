@@ -96,3 +96,5 @@ def start_service() -> Iterator[StartService]:
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.communicate()
+        if service.process.stderr is not None:
+            service.process.stderr.close()

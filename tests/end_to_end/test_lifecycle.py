@@ -248,8 +248,8 @@ def test_a_request_that_is_on_its_way_on_an_idle_connection_is_answered(
     for connection in idle:
         assert connection.ask(get("/health/live"))[0] == 200
     service.process.send_signal(signal.SIGTERM)
-    service.wait_for("stopping")
-    for connection in idle[:3]:
+    wait_until(lambda: idle[0].ask(post(picture))[0] == 200 and idle[0].closes, "the worker knows")
+    for connection in idle[1:3]:
         assert (connection.ask(post(picture))[0], connection.closes) == (200, True)
     assert service.wait() == 0, "the one that stays idle does not keep it"
 
