@@ -7,15 +7,12 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp
-from uvicorn.config import STARTUP_FAILURE
 
 from app.api.connection import ConnectionLimits
 from app.api.cors import Cors, cors_origins
@@ -34,7 +31,7 @@ from app.api.predict import predict_routes
 from app.api.predictor import Predictor
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
-from app.errors import ImageclassError, InvalidSetting
+from app.errors import InvalidSetting
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
@@ -43,9 +40,7 @@ from app.serving.reload import Watcher
 from app.serving.tuning import TuningOptions
 from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
-from app.telemetry import configure_logging, keep_standard_error_for_the_log
-
-_log = structlog.stdlib.get_logger(__name__)
+from app.telemetry import keep_standard_error_for_the_log
 
 
 def create_app(
@@ -68,15 +63,13 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        # uvicorn closes its listeners and waits for the requests in flight before it ends this block.
+        # The server closes its listener and waits for the requests in flight before it ends this block.
         # The watcher ends last: what it loads must not keep the requests in flight from their answers.
         async with watcher, catalogue:
-            _log.info("ready", models=[f"{model.manifest.name}/{model.manifest.version}" for model in catalogue.models])
             yield {
                 "predictor": predictor,
                 "gate": gate,
                 "lifecycle": lifecycle,
-                "connections": metrics.connections,
                 "limits": ConnectionLimits(
                     max_header_bytes=settings.max_header_bytes,
                     receive_timeout_s=settings.receive_timeout_s,
@@ -106,7 +99,7 @@ def create_app(
     if settings.api_keys is not None or settings.api_keys_file is not None:
         document_keys(app, open_paths=gate.open_paths)
     app.include_router(predict_routes(predictor))
-    app.include_router(health_routes(catalogue))
+    app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
     if settings.docs_access != "off":
         app.include_router(docs_routes())
@@ -167,7 +160,8 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         metrics=metrics,
         give_up=_ask_to_be_replaced,
         decode_threads=_cores_of_one(settings),
-        shutdown_grace_s=settings.shutdown_grace_s,
+        # The server gives the grace to the connections, before it ends the catalogue. What still waits then is refused.
+        shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )
 
@@ -202,28 +196,16 @@ def _cores_of_one(settings: Settings) -> int:
     return max(1, available_cores() // (settings.workers or 1))
 
 
-def process_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def worker_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> FastAPI:
     """Load the models and return the application, for a process that does nothing else from now on.
 
     Raises an ImageclassError that says why there is nothing to serve.
     """
     keep_standard_error_for_the_log(settings.log_format, settings.log_level)
-    app = create_app(settings, load_from(settings), metrics)
+    app = create_app(settings, load_from(settings), metrics, lifecycle)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()
     return app
-
-
-def worker_app() -> FastAPI:
-    """Build the application in a worker process from its environment; uvicorn's supervisor calls this by name."""
-    settings = Settings.load()
-    configure_logging(settings.log_format, settings.log_level)
-    try:
-        return process_app(settings)
-    except ImageclassError as exc:
-        # The supervisor stops at this exit code instead of starting a worker that fails in the same way again.
-        _log.error("cannot start", reason=str(exc))
-        sys.exit(STARTUP_FAILURE)
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ page.
 """
 
 import json
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_HEAD_BYTES = 24
 _KEY_BYTES = 96 * 1024
 _VALUES = 8 * 1024
-ROW_BYTES = 8 + _KEY_BYTES + 8 * _VALUES
-"""Of one worker: the length of the keys, the keys, and the values, float64 each."""
+ROW_BYTES = _HEAD_BYTES + _KEY_BYTES + 8 * _VALUES
+"""Of one worker: the length of the keys, its last sign of life, whether it is ready, the keys, and the values, float64
+each."""
+
+_SILENT_S = 5.0
+"""Seconds without a sign of life after which a worker is not counted as ready any more."""
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -70,6 +76,10 @@ FAMILIES: dict[str, Family] = {
         "counter",
         "Versions that a worker loaded: outcome is live, or the code of the reason why it was refused.",
         ("model", "version", "outcome"),
+    ),
+    "imageclass_workers_ready": Family("gauge", "Worker processes that take requests now."),
+    "imageclass_resident_bytes": Family(
+        "gauge", "Resident memory of a worker process, with what it shares with the others.", ("worker",)
     ),
     "imageclass_worker_starts": Family("counter", "Worker processes started; above their number, some were replaced."),
 }
@@ -136,8 +146,9 @@ class _Row:
         if len(view) != ROW_BYTES:
             raise ValueError(f"a row has {ROW_BYTES} bytes, not {len(view)}")
         self._length: memoryview[int] = view[:8].cast("Q")
-        self._keys = view[8 : 8 + _KEY_BYTES]
-        self.values: memoryview[float] = view[8 + _KEY_BYTES :].cast("d")
+        self.head: memoryview[float] = view[8:_HEAD_BYTES].cast("d")
+        self._keys = view[_HEAD_BYTES : _HEAD_BYTES + _KEY_BYTES]
+        self.values: memoryview[float] = view[_HEAD_BYTES + _KEY_BYTES :].cast("d")
 
     def read(self) -> Iterator[Series]:
         for family, labels, index, count in self._entries():
@@ -166,6 +177,8 @@ class _Row:
             family, labels, index, count = json.loads(line)
             yield family, labels, index, count
 
+
+_LAST_SIGN, _READY = 0, 1  # in the head of a row
 
 _MOST_NUMBERS = max(len(family.bounds) for family in FAMILIES.values()) + 2
 
@@ -214,14 +227,38 @@ class Metrics:
 
     def begin(self) -> None:
         """Count this worker as started, and take back what the one before it in this row said of the moment."""
+        self.vacate()
+        self._counter("imageclass_worker_starts").add()
+
+    def vacate(self) -> None:
+        """Take back what the worker in this row said of the moment: it is gone. What it counted stays."""
+        self._own.head[_LAST_SIGN] = self._own.head[_READY] = 0.0
         for series in self._own.read():
             if FAMILIES[series.family].kind == "gauge":
                 self._gauge(series.family, *series.labels).set(0.0)
-        self._counter("imageclass_worker_starts").add()
+
+    @property
+    def last_sign_of_life(self) -> float:
+        """When the worker in this row last showed that it runs, on the monotonic clock that all processes share."""
+        return self._own.head[_LAST_SIGN]
+
+    def sign_of_life(self, *, resident_bytes: int | None = None) -> None:
+        self._own.head[_LAST_SIGN] = time.monotonic()
+        if resident_bytes is not None:
+            self._gauge("imageclass_resident_bytes", str(self.worker)).set(resident_bytes)
+
+    def set_ready(self, *, ready: bool) -> None:
+        self._own.head[_READY] = float(ready)
+
+    def workers_ready(self) -> int:
+        """Return how many workers say that they are ready, and have shown lately that they run."""
+        now = time.monotonic()
+        return sum(row.head[_READY] == 1.0 and now - row.head[_LAST_SIGN] < _SILENT_S for row in self._rows)
 
     def read(self) -> dict[str, dict[tuple[str, ...], list[float]]]:
         """Return the numbers of all workers together: by family, by label values, as `Series` has them."""
         found: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in FAMILIES}
+        found["imageclass_workers_ready"] = {(): [float(self.workers_ready())]}
         for row in self._rows:
             for series in row.read():
                 before = found[series.family].get(series.labels)

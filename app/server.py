@@ -1,32 +1,24 @@
-"""Run the service: bind the port, and serve from this process or from supervised workers.
+"""Run the service: take the port, and have workers serve on it.
 
-With several workers this process only watches over them, so it imports nothing that they need: no FastAPI, NumPy,
-OpenCV or engine. That is memory and half a second of the start.
+Until the port is taken this process imports nothing heavy, so that the commonest mistakes are told at once.
 """
 
 import errno
+import mmap
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from app.engines.cores import available_cores
 from app.errors import InvalidSetting
+from app.metrics import ROW_BYTES, Metrics
+from app.processes import Place
 from app.settings import Settings, unknown_variables
+from app.supervisor import Supervisor
 from app.telemetry import configure_logging
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-_HUNG_AFTER_S = 30
-"""Seconds without a sign of life after which a worker is replaced. One that compiles a large network on a busy machine
-is silent for longer than uvicorn's own 5 s; one that has died is noticed at once."""
 
 _MOST_WORKERS = 4
 """Workers that are started where no number is set: each takes memory for the models, and more cores than that are
@@ -41,21 +33,12 @@ def serve(settings: Settings) -> int:
     settings = with_workers(settings)
     for sentence in unknown_variables():
         _log.warning("unknown setting", reason=sentence)
-    # Until uvicorn takes the signals over, a stop is immediate; process 1 of a container has no default for SIGTERM.
+    # Until the supervisor takes the signals over, a stop is immediate. Process 1 of a container has no default for it.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     with _bind(settings) as listener:
         host, port = listener.getsockname()[:2]
         _log.info("starting", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", workers=settings.workers)
-        if settings.workers > 1:
-            return _serve_with_workers(settings, listener)
-        from app.main import process_app  # not for a supervisor
-
-        app = process_app(settings)
-        # uvicorn raises the signal that stopped it again when it has drained. By then all is done: a clean stop is 0.
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, lambda _signal, _frame: None)
-        uvicorn.Server(uvicorn_config(settings, app)).run([listener])
-        return 0
+        return _supervise(settings, listener)
 
 
 def with_workers(settings: Settings) -> Settings:
@@ -65,11 +48,29 @@ def with_workers(settings: Settings) -> Settings:
     return settings.model_copy(update={"workers": min(available_cores(), _MOST_WORKERS)})
 
 
-def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
-    os.environ.update(settings.to_environment())  # what `worker_app` reads in the new processes
-    supervisor = Multiprocess(uvicorn_config(settings, "app.main:worker_app"), [listener])
-    supervisor.run()
-    return 1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+def _supervise(settings: Settings, listener: socket.socket) -> int:
+    if sys.platform == "linux":  # elsewhere, what is imported may not survive a fork
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy starts more at its import, which a fork would lose
+        from app.worker import preload
+
+        preload()
+
+    def work(place: Place) -> int:
+        from app.worker import work as in_worker
+
+        return in_worker(place, settings, listener)
+
+    rows = 2 * settings.workers  # for as long as a worker drains, its successor counts beside it
+    memory = memoryview(mmap.mmap(-1, rows * ROW_BYTES))
+    shared = [memory[row * ROW_BYTES : (row + 1) * ROW_BYTES] for row in range(rows)]
+    return Supervisor(
+        work,
+        workers=settings.workers,
+        rows=[Metrics(shared, row) for row in range(rows)],
+        close=listener.close,
+        hung_after_s=settings.worker_hung_after_s,
+        stop_within_s=settings.shutdown_delay_s + settings.shutdown_grace_s,
+    ).run()
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -89,26 +90,4 @@ def _bind(settings: Settings) -> socket.socket:
         if exc.errno == errno.EADDRINUSE:
             raise InvalidSetting(f"{what} is in use by another program. Set IMAGECLASS_PORT to a free port.") from exc
         raise InvalidSetting(f"{what} cannot be listened on: {exc.strerror}. Set IMAGECLASS_HOST and _PORT.") from exc
-    listener.set_inheritable(True)
     return listener
-
-
-def uvicorn_config(settings: Settings, app: "FastAPI | str") -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        factory=isinstance(app, str),
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        log_config=None,
-        log_level="warning" if settings.workers == 1 else "info",  # with several, what became of each worker
-        loop="app.accepting:SharingLoop" if settings.workers > 1 else "uvloop",
-        http="app.api.fast_path:FastPathProtocol",
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_worker_healthcheck=_HUNG_AFTER_S,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )

@@ -16,7 +16,7 @@ ENV_PREFIX = "IMAGECLASS_"
 
 
 class Settings(BaseSettings):
-    """Frozen; built once by the command line, or by each worker process from its environment."""
+    """Frozen; built once by the command line, and handed to every worker process."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
@@ -135,13 +135,6 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as exc:
             raise InvalidSetting("; ".join(_sentence(error) for error in exc.errors())) from exc
-
-    def to_environment(self) -> dict[str, str]:
-        """Return the environment variables that make these settings again, for worker processes."""
-        values = self.model_dump(mode="json", exclude={"api_keys"})
-        if self.api_keys is not None:
-            values["api_keys"] = self.api_keys.get_secret_value()
-        return {env_name(field): str(value) for field, value in values.items() if value is not None}
 
 
 def is_secret(field: str) -> bool:

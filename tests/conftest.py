@@ -17,6 +17,12 @@ settings.register_profile("imageclass", derandomize=True, deadline=None, max_exa
 settings.load_profile("imageclass")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
+    )
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).parents[1]

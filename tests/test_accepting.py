@@ -3,12 +3,13 @@
 import asyncio
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from app.accepting import Listener, SharingLoop
+from app.accepting import Listener, OpenConnections, SharingLoop
 
 
 class Holding(asyncio.Protocol):
@@ -80,6 +81,71 @@ def test_a_listener_that_is_closed_takes_no_more(listener: socket.socket) -> Non
         runner.run(serve())
 
 
+class Counted(Holding):
+    """One that adds itself to the worker's connections, as uvicorn's protocol does."""
+
+    def __init__(self, held: list[Any], connections: OpenConnections) -> None:
+        super().__init__(held)
+        self._connections = connections
+
+    def connection_made(self, transport: Any) -> None:
+        self._connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._connections.discard(self)
+
+
+def test_no_more_connections_are_held_than_allowed_and_the_next_comes_when_one_closes(listener: socket.socket) -> None:
+    connections = OpenConnections()
+    counts: list[int] = []
+    connections.watch(counts.append)
+
+    async def serve() -> None:
+        held: list[Any] = []
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Counted(held, connections), sock=listener, backlog=16)
+        first, *others = await connect(listener, 3)
+        reader, late = await asyncio.open_connection(*listener.getsockname())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readexactly(5), 0.05)
+        await hang_up([first])
+        assert await asyncio.wait_for(reader.readexactly(5), 30) == b"hello"
+        assert max(counts) == 3
+        await hang_up([*others, late])
+        await asyncio.wait_for(connections.wait_empty(), 30)
+        server.close()
+
+    with asyncio.Runner(loop_factory=lambda: SharingLoop(connections, most=3)) as runner:
+        runner.run(serve())
+
+
+def test_what_waits_when_the_last_listener_closes_is_taken_and_nothing_new_is(listener: socket.socket) -> None:
+    async def serve() -> None:
+        held: list[Any] = []
+        loop = asyncio.get_running_loop()
+        server = Listener(loop, lambda: Holding(held), listener, 64, connections=OpenConnections())
+        # The loop does not turn between these and the close, so all of them are in the kernel's queue.
+        waiting = [socket.create_connection(listener.getsockname(), timeout=30) for _ in range(20)]
+        server.close_for_all()
+        if sys.platform == "linux":
+            with socket.socket() as late:
+                late.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    late.connect(listener.getsockname())
+        await server.wait_closed()
+        listener.close()
+        for client in waiting:
+            assert client.recv(5) == b"hello"
+            client.close()
+        assert len(held) == 20
+        for transport in held:
+            transport.close()
+
+    with asyncio.Runner(loop_factory=SharingLoop) as runner:
+        runner.run(serve())
+
+
 class Exhausted:
     """A listening socket in a process without a file descriptor to spare, once."""
 
@@ -105,7 +171,9 @@ def test_connections_wait_while_there_are_no_file_descriptors(
     async def serve() -> None:
         held: list[Any] = []
         exhausted: Any = Exhausted(listener)
-        server = Listener(asyncio.get_running_loop(), lambda: Holding(held), exhausted, 16)
+        server = Listener(
+            asyncio.get_running_loop(), lambda: Holding(held), exhausted, 16, connections=OpenConnections()
+        )
         clients = await connect(listener, 3)
         assert (exhausted.refusals, len(held)) == (1, 3)
         server.close()

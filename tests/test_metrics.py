@@ -80,5 +80,25 @@ def test_another_process_counts_into_shared_memory() -> None:
     assert Metrics(rows).read()["imageclass_errors"] == {("/predict", "overloaded"): [3.0]}
 
 
+def test_workers_are_ready_while_they_say_so_and_show_that_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("app.metrics.time.monotonic", lambda: now)
+    rows = [bytearray(ROW_BYTES) for _ in range(3)]
+    workers = [Metrics(rows, worker) for worker in range(3)]
+    for worker in workers[:2]:
+        worker.begin()
+        worker.sign_of_life(resident_bytes=100)
+        worker.set_ready(ready=True)
+    assert [worker.workers_ready() for worker in workers] == [2, 2, 2]
+    now += 60
+    workers[1].sign_of_life()
+    assert workers[0].workers_ready() == 1, "one hangs"
+    assert workers[1].last_sign_of_life == now
+    workers[1].vacate()
+    found = workers[0].read()
+    assert found["imageclass_workers_ready"] == {(): [0.0]}
+    assert found["imageclass_resident_bytes"] == {("0",): [100.0], ("1",): [0.0]}, "the one that hangs still takes it"
+
+
 def test_a_row_has_room_for_its_parts() -> None:
     assert ROW_BYTES % struct.calcsize("d") == 0

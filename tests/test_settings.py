@@ -1,7 +1,4 @@
-from pathlib import Path
-
 import pytest
-from pydantic import SecretStr
 
 from app.errors import InvalidSetting
 from app.settings import Settings, allowed_range, env_name, unknown_variables
@@ -50,20 +47,6 @@ def test_every_setting_says_what_it_is_and_every_number_has_bounds() -> None:
         assert field.description, name
         if field.annotation in (int, float, int | None):
             assert allowed_range(name), name
-
-
-def test_a_worker_process_gets_the_same_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(
-        port=1234,
-        model_store=Path("elsewhere"),
-        model="mnist",
-        log_format="json",
-        max_pending=7,
-        api_keys=SecretStr("k"),
-    )
-    for name, value in settings.to_environment().items():
-        monkeypatch.setenv(name, value)
-    assert Settings.load() == settings
 
 
 def test_a_misspelt_variable_is_told_with_the_name_that_was_meant() -> None:

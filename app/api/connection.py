@@ -19,7 +19,6 @@ from app.api.errors import answer_error
 from app.api.gate import Gate
 from app.api.lifecycle import Lifecycle
 from app.errors import HeadersTooLarge, ImageclassError, MalformedRequest, ReceiveTimeout
-from app.metrics import Gauge
 
 _FRAMING = 8
 """Bytes of framing and trailers that a chunked body may have for each of its content, besides the headers' limit."""
@@ -77,14 +76,13 @@ class ConnectionLimits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """It finds `limits`, `gate`, `lifecycle` and `connections` in the state that the application's lifespan yields."""
+    """It finds `limits`, `gate` and `lifecycle` in the state that the application's lifespan yields."""
 
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gate: Gate = self.app_state["gate"]
-        self._open_connections: Gauge = self.app_state["connections"]
         self._limits: ConnectionLimits = self.app_state["limits"]
         self._lifecycle: Lifecycle = self.app_state["lifecycle"]
         self._request_is_open = False  # it has begun to arrive, and not ended
@@ -93,16 +91,25 @@ class LimitedProtocol(HttpToolsProtocol):
         self._content = 0  # bytes of the open request's body
         self._refused = False  # what arrives now is not read
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, nor has begun to arrive."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return not (self._request_is_open or self._refused) and (cycle is None or cycle.response_complete)
+
+    def close_after_answer(self) -> None:
+        """Have the answer to the last request that has come, if it is still to be given, close the connection."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._open_connections.add(1)
         self._limits.receiving.start(self)  # a client that connects and says nothing is slow, too
 
     def connection_lost(self, exc: Exception | None) -> None:
         limits = self._limits
         for clock in (limits.receiving, limits.idle, limits.unread):
             clock.stop(self)
-        self._open_connections.add(-1)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

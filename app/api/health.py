@@ -1,25 +1,32 @@
-"""GET /health, /health/ready and /health/live: the truth about this process, for people and for load balancers."""
+"""GET /health, /health/ready and /health/live: the truth about the service, for people and for load balancers."""
 
 from typing import Any
 
 from fastapi import APIRouter
 
+from app.api.lifecycle import Lifecycle
 from app.api.schemas import Health, Live, error_responses
 from app.errors import ShuttingDown
+from app.metrics import Metrics
 from app.serving.catalogue import Catalogue
 
 
-def health_routes(catalogue: Catalogue) -> APIRouter:
+def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metrics, workers: int) -> APIRouter:
+    """`workers` is how many there should be; `metrics` knows how many are ready."""
     router = APIRouter(tags=["health"])
 
     @router.get("/health", summary="Ready, and with what", response_model=Health, responses=error_responses(503))
     @router.get("/health/ready", summary="The same", response_model=Health, responses=error_responses(503))
     async def ready() -> dict[str, Any]:
-        """200 while this process takes requests, 503 while it stops."""
-        if catalogue.stopping:
-            raise ShuttingDown("The service is stopping.")
+        """200 while the service takes requests, 503 from the moment that it is told to stop."""
+        ready = metrics.workers_ready()
+        if lifecycle.service_stopping:
+            raise ShuttingDown("The service is stopping. Send requests to another instance.")
+        if lifecycle.stopping and not ready:
+            raise ShuttingDown("The worker is being replaced, and no other is ready. Ask again in a moment.")
         return {
             "status": "ok",
+            "workers": {"configured": workers, "ready": ready},
             "models": [
                 {
                     "name": model.manifest.name,

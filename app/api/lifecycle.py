@@ -2,8 +2,12 @@
 
 
 class Lifecycle:
-    """`stopping` is set once, when the worker has been told to stop: from then on it is not ready, and each of its
-    answers closes its connection, so that clients go elsewhere before the listener closes."""
+    """Both are set once and stay.
+
+    `stopping`: this worker takes no new clients, and each of its answers closes its connection, so that those it has
+    go elsewhere. `service_stopping`: so do all others, and the service is not ready any more.
+    """
 
     def __init__(self) -> None:
         self.stopping = False
+        self.service_stopping = False

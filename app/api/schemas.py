@@ -82,8 +82,14 @@ class RefusedVersion(_Schema):
     code: str = Field(description="Why the version was refused; the log has the sentence.")
 
 
+class Workers(_Schema):
+    configured: int = Field(description="Worker processes that there should be.")
+    ready: int = Field(description="Those that take requests now; a deploy may have one more for a moment.")
+
+
 class Health(_Schema):
     status: Literal["ok"]
+    workers: Workers
     models: list[ModelHealth]
     refused: list[RefusedVersion] = Field(
         description="Versions that would be served, newer or pinned ones, had they passed their check."

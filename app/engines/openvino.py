@@ -129,9 +129,10 @@ def cpu_has_bf16() -> bool:
 
 
 def import_openvino() -> Any:
-    """Return the module `openvino`: 0.1 s and 45 MB, so only a process that runs models pays for it.
+    """Return the module `openvino`, without what its import should not do.
 
-    It comes without the part that reports every import to its makers, and starts a thread and a process to do so.
+    That is to report every import to its makers, and to start a thread and a process to do so. It takes 0.1 s and
+    45 MB: only a process that runs models, or is forked into some that do, pays for it.
     """
     for module in _NOT_IMPORTED:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type] # Python's own way to say: this one is not there

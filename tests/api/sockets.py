@@ -11,10 +11,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.lifecycle import Lifecycle
 from app.main import create_app
-from app.server import uvicorn_config
 from app.serving.catalogue import Catalogue
 from app.serving.versions import LoadedStore
 from app.settings import Settings
+from app.worker import uvicorn_config
 
 TIMEOUT_S = 60
 

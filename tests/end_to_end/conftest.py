@@ -32,15 +32,17 @@ class Service:
         """Read the log until every worker is ready. The test's own timeout is the log's end."""
         ready = 0
         while ready < workers:
-            line = self._next_line()
+            line = self.next_line()
             if line.get("event") == "starting":
                 self.url = line["url"]
             ready += line.get("event") == "ready"
-        # A worker is ready a moment before it listens.
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
-            assert client.get(f"{self.url}/health/live").status_code == 200
+        assert httpx.get(f"{self.url}/health/live").status_code == 200
 
-    def wait_for(self, event: str, *, count: int = 1, within_s: float = 60, **fields: Any) -> list[dict[str, Any]]:
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Read the log until a line of that event with those fields, and return it."""
+        return self.wait_for_all(event, count=1, **fields)[0]
+
+    def wait_for_all(self, event: str, *, count: int, within_s: float = 60, **fields: Any) -> list[dict[str, Any]]:
         """Read the log until `count` lines of the event have these fields, and return them."""
         # The service ends with the patience, and its log with it: no test waits for ever.
         patience = threading.Timer(within_s, self.process.kill)
@@ -48,7 +50,7 @@ class Service:
         try:
             found: list[dict[str, Any]] = []
             while len(found) < count:
-                line = self._next_line()
+                line = self.next_line()
                 if line["event"] == event and fields.items() <= line.items():
                     found.append(line)
         finally:
@@ -65,7 +67,12 @@ class Service:
         self.log += [_parse(line) for line in rest.splitlines()]
         return self.process.returncode
 
-    def _next_line(self) -> dict[str, Any]:
+    @property
+    def workers(self) -> dict[int, int]:
+        """The process of each worker that is ready, as the log has it."""
+        return {line["worker"]: line["process"] for line in self.log if line["event"] == "ready"}
+
+    def next_line(self) -> dict[str, Any]:
         assert self.process.stderr is not None
         text = self.process.stderr.readline()
         assert text, f"the service ended early: {self.log}"
@@ -102,3 +109,5 @@ def start_service() -> Iterator[StartService]:
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.communicate()
+        if service.process.stderr is not None:
+            service.process.stderr.close()

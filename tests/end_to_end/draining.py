@@ -26,15 +26,15 @@ class DrainingService(Service):
         return code
 
     @property
-    def workers(self) -> list[int]:
-        """The process ids of its children."""
+    def children(self) -> list[int]:
+        """The process ids of its workers."""
         pid = self.process.pid
         return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     @property
     def memory_mb(self) -> float:
         """What it and its children hold for themselves alone: anonymous memory, without the libraries that they map."""
-        return sum(_anonymous_kb(pid) for pid in (self.process.pid, *self.workers)) / 1024
+        return sum(_anonymous_kb(pid) for pid in (self.process.pid, *self.children)) / 1024
 
     def _read_on(self) -> None:
         assert self.process.stderr is not None

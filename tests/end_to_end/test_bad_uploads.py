@@ -100,7 +100,7 @@ def test_bad_uploads_touch_neither_their_neighbours_nor_the_workers(
     good = [Call("/predict", path.read_bytes(), "image/png") for path, _ in mnist_pictures]
     alone = [ask_all(service, [call])[0] for call in good]
     assert {answer.status for answer in alone} == {200}
-    workers = service.workers
+    workers = service.children
     before = service.memory_mb
 
     mixed: list[Call] = []
@@ -114,7 +114,7 @@ def test_bad_uploads_touch_neither_their_neighbours_nor_the_workers(
     statuses = Counter(answer.status for answer in answers[::2])
     assert set(statuses) <= {200, 400, 413, 415, 422}
     assert sum(count for status, count in statuses.items() if status != 200) > BAD_UPLOADS // 3
-    assert service.workers == workers
+    assert service.children == workers
     time.sleep(1)
     after = service.memory_mb
     figures = f"{BAD_UPLOADS} bad uploads {dict(statuses)}: {before:.1f} MB before, {after:.1f} MB after"

@@ -153,7 +153,7 @@ def test_a_new_version_and_a_rollback_under_load_lose_no_request_and_mix_no_answ
     with asked_all_the_while(service, pictures) as callers:
         wait_for_more(callers)
         published = publish(second, copy_of_store, 2)
-        service.wait_for("model live", count=WORKERS, version=2)
+        service.wait_for_all("model live", count=WORKERS, version=2)
         record_property("seconds_to_pickup", round(time.monotonic() - published, 2))
         all_on_second = wait_for_more(callers)
         # An answer may have been under way when the last worker changed; the one after it was not.
@@ -165,13 +165,13 @@ def test_a_new_version_and_a_rollback_under_load_lose_no_request_and_mix_no_answ
         asked = time.monotonic()
         assert models("rollback", "digits", store=copy_of_store).returncode == 0
         pinned = time.monotonic()
-        service.wait_for("model live", count=WORKERS, version=1)
+        service.wait_for_all("model live", count=WORKERS, version=1)
         record_property("seconds_to_rollback", round(time.monotonic() - pinned, 2))
         record_property("seconds_to_rollback_with_the_command", round(time.monotonic() - asked, 2))
         all_on_first = wait_for_more(callers)
         wait_for_more(callers)
         assert models("unpin", "digits", store=copy_of_store).returncode == 0
-        service.wait_for("model live", count=WORKERS, version=2)
+        service.wait_for_all("model live", count=WORKERS, version=2)
         wait_for_more(callers)
 
     assert not [caller.trouble for caller in callers if caller.trouble]
@@ -222,7 +222,7 @@ def test_bundles_that_cannot_be_trusted_are_refused_while_the_old_version_serves
     with asked_all_the_while(service, pictures) as callers:
         for version, change, code in cases:
             publish(second, copy_of_store, version, change)
-            lines = service.wait_for("version refused", count=WORKERS, version=version)
+            lines = service.wait_for_all("version refused", count=WORKERS, version=version)
             assert [line["code"] for line in lines] == [code] * WORKERS
             assert all(f"digits/{version}" in line["reason"] for line in lines)
             wait_for_more(callers)
@@ -230,7 +230,7 @@ def test_bundles_that_cannot_be_trusted_are_refused_while_the_old_version_serves
         health = httpx.get(f"{service.url}/health").json()
         assert health["refused"] == [{"name": "digits", "version": version, "code": code} for version, _, code in cases]
         publish(second, copy_of_store, 6)
-        service.wait_for("model live", count=WORKERS, version=6)
+        service.wait_for_all("model live", count=WORKERS, version=6)
         wait_for_more(callers)
     assert not [caller.trouble for caller in callers if caller.trouble]
     assert service.stop() == 0
@@ -249,7 +249,7 @@ def test_a_bundle_that_is_copied_slowly_is_taken_when_it_is_whole(
             (place / file.relative_to(second)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place / file.relative_to(second))
             wait_for_more(callers, 5)
-        service.wait_for("model live", count=WORKERS, version=2)
+        service.wait_for_all("model live", count=WORKERS, version=2)
         wait_for_more(callers)
     assert not [caller.trouble for caller in callers if caller.trouble]
     assert service.stop() == 0
@@ -262,9 +262,9 @@ def test_a_version_that_is_deleted_gives_way_and_the_last_one_serves_from_memory
     service = start_service(copy_of_store, workers=WORKERS)
     with asked_all_the_while(service, pictures) as callers:
         shutil.rmtree(copy_of_store / "digits" / "2")
-        service.wait_for("model live", count=WORKERS, version=1)
+        service.wait_for_all("model live", count=WORKERS, version=1)
         shutil.rmtree(copy_of_store)
-        lines = service.wait_for("the model store has changed", count=WORKERS)
+        lines = service.wait_for_all("the model store has changed", count=WORKERS)
         assert all("keeps serving" in line["reason"] for line in lines)
         wait_for_more(callers)
     assert not [caller.trouble for caller in callers if caller.trouble]

@@ -1,0 +1,150 @@
+"""A worker process: how it comes to be, the line between it and its supervisor, and what became of it.
+
+It is forked, so it has at once what this process has imported, and shares its memory. That is safe as long as this
+process has one thread, and never opens what a fork cannot share: an engine, a model, an event loop. When a worker is
+replaced, and why, is the supervisor's business.
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+import structlog
+
+from app.metrics import Metrics
+
+STOP, RETIRE = b"S", b"R"
+"""Orders to a worker: the service stops, or this worker alone is to go. Where the supervisor is gone, the line ends."""
+
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+"""Those that the supervisor handles, and a worker must not."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker is given: its number, its row of the shared metrics, and its end of the line to the supervisor."""
+
+    index: int
+    metrics: Metrics
+    line: socket.socket
+
+    def tell(self, event: str, **details: str) -> None:
+        """Say what becomes of this worker: "listening", before it may hold a client; then "ready"; "leaving", where it
+        asks to be replaced; "failed", with a reason and its code."""
+        with suppress(OSError):  # the supervisor is gone; that the line has ended is seen elsewhere
+            self.line.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
+
+
+class WorkerProcess:
+    """One process, as its supervisor sees it."""
+
+    def __init__(self, index: int, metrics: Metrics, pid: int, line: socket.socket) -> None:
+        self.index = index
+        self.metrics = metrics
+        self.pid = pid
+        self.line = line
+        self.line_ended = False
+        self.started_at = time.monotonic()
+        self.listening = False
+        self.ready_at: float | None = None
+        self.failure: dict[str, str] = {}
+        self.going = ""  # why it was told to go, or that it said so
+        self.kill_at = math.inf  # if it has not gone by then
+        self.killed_because = ""
+        self.replaces: WorkerProcess | None = None  # which goes as soon as this one is ready
+        self._unread = bytearray()
+
+    @classmethod
+    def fork(
+        cls, work: Callable[[Place], int], index: int, metrics: Metrics, *, supervisors_own: Iterable[socket.socket]
+    ) -> "WorkerProcess":
+        """Start a process that ends with the exit code that `work` returns. Raises OSError.
+
+        It closes `supervisors_own`: were the lines to other workers still open in it, they would not learn of the
+        supervisor's end.
+        """
+        ours, theirs = socket.socketpair()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)  # none is handled in the new process by mistake
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become_worker(work, Place(index, metrics, theirs), [ours, *supervisors_own])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
+            theirs.close()
+        ours.setblocking(False)
+        return cls(index, metrics, pid, ours)
+
+    def hear(self) -> Iterator[dict[str, str]]:
+        """Yield what the worker has said since."""
+        while not self.line_ended:
+            try:
+                data = self.line.recv(4096)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            self._unread += data
+            self.line_ended = not data
+        while (end := self._unread.find(b"\n")) >= 0:
+            message = json.loads(self._unread[:end])
+            del self._unread[: end + 1]
+            yield message
+
+    def order(self, order: bytes, reason: str, *, kill_at: float) -> None:
+        self.going = self.going or reason
+        self.kill_at = kill_at
+        with suppress(OSError):  # it has ended, or hangs, and is killed for that
+            self.line.send(order)
+
+    def kill(self, reason: str) -> None:
+        self.killed_because = self.killed_because or reason
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def reason_of_end(self, exit_code: int) -> str:
+        """Return what ended it, in words. A negative code is the number of a signal."""
+        if self.killed_because:
+            return f"killed: {self.killed_because}"
+        if exit_code < 0:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(-exit_code).name}"
+            return f"killed by signal {-exit_code}"
+        return f"exit code {exit_code}" + (f": {self.failure['reason']}" if self.failure else ", see the lines before")
+
+
+def _become_worker(work: Callable[[Place], int], place: Place, to_close: Iterable[socket.socket]) -> NoReturn:
+    """Run the work, as the new process, and end it without a way back into what its parent was doing."""
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor decides
+            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
+        for sock in to_close:
+            sock.close()
+        code = work(place)
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:  # noqa: BLE001 - nothing may go back into the parent's code
+        _log.exception("a worker failed", worker=place.index)
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)  # a thread that hangs is left behind: nothing waits for it

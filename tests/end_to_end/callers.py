@@ -1,0 +1,199 @@
+"""Clients for the worst day: without retries, on real sockets, and careful about what was lost."""
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Self
+
+TIMEOUT_S = 60
+
+
+class ConnectionBroke(Exception):
+    """The connection ended before the answer to a request had come whole."""
+
+
+class Connection:
+    """An HTTP/1.1 connection that is kept alive, and let go of where the server says that it closes it."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._sock = socket.create_connection(address, timeout=TIMEOUT_S)
+        self._stream = self._sock.makefile("rb")
+        self.closes = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request and return status and body. Raises ConnectionBroke."""
+        try:
+            self._sock.sendall(request)
+            status = self._stream.readline().split(b" ", 2)
+            if len(status) < 3:
+                raise ConnectionBroke("no answer")
+            headers = {}
+            while line := self._stream.readline().rstrip(b"\r\n"):
+                name, _, value = line.partition(b": ")
+                headers[name.lower()] = value
+            length = int(headers[b"content-length"])
+            body = self._stream.read(length)
+        except (OSError, KeyError) as exc:
+            raise ConnectionBroke(repr(exc)) from exc
+        if len(body) < length:
+            raise ConnectionBroke("half an answer")
+        self.closes = headers.get(b"connection") == b"close"
+        return int(status[1]), body
+
+    def close(self) -> None:
+        self._stream.close()
+        self._sock.close()
+
+
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+
+
+def post(picture: bytes) -> bytes:
+    head = f"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\nContent-Length: {len(picture)}\r\n\r\n"
+    return head.encode() + picture
+
+
+class Callers:
+    """Threads that ask again and again until the block ends, and count what became of each request.
+
+    A connection is used again until an answer says that it closes. `pick` says where to open the next one.
+    """
+
+    def __init__(self, pick: Callable[[], tuple[str, int]], request: bytes, *, count: int = 6) -> None:
+        self._pick = pick
+        self._request = request
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(count)]
+        self._lock = threading.Lock()
+        self.outcomes: Counter[str] = Counter()
+        self.bodies: Counter[bytes] = Counter()
+        self.longest_s = 0.0
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+
+    @property
+    def answered(self) -> int:
+        return self.outcomes["200"]
+
+    @property
+    def failed(self) -> dict[str, int]:
+        return {outcome: count for outcome, count in self.outcomes.items() if outcome != "200"}
+
+    def wait_for_answers(self, count: int) -> None:
+        """Return when so many more requests have been answered."""
+        goal, end = self.answered + count, time.monotonic() + TIMEOUT_S
+        while self.answered < goal:
+            assert time.monotonic() < end, f"no more answers; so far: {self.outcomes}"
+            time.sleep(0.01)
+
+    def _call(self) -> None:
+        connection = None
+        while not self._ending.is_set():
+            began = time.monotonic()
+            try:
+                connection = connection or Connection(self._pick())
+                status, body = connection.ask(self._request)
+                outcome = str(status)
+            except ConnectionBroke as exc:
+                outcome, body = f"broke: {exc}", b""
+            except OSError as exc:
+                outcome, body = f"not connected: {exc!r}", b""
+            with self._lock:
+                self.outcomes[outcome] += 1
+                self.longest_s = max(self.longest_s, time.monotonic() - began)
+                if outcome == "200":
+                    self.bodies[body] += 1
+            if outcome != "200" or (connection is not None and connection.closes):
+                if connection is not None:
+                    connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+class Balancer:
+    """Picks one of the instances that were ready when last asked; it asks each on a new connection, as most do."""
+
+    def __init__(self, interval_s: float = 0.05) -> None:
+        self._interval_s = interval_s
+        self._urls: list[str] = []
+        self._ready: list[str] = []
+        self._turn = 0
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(TIMEOUT_S)
+
+    def add(self, url: str) -> None:
+        with self._lock:
+            self._urls.append(url)
+
+    def remove(self, url: str) -> None:
+        with self._lock:
+            self._urls.remove(url)
+
+    def ready(self) -> list[str]:
+        return list(self._ready)
+
+    def pick(self) -> tuple[str, int]:
+        with self._lock:
+            self._turn += 1
+            return address_of(self._ready[self._turn % len(self._ready)])
+
+    def _watch(self) -> None:
+        while not self._ending.wait(self._interval_s):
+            with self._lock:
+                urls = list(self._urls)
+            ready = [url for url in urls if is_ready(url)]
+            with self._lock:
+                self._ready = ready
+
+
+def health(url: str) -> tuple[int, dict[str, object]]:
+    """Return what /health/ready answers on a connection of its own; status 0 where nobody answers."""
+    try:
+        connection = Connection(address_of(url))
+    except OSError:
+        return 0, {}
+    try:
+        status, body = connection.ask(get("/health/ready"))
+        return status, json.loads(body)
+    except ConnectionBroke:
+        return 0, {}
+    finally:
+        connection.close()
+
+
+def is_ready(url: str) -> bool:
+    return health(url)[0] == 200
