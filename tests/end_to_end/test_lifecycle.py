@@ -88,6 +88,13 @@ def connections_of(pid: int, port: int) -> int:
     return len(established.intersection(links))
 
 
+def counted(url: str, name: str) -> float:
+    """Return the sum of what /metrics says of a counter, on its route to pictures where it has routes."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    wanted = [line for line in lines if line.startswith(name) and ("route=" not in line or 'route="/predict"' in line)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
+
+
 def ready_workers(url: str) -> object:
     workers = health(url)[1].get("workers")
     return workers.get("ready") if isinstance(workers, dict) else None
@@ -120,6 +127,33 @@ def test_a_worker_that_is_killed_loses_what_it_held_and_is_replaced(
     say("seconds from a worker's end to its successor's readiness", replaced["seconds"])
     say("requests lost with it, of those answered", f"{sum(callers.failed.values())} of {callers.answered}")
     assert replaced["seconds"] < 30
+
+
+def test_what_is_counted_neither_falls_nor_doubles_when_workers_are_replaced(
+    start_service: StartService, trained_store: Path, picture: bytes
+) -> None:
+    service = start_service(trained_store, workers=2)
+    address, url = address_of(service.url), service.url
+    totals = [0.0]
+    with Callers(lambda: address, post(picture)) as callers:
+        callers.wait_for_answers(100)
+        totals.append(counted(url, "imageclass_requests_total"))
+        os.kill(service.workers[0], signal.SIGKILL)
+        while (line := service.next_line())["event"] != "worker replaced":
+            assert line["event"] in ("worker died", "model live", "ready")
+            totals.append(counted(url, "imageclass_requests_total"))
+        service.process.send_signal(signal.SIGHUP)  # for a moment, each worker and its successor count at once
+        service.wait_for("restarted")
+        callers.wait_for_answers(100)
+        totals.append(counted(url, "imageclass_requests_total"))
+    assert totals == sorted(totals)
+    total = counted(url, "imageclass_requests_total")
+    lost = sum(callers.failed.values())
+    assert callers.answered <= total <= callers.answered + lost, "those that were lost may have been counted"
+    assert counted(url, "imageclass_worker_starts_total") == 2 + 1 + 2
+    assert counted(url, "imageclass_workers_ready") == 2
+    assert counted(url, "imageclass_connections") <= 2, "ours, and nobody's who is gone"
+    assert service.stop() == 0
 
 
 def test_one_worker_alone_is_replaced_as_well(start_service: StartService, trained_store: Path) -> None:
@@ -211,7 +245,8 @@ def test_workers_end_with_their_supervisor_and_free_the_port(
 def test_what_was_sent_before_sigterm_is_answered(
     start_service: StartService, trained_store: Path, opened: ExitStack
 ) -> None:
-    service = start_service(trained_store, workers=2)
+    # With time enough, on a busy machine too, for all that it holds: none is refused as more than it can do.
+    service = start_service(trained_store, workers=2, request_timeout_s=120, shutdown_grace_s=120)
     large = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8))[1].tobytes()
     # More than the workers can have begun by then: some wait for a decoder, some in the kernel's queue.
     waiting = [opened.enter_context(connect(service)) for _ in range(40)]
@@ -219,7 +254,7 @@ def test_what_was_sent_before_sigterm_is_answered(
         sock.sendall(post(large))
     service.process.send_signal(signal.SIGTERM)
     answers = [opened.enter_context(sock.makefile("rb")).read() for sock in waiting]
-    assert [answer.split(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * len(waiting)
+    assert [answer for answer in answers if not answer.startswith(b"HTTP/1.1 200 OK")] == []
     assert service.wait() == 0
 
 
