@@ -73,7 +73,7 @@ def form_seeds() -> list[bytes]:
         b'multipart/form-data; charset=utf-8; boundary="x"\n' + plain,
         b"multipart/form-data; boundary=x\npreamble\r\n" + plain + b"epilogue",
         b"multipart/form-data; boundary=x\n--x \t\r\n" + head + b"\r\n--xy\r\n--x\r\n" + head + b"\r\n--x--",
-        b'multipart/form-data; boundary=x\n--x\r\nX: y\r\ncontent-disposition:form-data;name=f;a="\\""\r\n\r\n\r\n--x--',
+        b'multipart/form-data; boundary=x\n--x\r\nX: y\r\ncontent-disposition:form-data;name=f;a="\\""\r\n\r\n\r\n--x-',
         b"multipart/form-data\n" + plain,
     ]
 
