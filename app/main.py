@@ -32,6 +32,7 @@ from app.api.predictor import Predictor
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
 from app.errors import InvalidSetting
+from app.memory import give_back_freed_memory
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
@@ -202,6 +203,7 @@ def worker_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> Fa
     Raises an ImageclassError that says why there is nothing to serve.
     """
     keep_standard_error_for_the_log(settings.log_format, settings.log_level)
+    give_back_freed_memory()
     app = create_app(settings, load_from(settings), metrics, lifecycle)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()

@@ -1,14 +1,18 @@
 import asyncio
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from app.api.schemas import BatchAnswer, PredictionAnswer
 from tests.api.conftest import OpenClient
+from tests.oddities import pillow, progressive_jpeg
 
 PNG = {"content-type": "image/png"}
 
@@ -119,6 +123,84 @@ async def test_a_form_with_two_pictures_is_sent_to_the_batch_call(client: httpx.
 async def test_a_broken_form_is_400(client: httpx.AsyncClient, content_type: str, body: bytes) -> None:
     response = await client.post("/predict", content=body, headers={"content-type": content_type})
     assert_error(response, 400, "malformed_request")
+
+
+async def test_a_text_field_named_file_is_told_what_to_send(client: httpx.AsyncClient) -> None:
+    as_text = await client.post("/predict", files={"file": (None, b"7.png")})
+    assert_error(as_text, 415, "unsupported_format")
+    assert "JPEG" in as_text.json()["error"]
+
+
+async def test_the_declared_type_and_the_name_decide_nothing(client: httpx.AsyncClient, seven: bytes) -> None:
+    expected = (await client.post("/predict", content=seven, headers=PNG)).json()
+    disguised = await client.post("/predict", files={"file": ("seven.pdf", seven, "application/pdf")})
+    assert disguised.json() == expected
+    assert_error(await client.post("/predict", content=b"%PDF-1.7", headers=PNG), 415, "unsupported_format")
+
+
+async def test_formats_that_are_not_accepted_are_415_on_both_calls(open_client: OpenClient, seven: bytes) -> None:
+    client = await open_client(accepted_formats="jpeg,webp")
+    for response in (
+        await client.post("/predict", content=seven, headers=PNG),
+        await client.post("/predict", files={"file": ("seven.jpg", seven, "image/jpeg")}),
+    ):
+        assert_error(response, 415, "unsupported_format")
+        assert response.json()["error"] == "This is PNG; send JPEG or WebP."
+    jpeg = pillow(Pillow.open(io.BytesIO(seven)), "JPEG")
+    entries = (await client.post("/predict/batch", files=[("files", seven), ("files", jpeg)])).json()["predictions"]
+    assert entries[0]["error"] == "This is PNG; send JPEG or WebP."
+    assert entries[1]["label"] == (await client.post("/predict", content=jpeg, headers=PNG)).json()["label"]
+
+
+async def test_a_picture_beyond_a_limit_fails_alone_in_a_batch(open_client: OpenClient, seven: bytes) -> None:
+    client = await open_client(max_pixels=28 * 28)
+    files = [("files", seven), ("files", png_of(28, 29)), ("files", progressive_jpeg(16, 16, scans=100))]
+    entries = (await client.post("/predict/batch", files=files)).json()["predictions"]
+    assert "label" in entries[0]
+    assert [entry["code"] for entry in entries[1:]] == ["image_too_large", "undecodable_image"]
+
+
+async def test_a_form_of_very_many_fields_is_refused(open_client: OpenClient, seven: bytes) -> None:
+    client = await open_client(max_form_fields=3)
+    few = {f"note{index}": "a" for index in range(3)}
+    assert (await client.post("/predict", data=few, files={"file": seven})).status_code == 200
+    many = await client.post("/predict", data={**few, "one": "more"}, files={"file": seven})
+    assert_error(many, 400, "malformed_request")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+async def test_a_picture_stored_in_any_orientation_gets_the_answer_of_the_upright_one(
+    client: httpx.AsyncClient, seven: bytes, kind: str, options: dict[str, Any], orientation: int
+) -> None:
+    upright = Pillow.open(io.BytesIO(seven))
+    to_stored = {
+        2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+        3: Pillow.Transpose.ROTATE_180,
+        4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+        5: Pillow.Transpose.TRANSPOSE,
+        6: Pillow.Transpose.ROTATE_90,
+        7: Pillow.Transpose.TRANSVERSE,
+        8: Pillow.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(to_stored[orientation]) if orientation > 1 else upright
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    stored.convert("RGB" if kind == "WEBP" else "L").save(out, kind, exif=exif, **options)
+    expected = (await client.post("/predict", content=seven, headers=PNG)).content
+    assert (await client.post("/predict", content=out.getvalue(), headers=PNG)).content == expected
+
+
+async def test_a_drawing_on_nothing_gets_the_answer_of_the_same_drawing_on_white(
+    client: httpx.AsyncClient, seven: bytes
+) -> None:
+    ink = np.asarray(Pillow.open(io.BytesIO(seven)).convert("L"))
+    transparent, opaque = io.BytesIO(), io.BytesIO()
+    Pillow.fromarray(np.dstack([np.zeros_like(ink), ink])).save(transparent, "PNG")  # black, as opaque as there is ink
+    Pillow.fromarray(255 - ink).save(opaque, "PNG")
+    answers = [await client.post("/predict", content=each.getvalue(), headers=PNG) for each in (transparent, opaque)]
+    assert answers[0].content == answers[1].content
 
 
 async def test_too_many_bytes_are_refused_while_they_are_read(open_client: OpenClient, seven: bytes) -> None:

@@ -514,7 +514,7 @@ async def test_an_earlier_deadline_that_comes_later_is_kept_and_the_first_one_af
 
 
 def test_deadlines_that_have_passed_already_are_no_defect_on_the_loop_that_serves() -> None:
-    """Found by schemathesis: uvloop's timer for the past does not know when it is due, and the next picture asked."""
+    """Found by schemathesis: uvloop's timer for the past does not know its time, and a second picture asked it."""
 
     async def two_late_ones() -> list[BaseException | None]:
         async with batcher_of(Doubler(), slots=0) as batcher:
