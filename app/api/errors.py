@@ -76,6 +76,11 @@ def install_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handle)
 
 
+def log_failure(request: Request, error: errors.ImageclassError) -> None:
+    """Log what a request failed on, also where its answer has room for more than that."""
+    _log.error("request failed", request_id=request_id_of(request), code=error.code, exc_info=error)
+
+
 async def _handle(request: Request, error: Exception) -> Response:
     return answer_error(request, error)
 
@@ -92,7 +97,7 @@ def answer_error(request: Request, error: Exception) -> Response:
                 headers["WWW-Authenticate"] = "Bearer"
             response = error_response(request, status, error.code, str(error), headers)
             if status == 500:
-                _log.error("request failed", request_id=response.headers[REQUEST_ID_HEADER], exc_info=error)
+                log_failure(request, error)
             return response
         case RequestValidationError():
             first = error.errors()[0]

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.errors import log_failure
 from app.api.predictor import Answered, Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.serving.classifier import Classifier
@@ -79,7 +80,7 @@ async def _answered(
 ) -> Response:
     asked = predictor.model(model)
     _note(request, asked)
-    body, answered = await predict(
+    answered = await predict(
         asked,
         request.receive,
         content_type=request.headers.get("content-type", ""),
@@ -87,8 +88,10 @@ async def _answered(
         asked_timeout=request.headers.get("x-request-timeout", ""),
         top_k=top_k,
     )
-    _note(request, answered)
-    return Response(body, media_type="application/json")
+    _note(request, answered.model)
+    for failure in answered.failures:
+        log_failure(request, failure)
+    return Response(answered.body, media_type="application/json")
 
 
 def _note(request: Request, model: Classifier) -> None:

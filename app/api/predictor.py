@@ -4,6 +4,7 @@ Both ways into `POST /predict` end here: FastAPI's route and the fast path. It k
 """
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -28,10 +29,11 @@ _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 
 
 class Answered(NamedTuple):
-    """An answer as JSON, and the model whose version it names."""
+    """An answer as JSON, the model whose version it names, and what failed in it that only the operator can mend."""
 
     body: bytes
     model: Classifier
+    failures: Sequence[InferenceFailed] = ()
 
 
 class Predictor:
@@ -175,7 +177,8 @@ class Predictor:
                 raise outcome  # it concerns the whole request
             else:
                 entries.append(answers.entry(upload.filename, outcome, top_k))
-        return Answered(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model), model)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
+        return Answered(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model), model, failures)
 
     def _begin_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> "_Gathering":
         """Have each picture classified; its outcome is its probabilities, or why there are none."""

@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -126,6 +127,27 @@ async def test_every_refusal_is_in_the_log_under_the_id_of_its_answer(open_clien
         answer = (await client.get(path)).json()
     (line,) = [line for line in lines if line.get("request_id") == answer["request_id"]]
     assert (line["code"], line["path"]) == (answer["code"], path)
+
+
+async def test_a_picture_that_the_model_fails_on_in_a_batch_is_in_the_log_too(
+    client: httpx.AsyncClient, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: object, _batch: object) -> None:
+        raise RuntimeError("no memory")
+
+    for network in ("_OfOneSize", "_OfAnySize"):
+        monkeypatch.setattr(f"app.engines.openvino.{network}.predict", fail)
+    files = [
+        ("files", (data_folder / f"{digit}-{number}.png").read_bytes())
+        for digit, number in ((0, "00003"), (7, "00000"))
+    ]
+    with capture_logs() as lines:
+        answer = await client.post("/predict/batch", files=files)
+    assert [entry["code"] for entry in answer.json()["predictions"]] == ["inference_failed"] * 2
+    told = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert [(line["event"], line["code"], line["log_level"]) for line in told] == [
+        ("request failed", "inference_failed", "error")
+    ] * 2
 
 
 async def test_nothing_of_a_key_or_a_picture_is_logged(
