@@ -42,7 +42,7 @@ class Service:
         """Read the log until a line of that event with those fields, and return it."""
         return self.wait_for_all(event, count=1, **fields)[0]
 
-    def wait_for_all(self, event: str, *, count: int, within_s: float = 60, **fields: Any) -> list[dict[str, Any]]:
+    def wait_for_all(self, event: str, *, count: int, within_s: float = 120, **fields: Any) -> list[dict[str, Any]]:
         """Read the log until `count` lines of the event have these fields, and return them."""
         # The service ends with the patience, and its log with it: no test waits for ever.
         patience = threading.Timer(within_s, self.process.kill)

@@ -68,7 +68,7 @@ class Caller:
     trouble: list[str] = field(default_factory=list)
 
     def run(self, stop: threading.Event) -> None:
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=120)
         try:
             while not stop.is_set():
                 for index, picture in enumerate(self.pictures):
@@ -98,13 +98,13 @@ def asked_all_the_while(service: Service, pictures: list[bytes]) -> Iterator[lis
     finally:
         stop.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
 
 
 def wait_for_more(callers: list[Caller], more: int = 20) -> list[int]:
     """Return how many answers each has, when each has got `more` since now."""
     wanted = [len(caller.answers) + more for caller in callers]
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 120
     while any(len(caller.answers) < count for caller, count in zip(callers, wanted, strict=True)):
         assert time.monotonic() < give_up
         assert not [caller.trouble for caller in callers if caller.trouble]
