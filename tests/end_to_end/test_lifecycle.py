@@ -147,7 +147,7 @@ def test_what_is_counted_neither_falls_nor_doubles_when_workers_are_replaced(
         callers.wait_for_answers(100)
         totals.append(counted(url, "imageclass_requests_total"))
     assert totals == sorted(totals)
-    # On each connection that broke, one request may have been counted and not answered, or answered and not yet counted.
+    # Of each connection that broke, one request may be counted and not answered, or answered and not yet counted.
     lost = sum(callers.failed.values())
     wait_until(lambda: counted(url, "imageclass_requests_total") >= callers.answered - lost, "all is counted")
     assert counted(url, "imageclass_requests_total") <= callers.answered + lost
