@@ -147,9 +147,10 @@ def test_what_is_counted_neither_falls_nor_doubles_when_workers_are_replaced(
         callers.wait_for_answers(100)
         totals.append(counted(url, "imageclass_requests_total"))
     assert totals == sorted(totals)
-    total = counted(url, "imageclass_requests_total")
+    # Of each connection that broke, one request may be counted and not answered, or answered and not yet counted.
     lost = sum(callers.failed.values())
-    assert callers.answered <= total <= callers.answered + lost, "those that were lost may have been counted"
+    wait_until(lambda: counted(url, "imageclass_requests_total") >= callers.answered - lost, "all is counted")
+    assert counted(url, "imageclass_requests_total") <= callers.answered + lost
     assert counted(url, "imageclass_worker_starts_total") == 2 + 1 + 2
     assert counted(url, "imageclass_workers_ready") == 2
     assert counted(url, "imageclass_connections") <= 2, "ours, and nobody's who is gone"
