@@ -143,6 +143,18 @@ def test_a_boundary_that_is_none_is_refused(content_type: str) -> None:
         boundary_of(content_type)
 
 
+@given(
+    st.from_regex(r"[A-Za-z0-9'()+_,./:=? -]{0,69}[A-Za-z0-9'()+_,./:=?-]", fullmatch=True),
+    st.lists(st.binary(max_size=40), max_size=4),
+)
+def test_whatever_a_boundary_may_be_the_parts_come_back_as_they_were(text: str, contents: list[bytes]) -> None:
+    boundary = boundary_of(f'multipart/form-data; boundary="{text}"')
+    assert boundary == text.encode()
+    contents = [data for data in contents if boundary not in data]
+    body = form(*(HEADER + data for data in contents), boundary=boundary)
+    assert [part.data for part in split_form(body, boundary, max_parts=4)] == contents
+
+
 def by_oracle(body: bytes) -> list[bytes] | None:
     """The data of every part as python-multipart reads it, None where it refuses."""
     found: list[bytearray] = []

@@ -1,11 +1,16 @@
 """Every odd kind of picture shows what it must, in colour and in grey, or fails with the error that it must."""
 
+from random import Random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.contract.header import read_header
 from app.contract.preprocessing import Image, PreprocessingSpec, preprocess
 from app.errors import ImageError
+from tests.mutation import damaged
 from tests.oddities import FIELDS, Oddity, chunk, oddities, pillow, with_png_chunks
 
 ODDITIES = oddities()
@@ -100,3 +105,33 @@ def test_what_a_png_says_beside_its_pixels_changes_none_of_them() -> None:
     spec = PreprocessingSpec(height=FIELDS.shape[0], width=FIELDS.shape[1], colour="rgb")
     for each in [*([one] for one in beside), beside]:
         np.testing.assert_array_equal(preprocess(with_png_chunks(plain, *each), spec), FIELDS)
+
+
+SIDES = st.integers(1, 40)
+SPECS = st.builds(
+    PreprocessingSpec,
+    height=SIDES,
+    width=SIDES,
+    colour=st.sampled_from(["grey", "rgb"]),
+    background=st.tuples(*[st.integers(0, 255)] * 3),
+    resize=st.sampled_from(["stretch", "pad", "crop"]),
+    interpolation=st.sampled_from(["area", "linear"]),
+    polarity=st.sampled_from(["as_is", "light_on_dark"]),
+)
+
+
+@settings(max_examples=400)
+@given(SPECS, st.sampled_from([each.data for each in ODDITIES if len(each.data) < 20_000]), st.integers(0, 1 << 32))
+def test_any_bytes_under_any_spec_are_a_tensor_of_it_or_an_image_error(
+    spec: PreprocessingSpec, data: bytes, seed: int
+) -> None:
+    broken = damaged(data, ODDITIES[seed % len(ODDITIES)].data, Random(seed))  # noqa: S311 - to be repeatable
+    try:
+        header = read_header(broken)
+        if header.pixels > 1_000_000:
+            return
+        tensor = preprocess(broken, spec, header=header)
+    except ImageError:
+        return
+    assert (tensor.shape, str(tensor.dtype)) == (spec.shape, "uint8")
+    assert tensor.flags.c_contiguous
