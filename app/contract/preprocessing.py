@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract.gif import check_gif
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -120,6 +121,8 @@ def _decode(data: bytes, header: ImageHeader, spec: PreprocessingSpec) -> Image:
         encoded = png_of_pixels(data, png_chunks)
     elif image_format == "tiff":
         check_tiff(data, header.width, header.height)
+    elif image_format == "gif":
+        check_gif(data)
     pixels = _pixels_upright(encoded, image_format, has_metadata=png_chunks is None or b"eXIf" in png_chunks)
     if png_chunks is not None and b"tRNS" in png_chunks and pixels.ndim == 2:
         pixels = _with_transparent_level(pixels, data, png_chunks)
