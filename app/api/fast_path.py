@@ -222,11 +222,8 @@ class _Exchange:
         self.response_complete = True
         self._end()
         protocol, model = self._protocol, self._model
-        if not protocol.transport.is_closing():
-            protocol.write_answer(status, headers, body, keep_alive=self.keep_alive)
-            if not self.keep_alive:
-                protocol.transport.close()
-            protocol.on_response_complete()
+        # Counted before it leaves: a worker that is killed in between may have counted an answer that nobody got, but
+        # nobody got one that is not counted.
         protocol.gate.note(
             request_id=self._request_id,
             method="POST",
@@ -238,6 +235,11 @@ class _Exchange:
             code=code,
             seconds=perf_counter() - self._began,
         )
+        if not protocol.transport.is_closing():
+            protocol.write_answer(status, headers, body, keep_alive=self.keep_alive)
+            if not self.keep_alive:
+                protocol.transport.close()
+            protocol.on_response_complete()
 
     def _end(self) -> None:
         if self._held is not None and self._model is not None:

@@ -104,7 +104,7 @@ def test_a_full_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_diverges_is_told_with_what_to_try(tmp_path: Path) -> None:
-    arguments = ["--optimizer", "sgd", "--learning-rate", "1e30", "--model-store", str(tmp_path)]
+    arguments = ["--optimizer", "sgd", "--learning-rate", "1e38", "--model-store", str(tmp_path)]
     assert "--learning-rate" in error_of("fit", "--data", "digits", "--name", "d", *arguments)
     assert list(tmp_path.iterdir()) == []
 
