@@ -98,7 +98,7 @@ class Supervisor:
         until = min([*due, *map(self._patience_ends, self._workers)], default=now)
         events = self._selector.select(None if until == math.inf else max(0.0, until - now))
         woke = time.monotonic()
-        if not events and woke > max(now, until) + _LATE_S:
+        if woke > max(now, until) + _LATE_S:
             self._awake_since = woke
         for key, _ in events:
             if key.data == "signal":

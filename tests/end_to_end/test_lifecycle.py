@@ -195,6 +195,23 @@ def test_a_worker_that_hangs_is_replaced(
     assert service.stop() == 0
 
 
+def test_nobody_is_blamed_where_the_whole_machine_stood_still(
+    start_service: StartService, trained_store: Path, picture: bytes
+) -> None:
+    service = start_service(trained_store, workers=2, worker_hung_after_s=4)
+    everyone = [service.process.pid, *service.workers.values()]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(6)  # time itself is what this is about
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.5)  # the supervisor goes on first, and looks before the workers have moved
+    wait_until(lambda: ready_workers(service.url) == 2, "both go on")
+    assert httpx.post(f"{service.url}/predict", content=picture, headers=PNG).status_code == 200
+    assert service.stop() == 0
+    assert "worker died" not in [line["event"] for line in service.log]
+
+
 def test_a_worker_that_is_asked_to_leave_has_a_successor_and_loses_nothing(
     start_service: StartService, trained_store: Path, picture: bytes
 ) -> None:
