@@ -135,9 +135,9 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(self._headers_too_large())
 
     @property
-    def answers_last(self) -> bool:
-        """Whether the next answer, if any, is the last of this connection, or a request is on its way already."""
-        return self._request_is_open or self._refused or self._lifecycle.stopping
+    def awaits_request(self) -> bool:
+        """Whether what arrives next is the beginning of a request, whose answer need not be the last."""
+        return not (self._request_is_open or self._refused or self._lifecycle.stopping)
 
     def stay_open(self) -> None:
         """Begin to wait for the next request: an answer was written that the parser knows nothing of."""

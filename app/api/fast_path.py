@@ -18,18 +18,16 @@ from numpy.typing import NDArray
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from app.api.connection import LimitedProtocol
-from app.api.errors import answer_error, error_body
+from app.api.errors import answer_error
 from app.api.predictor import Predictor
-from app.api.shedding import is_whole_plain_request
-from app.serving.admission import Admission
+from app.api.shedding import NOBODY_WAITS, SheddingProtocol
 from app.serving.classifier import Classifier
 
 _PATH = "/predict"
 _PLAIN_URL = re.compile(rb"/predict(?:\?(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8}))?)?")
 
 
-class FastPathProtocol(LimitedProtocol):
+class FastPathProtocol(SheddingProtocol):
     """uvicorn's HTTP/1.1 connection, which hands plain `POST /predict` requests straight to a predictor.
 
     It finds the predictor in the state that the application's lifespan yields.
@@ -37,23 +35,16 @@ class FastPathProtocol(LimitedProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._cors: bool = self.app_state["cors"]
-        self._admission: Admission = self.app_state["predictor"].admission
-        self._exchange: _Exchange | None = (
-            None  # the last begun; a pipelined request may have taken its place as `cycle`
-        )
+        # The last one begun; a pipelined request may have taken its place as `cycle`.
+        self._exchange: _Exchange | None = None
 
-    def data_received(self, data: bytes) -> None:
-        if not (self._admission.overloaded and self._shed(data)):
-            super().data_received(data)
-
-    def open_cycle(self) -> None:
+    def open_admitted_cycle(self) -> None:
         if self.url.startswith(b"/predict") and (plain := _PLAIN_URL.fullmatch(self.url)):
             exchange = self._open_exchange(plain)
             if exchange is not None:
                 self.cycle = self._exchange = exchange  # type: ignore[assignment]
                 return
-        super().open_cycle()
+        super().open_admitted_cycle()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -66,53 +57,8 @@ class FastPathProtocol(LimitedProtocol):
             self._exchange.cancel()
         super().connection_lost(exc)
 
-    def _shed(self, data: bytes) -> bool:
-        """Refuse a request under overload before anything is done for it; say whether the data were one, and were."""
-        cycle = cast("_Exchange | None", self.cycle)
-        if (
-            self.gate.guarded
-            or self.answers_last
-            or self.flow.write_paused
-            or (cycle is not None and not cycle.response_complete)
-            or not is_whole_plain_request(data)
-            or not self._admission.must_refuse()
-        ):
-            return False
-        began = perf_counter()
-        refusal = self._admission.refusal(1)
-        request_id = self.gate.request_id(())
-        body = error_body(str(refusal), refusal.code, request_id)
-        headers = (
-            (b"retry-after", b"%d" % refusal.retry_after_s),
-            (b"x-request-id", request_id.encode("ascii")),
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-        )
-        self.write_answer(503, headers, body, keep_alive=True)
-        self.stay_open()
-        self.gate.note(
-            request_id=request_id,
-            method="POST",
-            path=_PATH,
-            route=_PATH,
-            model="",
-            version="",
-            status=503,
-            code=refusal.code,
-            seconds=perf_counter() - began,
-        )
-        return True
-
     def _open_exchange(self, plain: re.Match[bytes]) -> "_Exchange | None":
-        parser, cycle = self.parser, cast("_Exchange | None", self.cycle)
-        if (
-            parser.get_method() != b"POST"
-            or parser.get_http_version() != "1.1"
-            or parser.should_upgrade()
-            or self.expect_100_continue
-            or self.flow.write_paused
-            or (cycle is not None and not cycle.response_complete)
-        ):
+        if not (self.is_plain_post and self.may_answer_now):
             return None
         content_type = timeout = b""
         length = HIGH_WATER_LIMIT + 1  # a chunked body may be of any
@@ -123,11 +69,11 @@ class FastPathProtocol(LimitedProtocol):
                 length = int(value)
             elif name == b"x-request-timeout":
                 timeout = timeout or value
-            elif name == b"origin" and self._cors:
+            elif name == b"origin" and self.cors:
                 return None
         if length > HIGH_WATER_LIMIT:
             return None
-        return _Exchange(self, content_type, timeout, plain, keep_alive=parser.should_keep_alive())
+        return _Exchange(self, content_type, timeout, plain, keep_alive=self.parser.should_keep_alive())
 
 
 class _Exchange:
@@ -154,7 +100,7 @@ class _Exchange:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.message_event = _NOBODY_WAITS
+        self.message_event = NOBODY_WAITS
         self._began = perf_counter()
         self._protocol = protocol
         self._scope = cast("Scope", protocol.scope)
@@ -245,12 +191,3 @@ class _Exchange:
         if self._held is not None and self._model is not None:
             self._predictor.end(self._model, self, self._held)
             self._held = None
-
-
-class _NobodyWaits:
-    """Stands for the event that uvicorn sets for a task that waits for the body."""
-
-    def set(self) -> None: ...
-
-
-_NOBODY_WAITS = _NobodyWaits()

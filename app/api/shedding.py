@@ -1,10 +1,21 @@
-"""Recognise whole requests without parsing them: under overload, what is refused must cost little.
+"""Refuse requests to classify a picture under overload for as little as can be: what is refused must not cost others.
 
-It recognises only what it can be sure of: a plain `POST /predict` that came in one piece, with nothing behind it.
+A plain request that came in one piece is recognised without parsing it, and refused. Any other is parsed up to the end
+of its headers, refused, and its body read past. It knows nothing of pictures or models.
 """
 
 import re
+from time import perf_counter
+from typing import Any, cast
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from app.api.connection import LimitedProtocol
+from app.api.errors import error_body
+from app.api.keys import RawHeaders
+from app.serving.admission import Admission
+
+_PATH = "/predict"
 _BEGINNINGS = (b"POST /predict HTTP/1.1\r\n", b"POST /predict?")
 _MOST_HEAD_BYTES = 2048
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)")
@@ -24,3 +35,116 @@ def is_whole_plain_request(data: bytes) -> bool:
     head = data[: end + 2].lower()
     lengths = _LENGTH.findall(head)
     return len(lengths) == 1 and len(data) == end + 4 + int(lengths[0]) and _SPECIAL.search(head) is None
+
+
+class SheddingProtocol(LimitedProtocol):
+    """It finds the `predictor`, whose admission decides, in the state that the application's lifespan yields."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cors: bool = self.app_state["cors"]
+        self._admission: Admission = self.app_state["predictor"].admission
+
+    @property
+    def may_answer_now(self) -> bool:
+        """Whether the answer to the newest request may be the next one: no other is to be given or read first."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return not self.flow.write_paused and (cycle is None or cycle.response_complete)
+
+    @property
+    def is_plain_post(self) -> bool:
+        """Whether the request whose head is there is framed as almost all are."""
+        parser = self.parser
+        return (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if (
+            self._admission.overloaded
+            and self.awaits_request
+            and self._nothing_to_check
+            and self.may_answer_now
+            and is_whole_plain_request(data)
+            and self._admission.must_refuse()
+        ):
+            self._refuse_for_overload(())
+            self.stay_open()
+        else:
+            super().data_received(data)
+
+    def open_cycle(self) -> None:
+        if (
+            self._admission.overloaded
+            and self.url.partition(b"?")[0] == b"/predict"
+            and self._nothing_to_check
+            and self.is_plain_post
+            and self.parser.should_keep_alive()
+            and self.may_answer_now
+            and self._admission.must_refuse()
+        ):
+            self._refuse_for_overload(self.headers)
+            self.cycle = _Answered()  # type: ignore[assignment]
+        else:
+            self.open_admitted_cycle()
+
+    def open_admitted_cycle(self) -> None:
+        """Begin to answer a request that is not refused here."""
+        super().open_cycle()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if type(cast("Any", self.cycle)) is _Answered:
+            self.stay_open()
+
+    @property
+    def _nothing_to_check(self) -> bool:
+        """Whether anyone may ask, so that a refusal tells nobody more than they may know."""
+        return not (self.gate.guarded or self.cors)
+
+    def _refuse_for_overload(self, headers: RawHeaders) -> None:
+        """Answer 503 to a request with these headers, as the error table does."""
+        began = perf_counter()
+        refusal = self._admission.refusal(1)
+        request_id = self.gate.request_id(headers)
+        body = error_body(str(refusal), refusal.code, request_id)
+        self.gate.note(
+            request_id=request_id,
+            method="POST",
+            path=_PATH,
+            route=_PATH,
+            model="",
+            version="",
+            status=503,
+            code=refusal.code,
+            seconds=perf_counter() - began,
+        )
+        answer_headers = (
+            (b"retry-after", b"%d" % refusal.retry_after_s),
+            (b"x-request-id", request_id.encode("ascii")),
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        )
+        self.write_answer(503, answer_headers, body, keep_alive=True)
+
+
+class _NobodyWaits:
+    """Stands for the event that uvicorn sets for a task that waits for the body."""
+
+    def set(self) -> None: ...
+
+
+NOBODY_WAITS = _NobodyWaits()
+
+
+class _Answered:
+    """Stands for uvicorn's cycle where the answer was given before the body had arrived."""
+
+    response_started = response_complete = True
+    disconnected = more_body = False
+    keep_alive = True
+    message_event = NOBODY_WAITS
+    body = b""

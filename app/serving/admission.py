@@ -79,8 +79,8 @@ class Admission:
         self._lag = lag or LoopLag()
         self._bound = max_pictures
         self.overloaded = False
-        self.largest_batch = 1
-        """Pictures that are best run together, on the event loop."""
+        self.enough = 1
+        """Pictures that keep the worker fully busy."""
         self.relieve: Callable[[], None] = _nothing_waits
         """Runs what waits to be run on the event loop."""
         self._pending = 0
@@ -215,7 +215,7 @@ class Admission:
 
     def _set_bound(self) -> None:
         if self.overloaded:
-            bound = max(_SHORT_PICTURES, self.largest_batch, int(self._rate * _SHORT_S))
+            bound = max(_SHORT_PICTURES, self.enough, int(self._rate * _SHORT_S))
         elif self._rate:
             bound = max(_SHORT_PICTURES, int(self._rate * self._burst_s))
         else:

@@ -17,6 +17,7 @@ from app.errors import ModelNotFound, ModelNotNamed
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
+from app.serving.tuning import Tuning
 from app.serving.versions import LoadedStore, Refusal, TunedModel
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -133,8 +134,7 @@ class Catalogue:
         before = self._classifiers.get(model.name)
         self._classifiers[model.name] = classifier
         self._default = self._set_default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
-        tunings = [each.tuning for each in self._classifiers.values()]
-        self.admission.largest_batch = max((t.plan.sizes[-1] for t in tunings if t.on_event_loop), default=1)
+        self.admission.enough = max(_enough(each.tuning) for each in self._classifiers.values())
         if before is not None:
             self._say_in_metrics(before, 0.0)
         self._say_in_metrics(classifier, 1.0)
@@ -165,3 +165,9 @@ class Catalogue:
                 with suppress(asyncio.CancelledError):
                     await task
                 await classifier.aclose()
+
+
+def _enough(tuning: Tuning) -> int:
+    """Return how many pictures keep a model fully busy: a batch, and where one runs in a thread, another meanwhile."""
+    largest = tuning.plan.sizes[-1]
+    return largest if tuning.on_event_loop else 2 * largest

@@ -251,7 +251,7 @@ def test_under_overload_what_waits_for_the_event_loop_is_run_before_anything_is_
     clock: Clock, metrics: Metrics
 ) -> None:
     admission = admission_of(clock, metrics, max_pictures=100)
-    admission.largest_batch = 16
+    admission.enough = 16
     fill(admission)
     for _ in range(100):
         admission.leave()
