@@ -56,8 +56,7 @@ def overload(
             under = _drive(service, requests, rate=_UNDER * peak.answered_per_s, connections=_MANY, seconds=seconds)
             rate = _OVER * peak.answered_per_s
             before = service.tree.proportional_mb()
-            _drive(service, requests, rate=rate, connections=_MANY, seconds=settle_s)
-            over = _drive(service, requests, rate=rate, connections=_MANY, seconds=seconds)
+            over = _drive(service, requests, rate=rate, connections=_MANY, seconds=seconds, settle_s=settle_s)
             found.append(OverloadRound(peak, under, over, before, service.tree.proportional_mb()))
             print(_line(found[-1]), flush=True)
     return found
@@ -93,8 +92,18 @@ def overload_table(rounds: Sequence[OverloadRound]) -> str:
     )
 
 
-def _drive(service: Service, requests: Sequence[bytes], *, rate: float, connections: int, seconds: float) -> OpenLoop:
-    return drive_at((HOST, service.port), requests, rate=rate, connections=connections, seconds=seconds)
+def _drive(
+    service: Service,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    connections: int,
+    seconds: float,
+    settle_s: float = 0.0,
+) -> OpenLoop:
+    return drive_at(
+        (HOST, service.port), requests, rate=rate, connections=connections, seconds=seconds, settle_s=settle_s
+    )
 
 
 def _line(found: OverloadRound) -> str:

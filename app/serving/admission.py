@@ -25,8 +25,8 @@ from app.metrics import Metrics
 _SHORT_S = 0.004
 """Under overload no more is held than is answered in so many seconds, and nothing is taken that the event loop has not
 come to for so long."""
-_SHORT_PICTURES = 4
-"""But so many are held at least: those of one batch that runs, and those of the next."""
+_SHORT_PICTURES = 2
+"""But so many are held at least: one that runs, and one that is next."""
 _WINDOW_S = 0.25
 """The rate of answers, and the share of refusals, are those of so many seconds in which the worker was busy."""
 _CALM_SHARE = 0.1

@@ -41,6 +41,9 @@ _HANGS = 20
 _MOST_HANGING = 3
 """So many threads may be left behind before `give_up` is called: each holds memory, and perhaps a core."""
 
+_LONGEST_RUN_S = 0.05
+"""So long the event loop runs batches at most before it turns."""
+
 _log = structlog.stdlib.get_logger(__name__)
 Item = TypeVar("Item")
 
@@ -110,6 +113,7 @@ class Batcher(Generic[Item]):
         self._alarm_at = 0.0  # uvloop's handle does not know it where the time has come already
         self._running: set[asyncio.Task[None]] = set()
         self._dispatch_is_due = False
+        self._ran_until = monotonic()  # on the event loop
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
 
@@ -193,21 +197,37 @@ class Batcher(Generic[Item]):
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
-        while self._free_slots and self._waiting:
+        if self._executor is None:
+            self._run_for_a_while()
+        while self._free_slots and self._waiting and self._executor is not None:
             batch, size = self._fill()
             if not batch:
                 continue
-            if self._executor is None:
-                self._run_here(batch, size)
-                break  # so that answers leave, and requests arrive, between two batches
             self._free_slots -= 1
             task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size))
             self._running.add(task)
             task.add_done_callback(self._release_slot)
-        if self._executor is None and self._waiting:
-            self._schedule_dispatch()
         if self._closing:
             self._say_when_drained()
+
+    def _run_for_a_while(self) -> None:
+        """Run a batch on the event loop, and more of what waits, for as long as the loop had for everything else since.
+
+        Then the loop turns, so that answers leave and requests arrive. With a batch a turn, a crowd of connections with
+        large uploads, each of which takes a moment of every turn, would leave next to nothing for batches.
+        """
+        began = now = monotonic()
+        until = began + min(began - self._ran_until, _LONGEST_RUN_S)
+        while self._waiting:
+            batch, size = self._fill()
+            if batch:
+                self._run_here(batch, size)
+                now = monotonic()
+                if now >= until:
+                    break
+        self._ran_until = now
+        if self._waiting:
+            self._schedule_dispatch()
 
     def _release_slot(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -165,7 +165,7 @@ def test_a_slow_model_still_holds_what_runs_and_what_is_next(clock: Clock, metri
     fill(admission)
     for _ in range(100):
         admission.leave()
-    assert fill(admission) == 4
+    assert fill(admission) == 2
 
 
 def test_under_overload_a_request_of_many_pictures_enters_where_one_of_a_single_would(

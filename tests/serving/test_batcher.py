@@ -370,20 +370,40 @@ async def test_on_the_event_loop_a_batch_is_filled_with_what_waits() -> None:
     assert [row[0] for row in rows] == [0, 2, 4, 6, 8, 10]
 
 
-async def test_on_the_event_loop_answers_leave_between_two_batches() -> None:
-    order: list[str] = []
+class Turns:
+    """Runs batches of one in a hundredth of a second each, by a clock that nothing else moves, and notes what happens."""
 
-    def run(batch: Array) -> Array:
-        order.append(f"run {batch[0, 0]}")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        monkeypatch.setattr("app.serving.batcher.monotonic", lambda: self.now)
+
+    def __call__(self, batch: Array) -> Array:
+        self.now += 0.01
+        self.order.append(f"run {batch[0, 0]}")
         return batch
 
-    async def call(value: int) -> None:
+    async def call(self, batcher: Batcher[Array], value: int) -> None:
         await batcher.submit(item(value))
-        order.append(f"answered {value}")
+        self.order.append(f"answered {value}")
 
-    async with batcher_of(run, largest=1, slots=0) as batcher:
-        await asyncio.gather(call(1), call(2), call(3))
-    assert order == ["run 1", "answered 1", "run 2", "answered 2", "run 3", "answered 3"]
+
+async def test_on_the_event_loop_answers_leave_between_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns(monkeypatch)
+    async with batcher_of(turns, largest=1, slots=0) as batcher:
+        await asyncio.gather(*(turns.call(batcher, value) for value in (1, 2, 3)))
+    assert turns.order == ["run 1", "answered 1", "run 2", "answered 2", "run 3", "answered 3"]
+
+
+@pytest.mark.parametrize(("elsewhere_s", "batches"), [(0.005, 1), (0.025, 3), (10, 5)])
+async def test_on_the_event_loop_batches_get_as_much_time_as_everything_else_had(
+    monkeypatch: pytest.MonkeyPatch, elsewhere_s: float, batches: int
+) -> None:
+    turns = Turns(monkeypatch)
+    async with batcher_of(turns, largest=1, slots=0) as batcher:
+        turns.now += elsewhere_s
+        await asyncio.gather(*(turns.call(batcher, value) for value in range(8)))
+    assert turns.order[: batches + 1] == [*(f"run {value}" for value in range(batches)), "answered 0"]
 
 
 async def test_on_the_event_loop_a_full_queue_refuses_at_once() -> None:
