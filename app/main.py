@@ -29,6 +29,7 @@ from app.api.models import model_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
 from app.api.predictor import Predictor
+from app.api.shedding import OverloadAnswers
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
 from app.errors import InvalidSetting
@@ -76,6 +77,7 @@ def create_app(
                     receive_timeout_s=settings.receive_timeout_s,
                     keep_alive_s=settings.keep_alive_s,
                 ),
+                "overload_answers": OverloadAnswers(),
                 "cors": settings.cors_origins is not None,
             }
             gate.close()

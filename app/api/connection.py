@@ -141,10 +141,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def stay_open(self) -> None:
         """Begin to wait for the next request: an answer was written that the parser knows nothing of."""
-        limits = self._limits
-        limits.receiving.stop(self)
-        limits.idle.stop(self)
-        limits.idle.start(self)
+        self._limits.receiving.stop(self)
+        self._limits.idle.stop(self)
+        self._limits.idle.start(self)
 
     # What the parser finds
 

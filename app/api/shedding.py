@@ -8,14 +8,17 @@ import re
 from time import perf_counter
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.api.connection import LimitedProtocol
 from app.api.errors import error_body
 from app.api.keys import RawHeaders
+from app.errors import Overloaded
 from app.serving.admission import Admission
 
 _PATH = "/predict"
+_STATUS = 503
+_PLACE = "(the id)"
 _BEGINNINGS = (b"POST /predict HTTP/1.1\r\n", b"POST /predict?")
 _MOST_HEAD_BYTES = 2048
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)")
@@ -38,12 +41,13 @@ def is_whole_plain_request(data: bytes) -> bool:
 
 
 class SheddingProtocol(LimitedProtocol):
-    """It finds the `predictor`, whose admission decides, in the state that the application's lifespan yields."""
+    """It finds the `predictor`, whose admission decides, and `overload_answers` in the state of the lifespan."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.cors: bool = self.app_state["cors"]
         self._admission: Admission = self.app_state["predictor"].admission
+        self._answers: OverloadAnswers = self.app_state["overload_answers"]
 
     @property
     def may_answer_now(self) -> bool:
@@ -108,9 +112,8 @@ class SheddingProtocol(LimitedProtocol):
     def _refuse_for_overload(self, headers: RawHeaders) -> None:
         """Answer 503 to a request with these headers, as the error table does."""
         began = perf_counter()
-        refusal = self._admission.refusal(1)
+        seconds = self._admission.refuse()
         request_id = self.gate.request_id(headers)
-        body = error_body(str(refusal), refusal.code, request_id)
         self.gate.note(
             request_id=request_id,
             method="POST",
@@ -118,17 +121,45 @@ class SheddingProtocol(LimitedProtocol):
             route=_PATH,
             model="",
             version="",
-            status=503,
-            code=refusal.code,
+            status=_STATUS,
+            code=Overloaded.code,
             seconds=perf_counter() - began,
         )
-        answer_headers = (
-            (b"retry-after", b"%d" % refusal.retry_after_s),
-            (b"x-request-id", request_id.encode("ascii")),
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-        )
-        self.write_answer(503, answer_headers, body, keep_alive=True)
+        self.transport.write(self._answers.answer(seconds, request_id, self.server_state.default_headers))
+
+
+class OverloadAnswers:
+    """Writes 503 answers, as the error table has them, from what does not change between two."""
+
+    def __init__(self) -> None:
+        self._date: list[tuple[bytes, bytes]] | None = None
+        self._parts: dict[int, tuple[bytes, bytes, bytes, bytes, int]] = {}  # by the seconds after which to try again
+
+    def answer(self, seconds: int, request_id: str, date: list[tuple[bytes, bytes]]) -> bytes:
+        """Return a whole answer; `date` is uvicorn's list of headers for every answer, replaced every second."""
+        if date is not self._date:
+            self._date = date
+            self._parts.clear()
+        parts = self._parts.get(seconds)
+        if parts is None:
+            parts = self._parts[seconds] = _parts_of(seconds, date)
+        before_id, after_id, before_body, after_body, size = parts
+        identity = request_id.encode("ascii")
+        length = b"%d" % (size + len(identity))
+        return b"".join((before_id, identity, after_id, length, before_body, identity, after_body))
+
+
+def _parts_of(seconds: int, date: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes, bytes, int]:
+    message = f"The service is asked for more than it can do. Try again in {seconds} s."
+    body, _, rest = error_body(message, Overloaded.code, _PLACE).partition(_PLACE.encode())
+    head = STATUS_LINE[_STATUS] + b"".join(b"%b: %b\r\n" % header for header in date)
+    return (
+        head + b"retry-after: %d\r\nx-request-id: " % seconds,
+        b"\r\ncontent-length: ",
+        b"\r\ncontent-type: application/json\r\n\r\n" + body,
+        rest,
+        len(body) + len(rest),
+    )
 
 
 class _NobodyWaits:

@@ -75,6 +75,7 @@ class Admission:
         self._max_bytes = max_bytes
         self._burst_s = burst_s
         self._metrics = metrics
+        self._dropped = metrics.dropped("refused")
         self._clock = clock
         self._lag = lag or LoopLag()
         self._bound = max_pictures
@@ -169,7 +170,10 @@ class Admission:
 
     def must_refuse(self, pictures: int = 1) -> bool:
         """Say whether so many pictures are refused now, after `relieve` has done what it can."""
-        if not self.overloaded and self._pending + pictures <= self._bound:
+        if self.overloaded:
+            if self._lag() > _SHORT_S:
+                return True  # for all that is late in this turn of the loop; the first of them has looked at the window
+        elif self._pending + pictures <= self._bound:
             return False
         now = self._clock()
         self._look(now)
@@ -181,21 +185,25 @@ class Admission:
                 return False
             self.overloaded = True
             self._set_bound()
-        elif self._lag() <= _SHORT_S:
+        else:
             if self._pending >= self._bound:
                 self.relieve()
             # A request of many pictures may reach over a short bound that it finds open: else it would never enter.
             if self._pending < self._bound and self._pending + pictures <= self._max_pictures:
                 return False
-        self._refused_at = now
         return True
+
+    def refuse(self, pictures: int = 1) -> int:
+        """Count so many pictures as refused, and return the seconds after which to try again."""
+        self._refused += pictures
+        self._refused_at = self._clock()
+        self._dropped.add(pictures)
+        seconds = ceil(self._pending / self._rate) if self._rate else 1
+        return max(1, min(_MAX_RETRY_AFTER_S, seconds))
 
     def refusal(self, pictures: int, what: str = "The service is asked for more than it can do.") -> Overloaded:
         """Return the error that says `what` is in the way, and when to come back; so many pictures count as refused."""
-        self._refused += pictures
-        self._metrics.dropped("refused").add(pictures)
-        seconds = ceil(self._pending / self._rate) if self._rate else 1
-        seconds = max(1, min(_MAX_RETRY_AFTER_S, seconds))
+        seconds = self.refuse(pictures)
         return Overloaded(f"{what} Try again in {seconds} s.", retry_after_s=seconds)
 
     def _look(self, now: float) -> None:

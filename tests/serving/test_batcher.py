@@ -371,7 +371,7 @@ async def test_on_the_event_loop_a_batch_is_filled_with_what_waits() -> None:
 
 
 class Turns:
-    """Runs batches of one in a hundredth of a second each, by a clock that nothing else moves, and notes what happens."""
+    """Runs batches of one in a hundredth of a second each, by a clock that nothing else moves; notes what happens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -379,7 +379,7 @@ class Turns:
         monkeypatch.setattr("app.serving.batcher.monotonic", lambda: self.now)
 
     def __call__(self, batch: Array) -> Array:
-        self.now += 0.01
+        self.now += 0.0101
         self.order.append(f"run {batch[0, 0]}")
         return batch
 
