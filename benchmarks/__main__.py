@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks run | stages | soak | swap | growth | models`."""
+"""The benchmark's command line: `python -m benchmarks run | stages | soak | swap | overload | counting | …`."""
 
 import resource
 import shlex
@@ -14,6 +14,7 @@ import typer
 from app.errors import ImageclassError
 from benchmarks.campaign import Campaign, Plan
 from benchmarks.contestant import contestants, ours
+from benchmarks.counting import counting_line, measure_counting
 from benchmarks.errors import BenchmarkError
 from benchmarks.growth import Growth, sweeps
 from benchmarks.growth_report import write_growth
@@ -151,6 +152,20 @@ def overload(
     out.mkdir(parents=True, exist_ok=True)
     (out / f"overload-{name}.md").write_text(overload_table(found) + "\n", encoding="utf-8")
     typer.echo(overload_table(found))
+
+
+@cli.command()
+def counting(
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of one load on each.")] = 15,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 3,
+    mnist_npz: MnistNpz = None,
+) -> None:
+    """Say what metrics, request ids in the log and so on cost: the service beside itself without them."""
+    with _one_line_errors():
+        workload = _workload("mnist", _DATA / "photos", mnist_npz)
+        found = measure_counting(workload, workers=workers, rounds=rounds, seconds=seconds)
+    typer.echo(counting_line(found))
 
 
 @cli.command()
