@@ -82,3 +82,11 @@ def test_every_make_target_that_a_page_names_exists(docs: dict[str, str], reposi
         code = "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.DOTALL))
         for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", code):
             assert target in targets, f"{name} names make {target}"
+
+
+def test_every_test_that_a_promise_names_exists(docs: dict[str, str], repository: Path) -> None:
+    sources = "\n".join(file.read_text() for file in (repository / "tests").rglob("test_*.py"))
+    promised = re.findall(r"`(test_\w+)`", docs["operating.md"])
+    assert promised
+    for name in promised:
+        assert f"def {name}(" in sources, name
