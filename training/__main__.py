@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | evaluate`."""
+"""The training command line: `python -m training fit | evaluate | audit`."""
 
 import json
 import sys
@@ -13,6 +13,8 @@ from rich.table import Table
 
 from app.contract.store import ModelStore
 from app.errors import ImageclassError
+from training.audit.command import FailOnOption, ThresholdOption
+from training.audit.command import audit as run_audit_command
 from training.errors import OptionError
 from training.evaluate import Scores
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
@@ -246,6 +248,27 @@ def _print_measurement(model: str, which: str, measured: "Measurement", *, as_js
             f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
             f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
         )
+
+
+@cli.command()
+def audit(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")] = Path("audit"),
+    fail_on: FailOnOption = "",
+    threshold: ThresholdOption = None,
+    near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
+) -> None:
+    """Find what is wrong with labelled pictures before anything is trained on them."""
+    try:
+        with _one_line_errors():
+            passed = run_audit_command(
+                data, out=out, fail_on=fail_on, threshold=threshold, near=near, labels=labels, reporter=Reporter()
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    if not passed:
+        raise typer.Exit(1)
 
 
 def _print_scores(scores: Scores) -> None:

@@ -1,0 +1,66 @@
+"""One audit, from data to findings: the steps in order, each done by its own module. It writes nothing."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from training.audit.balance import find_small_classes
+from training.audit.census import census, find_odd_files
+from training.audit.checks import Thresholds
+from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
+from training.audit.findings import Finding, worst_first
+from training.audit.looks import look_at_all, scale_of
+from training.audit.quality import find_poor_pictures
+from training.audit.report import Audit
+from training.dataset import Dataset
+from training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What to look for: near duplicates and wrong labels take time, all else comes with one look at each picture."""
+
+    near: bool = True
+    labels: bool = True
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Audit:
+    """Return what is wrong with the data. Raises an ImageclassError with what stood in the way."""
+    pictures, thresholds = dataset.pictures, options.thresholds
+    seconds: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+
+    with _timed(seconds, "look"), reporter.task("looking at pictures", len(pictures)) as advance:
+        looks = look_at_all(pictures, scale_of(pictures), lambda count: advance(count, ""))
+    findings: list[Finding] = []
+    with _timed(seconds, "check"):
+        exact = exact_groups(looks)
+        findings += find_odd_files(pictures, looks)
+        findings += find_exact(pictures, exact)
+        findings += find_straddling(pictures, options.groups)
+        findings += find_small_classes(pictures, thresholds)
+        findings += find_poor_pictures(pictures, looks, thresholds)
+    near = ()
+    findings += find_near(pictures, near)
+    return Audit(
+        dataset=dataset,
+        looks=looks,
+        census=census(dataset, looks),
+        findings=worst_first(findings),
+        exact=exact,
+        near=near,
+        groups=options.groups,
+        thresholds=thresholds,
+        skipped=skipped,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - started
