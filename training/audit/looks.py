@@ -25,7 +25,7 @@ from training.dataset import Picture
 from training.errors import DataError
 
 _CHUNK = 32
-_LARGEST_THUMBNAIL, _SMALLEST_THUMBNAIL = 32, 16
+_LARGEST_THUMBNAIL, _SMALLEST_THUMBNAIL = 48, 16
 _LARGEST_MEASURED = 256
 _MOST_PIXELS = 200_000_000
 _LOOKED_AT_FOR_SIZE = 200
@@ -63,11 +63,13 @@ class Scale:
     """At which sides, in pixels, the pictures of one data set are looked at, so that they can be compared.
 
     Thumbnails have the pictures' own side where they are small, so that none is blurred; sharpness is measured with the
-    longer side at `measured` at most, since the same edge is softer in a larger picture.
+    longer side at `measured` at most, since the same edge is softer in a larger picture. `typical` is the median of
+    the pictures' shorter sides.
     """
 
     thumbnail: int
     measured: int
+    typical: int
 
 
 def scale_of(pictures: Sequence[Picture]) -> Scale:
@@ -85,7 +87,9 @@ def scale_of(pictures: Sequence[Picture]) -> Scale:
             sides.append(min(picture.content.shape[:2]))
     typical = int(np.median(sides)) if sides else _LARGEST_MEASURED
     return Scale(
-        thumbnail=max(_SMALLEST_THUMBNAIL, min(_LARGEST_THUMBNAIL, typical)), measured=min(_LARGEST_MEASURED, typical)
+        thumbnail=max(_SMALLEST_THUMBNAIL, min(_LARGEST_THUMBNAIL, typical)),
+        measured=min(_LARGEST_MEASURED, typical),
+        typical=typical,
     )
 
 

@@ -1,20 +1,26 @@
 """One audit, from data to findings: the steps in order, each done by its own module. It writes nothing."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from training.audit.balance import find_small_classes
 from training.audit.census import census, find_odd_files
 from training.audit.checks import Thresholds
 from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
 from training.audit.findings import Finding, worst_first
-from training.audit.looks import look_at_all, scale_of
+from training.audit.looks import Look, look_at_all, scale_of
+from training.audit.near import near_pairs
+from training.audit.pairs import NearPair
 from training.audit.quality import find_poor_pictures
 from training.audit.report import Audit
 from training.dataset import Dataset
 from training.progress import Reporter
+
+_SMALLEST_COMPARED = 16  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
     skipped: dict[str, str] = {}
 
     with _timed(seconds, "look"), reporter.task("looking at pictures", len(pictures)) as advance:
-        looks = look_at_all(pictures, scale_of(pictures), lambda count: advance(count, ""))
+        scale = scale_of(pictures)
+        looks = look_at_all(pictures, scale, lambda count: advance(count, ""))
     findings: list[Finding] = []
     with _timed(seconds, "check"):
         exact = exact_groups(looks)
@@ -43,8 +50,16 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
         findings += find_straddling(pictures, options.groups)
         findings += find_small_classes(pictures, thresholds)
         findings += find_poor_pictures(pictures, looks, thresholds)
-    near = ()
-    findings += find_near(pictures, near)
+    near: list[NearPair] = []
+    if options.near and scale.typical < _SMALLEST_COMPARED:
+        why = f"pictures of {scale.typical} pixels are too small to tell a copy from a likeness"
+        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), why)
+    elif options.near:
+        with _timed(seconds, "near duplicates"):
+            near = _near(looks, thresholds["near-duplicate"], reporter)
+        findings += find_near(pictures, near)
+    else:
+        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "near duplicates were not asked for")
     return Audit(
         dataset=dataset,
         looks=looks,
@@ -57,6 +72,18 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
         skipped=skipped,
         seconds=seconds,
     )
+
+
+def _near(looks: Sequence[Look], threshold: float, reporter: Reporter) -> list[NearPair]:
+    """Return near duplicates by rows of `looks`; of equal pictures only the first is compared with others."""
+    first_of: dict[str, int] = {}
+    for row, look in enumerate(looks):
+        if look.thumbnail is not None:
+            first_of.setdefault(look.pixels, row)
+    rows = list(first_of.values())
+    thumbnails = np.stack([thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None])
+    found = near_pairs(thumbnails, np.arange(len(rows)), threshold=threshold, reporter=reporter)
+    return [replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in found]
 
 
 @contextmanager
