@@ -13,7 +13,7 @@ from rich.table import Table
 
 from app.contract.store import ModelStore
 from app.errors import ImageclassError
-from training.audit.command import FailOnOption, ThresholdOption
+from training.audit.command import FailOnOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
 from training.errors import OptionError
 from training.evaluate import Scores
@@ -110,6 +110,10 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split, the weights and the order.")] = 0,
     on_bad_image: OnBadImageOption = "fail",
+    group_by: GroupByOption = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Train even where the data's own splits share pictures or groups.")
+    ] = False,
     about: Annotated[
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
@@ -161,6 +165,8 @@ def fit(
                 against=None if against is None else parse_against(against),
                 max_recall_drop=max_recall_drop,
                 keep=keep,
+                group_by=group_by,
+                allow_leakage=allow_leakage,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -255,6 +261,7 @@ def audit(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")] = Path("audit"),
     fail_on: FailOnOption = "",
+    group_by: GroupByOption = None,
     threshold: ThresholdOption = None,
     near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
@@ -263,7 +270,14 @@ def audit(
     try:
         with _one_line_errors():
             passed = run_audit_command(
-                data, out=out, fail_on=fail_on, threshold=threshold, near=near, labels=labels, reporter=Reporter()
+                data,
+                out=out,
+                fail_on=fail_on,
+                group_by=group_by,
+                threshold=threshold,
+                near=near,
+                labels=labels,
+                reporter=Reporter(),
             )
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
+from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
 from training.audit.run import AuditOptions, run_audit
@@ -25,6 +26,14 @@ FailOnOption = Annotated[
         f"info stand for all checks of that severity. Checks: {', '.join(CHECKS)}."
     ),
 ]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What belongs together and never comes into two splits: a regular expression over paths whose first group "
+        "names it, a column of the CSV, or runs (file numbers that run on while the class rises).",
+        show_default=False,
+    ),
+]
 ThresholdOption = Annotated[
     list[str] | None, typer.Option("--threshold", help="Set a check's threshold, as in blurred=0.2; may be repeated.")
 ]
@@ -35,6 +44,7 @@ def audit(
     *,
     out: Path,
     fail_on: str,
+    group_by: str | None,
     threshold: list[str] | None,
     near: bool,
     labels: bool,
@@ -44,7 +54,9 @@ def audit(
     fails = parse_checks("--fail-on", fail_on)
     thresholds = parse_thresholds(threshold or ())
     dataset = open_data(data)
-    found = run_audit(dataset, AuditOptions(near=near, labels=labels, thresholds=thresholds), reporter)
+    groups = {} if group_by is None else groups_of(dataset, data, group_by)
+    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups)
+    found = run_audit(dataset, options, reporter)
     _write(found, out)
     _print(found)
     typer.echo(f"{out / 'audit.html'} shows the pictures; {out / 'audit.json'} is for programs.")

@@ -131,26 +131,26 @@ class _Space:
         self, rows: Rows, points: Floats, each: int, advance: Callable[[int], None]
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield rows (M,) of queries, and beside them rows of the nearest points: `each` of every query."""
-        wanted = min(each + 1, len(self._points))  # a picture is the nearest to itself
+        wanted = min(each, len(self._points))
         tiles = max(1, min(_MOST_TILES, len(self._points) // _TILE))
         width = -(-len(self._points) // tiles)
         columns = np.zeros((self._points.shape[1], tiles * width), np.float32)
         columns[:, : len(self._points)] = self._points.T
         with ThreadPoolExecutor(available_cores(), thread_name_prefix="neighbours") as executor:
-            blocks = [points[begin : begin + _QUERIES_AT_ONCE] for begin in range(0, len(rows), _QUERIES_AT_ONCE)]
-            begin = 0
-            for near in executor.map(lambda block: _best(block, columns, width, wanted), blocks):
-                query = np.repeat(rows[begin : begin + len(near)], near.shape[1])
-                begin += len(near)
+            blocks = [slice(begin, begin + _QUERIES_AT_ONCE) for begin in range(0, len(rows), _QUERIES_AT_ONCE)]
+            found_of = executor.map(lambda block: _best(points[block], rows[block], columns, width, wanted), blocks)
+            for block, near in zip(blocks, found_of, strict=True):
+                query = np.repeat(rows[block], near.shape[1])
                 found = near.reshape(-1)
                 real = found < len(self._points)
                 yield query[real], found[real]
                 advance(len(near))
 
 
-def _best(points: Floats, columns: Floats, width: int, wanted: int) -> Rows:
-    """Return the columns (Q, wanted) that are nearest to points (Q, D), but of any that lie a multiple of `width` apart
-    only the nearest.
+def _best(points: Floats, own: Rows, columns: Floats, width: int, wanted: int) -> Rows:
+    """Return the columns (Q, wanted), other than each one's `own`, that are nearest to points (Q, D).
+
+    Of columns that lie a multiple of `width` apart only the nearest is seen.
 
     Columns come in tiles of `width`, small enough for the processor's caches, and only the running maximum over them
     is kept: sorting all would take far longer than the products. Which tile it is from stands in its last five bits.
@@ -160,6 +160,8 @@ def _best(points: Floats, columns: Floats, width: int, wanted: int) -> Rows:
     bits = tile.view(np.int32)
     for index in range(columns.shape[1] // width):
         np.matmul(points, columns[:, index * width : (index + 1) * width], out=tile)
+        inside = np.flatnonzero(own // width == index)
+        tile[inside, own[inside] - index * width] = -2
         np.bitwise_and(bits, ~(_MOST_TILES - 1), out=bits)
         np.bitwise_or(bits, index, out=bits)
         np.maximum(best, tile, out=best)
