@@ -12,6 +12,8 @@ from training.audit.census import census, find_odd_files
 from training.audit.checks import Thresholds
 from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
 from training.audit.findings import Finding, worst_first
+from training.audit.groups import together
+from training.audit.labels import FEWEST_PICTURES, describe, find_wrong_labels, label_probabilities
 from training.audit.looks import Look, look_at_all, scale_of
 from training.audit.near import near_pairs
 from training.audit.pairs import NearPair
@@ -59,7 +61,18 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
             near = _near(looks, thresholds["near-duplicate"], reporter)
         findings += find_near(pictures, near)
     else:
-        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "near duplicates were not asked for")
+        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "it was not asked for")
+    usable = [row for row, look in enumerate(looks) if look.thumbnail is not None]
+    if options.labels and len(usable) < FEWEST_PICTURES:
+        skipped["wrong-label"] = f"{len(usable)} pictures are too few to learn from ({FEWEST_PICTURES} are needed)"
+    elif options.labels:
+        with _timed(seconds, "labels"):
+            alike = [*exact, *((pair.first, pair.second) for pair in near)]
+            joined = together(pictures, alike, options.groups)
+            units = [joined.get(pictures[row].id, pictures[row].id) for row in usable]
+            findings += _wrong_labels(dataset, looks, usable, units, thresholds["wrong-label"], reporter)
+    else:
+        skipped["wrong-label"] = "it was not asked for"
     return Audit(
         dataset=dataset,
         looks=looks,
@@ -84,6 +97,22 @@ def _near(looks: Sequence[Look], threshold: float, reporter: Reporter) -> list[N
     thumbnails = np.stack([thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None])
     found = near_pairs(thumbnails, np.arange(len(rows)), threshold=threshold, reporter=reporter)
     return [replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in found]
+
+
+def _wrong_labels(
+    dataset: Dataset,
+    looks: Sequence[Look],
+    rows: Sequence[int],
+    units: Sequence[str],
+    strictness: float,
+    reporter: Reporter,
+) -> Iterator[Finding]:
+    place = {label: index for index, label in enumerate(dataset.labels)}
+    pictures = [dataset.pictures[row] for row in rows]
+    targets = np.array([place[picture.label] for picture in pictures], np.int64)
+    thumbnails = np.stack([thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None])
+    probabilities = label_probabilities(describe(thumbnails, reporter), targets, len(dataset.labels), units, reporter)
+    return find_wrong_labels(pictures, dataset.labels, probabilities, strictness)
 
 
 @contextmanager
