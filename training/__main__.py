@@ -13,7 +13,7 @@ from rich.table import Table
 
 from app.contract.store import ModelStore
 from app.errors import ImageclassError
-from training.audit.command import FailOnOption, GroupByOption, ThresholdOption
+from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
 from training.errors import OptionError
 from training.evaluate import Scores
@@ -265,6 +265,10 @@ def audit(
     threshold: ThresholdOption = None,
     near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
+    fix: FixOption = None,
+    cache: Annotated[
+        bool, typer.Option(help="Use and keep what earlier runs worked out, in ~/.cache/imageclass.")
+    ] = True,
 ) -> None:
     """Find what is wrong with labelled pictures before anything is trained on them."""
     try:
@@ -277,6 +281,8 @@ def audit(
                 threshold=threshold,
                 near=near,
                 labels=labels,
+                fix=fix,
+                cache=cache,
                 reporter=Reporter(),
             )
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from app.errors import ImageError
+from training.audit.cache import Cache, default_folder
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
 from training.card import model_card
@@ -57,6 +58,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
         divides=any(fractions.values()),
         allow_leakage=options.allow_leakage,
+        cache=Cache(default_folder(), options.data),
         reporter=reporter,
     )
     assignment = assign_splits(

@@ -1,5 +1,6 @@
 """The command `python -m training audit`. It finds nothing itself."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from training.audit.cache import Cache, default_folder
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
+from training.audit.fix import write_fixed
 from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
@@ -34,6 +37,14 @@ GroupByOption = Annotated[
         show_default=False,
     ),
 ]
+FixOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the data without what is certain to be wrong: a new folder, or a manifest where it ends in .csv. "
+        "The originals are not touched.",
+        show_default=False,
+    ),
+]
 ThresholdOption = Annotated[
     list[str] | None, typer.Option("--threshold", help="Set a check's threshold, as in blurred=0.2; may be repeated.")
 ]
@@ -48,6 +59,8 @@ def audit(
     threshold: list[str] | None,
     near: bool,
     labels: bool,
+    fix: Path | None,
+    cache: bool,
     reporter: Reporter,
 ) -> bool:
     """Audit `data`, write audit.json and audit.html into `out`, print a summary, and say whether `fail_on` holds."""
@@ -55,15 +68,25 @@ def audit(
     thresholds = parse_thresholds(threshold or ())
     dataset = open_data(data)
     groups = {} if group_by is None else groups_of(dataset, data, group_by)
-    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups)
+    kept = Cache(default_folder() if cache else None, data)
+    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
     found = run_audit(dataset, options, reporter)
     _write(found, out)
     _print(found)
     typer.echo(f"{out / 'audit.html'} shows the pictures; {out / 'audit.json'} is for programs.")
+    if fix is not None:
+        _fix(found, fix)
     failed = [name for name in found.counts() if name in fails]
     if failed:
         typer.echo(f"error: --fail-on: {', '.join(failed)}.", err=True)
     return not failed
+
+
+def _fix(found: Audit, out: Path) -> None:
+    fixed = write_fixed(found, out)
+    reasons = Counter(reason.partition(":")[0] for _, reason in fixed.left_out)
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "nothing"
+    typer.echo(f"{out}: {fixed.kept:,} pictures. Left out: {listed}. The originals were not touched.")
 
 
 def _write(found: Audit, out: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from training.audit.cache import Cache
 from training.audit.findings import Finding
 from training.audit.groups import together
 from training.audit.report import Audit
@@ -25,13 +26,19 @@ class Inspection:
 
 
 def inspect(
-    dataset: Dataset, *, groups: Mapping[str, str], divides: bool, allow_leakage: bool, reporter: Reporter
+    dataset: Dataset,
+    *,
+    groups: Mapping[str, str],
+    divides: bool,
+    allow_leakage: bool,
+    cache: Cache,
+    reporter: Reporter,
 ) -> Inspection:
     """Look for copies before training. Near ones are looked for where `divides` says that a split is to be made.
 
     Raises LeakageError where the given splits have pictures or groups in common, unless that is allowed.
     """
-    audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups), reporter)
+    audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
     leaks = [finding for finding in audit.findings if finding.check == "leakage"]
     if leaks and not allow_leakage:
         raise LeakageError(_refusal(dataset, leaks))

@@ -70,7 +70,7 @@ def measure(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> Measur
         small = _levelled(thumbnails, coarse_side, side / coarse_side / 1.4)
         with reporter.task("laying pairs over each other", len(found.first)) as advance:
             alignment, likeness = _aligned(small, found, None, _COARSE_STEPS, advance)
-        usual = _usual(found, likeness, len(thumbnails))
+        usual = _usual(found, likeness, queries, len(thumbnails))
         kept = _best_of_each(found, likeness)
         found = Candidates(found.first[kept], found.second[kept], found.mirrored[kept])
         start = alignment.of(kept).scaled(side / coarse_side)
@@ -208,15 +208,15 @@ def _best_of_each(pairs: Candidates, likeness: Floats) -> Rows:
     return np.flatnonzero((best < _KEPT_EACH) & (likeness > _COARSE_FLOOR))
 
 
-def _usual(pairs: Candidates, likeness: Floats, count: int) -> Floats:
-    """Return the median of 1 - correlation over each picture's candidates, (N,); 1 where it has none."""
+def _usual(pairs: Candidates, likeness: Floats, queries: Rows, count: int) -> Floats:
+    """Return the median of 1 - correlation over the candidates of each query, (N,); 1 for others."""
     both = np.concatenate([pairs.first, pairs.second])
     order = np.lexsort((np.concatenate([likeness, likeness]), both))
     begin = np.searchsorted(both[order], np.arange(count))
     end = np.searchsorted(both[order], np.arange(count), side="right")
     values = np.concatenate([likeness, likeness])[order]
     usual = np.ones(count, np.float32)
-    some = end > begin
+    some = queries[end[queries] > begin[queries]]
     usual[some] = 1 - values[(begin[some] + end[some] - 1) // 2]
     return usual
 
