@@ -10,6 +10,7 @@ from app.__main__ import cli
 from app.api.errors import STATUS
 from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
+from training.audit.checks import CHECKS
 from training.presets import PRESETS
 
 
@@ -82,3 +83,10 @@ def test_every_make_target_that_a_page_names_exists(docs: dict[str, str], reposi
         code = "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.DOTALL))
         for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", code):
             assert target in targets, f"{name} names make {target}"
+
+
+def test_the_training_page_lists_every_check_of_the_audit(docs: dict[str, str]) -> None:
+    for check in CHECKS.values():
+        threshold = "" if check.threshold is None else f"{check.threshold:g} {check.unit}"
+        assert f"| `{check.name}` | {check.severity} | {threshold} | {check.what} |" in docs["training.md"]
+        assert f"**{check.name}**" in docs["training.md"] or check.name == "near-leakage"
