@@ -112,6 +112,8 @@ def _near(looks: Sequence[Look], threshold: float, cache: Cache, reporter: Repor
     for row, look in enumerate(looks):
         if look.thumbnail is not None:
             first_of.setdefault(look.pixels, row)
+    if not first_of:
+        return []
     digests = list(first_of)
     thumbnails = np.stack([thumbnail for row in first_of.values() if (thumbnail := looks[row].thumbnail) is not None])
     known = cache.near(thumbnails.shape[1], threshold)

@@ -144,6 +144,14 @@ def test_of_equal_pictures_one_is_compared_and_named(pets: Path) -> None:
     assert found["near-duplicate"] == {frozenset({"cats/01.png", "cats/x.jpg"})}
 
 
+def test_data_without_a_single_good_picture_is_told_and_no_more(pets: Path) -> None:
+    for file in pets.rglob("*.png"):
+        file.write_bytes(b"")
+    found = audit(pets)
+    assert set(found) == {"corrupt"}
+    assert len(found["corrupt"]) == 24
+
+
 def test_pictures_too_small_to_tell_are_left_out_and_that_is_said() -> None:
     done = run_audit(open_data("digits"), AuditOptions(labels=False), Reporter())
     assert done.near == []
