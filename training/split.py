@@ -79,7 +79,8 @@ def assign_splits(
     given = {together[picture.id]: split for picture, split in rows if together and picture.id in together}
     wanted = {label: _held_out(len(pictures), fractions) for label, pictures in available.items()}
     left = {label: len(pictures) for label, pictures in available.items()}
-    for unit in _units([picture for pictures in available.values() for picture in pictures], together or {}, seed):
+    divisible = [picture for pictures in available.values() for picture in pictures]
+    for unit in _units(divisible, together or {}, given, seed):
         need = Counter(picture.label for picture in unit)
         its_split: Split = "train"
         if all(left[label] > count for label, count in need.items()):
@@ -138,14 +139,19 @@ def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture
     return [by_id[name] for name in wanted]
 
 
-def _units(pictures: Sequence[Picture], together: Mapping[str, str], seed: int) -> list[list[Picture]]:
-    """Return the pictures in lists that must not be divided, in the order in which they are held out."""
+def _units(
+    pictures: Sequence[Picture], together: Mapping[str, str], given: Mapping[str, Split], seed: int
+) -> list[list[Picture]]:
+    """Return the pictures in lists that must not be divided, in the order in which they are held out.
+
+    `given` is in which split the source holds out pictures of what belongs together.
+    """
     units: dict[str, list[Picture]] = defaultdict(list)
     alone = []
     for picture in pictures:
-        # What the source marks as training may not move into a split that it gives, so it is a unit of its own.
+        # What the source marks as training does not follow the others into a split that it gives.
         if (key := together.get(picture.id)) is not None:
-            units[f"{picture.split}/{key}" if picture.split else key].append(picture)
+            units[f"{picture.split}/{key}" if picture.split and key in given else key].append(picture)
         else:
             alone.append([picture])
     order = {picture.id: _rank(picture, seed) for picture in pictures}

@@ -109,6 +109,20 @@ def test_an_unmarked_copy_of_a_given_test_picture_goes_to_the_test() -> None:
     }
 
 
+def test_a_copy_that_is_marked_for_training_and_one_that_is_not_come_to_one_side() -> None:
+    marked: list[tuple[str, Split | None]] = [(f"a/{row:02}", "train" if row % 2 else None) for row in range(40)]
+    pictures = [Picture(name, "a", split, IMAGE) for name, split in marked]
+    pictures += [Picture(f"b/{row:02}", "b", None, IMAGE) for row in range(40)]
+    data = Dataset.of("data", pictures)
+    joined = together(data.pictures, [[row, row + 1] for row in range(0, 40, 2)], {})
+    splits = {
+        picture.id: split
+        for picture, split in assign_splits(data, seed=0, validation=0, test=0.3, together=joined).rows
+    }
+    assert all(splits[f"a/{row:02}"] == splits[f"a/{row + 1:02}"] for row in range(0, 40, 2))
+    assert list(splits.values()).count("test") == 24
+
+
 # In fit
 
 
