@@ -67,15 +67,15 @@ def refine(first: Floats, second: Floats, start: Alignment, *, steps: int) -> Al
     parts = [across, down, down * x - across * y, across * x + down * y, first, np.ones_like(first)]
     jacobian = np.stack(parts, axis=1).reshape(count, 6, -1)
     flat = first.reshape(count, -1)
-    damping = np.eye(6, dtype=np.float32) * np.float32(1e-3)
+    # Of all points, inside or not: a Gauss-Newton step needs no exact curvature, and this one is computed once.
+    inverse = np.linalg.inv(jacobian @ jacobian.transpose(0, 2, 1) + np.eye(6, dtype=np.float32) * np.float32(1e-3))
     padded = _pad(second)
     found = start
     most = side * _MOST_SHIFT
     for _ in range(steps):
         warped, inside = _warp(padded, found, side)
-        weighted = jacobian * inside[:, None]
-        normal = weighted @ jacobian.transpose(0, 2, 1) + damping
-        change = np.linalg.solve(normal, weighted @ (warped - flat)[:, :, None])[:, :, 0]
+        difference = (warped - flat) * inside
+        change = (inverse @ (jacobian @ difference[:, :, None]))[:, :, 0]
         contrast = np.clip(1 + change[:, 4], 0.3, 3.0)
         move = np.clip(change[:, :2] / contrast[:, None], -2, 2)
         turn = np.clip(change[:, 2] / contrast, -0.1, 0.1)
