@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from app.errors import ImageclassError
+from benchmarks import audit as audit_benchmark
 from benchmarks.campaign import Campaign, Plan
 from benchmarks.contestant import contestants, ours
 from benchmarks.counting import counting_line, measure_counting
@@ -213,6 +214,37 @@ def growth(
             found.sweeps.append(sweep)
             write_growth(found, out)
     typer.echo((out / "growth.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def audit(
+    mnist_npz: Annotated[
+        Path | None, typer.Option("--mnist", help="mnist.npz; left out where it is not given.")
+    ] = None,
+    signs: Annotated[Path | None, typer.Option(help="Folder of sign_digits; left out where not given.")] = None,
+    each: Annotated[int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs: 100]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is planted where.")] = 0,
+    only: Annotated[Literal["copies", "labels"] | None, typer.Option(help="Only one of the two halves.")] = None,
+    out: Out = WORK / "results",
+) -> None:
+    """Plant defects in good data, audit it, and write audit.md: recall and precision of every check."""
+    given = [(str(path), count) for path, count in ((mnist_npz, 300), (signs, 100)) if path is not None]
+    rows: list[audit_benchmark.Row] = []
+    notes = [f"`{_command()}` on {this_machine().cpu}, {this_machine().cores} cores"]
+    out.mkdir(parents=True, exist_ok=True)
+    with _one_line_errors():
+        if not given:
+            raise BenchmarkError("Nothing to measure on: give --mnist mnist.npz, --signs sign_digits, or both.")
+        for data, count in given:
+            dataset = audit_benchmark.unsplit(data)
+            if only != "labels":
+                found, note = audit_benchmark.measure_copies(dataset, each=each or count, seed=seed)
+                rows += found
+                notes.append(note)
+            if only != "copies":
+                rows += audit_benchmark.measure_labels(dataset, seed=seed)
+            (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
+    typer.echo((out / "audit.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

@@ -10,6 +10,7 @@ from app.__main__ import cli
 from app.api.errors import STATUS
 from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
+from training.audit.checks import CHECKS
 from training.presets import PRESETS
 
 
@@ -90,3 +91,10 @@ def test_every_test_that_a_promise_names_exists(docs: dict[str, str], repository
     assert promised
     for name in promised:
         assert f"def {name}(" in sources, name
+
+
+def test_the_training_page_lists_every_check_of_the_audit(docs: dict[str, str]) -> None:
+    for check in CHECKS.values():
+        threshold = "" if check.threshold is None else f"{check.threshold:g} {check.unit}"
+        assert f"| `{check.name}` | {check.severity} | {threshold} | {check.what} |" in docs["training.md"]
+        assert f"**{check.name}**" in docs["training.md"] or check.name == "near-leakage"

@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | evaluate`."""
+"""The training command line: `python -m training fit | evaluate | audit`."""
 
 import json
 import sys
@@ -13,6 +13,8 @@ from rich.table import Table
 
 from app.contract.store import ModelStore
 from app.errors import ImageclassError
+from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
+from training.audit.command import audit as run_audit_command
 from training.errors import OptionError
 from training.evaluate import Scores
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
@@ -108,6 +110,10 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split, the weights and the order.")] = 0,
     on_bad_image: OnBadImageOption = "fail",
+    group_by: GroupByOption = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Train even where the data's own splits share pictures or groups.")
+    ] = False,
     about: Annotated[
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
@@ -159,6 +165,8 @@ def fit(
                 against=None if against is None else parse_against(against),
                 max_recall_drop=max_recall_drop,
                 keep=keep,
+                group_by=group_by,
+                allow_leakage=allow_leakage,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -246,6 +254,41 @@ def _print_measurement(model: str, which: str, measured: "Measurement", *, as_js
             f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
             f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
         )
+
+
+@cli.command()
+def audit(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")] = Path("audit"),
+    fail_on: FailOnOption = "",
+    group_by: GroupByOption = None,
+    threshold: ThresholdOption = None,
+    near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
+    fix: FixOption = None,
+    cache: Annotated[
+        bool, typer.Option(help="Use and keep what earlier runs worked out, in ~/.cache/imageclass.")
+    ] = True,
+) -> None:
+    """Find what is wrong with labelled pictures before anything is trained on them."""
+    try:
+        with _one_line_errors():
+            passed = run_audit_command(
+                data,
+                out=out,
+                fail_on=fail_on,
+                group_by=group_by,
+                threshold=threshold,
+                near=near,
+                labels=labels,
+                fix=fix,
+                cache=cache,
+                reporter=Reporter(),
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    if not passed:
+        raise typer.Exit(1)
 
 
 def _print_scores(scores: Scores) -> None:

@@ -3,6 +3,7 @@
 ImageclassError
 └── TrainingError
     ├── DataError           the data cannot be used as it is
+    ├── LeakageError        what is learned would be tested on as well
     ├── OptionError         options that do not go together, or that this data cannot take
     ├── PublishError        the bundle cannot be written
     └── NotGoodEnough       the model does not reach what was required of it
@@ -17,6 +18,10 @@ class TrainingError(ImageclassError):
 
 class DataError(TrainingError):
     code = "data_error"
+
+
+class LeakageError(TrainingError):
+    code = "leakage"
 
 
 class OptionError(TrainingError):

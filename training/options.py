@@ -32,6 +32,8 @@ class FitOptions:
     against: Against | None = None
     max_recall_drop: float = 0.02
     keep: int | None = None
+    group_by: str | None = None
+    allow_leakage: bool = False
 
     def command(self) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on.
@@ -50,6 +52,10 @@ class FitOptions:
             words += ["--size", "data" if self.size == "data" else f"{self.size[0]}x{self.size[1]}"]
         if self.colour is not None:
             words += ["--colour", self.colour]
+        if self.group_by is not None:
+            words += ["--group-by", self.group_by]
+        if self.allow_leakage:
+            words += ["--allow-leakage"]
         return shlex.join(words)
 
 

@@ -14,6 +14,9 @@ from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from app.errors import ImageError
+from training.audit.cache import Cache, default_folder
+from training.audit.groups import groups_of
+from training.audit.inspection import inspect
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError, NotGoodEnough, OptionError
@@ -28,7 +31,7 @@ from training.progress import Reporter
 from training.pruning import prune
 from training.rival import learned_pictures, rival_of, score_rival
 from training.sources import open_data
-from training.split import Assignment, assign_splits
+from training.split import Assignment, assign_splits, fractions_to_hold_out
 from training.tensors import Tensors, load_tensors
 
 _LARGEST_SIDE_FROM_DATA = 224
@@ -49,7 +52,18 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     about = None if options.about is None else _read_text(options.about)
     dataset = open_data(options.data)
     recipe = options.preset.recipe
-    assignment = assign_splits(dataset, seed=options.seed, validation=recipe.validation, test=options.test)
+    fractions = fractions_to_hold_out(dataset, validation=recipe.validation, test=options.test)
+    inspection = inspect(
+        dataset,
+        groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
+        divides=any(fractions.values()),
+        allow_leakage=options.allow_leakage,
+        cache=Cache(default_folder(), options.data),
+        reporter=reporter,
+    )
+    assignment = assign_splits(
+        dataset, seed=options.seed, validation=recipe.validation, test=options.test, together=inspection.together
+    )
     spec = _preprocessing(options, dataset)
     rival = _rival(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
@@ -68,7 +82,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         labels=dataset.labels,
         preprocessing=spec,
         golden=_golden(splits),
-        training=_training_record(options, command, dataset, splits),
+        training=_training_record(options, command, dataset, splits) | {"audit": inspection.record},
         split=assignment.summary(),
         split_csv=assignment.to_csv(),
         measure=lambda engine: _measure_and_judge(

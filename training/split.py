@@ -1,13 +1,14 @@
 """Divide a data set into training, validation and test pictures, the same way on every machine.
 
-The source's own split is kept where it has one. It knows nothing of what the pictures show: near-duplicates and
-several pictures of one person can land on both sides.
+The source's own split is kept where it has one. It knows nothing of what the pictures show: which of them belong
+together, as near duplicates or pictures of one person do, it is told.
 """
 
 import csv
 import hashlib
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,46 @@ class Assignment:
         }
 
 
-def assign_splits(dataset: Dataset, *, seed: int, validation: float, test: float) -> Assignment:
+def assign_splits(
+    dataset: Dataset, *, seed: int, validation: float, test: float, together: Mapping[str, str] | None = None
+) -> Assignment:
     """Hold out a fraction of every class for validation and for test, of what the source does not hold out itself.
 
+    Pictures whose ids have the same value in `together` come into the same split, which moves the fractions a little.
     Every class keeps a training picture, and has one in each split that is held out where it has enough pictures to
     spare one for each. Raises OptionError.
     """
+    fractions = fractions_to_hold_out(dataset, validation=validation, test=test)
+    available: dict[str, list[Picture]] = defaultdict(list)
+    rows: list[tuple[Picture, Split]] = []
+    for picture in dataset.pictures:
+        if picture.split in (None, "train"):
+            available[picture.label].append(picture)
+        else:
+            rows.append((picture, picture.split))
+    given = {together[picture.id]: split for picture, split in rows if together and picture.id in together}
+    wanted = {label: _held_out(len(pictures), fractions) for label, pictures in available.items()}
+    left = {label: len(pictures) for label, pictures in available.items()}
+    divisible = [picture for pictures in available.values() for picture in pictures]
+    for unit in _units(divisible, together or {}, given, seed):
+        need = Counter(picture.label for picture in unit)
+        its_split: Split = "train"
+        if all(left[label] > count for label, count in need.items()):
+            if unit[0].split is None and (key := (together or {}).get(unit[0].id)) in given:
+                its_split = given[key]
+            else:
+                its_split = next((split for split in fractions if _fits(need, wanted, split)), "train")
+        if its_split != "train":
+            for label, count in need.items():
+                left[label] -= count
+                wanted[label][its_split] = wanted[label].get(its_split, 0) - count
+        rows += [(picture, its_split) for picture in unit]
+    rows.sort(key=lambda row: row[0].id)
+    return Assignment(dataset.labels, tuple(rows), seed, fractions.get("validation"), fractions.get("test"))
+
+
+def fractions_to_hold_out(dataset: Dataset, *, validation: float, test: float) -> dict[Split, float]:
+    """Return the fractions of the splits that the source does not give itself. Raises OptionError."""
     marked = {picture.split for picture in dataset.pictures}
     fractions: dict[Split, float] = {}
     asked: dict[Split, float] = {"test": test, "validation": validation}
@@ -74,24 +109,7 @@ def assign_splits(dataset: Dataset, *, seed: int, validation: float, test: float
             fractions[split] = fraction
     if sum(fractions.values()) > _MAX_FRACTION:
         raise OptionError(f"--validation {validation} and --test {test} leave too little to train on.")
-
-    available: dict[str, list[Picture]] = defaultdict(list)
-    rows: list[tuple[Picture, Split]] = []
-    for picture in dataset.pictures:
-        if picture.split in (None, "train"):
-            available[picture.label].append(picture)
-        else:
-            rows.append((picture, picture.split))
-    for pictures in available.values():
-        # What the source marks as training comes last: it is held out only where nothing unmarked is left.
-        pictures.sort(key=lambda picture: (picture.split is not None, _rank(picture, seed)))
-        start = 0
-        for split, count in _held_out(len(pictures), fractions).items():
-            rows += [(picture, split) for picture in pictures[start : start + count]]
-            start += count
-        rows += [(picture, "train") for picture in pictures[start:]]
-    rows.sort(key=lambda row: row[0].id)
-    return Assignment(dataset.labels, tuple(rows), seed, fractions.get("validation"), fractions.get("test"))
+    return fractions
 
 
 def read_splits(text: str) -> dict[str, Split]:
@@ -119,6 +137,36 @@ def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture
             f"{missing[0]}. Name the data that the model was trained on."
         )
     return [by_id[name] for name in wanted]
+
+
+def _units(
+    pictures: Sequence[Picture], together: Mapping[str, str], given: Mapping[str, Split], seed: int
+) -> list[list[Picture]]:
+    """Return the pictures in lists that must not be divided, in the order in which they are held out.
+
+    `given` is in which split the source holds out pictures of what belongs together.
+    """
+    units: dict[str, list[Picture]] = defaultdict(list)
+    alone = []
+    for picture in pictures:
+        # What the source marks as training does not follow the others into a split that it gives.
+        if (key := together.get(picture.id)) is not None:
+            units[f"{picture.split}/{key}" if picture.split and key in given else key].append(picture)
+        else:
+            alone.append([picture])
+    order = {picture.id: _rank(picture, seed) for picture in pictures}
+
+    def place(unit: list[Picture]) -> tuple[bool, bytes]:
+        # What the source marks as training comes last: it is held out only where nothing unmarked is left.
+        return any(picture.split is not None for picture in unit), min(order[picture.id] for picture in unit)
+
+    return sorted([*alone, *units.values()], key=place)
+
+
+def _fits(need: Mapping[str, int], wanted: Mapping[str, Mapping[Split, int]], split: Split) -> bool:
+    """Say whether a split still wants most of these pictures: each class some, and all together at least half."""
+    useful = sum(max(0, min(count, wanted[label].get(split, 0))) for label, count in need.items())
+    return 2 * useful > sum(need.values()) or useful == sum(need.values())
 
 
 def _held_out(available: int, fractions: dict[Split, float]) -> dict[Split, int]:

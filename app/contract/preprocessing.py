@@ -73,9 +73,16 @@ def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | No
     `header` spares a second look at the header where the caller has read it already. Raises UnsupportedFormat or
     UndecodableImage.
     """
+    return prepare(decode(data, spec, header=header), spec)
+
+
+def decode(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None = None) -> Image:
+    """Return the picture that `prepare` takes, at its own size: upright, opaque, 8 bit, (H, W) grey or (H, W, 3) RGB.
+
+    Raises UnsupportedFormat or UndecodableImage.
+    """
     header = header or read_header(data)
-    image = _decode_jpeg(data, spec) if header.format == "jpeg" else _decode(data, header, spec)
-    return prepare(image, spec)
+    return _decode_jpeg(data, spec) if header.format == "jpeg" else _decode(data, header, spec)
 
 
 def prepare(image: Image, spec: PreprocessingSpec) -> Image:

@@ -32,6 +32,26 @@ def read(manifest: Path) -> list[Picture]:
     return pictures
 
 
+def column(manifest: Path, name: str) -> dict[str, str] | None:
+    """Return a further column's values by picture id, None where the manifest has no column of that name.
+
+    Pictures without a value are left out. The manifest has been read before, so that it is known to be sound.
+    """
+    with manifest.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        header = [column.strip().lower() for column in next(reader, [])]
+        if name.lower() not in header:
+            return None
+        rows = [dict(zip(header, (value.strip() for value in row), strict=False)) for row in reader if any(row)]
+    values = {picture_id(row["path"]): row.get(name.lower(), "") for row in rows}
+    return {picture: value for picture, value in values.items() if value}
+
+
+def picture_id(path: str) -> str:
+    """Return the id of the picture that a manifest lists as `path`; Windows writes backslashes."""
+    return PurePosixPath(path.replace("\\", "/")).as_posix()
+
+
 def _rows(manifest: Path, stream: TextIO) -> Iterator[Picture]:
     reader = csv.reader(stream, strict=True)
     header = [name.strip().lower() for name in next(reader, [])]
@@ -48,8 +68,8 @@ def _rows(manifest: Path, stream: TextIO) -> Iterator[Picture]:
         where = f"{manifest}, line {reader.line_num}"
         if not path or not label:
             raise DataError(f"{where}: the {'label' if path else 'path'} is empty.")
-        posix = PurePosixPath(path.replace("\\", "/"))  # Windows writes backslashes
-        yield Picture(posix.as_posix(), label, _split(split, where), manifest.parent / posix)
+        name = picture_id(path)
+        yield Picture(name, label, _split(split, where), manifest.parent / name)
 
 
 def _split(name: str, where: str) -> Split | None:

@@ -1,0 +1,21 @@
+"""Find classes that have too few pictures. It looks at labels alone."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from training.audit.checks import Thresholds
+from training.audit.findings import Finding
+from training.dataset import Picture
+
+
+def find_small_classes(pictures: Sequence[Picture], thresholds: Thresholds) -> Iterator[Finding]:
+    """Find classes that are small beside the largest, or small at all, among what can be trained on."""
+    counts = Counter(picture.label for picture in pictures if picture.split in (None, "train"))
+    largest, most = counts.most_common(1)[0]
+    for label, count in sorted(counts.items()):
+        have = f"Class '{label}' has {count:,} {'picture' if count == 1 else 'pictures'} to learn from"
+        if most / count > thresholds["imbalance"]:
+            sentence = f"{have}, {most / count:.0f} times fewer than '{largest}' with {most:,}."
+            yield Finding("imbalance", (), most / count, sentence)
+        if count < thresholds["few"]:
+            yield Finding("few", (), thresholds["few"] - count, f"{have}.")

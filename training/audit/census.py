@@ -1,0 +1,68 @@
+"""Count what the files are, and find those that cannot be used. It knows nothing of what the pictures show."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from training.audit.findings import Finding
+from training.audit.looks import Look
+from training.dataset import Dataset, Picture
+
+_ENDINGS = {
+    ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".tif": "tiff",
+    ".tiff": "tiff",
+}  # fmt: skip
+_MOST_SIZES = 10
+
+
+def census(dataset: Dataset, looks: Sequence[Look]) -> dict[str, Any]:
+    """Return counts of classes, splits, formats, modes and sizes, in JSON's types."""
+    usable = [look for look in looks if look.error is None]
+    sizes = Counter(f"{look.width}x{look.height}" for look in usable)
+    return {
+        "pictures": len(looks),
+        "usable": len(usable),
+        "classes": dict(sorted(Counter(picture.label for picture in dataset.pictures).items())),
+        "splits": dict(Counter(picture.split or "not given" for picture in dataset.pictures)),
+        "formats": dict(Counter(look.format for look in usable).most_common()),
+        "modes": dict(Counter(look.mode for look in usable).most_common()),
+        "sizes": dict(sizes.most_common(_MOST_SIZES)),
+        "further_sizes": max(0, len(sizes) - _MOST_SIZES),
+        "with_alpha": sum(look.alpha for look in usable),
+        "turned_by_exif": sum(look.orientation != 1 for look in usable),
+    }
+
+
+def find_odd_files(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator[Finding]:
+    """Find what cannot be read, what is named for another format or turned by EXIF, and modes side by side."""
+    for picture, look in zip(pictures, looks, strict=True):
+        if look.error is not None:
+            yield Finding("corrupt", (picture.id,), 1.0, look.error)
+            continue
+        named = _ENDINGS.get(PurePosixPath(picture.id).suffix.lower())
+        if isinstance(picture.content, Path) and named is not None and named != look.format:
+            yield Finding("misnamed", (picture.id,), 1.0, f"Named {named.upper()}, but it is {look.format.upper()}.")
+        if look.orientation != 1:
+            yield Finding("orientation", (picture.id,), 1.0, f"EXIF orientation {look.orientation} turns it.")
+    yield from _mixed_modes(pictures, looks)
+
+
+def _mixed_modes(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator[Finding]:
+    modes = Counter(look.mode for look in looks if look.error is None)
+    if len(modes) < 2:
+        return
+    usual = modes.most_common(1)[0][0]
+    for mode, count in modes.most_common()[1:]:
+        found = [
+            picture for picture, look in zip(pictures, looks, strict=True) if look.error is None and look.mode == mode
+        ]
+        classes = Counter(picture.label for picture in found)
+        label, most = classes.most_common(1)[0]
+        where = f"; {most:,} of them in class '{label}'" if count > 1 else f" in class '{label}'"
+        yield Finding(
+            "mixed-modes",
+            tuple(picture.id for picture in found[:_MOST_SIZES]),
+            float(count),
+            f"{count:,} {'picture is' if count == 1 else 'pictures are'} {mode}, where most are {usual}{where}.",
+        )

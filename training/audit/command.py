@@ -1,0 +1,115 @@
+"""The command `python -m training audit`. It finds nothing itself."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from training.audit.cache import Cache, default_folder
+from training.audit.checks import CHECKS, parse_checks, parse_thresholds
+from training.audit.fix import write_fixed
+from training.audit.groups import groups_of
+from training.audit.page import audit_page
+from training.audit.report import Audit, summary
+from training.audit.run import AuditOptions, run_audit
+from training.errors import DataError
+from training.progress import Reporter
+from training.sources import open_data
+
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+FailOnOption = Annotated[
+    str,
+    typer.Option(
+        help="Checks that end with exit code 1 where they find something, as in leakage,corrupt; error, warning and "
+        f"info stand for all checks of that severity. Checks: {', '.join(CHECKS)}."
+    ),
+]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What belongs together and never comes into two splits: a regular expression over paths whose first group "
+        "names it, a column of the CSV, or runs (file numbers that run on while the class rises).",
+        show_default=False,
+    ),
+]
+FixOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the data without what is certain to be wrong: a new folder, or a manifest where it ends in .csv. "
+        "The originals are not touched.",
+        show_default=False,
+    ),
+]
+ThresholdOption = Annotated[
+    list[str] | None, typer.Option("--threshold", help="Set a check's threshold, as in blurred=0.2; may be repeated.")
+]
+
+
+def audit(
+    data: str,
+    *,
+    out: Path,
+    fail_on: str,
+    group_by: str | None,
+    threshold: list[str] | None,
+    near: bool,
+    labels: bool,
+    fix: Path | None,
+    cache: bool,
+    reporter: Reporter,
+) -> bool:
+    """Audit `data`, write audit.json and audit.html into `out`, print a summary, and say whether `fail_on` holds."""
+    fails = parse_checks("--fail-on", fail_on)
+    thresholds = parse_thresholds(threshold or ())
+    dataset = open_data(data)
+    groups = {} if group_by is None else groups_of(dataset, data, group_by)
+    kept = Cache(default_folder() if cache else None, data)
+    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
+    found = run_audit(dataset, options, reporter)
+    _write(found, out)
+    _print(found)
+    typer.echo(f"{out / 'audit.html'} shows the pictures; {out / 'audit.json'} is for programs.")
+    if fix is not None:
+        _fix(found, fix)
+    failed = [name for name in found.counts() if name in fails]
+    if failed:
+        typer.echo(f"error: --fail-on: {', '.join(failed)}.", err=True)
+    return not failed
+
+
+def _fix(found: Audit, out: Path) -> None:
+    fixed = write_fixed(found, out)
+    reasons = Counter(reason.partition(":")[0] for _, reason in fixed.left_out)
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "nothing"
+    typer.echo(f"{out}: {fixed.kept:,} pictures. Left out: {listed}. The originals were not touched.")
+
+
+def _write(found: Audit, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "audit.json").write_text(found.to_json(), encoding="utf-8")
+        (out / "audit.html").write_text(audit_page(found), encoding="utf-8")
+    except OSError as exc:
+        raise DataError(f"--out {out} cannot be written: {exc.strerror or exc}.") from exc
+
+
+def _print(found: Audit) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    census = found.census
+    typer.echo(
+        f"{found.dataset.origin}: {census['pictures']:,} pictures in {len(census['classes'])} classes, "
+        f"{census['usable']:,} usable, in {sum(found.seconds.values()):.1f} s"
+    )
+    rows = summary(found)
+    if not rows:
+        typer.echo("Nothing was found.")
+        return
+    table = Table("severity", "check", "findings", "the worst")
+    for severity, check, count, first in rows:
+        table.add_row(f"[{_COLOURS[severity]}]{severity}[/]", check, f"{count:,}", escape(first))
+    console.print(table)

@@ -1,0 +1,33 @@
+"""A finding: one check, the pictures it is about, how bad it is, and a sentence. It does not know how it is shown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from training.audit.checks import CHECKS, SEVERITIES, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    `pictures` are ids, the one to act on first; empty where it is about a class. `score` is higher the worse it is, and
+    is comparable within a check only.
+    """
+
+    check: str
+    pictures: tuple[str, ...]
+    score: float
+    sentence: str
+
+    @property
+    def severity(self) -> Severity:
+        return CHECKS[self.check].severity
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings by severity, then in the checks' order, the worst of each first."""
+    order = {name: place for place, name in enumerate(CHECKS)}
+    return sorted(
+        findings,
+        key=lambda found: (SEVERITIES.index(found.severity), order[found.check], -found.score, found.pictures),
+    )

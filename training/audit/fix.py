@@ -1,0 +1,124 @@
+"""Write a cleaned copy of the data, or a manifest of it, without what an audit found. Originals are never touched.
+
+It leaves out only what is certain to be wrong: what cannot be read, copies beyond the first, and what training must not
+know of a test. Labels are for a person to judge.
+"""
+
+import csv
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from training.audit.report import Audit
+from training.dataset import SPLITS, Picture
+from training.errors import OptionError
+
+_COLUMNS = ("path", "label", "split")
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What was left out, as picture id and reason, and how many pictures are in what was written."""
+
+    left_out: tuple[tuple[str, str], ...]
+    kept: int
+
+
+def left_out(audit: Audit) -> dict[str, str]:
+    """Return the ids of what a cleaned data set does without, each with the reason.
+
+    Of equal pictures in one class the one in the latest split stays, so that a test keeps its pictures and training
+    loses what it must not know; of those in several classes none does, for one of the labels is wrong. Near duplicates
+    stay where fit keeps them together, and go from training where the data's own splits divide them.
+    """
+    pictures = audit.dataset.pictures
+    gone: dict[str, str] = {}
+    for picture, look in zip(pictures, audit.looks, strict=True):
+        if look.error is not None:
+            gone[picture.id] = f"corrupt: {look.error}"
+    for group in audit.exact:
+        members = sorted((pictures[row] for row in group), key=_late_first)
+        if len({picture.label for picture in members}) > 1:
+            gone |= {picture.id: "conflict: the same picture is in another class" for picture in members}
+        else:
+            gone |= {picture.id: f"duplicate: the same picture as {members[0].id}" for picture in members[1:]}
+    for pair in audit.near:
+        first, second = sorted((pictures[pair.first], pictures[pair.second]), key=_late_first)
+        if first.split and second.split and first.split != second.split and first.id not in gone:
+            gone.setdefault(second.id, f"near-leakage: nearly the same picture as {first.id}")
+    held = {audit.groups[picture.id] for picture in pictures if picture.split == "test" and picture.id in audit.groups}
+    for picture in pictures:
+        if picture.split not in (None, "test") and audit.groups.get(picture.id) in held:
+            gone.setdefault(picture.id, f"leakage: its group '{audit.groups[picture.id]}' is in the test")
+    return gone
+
+
+def write_fixed(audit: Audit, out: Path) -> Fix:
+    """Write what is left after `left_out` to `out`: a folder, or a manifest where it ends in .csv. Raises OptionError.
+
+    A folder gets copies of files, or PNG of what came from arrays, and what was left out beside them in left-out.csv.
+    """
+    gone = left_out(audit)
+    kept = [picture for picture in audit.dataset.pictures if picture.id not in gone]
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise OptionError(f"--fix {out} is there already; name a new folder or file, so that nothing is overwritten.")
+    try:
+        if out.suffix.lower() == ".csv":
+            _write_manifest(kept, out)
+        else:
+            _write_folder(kept, gone, out)
+    except OSError as exc:
+        raise OptionError(f"--fix {out} cannot be written: {exc.strerror or exc}.") from exc
+    return Fix(tuple(gone.items()), len(kept))
+
+
+def _write_manifest(kept: Sequence[Picture], out: Path) -> None:
+    if not all(isinstance(picture.content, Path) for picture in kept):
+        raise OptionError(f"--fix {out}: a manifest lists files, and this data is an array; name a folder instead.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(_COLUMNS)
+        for picture in kept:
+            writer.writerow((Path(str(picture.content)).resolve().as_posix(), picture.label, picture.split or ""))
+
+
+def _write_folder(kept: Sequence[Picture], gone: dict[str, str], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in kept:
+        target = out.joinpath(*_place(picture))
+        if not target.resolve().is_relative_to(out.resolve()):
+            raise OptionError(f"{picture.id} would be written outside of {out}; rename it or its class first.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stem, number = target.stem, 1
+        while target.exists():
+            number += 1
+            target = target.with_name(f"{stem}-{number}{target.suffix}")
+        if isinstance(picture.content, Path):
+            shutil.copy2(picture.content, target)
+        else:
+            target.write_bytes(picture.encoded())
+    with (out / "left-out.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "reason"))
+        writer.writerows(gone.items())
+
+
+def _place(picture: Picture) -> tuple[str, ...]:
+    """Return the parts of a path that `training.sources.folder` reads back with the picture's label and split."""
+    name = PurePosixPath(picture.id).parts
+    split = (picture.split,) if picture.split else ()
+    # What a folder calls its own split or class comes off; the rest keeps pictures of one name apart.
+    rest = [part for part in name if part not in ("..", "/")]
+    while len(rest) > 1 and rest[0] in (picture.split, picture.label, *_SPLIT_FOLDERS):
+        rest.pop(0)
+    last = "-".join(rest)
+    return (*split, picture.label, last if "." in last else f"{last}.png")
+
+
+def _late_first(picture: Picture) -> tuple[int, str]:
+    return (-SPLITS.index(picture.split) if picture.split else 0), picture.id
+
+
+_SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test", "all")

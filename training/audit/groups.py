@@ -1,0 +1,100 @@
+"""Tell which pictures belong together because somebody says so: by a pattern over paths, a CSV column, or file numbers.
+
+It opens no picture. What belongs together must not be divided between the splits.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from training.dataset import Dataset, Picture
+from training.errors import OptionError
+from training.sources import csv_manifest
+
+_RUNS = "runs"
+_LONGEST_STEP = 2
+_LAST_NUMBER = re.compile(r"(.*?)([0-9]+)[^0-9]*")
+
+
+def groups_of(dataset: Dataset, data: str, group_by: str) -> dict[str, str]:
+    """Return the group of every picture that has one, by its id.
+
+    `group_by` is "runs", the name of a column where `data` is a CSV manifest, or a regular expression over ids, whose
+    first group, or else the whole match, names the group. Raises OptionError where no picture gets a group.
+    """
+    if group_by == _RUNS:
+        found = _runs(dataset.pictures, dataset.labels)
+    elif Path(data).suffix.lower() == ".csv" and (values := csv_manifest.column(Path(data), group_by)) is not None:
+        known = {picture.id for picture in dataset.pictures}
+        found = {picture: value for picture, value in values.items() if picture in known}
+    else:
+        found = _matches(dataset.pictures, group_by)
+    if not found:
+        raise OptionError(
+            f"--group-by {group_by} puts no picture of {dataset.origin} into a group; its first picture is "
+            f"{dataset.pictures[0].id}."
+        )
+    return found
+
+
+def together(pictures: Sequence[Picture], alike: Sequence[Sequence[int]], groups: Mapping[str, str]) -> dict[str, str]:
+    """Return what must not be divided: by picture id, the id of the first picture that it belongs together with.
+
+    `alike` lists rows of pictures that are one, exactly or nearly; they and the groups are joined, through one another.
+    Pictures that stand alone are left out.
+    """
+    parent = list(range(len(pictures)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, picture in enumerate(pictures):
+        if picture.id in groups:
+            members[groups[picture.id]].append(row)
+    for rows in (*alike, *members.values()):
+        for row in rows[1:]:
+            first, second = sorted((root(rows[0]), root(row)))
+            parent[second] = first
+    roots = [root(row) for row in range(len(pictures))]
+    sizes = Counter(roots)
+    return {pictures[row].id: pictures[found].id for row, found in enumerate(roots) if sizes[found] > 1}
+
+
+def _runs(pictures: Sequence[Picture], labels: Sequence[str]) -> dict[str, str]:
+    """Return one group for each run of file numbers that step by two at most while the class rises.
+
+    So numbers a camera that shows one person, or one thing, class by class. A step of two is a picture thrown away.
+    """
+    order = {label: place for place, label in enumerate(labels)}
+    by_prefix: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for picture in pictures:
+        if match := _LAST_NUMBER.fullmatch(PurePosixPath(picture.id).stem):
+            by_prefix[match[1]].append((int(match[2]), order[picture.label], picture.id))
+    groups: dict[str, str] = {}
+    for prefix, numbered in by_prefix.items():
+        last_number, last_place, name = -_LONGEST_STEP - 1, -1, ""
+        for number, place, picture_id in sorted(numbered):
+            if number - last_number > _LONGEST_STEP or place <= last_place:
+                name = f"{prefix}{number}"
+            groups[picture_id] = name
+            last_number, last_place = number, place
+    return groups
+
+
+def _matches(pictures: Sequence[Picture], pattern: str) -> dict[str, str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as exc:
+        raise OptionError(f"--group-by {pattern} is not a regular expression: {exc}.") from exc
+    found = {}
+    for picture in pictures:
+        if match := compiled.search(picture.id):
+            group = match[1] if compiled.groups else match[0]
+            if group:
+                found[picture.id] = group
+    return found

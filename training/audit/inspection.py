@@ -1,0 +1,74 @@
+"""The audit as the first step of `fit`: refuse splits that leak, and say what has to stay together in those made here.
+
+It looks for copies alone: the rest of an audit is for people, who have time for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.audit.cache import Cache
+from training.audit.findings import Finding
+from training.audit.groups import together
+from training.audit.report import Audit
+from training.audit.run import AuditOptions, run_audit
+from training.dataset import Dataset
+from training.errors import LeakageError
+from training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`together` is what `assign_splits` must not divide, by picture id. `record` goes into the bundle's manifest."""
+
+    together: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+def inspect(
+    dataset: Dataset,
+    *,
+    groups: Mapping[str, str],
+    divides: bool,
+    allow_leakage: bool,
+    cache: Cache,
+    reporter: Reporter,
+) -> Inspection:
+    """Look for copies before training. Near ones are looked for where `divides` says that a split is to be made.
+
+    Raises LeakageError where the given splits have pictures or groups in common, unless that is allowed.
+    """
+    audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
+    leaks = [finding for finding in audit.findings if finding.check == "leakage"]
+    if leaks and not allow_leakage:
+        raise LeakageError(_refusal(dataset, leaks))
+    alike = [*audit.exact, *((pair.first, pair.second) for pair in audit.near)]
+    joined = together(dataset.pictures, alike, groups)
+    if line := _told(audit, len(joined), len(set(joined.values())), divides=divides):
+        reporter.say(line)
+    counts = audit.counts()
+    names = ("corrupt", "leakage", "near-leakage", "conflict", "duplicate", "near-duplicate")
+    return Inspection(
+        together=joined if divides else {},
+        record={**{name: counts.get(name, 0) for name in names}, "groups": len(set(groups.values()))},
+    )
+
+
+def _refusal(dataset: Dataset, leaks: list[Finding]) -> str:
+    first = leaks[0]
+    named = ", ".join(first.pictures[:3]) + (" …" if len(first.pictures) > 3 else "")
+    more = f" There are {len(leaks) - 1:,} more." if len(leaks) > 1 else ""
+    return (
+        f"The splits of {dataset.origin} leak: {first.sentence.rstrip('.')} ({named}).{more} A test on what was "
+        "learned proves nothing. `python -m training audit` shows them, and with --fix removes them; --allow-leakage "
+        "trains all the same."
+    )
+
+
+def _told(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
+    counts = audit.counts()
+    found = [f"{counts[name]:,} {name}" for name in counts if name in ("leakage", "near-leakage", "conflict")]
+    parts = [", ".join(found)] if found else []
+    if pictures and divides:
+        parts.append(f"{pictures:,} pictures are kept together in {units:,} groups of copies or of --group-by")
+    return f"audit: {'; '.join(parts)}" if parts else ""

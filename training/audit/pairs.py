@@ -1,0 +1,32 @@
+"""Two pictures that are one, and how the second was made of the first. It knows nothing of how they were found."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NearPair:
+    """Rows `first` and `second` of near duplicates, and what lays the second over the first.
+
+    `correlation` is of grey levels once laid over each other; shifts are fractions of the side, `scale` is 1 for none.
+    """
+
+    first: int
+    second: int
+    correlation: float
+    mirrored: bool
+    degrees: float
+    scale: float
+    shift_x: float
+    shift_y: float
+
+    def describe(self) -> str:
+        """Return in words how the two differ."""
+        parts = ["mirrored"] if self.mirrored else []
+        if abs(self.degrees) >= 1.5:
+            parts.append(f"turned by {abs(self.degrees):.0f}°")
+        if abs(self.scale - 1) >= 0.03:
+            parts.append(f"zoomed by {abs(self.scale - 1):.0%}")
+        if (shift := math.hypot(self.shift_x, self.shift_y)) >= 0.02:
+            parts.append(f"shifted by {shift:.0%} of its side")
+        return "the same picture, " + (", ".join(parts) if parts else "recompressed, resized or with other levels")
