@@ -44,6 +44,9 @@ from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
 from app.telemetry import keep_standard_error_for_the_log
 
+_LONGEST_BURST_S = 2.0
+"""A crowd that arrives at once is served where it can be within this time, or within half of the deadline."""
+
 
 def create_app(
     settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None, lifecycle: Lifecycle | None = None
@@ -151,7 +154,7 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         admission=Admission(
             max_pictures=settings.max_pending,
             max_bytes=settings.max_pending_bytes,
-            burst_s=settings.request_timeout_s / 2,
+            burst_s=min(_LONGEST_BURST_S, settings.request_timeout_s / 2),
             metrics=metrics,
         ),
         limits=Limits(
