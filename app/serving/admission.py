@@ -83,7 +83,7 @@ class Admission:
         self.enough = 1
         """Pictures that keep the worker fully busy."""
         self.relieve: Callable[[], None] = _nothing_waits
-        """Runs what waits to be run on the event loop."""
+        """Runs a batch of what waits to be run on the event loop."""
         self._pending = 0
         self._bytes = 0
         self._rate = 0.0  # pictures a second that leave while the worker is busy; 0 before it is known

@@ -162,8 +162,8 @@ class Batcher(Generic[Item]):
             self._say_when_drained()
 
     def run_waiting(self) -> None:
-        """Run what waits now, where batches run on the event loop, instead of when the loop comes to it."""
-        while self._executor is None and self._waiting:
+        """Run one batch of what waits now, where batches run on the event loop, not when the loop comes to it."""
+        if self._executor is None and self._waiting:
             batch, size = self._fill()
             if batch:
                 self._run_here(batch, size)

@@ -699,3 +699,15 @@ async def test_when_too_many_threads_hang_the_batcher_gives_up_its_worker() -> N
                 await batcher.submit(item(POISON))
         assert told.given_up == 1
         run.free.set()
+
+
+async def test_one_batch_of_what_waits_can_be_run_at_once_on_the_event_loop() -> None:
+    run, callers = Doubler(), [Caller() for _ in range(6)]
+    async with batcher_of(run, largest=4, slots=0) as batcher:
+        for value, caller in enumerate(callers):
+            batcher.put(item(value), caller)
+        batcher.run_waiting()
+        assert run.batches == [[0, 1, 2, 3]]
+        assert [caller.done() for caller in callers] == [True] * 4 + [False] * 2
+        for caller in callers[4:]:
+            batcher.withdraw(caller)
