@@ -106,6 +106,10 @@ class Gauge(Counter):
     def set(self, value: float) -> None:
         self._values[self._index] = value
 
+    @property
+    def value(self) -> float:
+        return self._values[self._index]
+
 
 class Histogram:
     """How often values of this worker fell into each bucket, and their sum."""

@@ -6,7 +6,8 @@ picture of a full queue would be answered late: from then on no more is held tha
 until hardly anything has to be refused. So a crowd that arrives at once is served, and a load that stays too high gets
 quick answers and quick refusals. That queues should absorb bursts but not stand is from Nichols and Jacobson,
 "Controlling Queue Delay" (ACM Queue 10(5), 2012). The signal here is the bound that was hit, not a measured delay:
-clients that wait for each answer make a standing queue that does no harm.
+clients that wait for each answer make a standing queue that does no harm. And where no more connections are open than
+may wait calmly, there is no overload, however often the same few clients ask again.
 
 Under overload there is a second queue before this one: what has arrived at the sockets while the event loop was at
 work. So what the loop comes to late is refused, and a full batch is run as soon as its last picture is there
@@ -70,12 +71,14 @@ class Admission:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         lag: Callable[[], float] | None = None,
+        connections: Callable[[], float] | None = None,
     ) -> None:
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self._burst_s = burst_s
         self._metrics = metrics
         self._dropped = metrics.dropped("refused")
+        self._connections = connections or (lambda: metrics.connections.value)
         self._clock = clock
         self._lag = lag or LoopLag()
         self._bound = max_pictures
@@ -183,7 +186,7 @@ class Admission:
         if not self.overloaded:
             if self._pending + pictures <= self._bound:
                 return False
-            self.overloaded = True
+            self.overloaded = self._connections() > self._bound
             self._set_bound()
         else:
             if self._pending >= self._bound:
@@ -213,7 +216,7 @@ class Admission:
             self._busy_since = now
         if self._busy_s >= _WINDOW_S:
             self._rate = self._left / self._busy_s
-            if self._refused < _CALM_SHARE * self._left:
+            if self._refused < _CALM_SHARE * self._left or self._connections() <= self._calm_bound():
                 self.overloaded = False
             self._busy_s, self._left, self._refused = 0.0, 0, 0
         elif self._busy_s and not self._rate:
@@ -223,9 +226,12 @@ class Admission:
 
     def _set_bound(self) -> None:
         if self.overloaded:
-            bound = max(_SHORT_PICTURES, self.enough, int(self._rate * _SHORT_S))
-        elif self._rate:
-            bound = max(_SHORT_PICTURES, int(self._rate * self._burst_s))
+            short = max(_SHORT_PICTURES, self.enough, int(self._rate * _SHORT_S))
+            self._bound = min(self._max_pictures, short)
         else:
-            bound = self._max_pictures
-        self._bound = min(self._max_pictures, bound)
+            self._bound = self._calm_bound()
+
+    def _calm_bound(self) -> int:
+        if not self._rate:
+            return self._max_pictures
+        return min(self._max_pictures, max(_SHORT_PICTURES, self.enough, int(self._rate * self._burst_s)))

@@ -485,6 +485,7 @@ def lasting_without_id(answer: Answer) -> tuple[int, list[tuple[str, str]], dict
 
 def test_what_is_refused_unparsed_is_refused_in_the_same_words(hold: Hold, seven: bytes) -> None:
     held = hold(max_pending=4, log_level="warning")
+    held.server.catalogue.admission._connections = lambda: 5.0
     connections = [held.ask(request(seven)), *(held.server.open().send(request(seven)) for _ in range(3))]
     held.server.turn()
     parsed = held.server.ask(request(seven))  # the one that is over the bound

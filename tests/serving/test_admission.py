@@ -45,9 +45,16 @@ def admission_of(
     max_bytes: int = 1000,
     burst_s: float = 1e6,
     lag: Lag | None = None,
+    connections: int = 1000,
 ) -> Admission:
     return Admission(
-        max_pictures=max_pictures, max_bytes=max_bytes, burst_s=burst_s, metrics=metrics, clock=clock, lag=lag or Lag()
+        max_pictures=max_pictures,
+        max_bytes=max_bytes,
+        burst_s=burst_s,
+        metrics=metrics,
+        clock=clock,
+        lag=lag or Lag(),
+        connections=lambda: connections,
     )
 
 
@@ -280,3 +287,31 @@ def test_under_overload_what_the_event_loop_comes_to_late_is_refused(clock: Cloc
         admission.enter()
     lag.seconds = 0.001
     admission.enter()
+
+
+def test_a_few_connections_that_ask_again_and_again_are_no_overload(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics, max_pictures=100, connections=100)
+    fill(admission)
+    assert not admission.overloaded
+    assert admission.pending == 100
+
+
+def test_overload_is_over_when_no_more_are_connected_than_may_wait(clock: Clock, metrics: Metrics) -> None:
+    connected = [1000]
+    admission = Admission(
+        max_pictures=100,
+        max_bytes=1000,
+        burst_s=1e6,
+        metrics=metrics,
+        clock=clock,
+        lag=Lag(),
+        connections=lambda: connected[0],
+    )
+    fill(admission)
+    assert admission.overloaded
+    connected[0] = 10
+    clock.now += 0.3
+    for _ in range(90):
+        admission.leave()
+    fill(admission)
+    assert not admission.overloaded
