@@ -242,9 +242,10 @@ def audit(
                 found, lines = audit_benchmark.measure_copies(dataset, each=each or count, seed=seed, beside=beside)
                 rows += found
                 notes += lines
+                (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
             if only != "copies":
                 rows += audit_benchmark.measure_labels(dataset, seed=seed, beside=beside)
-            (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
+                (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
     typer.echo((out / "audit.md").read_text(encoding="utf-8"))
 
 
