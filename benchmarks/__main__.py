@@ -225,6 +225,7 @@ def audit(
     each: Annotated[int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs: 100]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is planted where.")] = 0,
     only: Annotated[Literal["copies", "labels"] | None, typer.Option(help="Only one of the two halves.")] = None,
+    beside: Annotated[bool, typer.Option("--beside", help="Ask cleanvision and cleanlab about the same data.")] = False,
     out: Out = WORK / "results",
 ) -> None:
     """Plant defects in good data, audit it, and write audit.md: recall and precision of every check."""
@@ -238,12 +239,13 @@ def audit(
         for data, count in given:
             dataset = audit_benchmark.unsplit(data)
             if only != "labels":
-                found, note = audit_benchmark.measure_copies(dataset, each=each or count, seed=seed)
+                found, lines = audit_benchmark.measure_copies(dataset, each=each or count, seed=seed, beside=beside)
                 rows += found
-                notes.append(note)
+                notes += lines
+                (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
             if only != "copies":
-                rows += audit_benchmark.measure_labels(dataset, seed=seed)
-            (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
+                rows += audit_benchmark.measure_labels(dataset, seed=seed, beside=beside)
+                (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
     typer.echo((out / "audit.md").read_text(encoding="utf-8"))
 
 

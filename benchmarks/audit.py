@@ -2,16 +2,19 @@
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.audit_planting import NEAR, mislabel, plant
-from benchmarks.table import table
+from benchmarks.audit_beside import CLEANVISION, COLUMNS, Copies, cleanlab_rows, cleanvision_copies
+from benchmarks.audit_planting import NEAR, Planted, mislabel, plant
+from benchmarks.table import NONE, table
 from training.audit.checks import Thresholds
 from training.audit.labels import describe, find_wrong_labels, label_probabilities
 from training.audit.looks import look_at_all, scale_of
+from training.audit.report import Audit
 from training.audit.run import AuditOptions, run_audit
 from training.dataset import Dataset
 from training.progress import Reporter
@@ -24,7 +27,10 @@ _NOISE = ((0.05, True, 0.95), (0.10, True, 0.95), (0.20, True, 0.95), (0.10, Fal
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `precision` is None where it is counted for all kinds together."""
+    """One line of the table; `precision` is None where it is counted for all kinds together.
+
+    `beside` holds what others found, by column: recall, and precision where it is this row's own.
+    """
 
     data: str
     defect: str
@@ -33,11 +39,17 @@ class Row:
     precision: float | None
     target: str
     seconds: float | None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
-    def cells(self) -> list[str]:
+    def cells(self, columns: Sequence[str] = ()) -> list[str]:
         precision = "" if self.precision is None else f"{self.precision:.3f}"
         seconds = "" if self.seconds is None else f"{self.seconds:.0f}"
-        return [self.data, self.defect, f"{self.planted:,}", f"{self.recall:.3f}", precision, self.target, seconds]
+        own = [self.data, self.defect, f"{self.planted:,}", f"{self.recall:.3f}", precision, self.target, seconds]
+        return own + [self.beside.get(column, NONE) for column in columns]
+
+    def found(self) -> str:
+        """Return recall / precision, or recall, as it stands in another's column."""
+        return f"{self.recall:.3f}" + ("" if self.precision is None else f" / {self.precision:.3f}")
 
 
 HEADER = ("data", "defect", "planted", "recall", "precision", "target", "seconds (CPU)")
@@ -50,46 +62,37 @@ def unsplit(data: str) -> Dataset:
     return Dataset(dataset.origin, dataset.labels, tuple(kept))
 
 
-def measure_copies(dataset: Dataset, *, each: int, seed: int) -> tuple[list[Row], str]:
-    """Plant corrupt files and copies, audit, and return the rows and a line on false pairs and time."""
+def measure_copies(dataset: Dataset, *, each: int, seed: int, beside: bool = False) -> tuple[list[Row], list[str]]:
+    """Plant corrupt files and copies, audit, and return the rows and lines on false pairs and time.
+
+    With `beside`, cleanvision is asked about the same files.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        planted = plant(dataset, Path(folder), each=each, seed=seed)
+        planted = plant(dataset, Path(folder) / "planted", each=each, seed=seed)
         wall, cpu = time.perf_counter(), time.process_time()
         audit = run_audit(planted.dataset, AuditOptions(labels=False), Reporter())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    pictures, name = planted.dataset.pictures, dataset.origin
+        theirs = cleanvision_copies(planted, Path(folder) / "beside") if beside else None
+    name = dataset.origin
     corrupt = {finding.pictures[0] for finding in audit.findings if finding.check == "corrupt"}
-    rows = [_row(name, "corrupt file", planted.corrupt, corrupt, "0.99 / 0.99", audit.seconds["look"])]
-    exact = {
-        frozenset((pictures[a].id, pictures[b].id)) for group in audit.exact for a in group for b in group if a < b
-    }
-    for kind in ("exact copy", "exact, other format"):
-        wanted = {frozenset(pair) for pair in planted.copies[kind]}
-        beside = {pair for pair in exact if not planted.is_planted(*pair)}
-        rows.append(_row(name, kind, wanted, (exact & wanted) | beside, "0.99 / 0.99", None))
-    near = {frozenset((pictures[pair.first].id, pictures[pair.second].id)) for pair in audit.near}
-    false = [pair for pair in near if not planted.is_planted(*pair)]
-    # Equal pictures are compared once, under the first's name.
-    same = {pictures[row].id: pictures[group[0]].id for group in audit.exact for row in group}
-    for kind in NEAR:
-        pairs = planted.copies[kind]
-        hit = sum(_same_pair(pair, near, exact, same) for pair in pairs)
-        target = f"{_TARGET_OF_NEAR.get(kind, _TARGET_OF_MOVED):.2f}"
-        rows.append(Row(name, kind, len(pairs), hit / len(pairs), None, target, None))
-    note = (
-        f"{name}: {len(pictures):,} pictures, {len(near):,} near pairs, {len(false)} of them not planted: "
-        f"{len(false) / len(pictures) * 1e4:.2f} in 10,000 pictures, {len(false) / (len(pictures) ** 2 / 2):.1e} of "
-        f"all pairs; {wall:.0f} s, {cpu:.0f} s of CPU ("
-        + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in audit.seconds.items())
-        + ")"
-    )
-    return rows, note
+    ours = _ours(audit, planted)
+    rows = [_row(name, "corrupt file", planted.corrupt, corrupt, "0.99 / 0.99", None)]
+    rows += _rows_of_copies(planted, ours)
+    steps = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in audit.seconds.items())
+    notes = [f"{_false_pairs(planted, ours)}; {wall:.0f} s, {cpu:.0f} s of CPU ({steps})"]
+    if theirs is not None:
+        copies, about = theirs
+        cells = {row.defect: {CLEANVISION: row.found()} for row in _rows_of_copies(planted, copies)}
+        rows = [replace(row, beside=cells.get(row.defect, {})) for row in rows]
+        notes.append(f"{about}; {_false_pairs(planted, copies)}")
+    return rows, notes
 
 
-def measure_labels(dataset: Dataset, *, seed: int) -> list[Row]:
+def measure_labels(dataset: Dataset, *, seed: int, beside: bool = False) -> list[Row]:
     """Mislabel pictures at several rates, look for wrong labels in each, and return the rows.
 
-    The pictures are the same each time, so they are looked at and described once; a row's time counts that in.
+    The pictures are the same each time, so they are looked at and described once; a row's time counts that in. With
+    `beside`, cleanlab decides on the same probabilities.
     """
     reporter, thresholds, classes = Reporter(), Thresholds(), len(dataset.labels)
     cpu = time.process_time()
@@ -107,12 +110,59 @@ def measure_labels(dataset: Dataset, *, seed: int) -> list[Row]:
         found = {finding.pictures[0] for finding in findings}
         seconds = described + time.process_time() - cpu
         what = f"{rate:.0%} wrong labels, {'uniform' if uniform else 'by class'}"
-        rows.append(_row(dataset.origin, what, wrong, found, f"{target} / {target}", seconds))
+        row = _row(dataset.origin, what, wrong, found, f"{target} / {target}", seconds)
+        if beside:
+            with tempfile.TemporaryDirectory() as folder:
+                theirs = cleanlab_rows(probabilities, targets, Path(folder))
+            others = {name: {units[place] for place in places} for name, places in theirs.items()}
+            cells = {name: _row("", "", wrong, other, "", None).found() for name, other in others.items()}
+            row = replace(row, beside=cells)
+        rows.append(row)
     return rows
 
 
 def markdown(rows: list[Row], notes: list[str]) -> str:
-    return table(HEADER, [row.cells() for row in rows]) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    """Return the table, with the columns of others where there is something in one, and the notes below it."""
+    columns = COLUMNS if any(row.beside for row in rows) else ()
+    return (
+        table((*HEADER, *columns), [row.cells(columns) for row in rows])
+        + "\n\n"
+        + "\n".join(f"- {note}" for note in notes)
+        + "\n"
+    )
+
+
+def _ours(audit: Audit, planted: Planted) -> Copies:
+    ids = [picture.id for picture in planted.dataset.pictures]
+    return Copies(
+        exact={frozenset((ids[a], ids[b])) for group in audit.exact for a in group for b in group if a < b},
+        near={frozenset((ids[pair.first], ids[pair.second])) for pair in audit.near},
+        # Equal pictures are compared once, under the first's name.
+        same={ids[row]: ids[group[0]] for group in audit.exact for row in group},
+    )
+
+
+def _rows_of_copies(planted: Planted, found: Copies) -> list[Row]:
+    name, rows = planted.dataset.origin, []
+    beside = {pair for pair in found.exact if not planted.is_planted(*pair)}
+    for kind in ("exact copy", "exact, other format"):
+        wanted = {frozenset(pair) for pair in planted.copies[kind]}
+        rows.append(_row(name, kind, wanted, (found.exact & wanted) | beside, "0.99 / 0.99", None))
+    for kind in NEAR:
+        pairs = planted.copies[kind]
+        hit = sum(_same_pair(pair, found) for pair in pairs)
+        target = f"{_TARGET_OF_NEAR.get(kind, _TARGET_OF_MOVED):.2f}"
+        rows.append(Row(name, kind, len(pairs), hit / len(pairs), None, target, None))
+    return rows
+
+
+def _false_pairs(planted: Planted, found: Copies) -> str:
+    count = len(planted.dataset.pictures)
+    false = [pair for pair in found.near if not planted.is_planted(*pair)]
+    return (
+        f"{planted.dataset.origin}: {count:,} pictures, {len(found.near):,} near pairs, {len(false):,} of them not "
+        f"planted: {len(false) / count * 1e4:.2f} in 10,000 pictures, {len(false) / (count**2 / 2):.1e} of all pairs"
+    )
 
 
 def _row(data: str, defect: str, wanted: set, found: set, target: str, seconds: float | None) -> Row:  # type: ignore[type-arg]
@@ -121,8 +171,6 @@ def _row(data: str, defect: str, wanted: set, found: set, target: str, seconds: 
     return Row(data, defect, len(wanted), hit / max(1, len(wanted)), precision, target, seconds)
 
 
-def _same_pair(
-    pair: tuple[str, str], near: set[frozenset[str]], exact: set[frozenset[str]], same: dict[str, str]
-) -> bool:
-    first, second = (same.get(name, name) for name in pair)
-    return frozenset(pair) in exact or frozenset((first, second)) in near
+def _same_pair(pair: tuple[str, str], found: Copies) -> bool:
+    compared = frozenset(found.same.get(name, name) for name in pair)
+    return frozenset(pair) in found.exact or compared in found.near

@@ -1,14 +1,36 @@
-"""What is planted is known exactly, and is the same for the same seed."""
+"""What is planted is known exactly, and is the same for the same seed; others are asked about the same data."""
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks.audit import measure_copies
+from benchmarks import audit, audit_beside
+from benchmarks.audit import markdown, measure_copies, measure_labels
+from benchmarks.audit_beside import cleanlab_rows
 from benchmarks.audit_planting import NEAR, mislabel, pixels_of, plant
+from benchmarks.errors import BenchmarkError
 from training.dataset import Dataset, Picture
+
+EQUAL_BYTES = """
+import collections, json, pathlib, sys
+sets = collections.defaultdict(list)
+for file in pathlib.Path(sys.argv[1]).iterdir():
+    if file.stat().st_size == 0:
+        sys.exit(f"NoPicture: {file}")
+    sets[file.read_bytes()].append(file.name)
+print("reading")
+print(json.dumps({"version": "9.8", "exact": [s for s in sets.values() if len(s) > 1], "near": [FALSE]}))
+"""
+ALL_OR_NONE = """
+import json, sys, numpy
+arrays = numpy.load(sys.argv[1])
+assert arrays["probabilities"].shape == (len(arrays["labels"]), 3)
+rows = list(range(len(arrays["labels"])))
+print(json.dumps({"prune_by_noise_rate": rows, "confident_learning": []}))
+"""
 
 
 def dataset(count: int) -> Dataset:
@@ -54,8 +76,63 @@ def test_mislabelling_changes_the_share_that_was_asked_for_and_says_which(unifor
 
 
 def test_the_audit_finds_what_was_planted_in_easy_pictures() -> None:
-    rows, note = measure_copies(dataset(60), each=3, seed=1)
+    rows, notes = measure_copies(dataset(60), each=3, seed=1)
     assert {row.defect: row.recall for row in rows} == dict.fromkeys(
         ("corrupt file", "exact copy", "exact, other format", *NEAR), 1.0
     )
-    assert ", 0 of them not planted" in note
+    assert ", 0 of them not planted" in notes[0]
+
+
+@pytest.fixture
+def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand where the contestants are; the Python that runs the tests runs them."""
+    monkeypatch.setattr(audit_beside, "HERE", tmp_path)
+    monkeypatch.setattr(audit_beside, "python_of", lambda _contestant: Path(sys.executable))
+    return tmp_path / "contestants"
+
+
+def stand_in(contestants: Path, name: str, script: str) -> None:
+    (contestants / name).mkdir(parents=True)
+    (contestants / name / "check.py").write_text(script)
+
+
+def test_cleanvision_is_asked_about_the_planted_files_and_scored_as_ours(contestants: Path) -> None:
+    stand_in(contestants, "cleanvision", EQUAL_BYTES.replace("FALSE", '["0000000.png", "0000001.png"]'))
+    rows, notes = measure_copies(dataset(60), each=3, seed=1, beside=True)
+    cells = {row.defect: row.beside.get("cleanvision") for row in rows}
+    assert cells["exact copy"] == "1.000 / 1.000"
+    assert cells["exact, other format"] == "0.000 / 1.000"
+    assert cells["mirrored"] == "0.000"
+    assert cells["corrupt file"] is None
+    assert "ends at a corrupt file" in notes[1]
+    assert "NoPicture: /corrupt/" in notes[1]
+    assert "1 near pairs, 1 of them not planted" in notes[1]
+
+
+def test_cleanlab_decides_on_our_probabilities_and_has_a_column_for_each_filter(
+    contestants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(contestants, "cleanlab", ALL_OR_NONE)
+    monkeypatch.setattr(audit, "describe", lambda thumbnails, _reporter: thumbnails)
+    monkeypatch.setattr(audit, "label_probabilities", lambda features, *_: np.full((len(features), 3), 1 / 3))
+    rows = measure_labels(dataset(60), seed=0, beside=True)
+    assert len(rows) == 4
+    for row in rows:
+        assert row.beside == {
+            "cleanlab": f"1.000 / {row.planted / 60:.3f}",
+            "cleanlab, confident_learning": "0.000 / 1.000",
+        }
+    header, _, first = markdown(rows, []).splitlines()[:3]
+    assert header.endswith("| cleanvision | cleanlab | cleanlab, confident_learning |")
+    assert first.endswith(f"| – | {rows[0].beside['cleanlab']} | 0.000 / 1.000 |")
+
+
+def test_without_others_the_table_has_no_columns_for_them() -> None:
+    rows, notes = measure_copies(dataset(60), each=3, seed=1)
+    assert "clean" not in markdown(rows, notes)
+
+
+def test_what_a_contestant_said_last_is_the_error(contestants: Path, tmp_path: Path) -> None:
+    stand_in(contestants, "cleanlab", "raise ValueError('no labels')")
+    with pytest.raises(BenchmarkError, match="cleanlab: ValueError: no labels"):
+        cleanlab_rows(np.full((4, 3), 1 / 3), np.zeros(4, np.int64), tmp_path)
