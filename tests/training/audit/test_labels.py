@@ -80,7 +80,7 @@ def test_many_pictures_are_judged_by_the_other_solver(monkeypatch: pytest.Monkey
     monkeypatch.setattr("training.audit.labels._FEW", 200)
     wrong = {f"{row:03}": LABELS[(row + 1) % 3] for row in range(0, 300, 29)}
     worst_first = list(suspected(renamed(shapes(300), wrong)))
-    assert set(worst_first[: len(wrong)]) == set(wrong)  # linear as it is, it doubts a crooked cross or two as well
+    assert set(worst_first[: len(wrong)]) == set(wrong)  # it doubts a right one or two as well
     assert len(worst_first) <= len(wrong) + 2
 
 
