@@ -22,6 +22,7 @@ from app.api.errors import install_error_handlers
 from app.api.gate import Gate
 from app.api.health import health_routes
 from app.api.hosts import AllowedHosts
+from app.api.inference import Inference, RequestLimits
 from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
 from app.api.metrics import metrics_routes
@@ -57,14 +58,8 @@ def create_app(
     gate = open_gate(settings, metrics)
     catalogue = open_catalogue(settings, loaded, metrics)
     watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
-    predictor = Predictor(
-        catalogue,
-        request_timeout_s=settings.request_timeout_s,
-        max_upload_bytes=settings.max_upload_bytes,
-        max_batch_bytes=settings.max_batch_bytes,
-        max_batch_pictures=settings.max_batch_pictures,
-        max_form_fields=settings.max_form_fields,
-    )
+    inference = Inference(catalogue, request_limits(settings))
+    predictor = Predictor(inference, max_form_fields=settings.max_form_fields)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -169,6 +164,16 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         # The server gives the grace to the connections, before it ends the catalogue. What still waits then is refused.
         shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
+    )
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    return RequestLimits(
+        timeout_s=settings.request_timeout_s,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_batch_bytes=settings.max_batch_bytes,
+        max_batch_pictures=settings.max_batch_pictures,
+        max_json_values=settings.max_json_values,
     )
 
 

@@ -77,9 +77,15 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         25_000_000, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
     )
-    max_batch_pictures: int = Field(64, ge=1, le=10_000, description="Most pictures in one POST /predict/batch.")
+    max_batch_pictures: int = Field(64, ge=1, le=10_000, description="Most pictures in one request.")
     max_batch_bytes: int = Field(
-        64 * 1024 * 1024, ge=1, le=1 << 31, description="Largest body of one POST /predict/batch, in bytes."
+        64 * 1024 * 1024,
+        ge=1,
+        le=1 << 31,
+        description="Largest body of a request that may hold many pictures, in bytes.",
+    )
+    max_json_values: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="Most values in the JSON of one request; more is refused with 413."
     )
     max_form_fields: int = Field(
         100, ge=0, le=10_000, description="Most fields of a form beside its pictures; more is refused with 400."

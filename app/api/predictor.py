@@ -6,26 +6,21 @@ Both ways into `POST /predict` end here: FastAPI's route and the fast path. It k
 import asyncio
 from collections.abc import Sequence
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.api.answers import Answers
+from app.api.gathering import Gathering
+from app.api.inference import OF_ONE_PICTURE, Inference, asked_seconds, unless_gone
 from app.api.uploads import picture_of, read_picture, read_pictures
-from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
+from app.errors import ImageclassError, InferenceFailed
 from app.serving.admission import Admission
 from app.serving.batcher import Reply
-from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
-
-_Answer = TypeVar("_Answer")
-_Outcome = NDArray[np.float32] | Exception
-_OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
-"""What is wrong with one picture of a batch, and no reason to fail the others."""
 
 
 class Answered(NamedTuple):
@@ -37,24 +32,13 @@ class Answered(NamedTuple):
 
 
 class Predictor:
-    """Answers requests with the models of a catalogue, under the limits of the settings."""
+    """Answers requests to `/predict` and `/predict/batch`."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        *,
-        request_timeout_s: float,
-        max_upload_bytes: int,
-        max_batch_bytes: int,
-        max_batch_pictures: int,
-        max_form_fields: int,
-    ) -> None:
-        self._catalogue = catalogue
+    def __init__(self, inference: Inference, *, max_form_fields: int) -> None:
+        self._inference = inference
+        self._catalogue = inference.catalogue
+        self._limits = inference.limits
         self._answers: dict[Classifier, Answers] = {}
-        self._request_timeout_s = request_timeout_s
-        self._max_upload_bytes = max_upload_bytes
-        self._max_batch_bytes = max_batch_bytes
-        self._max_batch_pictures = max_batch_pictures
         self._max_form_fields = max_form_fields
 
     @property
@@ -81,7 +65,7 @@ class Predictor:
                 body,
                 content_type=content_type,
                 field="file",
-                max_bytes=self._max_upload_bytes,
+                max_bytes=self._limits.max_upload_bytes,
                 max_fields=self._max_form_fields,
             )
             model.put(picture, reply, deadline=deadline)
@@ -117,7 +101,7 @@ class Predictor:
                 content_type=content_type,
                 content_length=content_length,
                 field="file",
-                max_bytes=self._max_upload_bytes,
+                max_bytes=self._limits.max_upload_bytes,
                 max_fields=self._max_form_fields,
                 received=received,
             )
@@ -128,7 +112,7 @@ class Predictor:
                 reply: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
                 model.put(picture, reply, deadline=deadline)  # in this turn of the loop, in which the model is live
                 try:
-                    probabilities = await _unless_gone(receive, reply)
+                    probabilities = await unless_gone(receive, reply)
                 finally:
                     model.withdraw(reply)
         return Answered(self.answer(model, probabilities, top_k), model)
@@ -151,8 +135,8 @@ class Predictor:
                 content_type=content_type,
                 content_length=content_length,
                 field="files",
-                max_bytes=self._max_batch_bytes,
-                max_pictures=self._max_batch_pictures,
+                max_bytes=self._limits.max_batch_bytes,
+                max_pictures=self._limits.max_batch_pictures,
                 max_fields=self._max_form_fields,
                 received=received,
             )
@@ -163,14 +147,14 @@ class Predictor:
                 pictures = [upload.data for upload in uploads]
                 gathering = self._begin_all(model, pictures, deadline)
                 try:
-                    outcomes = await _unless_gone(receive, gathering.outcomes)
+                    outcomes = await unless_gone(receive, gathering.outcomes)
                 finally:
                     for reply in gathering.replies:
                         model.withdraw(reply)
         answers = self._answers_of(model)
         entries = []
         for upload, outcome in zip(uploads, outcomes, strict=True):
-            if isinstance(outcome, _OF_ONE_PICTURE):
+            if isinstance(outcome, OF_ONE_PICTURE):
                 failure = {"file": upload.filename, "error": str(outcome), "code": outcome.code}
                 entries.append(orjson.dumps(failure))
             elif isinstance(outcome, Exception):
@@ -180,16 +164,12 @@ class Predictor:
         failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
         return Answered(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model), model, failures)
 
-    def _begin_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> "_Gathering":
+    def _begin_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> Gathering:
         """Have each picture classified; its outcome is its probabilities, or why there are none."""
-        gathering = _Gathering(len(pictures))
+        gathering = Gathering(len(pictures))
         for picture, reply in zip(pictures, gathering.replies, strict=True):
-            if len(picture) > self._max_upload_bytes:
-                limit = f"{self._max_upload_bytes:,} bytes"
-                reply.set_exception(UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one."))
-                continue
             try:
-                model.put(picture, reply, deadline=deadline)
+                self._inference.put(model, picture, reply, deadline)
             except ImageclassError as exc:
                 reply.set_exception(exc)
         return gathering
@@ -203,69 +183,5 @@ class Predictor:
             answers = self._answers[model]
         return answers
 
-    def _deadline(self, timeout: str) -> float:
-        """Return when an answer must be there, on the event loop's clock. Raises MalformedRequest."""
-        seconds = self._request_timeout_s
-        if timeout:
-            try:
-                asked = float(timeout)
-            except ValueError:
-                asked = 0.0
-            if not asked > 0:
-                raise MalformedRequest(f"X-Request-Timeout is '{timeout}'; send seconds above 0, such as 0.5.")
-            seconds = min(seconds, asked)
-        return asyncio.get_running_loop().time() + seconds
-
-
-async def _unless_gone(receive: Receive, answer: asyncio.Future[_Answer]) -> _Answer:
-    """Return the answer, or raise ClientDisconnect where the client hangs up before it is there."""
-    leaving = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class _Gathering:
-    """The replies of one request's pictures, and the future of all their outcomes."""
-
-    def __init__(self, count: int) -> None:
-        self.replies = [_OneOfMany(self, index) for index in range(count)]
-        self.outcomes: asyncio.Future[list[_Outcome]] = asyncio.get_running_loop().create_future()
-        self._found: dict[int, _Outcome] = {}
-
-    def has(self, index: int) -> bool:
-        return index in self._found or self.outcomes.done()
-
-    def add(self, index: int, outcome: _Outcome) -> None:
-        self._found[index] = outcome
-        if len(self._found) == len(self.replies) and not self.outcomes.done():
-            self.outcomes.set_result([self._found[index] for index in range(len(self.replies))])
-
-
-class _OneOfMany:
-    """The Reply of one picture among those of its request."""
-
-    __slots__ = ("_gathering", "_index")
-
-    def __init__(self, gathering: _Gathering, index: int) -> None:
-        self._gathering = gathering
-        self._index = index
-
-    def done(self) -> bool:
-        return self._gathering.has(self._index)
-
-    def set_result(self, row: NDArray[np.float32]) -> None:
-        self._gathering.add(self._index, row)
-
-    def set_exception(self, error: Exception) -> None:
-        self._gathering.add(self._index, error)
+    def _deadline(self, asked: str) -> float:
+        return self._inference.deadline(asked_seconds(asked))

@@ -35,7 +35,7 @@ async def read_picture(
     reads, MalformedRequest for a broken form, and ClientDisconnect.
     """
     boundary = _boundary(content_type, field)
-    return _picture(await _read_body(receive, content_length, max_bytes, received), boundary, field, max_fields)
+    return _picture(await read_body(receive, content_length, max_bytes, received), boundary, field, max_fields)
 
 
 def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, max_fields: int) -> bytes:
@@ -61,9 +61,29 @@ async def read_pictures(
     if not content_type.lower().startswith(_FORM):
         raise _unsupported(content_type, field)
     boundary = boundary_of(content_type)
-    body = await _read_body(receive, content_length, max_bytes, received)
+    body = await read_body(receive, content_length, max_bytes, received)
     form = split_form(body, boundary, max_parts=max_pictures + max_fields)
     return _files(form, field=field, max_files=max_pictures)
+
+
+async def read_body(receive: Receive, content_length: str, max_bytes: int, received: Received) -> bytes:
+    """Return a whole body. Raises UploadTooLarge while it reads, and ClientDisconnect."""
+    if content_length.isdecimal() and int(content_length) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
+            raise _too_large(max_bytes)
+        received(len(chunk))
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _boundary(content_type: str, field: str) -> bytes | None:
@@ -87,25 +107,6 @@ def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:
     return UnsupportedMediaType(
         f"{sent}; send a picture as multipart/form-data in the field '{field}', or on /predict as a raw image/* body."
     )
-
-
-async def _read_body(receive: Receive, content_length: str, max_bytes: int, received: Received) -> bytes:
-    if content_length.isdecimal() and int(content_length) > max_bytes:
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
-            raise _too_large(max_bytes)
-        received(len(chunk))
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(max_bytes: int) -> UploadTooLarge:

@@ -86,8 +86,10 @@ class Catalogue:
         """The live models, sorted by name."""
         return [self._classifiers[name] for name in sorted(self._classifiers)]
 
-    def get(self, name: str | None = None) -> Classifier:
-        """Return the model of that name, or the default one. Raises ModelNotFound or ModelNotNamed.
+    def get(self, name: str | None = None, version: str | None = None) -> Classifier:
+        """Return the model of that name, or the default one; with `version`, only where that one is live.
+
+        Raises ModelNotFound or ModelNotNamed.
 
         What it returns takes pictures until the event loop turns: the next turn may find another version live.
         """
@@ -101,6 +103,11 @@ class Catalogue:
         classifier = self._classifiers.get(name)
         if classifier is None:
             raise ModelNotFound(f"There is no model '{name}' here. Served: {', '.join(sorted(self._classifiers))}.")
+        if version is not None and version != classifier.version:
+            raise ModelNotFound(
+                f"Version '{version}' of '{name}' is not live here; version {classifier.version} is. "
+                "Ask for that one, or for none."
+            )
         return classifier
 
     async def replace(self, model: TunedModel) -> bool:

@@ -125,6 +125,10 @@ class Classifier:
             self._decoding[reply] = task
             task.add_done_callback(decoded)
 
+    def put_image(self, image: Image, reply: Reply, *, deadline: float | None = None) -> None:
+        """Classify a picture that is preprocessed already, (H, W, C) in the manifest's shape; else as `put`."""
+        self._batcher.put(image, reply, deadline=deadline)
+
     def run_waiting(self) -> None:
         """See `Batcher.run_waiting`."""
         self._batcher.run_waiting()

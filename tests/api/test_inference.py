@@ -1,0 +1,156 @@
+"""Many pictures of one request: in order, all or none, whatever the protocol."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from app.api.inference import Inference
+from app.api.json_body import parse_json
+from app.contract.preprocessing import preprocess
+from app.errors import (
+    DeadlineExceeded,
+    ImageclassError,
+    MalformedRequest,
+    ModelNotFound,
+    UndecodableImage,
+    UnsupportedFormat,
+    UploadTooLarge,
+)
+from app.main import load_from, open_catalogue, request_limits
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def inference(store: Path, **settings: Any) -> AsyncIterator[Inference]:
+    asked = Settings(**{"model_store": store, "engine": "openvino", **settings})
+    async with open_catalogue(asked, load_from(asked), Metrics()) as catalogue:
+        yield Inference(catalogue, request_limits(asked))
+
+
+@pytest.fixture
+def pictures(mnist_pictures: list[tuple[Path, str]]) -> list[bytes]:
+    return [file.read_bytes() for file, _ in mnist_pictures]
+
+
+async def test_more_pictures_than_a_batch_holds_are_answered_in_order(
+    trained_store: Path, pictures: list[bytes]
+) -> None:
+    async with inference(trained_store, max_batch_size=16, max_batch_pictures=80) as asked:
+        model = asked.catalogue.get()
+        alone = [await model.classify(picture) for picture in pictures]
+        found = await asked.infer("digits", pictures, deadline=asked.deadline())
+        assert found.model is model
+        assert found.probabilities.shape == (80, 10)
+        assert found.probabilities.dtype == np.float32
+        np.testing.assert_allclose(found.probabilities, alone, atol=1e-5)
+        assert len({row.tobytes() for row in found.probabilities}) > 60  # so a wrong order would show
+
+
+async def test_a_tensor_gets_what_its_pictures_get(trained_store: Path, pictures: list[bytes]) -> None:
+    async with inference(trained_store) as asked:
+        spec = asked.catalogue.get().manifest.preprocessing
+        tensor = np.stack([preprocess(picture, spec) for picture in pictures[:5]])
+        by_tensor = await asked.infer(None, tensor, deadline=asked.deadline())
+        by_bytes = await asked.infer(None, pictures[:5], deadline=asked.deadline())
+        np.testing.assert_allclose(by_tensor.probabilities, by_bytes.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 27, 28, 1), (2, 28, 28, 3), (2,)])
+async def test_a_tensor_of_another_shape_is_refused_with_the_models(
+    trained_store: Path, shape: tuple[int, ...]
+) -> None:
+    async with inference(trained_store) as asked:
+        with pytest.raises(MalformedRequest, match=r"takes \[N, 28, 28, 1\]"):
+            await asked.infer(None, np.zeros(shape, np.uint8), deadline=asked.deadline())
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (lambda good: b"no picture", UnsupportedFormat),
+        (lambda good: good[:-40], UndecodableImage),
+        (lambda good: good + bytes(2000), UploadTooLarge),
+    ],
+)
+async def test_a_bad_picture_refuses_them_all_and_is_named(
+    trained_store: Path, pictures: list[bytes], bad: Any, error: type[ImageclassError]
+) -> None:
+    async with inference(trained_store, max_upload_bytes=1500) as asked:
+        with pytest.raises(error, match=r"^Picture 2, counted from 0: .*\.$"):
+            await asked.infer(None, [*pictures[:2], bad(pictures[2]), pictures[3]], deadline=asked.deadline())
+        with pytest.raises(error, match=r"^(?!Picture 0,)"):
+            await asked.infer(None, [bad(pictures[2])], deadline=asked.deadline())
+        assert asked.admission.pending == asked.admission.pending_bytes == 0
+        await asked.infer(None, pictures[:4], deadline=asked.deadline())
+
+
+@pytest.mark.parametrize("count", [0, 5])
+async def test_no_picture_and_too_many_are_refused(trained_store: Path, pictures: list[bytes], count: int) -> None:
+    async with inference(trained_store, max_batch_pictures=4) as asked:
+        with pytest.raises(MalformedRequest, match="picture"):
+            await asked.infer(None, pictures[:count], deadline=asked.deadline())
+
+
+async def test_only_the_version_that_is_live_can_be_asked(trained_store: Path, pictures: list[bytes]) -> None:
+    async with inference(trained_store) as asked:
+        await asked.infer("digits", pictures[:1], version="1", deadline=asked.deadline())
+        with pytest.raises(ModelNotFound, match=r"Version '2' of 'digits' is not live here; version 1 is\."):
+            await asked.infer("digits", pictures[:1], version="2", deadline=asked.deadline())
+
+
+async def test_a_deadline_that_has_passed_is_told(trained_store: Path, pictures: list[bytes]) -> None:
+    async with inference(trained_store) as asked:
+        with pytest.raises(DeadlineExceeded):
+            await asked.infer(None, pictures[:3], deadline=asyncio.get_running_loop().time() - 1)
+
+
+async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path, pictures: list[bytes]) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    gate = threading.Event()
+    async with inference(trained_store, workers=64, inline_decode_pixels=0) as asked:
+        asked.catalogue._decode_pool.submit(gate.wait, 60)
+        with pytest.raises(ClientDisconnect):
+            await asked.infer(None, pictures[:3], deadline=asked.deadline(), receive=receive)
+        gate.set()
+        assert asked.admission.pending == 0
+
+
+async def test_a_client_may_ask_for_less_time_than_the_service_allows_but_not_for_more(trained_store: Path) -> None:
+    async with inference(trained_store, request_timeout_s=5) as asked:
+        now = asyncio.get_running_loop().time()
+        assert asked.deadline(2.0) == pytest.approx(now + 2, abs=0.5)
+        assert asked.deadline(20.0) == pytest.approx(now + 5, abs=0.5)
+        assert asked.deadline() == pytest.approx(now + 5, abs=0.5)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_whatever_is_no_json_is_told(body: bytes) -> None:
+    try:
+        parse_json(body, max_values=100)
+    except (MalformedRequest, UploadTooLarge) as exc:
+        assert str(exc).endswith(".")  # noqa: PT017 - most bodies are not JSON
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[" + b"[]," * 1000 + b"1]", b'{"a":' * 100_000])
+def test_json_that_would_take_much_memory_is_not_parsed(body: bytes) -> None:
+    with pytest.raises((MalformedRequest, UploadTooLarge)):
+        parse_json(body, max_values=1000)
+
+
+def test_json_of_as_many_values_as_are_allowed_is_parsed() -> None:
+    assert parse_json(b"[1,2,3]", max_values=3) == [1, 2, 3]
+    with pytest.raises(UploadTooLarge, match="more than 2 values"):
+        parse_json(b"[1,2,3]", max_values=2)
