@@ -48,6 +48,9 @@ OnBadImageOption = Annotated[
     Literal["fail", "skip"], typer.Option(help="What to do about pictures that cannot be read.")
 ]
 
+CacheOption = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Use and keep what earlier runs worked out, in ~/.cache/imageclass.")
+]
 RequireOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +117,7 @@ def fit(
     allow_leakage: Annotated[
         bool, typer.Option("--allow-leakage", help="Train even where the data's own splits share pictures or groups.")
     ] = False,
+    cache: CacheOption = True,
     about: Annotated[
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
@@ -167,6 +171,7 @@ def fit(
                 keep=keep,
                 group_by=group_by,
                 allow_leakage=allow_leakage,
+                cache=cache,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -201,6 +206,7 @@ def evaluate(
         str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
     ] = None,
     on_bad_image: OnBadImageOption = "fail",
+    cache: CacheOption = True,
     require: RequireOption = None,
     against: AgainstOption = None,
     max_recall_drop: MaxRecallDropOption = 0.02,
@@ -223,7 +229,9 @@ def evaluate(
             path = store.newest(model) if version is None else store.path(model, version)
             rival = None if against is None else rival_of(store, model, parse_against(against))
             pictures, which = choose_pictures(open_data(data), open_bundle(path), split)
-            measured = measure(path, pictures, engine=engine, url=url, on_bad_image=on_bad_image, reporter=reporter)
+            measured = measure(
+                path, pictures, engine=engine, url=url, on_bad_image=on_bad_image, reporter=reporter, cache=cache
+            )
             before = None if rival is None else score_rival(rival, measured.pictures, engine=engine, reporter=reporter)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
@@ -266,9 +274,7 @@ def audit(
     near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
     fix: FixOption = None,
-    cache: Annotated[
-        bool, typer.Option(help="Use and keep what earlier runs worked out, in ~/.cache/imageclass.")
-    ] = True,
+    cache: CacheOption = True,
 ) -> None:
     """Find what is wrong with labelled pictures before anything is trained on them."""
     try:

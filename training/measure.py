@@ -14,12 +14,14 @@ from app.client import ServiceClient
 from app.contract.bundle import Bundle
 from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
+from training.cache_folder import cache_folder
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError
 from training.evaluate import Scores, predict_all, score
 from training.export import SPLIT_FILE
 from training.progress import Reporter
 from training.split import recorded_pictures
+from training.tensor_cache import TensorCache
 from training.tensors import Tensors, load_tensors
 
 _CONNECTIONS = 16
@@ -77,6 +79,7 @@ def measure(
     url: str | None,
     on_bad_image: Literal["skip", "fail"],
     reporter: Reporter,
+    cache: bool = True,
 ) -> Measurement:
     """Score the bundle at `path` on labelled pictures; with `url`, score that service and compare the two."""
     loaded = load_model(path, engine=engine)
@@ -88,6 +91,7 @@ def measure(
             manifest.labels,
             on_bad_image=on_bad_image,
             advance=lambda count: advance(count, ""),
+            cache=TensorCache(cache_folder("tensors"), keeps=cache, say=reporter.say),
         )
     with reporter.task(f"classifying on {loaded.engine.name}", len(tensors.images)) as advance:
         here = predict_all(loaded.engine.predict, tensors.images, lambda count: advance(count, ""))

@@ -34,6 +34,7 @@ class FitOptions:
     keep: int | None = None
     group_by: str | None = None
     allow_leakage: bool = False
+    cache: bool = True
 
     def command(self) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on.

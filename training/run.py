@@ -14,9 +14,10 @@ from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from app.errors import ImageError
-from training.audit.cache import Cache, default_folder
+from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
+from training.cache_folder import cache_folder
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError, NotGoodEnough, OptionError
@@ -32,6 +33,7 @@ from training.pruning import prune
 from training.rival import learned_pictures, rival_of, score_rival
 from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
+from training.tensor_cache import TensorCache
 from training.tensors import Tensors, load_tensors
 
 _LARGEST_SIDE_FROM_DATA = 224
@@ -58,7 +60,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
         divides=any(fractions.values()),
         allow_leakage=options.allow_leakage,
-        cache=Cache(default_folder(), options.data),
+        cache=Cache(cache_folder("audit") if options.cache else None, options.data),
         reporter=reporter,
     )
     assignment = assign_splits(
@@ -68,7 +70,8 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     rival = _rival(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
 
-    splits = _load(assignment, spec, options.on_bad_image, reporter)
+    tensor_cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
+    splits = _load(assignment, spec, options.on_bad_image, tensor_cache, reporter)
     import_tensorflow()
     import keras
 
@@ -173,7 +176,11 @@ def _some(dataset: Dataset) -> Sequence[Picture]:
 
 
 def _load(
-    assignment: Assignment, spec: PreprocessingSpec, on_bad_image: Literal["skip", "fail"], reporter: Reporter
+    assignment: Assignment,
+    spec: PreprocessingSpec,
+    on_bad_image: Literal["skip", "fail"],
+    cache: TensorCache,
+    reporter: Reporter,
 ) -> _Splits:
     def load(split: Split) -> Tensors | None:
         pictures = assignment.pictures(split)
@@ -186,6 +193,7 @@ def _load(
                 assignment.labels,
                 on_bad_image=on_bad_image,
                 advance=lambda count: advance(count, ""),
+                cache=cache,
             )
         for bad in tensors.skipped:
             reporter.say(f"skipped {bad.id}: {bad.reason}")

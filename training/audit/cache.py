@@ -29,16 +29,6 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFil
 _MOST_RELABELLED = 0.05
 
 
-def default_folder() -> Path | None:
-    """Return where caches lie, by the XDG rule; None where the user has no home."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        home = named if named.is_absolute() else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return home / "imageclass" / "audit"
-
-
 @dataclass(frozen=True)
 class KnownPairs:
     """Near duplicates among the pictures `compared`, all by digest: (first, second, the pair)."""

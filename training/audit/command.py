@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.audit.cache import Cache, default_folder
+from training.audit.cache import Cache
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
 from training.audit.fix import write_fixed
 from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
 from training.audit.run import AuditOptions, run_audit
+from training.cache_folder import cache_folder
 from training.errors import DataError
 from training.progress import Reporter
 from training.sources import open_data
@@ -68,7 +69,7 @@ def audit(
     thresholds = parse_thresholds(threshold or ())
     dataset = open_data(data)
     groups = {} if group_by is None else groups_of(dataset, data, group_by)
-    kept = Cache(default_folder() if cache else None, data)
+    kept = Cache(cache_folder("audit") if cache else None, data)
     options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
     found = run_audit(dataset, options, reporter)
     _write(found, out)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.audit.conftest import scene, write
 from training.audit import run
-from training.audit.cache import Cache, default_folder
+from training.audit.cache import Cache
 from training.audit.labels import describe
 from training.audit.looks import look_at_all
 from training.audit.near import near_pairs
@@ -110,16 +110,6 @@ def test_a_damaged_cache_is_as_good_as_none(audits: Work, tmp_path: Path, name: 
 def test_a_cache_that_cannot_be_written_is_done_without(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert Work(pets, tmp_path / "file" / "cache").found() == []
-
-
-def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    assert default_folder() is not None
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", no_home)
-    assert default_folder() is None
 
 
 def test_probabilities_are_used_again_after_a_fix_and_not_after_new_pictures(

@@ -1,0 +1,128 @@
+"""One file of preprocessed pictures: rows of pixels, then a digest and a checksum for each.
+
+The pixels come first, so that they can be mapped into memory while the rest is not known yet. How many rows there are
+follows from the file's size. A segment is written under a hidden name, renamed, and never changed after that, so that
+readers see a whole one or none. It knows nothing of files of pictures, nor of which segments there are.
+"""
+
+import errno
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from app.contract.preprocessing import Image
+
+DIGEST_BYTES = 16
+SUFFIX = ".rows"
+UNFINISHED = "."
+"""What the name of a segment that is still being written begins with."""
+
+_CHECKSUM = np.dtype("<u4")
+_BLOCK_BYTES = 1 << 22
+
+Shape = tuple[int, int, int]
+
+
+def checksum(digest: bytes, image: Image) -> int:
+    """Return the CRC-32 of a row, over its digest too: neither can be damaged unseen."""
+    return zlib.crc32(np.ascontiguousarray(image).data, zlib.crc32(digest))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished segment, its pixels (N, H, W, C) mapped from the file."""
+
+    path: Path
+    images: Image
+    digests: tuple[bytes, ...]
+    checksums: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Path, shape: Shape) -> Self:
+        """Open the segment of rows of `shape` at `path`. Raises ValueError where it is none, or OSError."""
+        row_bytes = int(np.prod(shape))
+        count, rest = divmod(path.stat().st_size, row_bytes + DIGEST_BYTES + _CHECKSUM.itemsize)
+        if rest or not count:
+            raise ValueError(f"{path} is no segment.")
+        with path.open("rb") as stream:
+            stream.seek(count * row_bytes)
+            digests = stream.read(count * DIGEST_BYTES)
+            checksums = np.frombuffer(stream.read(count * _CHECKSUM.itemsize), _CHECKSUM)
+            images: Image = np.memmap(stream, np.uint8, "r", shape=(count, *shape))
+        if len(digests) != count * DIGEST_BYTES or len(checksums) != count:
+            raise ValueError(f"{path} changed while it was read.")
+        starts = range(0, len(digests), DIGEST_BYTES)
+        return cls(path, images, tuple(digests[at : at + DIGEST_BYTES] for at in starts), tuple(checksums.tolist()))
+
+    def is_whole(self, row: int) -> bool:
+        """Say whether a row is what was written."""
+        return checksum(self.digests[row], self.images[row]) == self.checksums[row]
+
+
+class Draft:
+    """A segment that is being filled: `images` (count, H, W, C) lies in a file of its own beside the finished ones.
+
+    Raises OSError where the disk has not the room: it is taken at once, since a write to mapped memory that finds the
+    disk full ends the process.
+    """
+
+    def __init__(self, folder: Path, count: int, shape: Shape) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=SUFFIX, dir=folder)
+        self._path: Path | None = Path(name)
+        self._row_bytes = int(np.prod(shape))
+        try:
+            with os.fdopen(descriptor, "r+b") as stream:
+                _take_room(descriptor, count * (self._row_bytes + DIGEST_BYTES + _CHECKSUM.itemsize))
+                self.images: Image = np.memmap(stream, np.uint8, "r+", shape=(count, *shape))
+        except BaseException:
+            self.forget()
+            raise
+
+    def publish(self, digests: Sequence[bytes], checksums: Sequence[int]) -> Path:
+        """Finish the file with its first rows, one for each digest, and return where it lies. Raises OSError."""
+        if self._path is None:
+            raise ValueError("The draft is finished already.")
+        end = len(digests) * self._row_bytes
+        table = b"".join(digests) + np.array(checksums, _CHECKSUM).tobytes()
+        with self._path.open("r+b") as stream:
+            stream.seek(end)
+            stream.write(table)
+            stream.truncate(end + len(table))
+        final = self._path.with_name(segment_name(digests))
+        self._path.replace(final)
+        self._path = None
+        return final
+
+    def forget(self) -> None:
+        """Remove the file where it was not published. What is mapped of it stays readable until it is let go."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            self._path = None
+
+
+def segment_name(digests: Sequence[bytes]) -> str:
+    """Return the file name of the segment with these rows in this order: two runs that make it write the same file."""
+    return hashlib.blake2b(b"".join(digests), digest_size=DIGEST_BYTES).hexdigest() + SUFFIX
+
+
+def _take_room(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as exc:
+            if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot
+                raise
+        else:
+            return
+    for start in range(0, size, _BLOCK_BYTES):
+        os.pwrite(descriptor, bytes(min(_BLOCK_BYTES, size - start)), start)
