@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | evaluate | audit`."""
+"""The training command line: `python -m training fit | evaluate | audit | folds`."""
 
 import json
 import sys
@@ -17,6 +17,7 @@ from training.audit.command import FailOnOption, FixOption, GroupByOption, Thres
 from training.audit.command import audit as run_audit_command
 from training.errors import OptionError
 from training.evaluate import Scores
+from training.folds import parse_fold
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
 from training.options import FitOptions, parse_batch_size, parse_size, with_recipe
 from training.preset import Loss, OptimizerName
@@ -105,6 +106,12 @@ def fit(
     test: Annotated[
         float, typer.Option(help="Share of each class held out for the test, where the data marks none.")
     ] = 0.2,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Hold out one fold for the test instead, as 2/5 for the second of five; see folds.", show_default=False
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="Pixels: 64, or HEIGHTxWIDTH, or data for the pictures' own.")
     ] = None,
@@ -161,6 +168,7 @@ def fit(
                 model_store=model_store,
                 seed=seed,
                 test=test,
+                fold=None if fold is None else parse_fold(fold),
                 size=None if size is None else parse_size(size),
                 colour=colour,
                 on_bad_image=on_bad_image,
@@ -295,6 +303,24 @@ def audit(
         raise typer.Exit(_INTERRUPTED) from None
     if not passed:
         raise typer.Exit(1)
+
+
+@cli.command()
+def folds(
+    data: DataOption,
+    count: Annotated[int, typer.Option("--folds", min=2, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffle; fit's --seed.")] = 0,
+    group_by: GroupByOption = None,
+    out: Annotated[Path, typer.Option(help="A CSV file of id and fold.")] = Path("folds.csv"),
+) -> None:
+    """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
+    try:
+        with _one_line_errors():
+            from training.fold_file import run_folds
+
+            run_folds(data, count=count, seed=seed, group_by=group_by, out=out, reporter=Reporter())
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _print_scores(scores: Scores) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.errors import OptionError
+from training.folds import Fold
 from training.gate import Against, Requirement
 from training.preset import Preset
 
@@ -32,6 +33,7 @@ class FitOptions:
     against: Against | None = None
     max_recall_drop: float = 0.02
     keep: int | None = None
+    fold: Fold | None = None
     group_by: str | None = None
     allow_leakage: bool = False
     cache: bool = True
@@ -46,7 +48,8 @@ class FitOptions:
         words += ["--preset", preset.name, "--seed", str(self.seed)]
         words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
         words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
-        words += ["--validation", str(recipe.validation), "--test", str(self.test)]
+        words += ["--validation", str(recipe.validation)]
+        words += ["--test", str(self.test)] if self.fold is None else ["--fold", str(self.fold)]
         if self.about is not None:
             words += ["--about", self.about.name]
         if self.size is not None:

@@ -24,6 +24,7 @@ from training.errors import DataError, NotGoodEnough, OptionError
 from training.evaluate import predict_all, score
 from training.export import Contents, check_can_publish, publish
 from training.fit import FitResult, fit
+from training.folds import hold_out
 from training.gate import check_recall, check_requirements
 from training.network import build_network
 from training.options import FitOptions
@@ -58,11 +59,13 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     inspection = inspect(
         dataset,
         groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
-        divides=any(fractions.values()),
+        divides=any(fractions.values()) or options.fold is not None,
         allow_leakage=options.allow_leakage,
         cache=Cache(cache_folder("audit") if options.cache else None, options.data),
         reporter=reporter,
     )
+    if options.fold is not None:
+        dataset = hold_out(dataset, options.fold, seed=options.seed, together=inspection.together)
     assignment = assign_splits(
         dataset, seed=options.seed, validation=recipe.validation, test=options.test, together=inspection.together
     )

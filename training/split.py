@@ -80,7 +80,7 @@ def assign_splits(
     wanted = {label: _held_out(len(pictures), fractions) for label, pictures in available.items()}
     left = {label: len(pictures) for label, pictures in available.items()}
     divisible = [picture for pictures in available.values() for picture in pictures]
-    for unit in _units(divisible, together or {}, given, seed):
+    for unit in units(divisible, together or {}, given, seed):
         need = Counter(picture.label for picture in unit)
         its_split: Split = "train"
         if all(left[label] > count for label, count in need.items()):
@@ -139,7 +139,7 @@ def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture
     return [by_id[name] for name in wanted]
 
 
-def _units(
+def units(
     pictures: Sequence[Picture], together: Mapping[str, str], given: Mapping[str, Split], seed: int
 ) -> list[list[Picture]]:
     """Return the pictures in lists that must not be divided, in the order in which they are held out.

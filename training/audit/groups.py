@@ -14,6 +14,7 @@ from training.sources import csv_manifest
 
 _RUNS = "runs"
 _LONGEST_STEP = 2
+_IN_COMMON = 1
 _LAST_NUMBER = re.compile(r"(.*?)([0-9]+)[^0-9]*")
 
 
@@ -69,6 +70,7 @@ def _runs(pictures: Sequence[Picture], labels: Sequence[str]) -> dict[str, str]:
     """Return one group for each run of file numbers that step by two at most while the class rises.
 
     So numbers a camera that shows one person, or one thing, class by class. A step of two is a picture thrown away.
+    Neighbouring runs that have one class in common at most are one group: somebody paused, or changed the order.
     """
     order = {label: place for place, label in enumerate(labels)}
     by_prefix: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -77,13 +79,25 @@ def _runs(pictures: Sequence[Picture], labels: Sequence[str]) -> dict[str, str]:
             by_prefix[match[1]].append((int(match[2]), order[picture.label], picture.id))
     groups: dict[str, str] = {}
     for prefix, numbered in by_prefix.items():
-        last_number, last_place, name = -_LONGEST_STEP - 1, -1, ""
-        for number, place, picture_id in sorted(numbered):
-            if number - last_number > _LONGEST_STEP or place <= last_place:
-                name = f"{prefix}{number}"
-            groups[picture_id] = name
-            last_number, last_place = number, place
+        name, seen = "", Counter[int]()
+        for run in _rising(sorted(numbered)):
+            places = Counter(place for _, place, _ in run)
+            if not name or (seen & places).total() > _IN_COMMON:
+                name, seen = f"{prefix}{run[0][0]}", Counter()
+            seen |= places
+            groups |= {picture_id: name for _, _, picture_id in run}
     return groups
+
+
+def _rising(numbered: Sequence[tuple[int, int, str]]) -> list[list[tuple[int, int, str]]]:
+    """Return the pictures (number, place of the class, id) in runs, in their order."""
+    runs: list[list[tuple[int, int, str]]] = []
+    for row in numbered:
+        number, place, _ = row
+        if not runs or number - runs[-1][-1][0] > _LONGEST_STEP or place <= runs[-1][-1][1]:
+            runs.append([])
+        runs[-1].append(row)
+    return runs
 
 
 def _matches(pictures: Sequence[Picture], pattern: str) -> dict[str, str]:

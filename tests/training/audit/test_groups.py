@@ -47,7 +47,14 @@ def test_a_csv_column_names_the_group(tmp_path: Path) -> None:
 
 def test_runs_are_file_numbers_that_step_by_two_at_most_while_the_class_rises() -> None:
     data = dataset(
-        "0/IMG_1.jpg", "1/IMG_2.jpg", "3/IMG_4.jpg", "0/IMG_5.jpg", "1/IMG_6.jpg", "2/IMG_9.jpg", "2/X_3.jpg"
+        "0/IMG_1.jpg",
+        "1/IMG_2.jpg",
+        "3/IMG_4.jpg",
+        "0/IMG_5.jpg",
+        "1/IMG_6.jpg",
+        "0/IMG_9.jpg",
+        "1/IMG_11.jpg",
+        "2/X_3.jpg",
     )
     assert groups_of(data, "data", "runs") == {
         "0/IMG_1.jpg": "IMG_1",
@@ -55,9 +62,22 @@ def test_runs_are_file_numbers_that_step_by_two_at_most_while_the_class_rises() 
         "3/IMG_4.jpg": "IMG_1",
         "0/IMG_5.jpg": "IMG_5",  # the class falls: the next person
         "1/IMG_6.jpg": "IMG_5",
-        "2/IMG_9.jpg": "IMG_9",  # a step of three: the next person
+        "0/IMG_9.jpg": "IMG_9",  # a step of three: the next person
+        "1/IMG_11.jpg": "IMG_9",
         "2/X_3.jpg": "X_3",
     }
+
+
+def test_neighbouring_runs_with_one_class_in_common_at_most_are_one_person() -> None:
+    paused = ["0/1.jpg", "1/2.jpg", "2/7.jpg", "3/8.jpg"]
+    changed_the_order = ["1/11.jpg", "3/12.jpg", "0/13.jpg", "2/14.jpg"]
+    took_one_twice = ["0/21.jpg", "1/22.jpg", "1/23.jpg", "2/24.jpg", "3/25.jpg"]
+    groups = groups_of(dataset(*paused, *changed_the_order, *took_one_twice), "data", "runs")
+    assert [{groups[name] for name in person} for person in (paused, changed_the_order, took_one_twice)] == [
+        {"1"},
+        {"11"},
+        {"21"},
+    ]
 
 
 @pytest.mark.parametrize(("group_by", "words"), [("(", "not a regular expression"), ("zebra", "puts no picture")])
