@@ -18,7 +18,7 @@ from app.metrics import Counter, Histogram, Metrics
 
 Access = Literal["open", "key", "off"]
 
-HEALTH_PATHS = ("/health", "/health/ready", "/health/live")
+HEALTH_PATHS = ("/health", "/health/ready", "/health/live", "/v2/health/ready", "/v2/health/live")
 METRICS_PATHS = ("/metrics",)
 DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
 

@@ -19,11 +19,7 @@ def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metric
     @router.get("/health/ready", summary="The same", response_model=Health, responses=error_responses(503))
     async def ready() -> dict[str, Any]:
         """200 while the service takes requests, 503 from the moment that it is told to stop."""
-        ready = metrics.workers_ready()
-        if lifecycle.service_stopping:
-            raise ShuttingDown("The service is stopping. Send requests to another instance.")
-        if lifecycle.stopping and not ready:
-            raise ShuttingDown("The worker is being replaced, and no other is ready. Ask again in a moment.")
+        ready = refuse_unless_ready(lifecycle, metrics)
         return {
             "status": "ok",
             "workers": {"configured": workers, "ready": ready},
@@ -50,3 +46,13 @@ def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metric
         return {"status": "live"}
 
     return router
+
+
+def refuse_unless_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
+    """Return how many workers are ready. Raises ShuttingDown where the service takes no requests."""
+    ready = metrics.workers_ready()
+    if lifecycle.service_stopping:
+        raise ShuttingDown("The service is stopping. Send requests to another instance.")
+    if lifecycle.stopping and not ready:
+        raise ShuttingDown("The worker is being replaced, and no other is ready. Ask again in a moment.")
+    return ready

@@ -75,6 +75,16 @@ class Inference:
         """Return the JSON of a body, or of its beginning. Raises MalformedRequest or UploadTooLarge."""
         return parse_json(body, max_values=self.limits.max_json_values)
 
+    def check_count(self, pictures: int) -> None:
+        """Raise MalformedRequest where a request holds no picture, or too many."""
+        if not pictures:
+            raise MalformedRequest("The request holds no picture. Send one at least.")
+        if pictures > self.limits.max_batch_pictures:
+            raise MalformedRequest(
+                f"The request holds {pictures} pictures; at most {self.limits.max_batch_pictures} are accepted. "
+                "Send them in several requests."
+            )
+
     async def infer(
         self,
         name: str | None,
@@ -90,13 +100,7 @@ class Inference:
         `deadline` returns. Cancelled, or where `receive` says that the client is gone, what has not begun is not done.
         """
         count = len(pictures)
-        if not count:
-            raise MalformedRequest("The request holds no picture. Send one at least.")
-        if count > self.limits.max_batch_pictures:
-            raise MalformedRequest(
-                f"The request holds {count} pictures; at most {self.limits.max_batch_pictures} are accepted. "
-                "Send them in several requests."
-            )
+        self.check_count(count)
         model = self.catalogue.get(name, version)
         if isinstance(pictures, np.ndarray):
             _check_shape(pictures, model)

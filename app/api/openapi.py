@@ -65,7 +65,7 @@ def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
             {"description": answer["description"], "content": {"application/json": {"schema": schema}}},
         )
     for status, answer in responses.items():
-        answer["headers"] = {"X-Request-ID": _REQUEST_ID, **_HEADERS.get(status, {})}
+        answer["headers"] = {**answer.get("headers", {}), "X-Request-ID": _REQUEST_ID, **_HEADERS.get(status, {})}
     operation["responses"] = dict(sorted(responses.items()))
     parameters = operation.setdefault("parameters", [])
     parameters.append(_REQUEST_ID_PARAMETER)

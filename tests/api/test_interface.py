@@ -147,6 +147,19 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         ("/models", "get"): guarded,
         ("/models/{name}", "get"): {*guarded, "404"},
         ("/metrics", "get"): guarded,
+        ("/v2", "get"): guarded,
+        ("/v2/health/live", "get"): anywhere,
+        ("/v2/health/ready", "get"): {*anywhere, "503"},
+        **{
+            (f"/v2/models/{{model}}{version}{suffix}", method): {*guarded, *statuses}
+            for version in ("", "/versions/{version}")
+            for suffix, method, statuses in (
+                ("", "get", {"404"}),
+                ("/ready", "get", {"404", "503"}),
+                ("/config", "get", {"404"}),
+                ("/infer", "post", {"404", "413", "415", "422", "503", "504"}),
+            )
+        },
     }
     assert "HTTPValidationError" not in str(document)
     for operations in document["paths"].values():

@@ -42,13 +42,24 @@ def document(trained_store: Path) -> Iterator[Any]:
         ("get", "/metrics"),
         ("get", "/models"),
         ("get", "/models/{name}"),
+        ("get", "/v2"),
+        ("get", "/v2/health/live"),
+        ("get", "/v2/health/ready"),
+        ("get", "/v2/models/{model}"),
+        ("get", "/v2/models/{model}/ready"),
+        ("get", "/v2/models/{model}/config"),
+        ("post", "/v2/models/{model}/infer"),
+        ("get", "/v2/models/{model}/versions/{version}"),
+        ("get", "/v2/models/{model}/versions/{version}/ready"),
+        ("get", "/v2/models/{model}/versions/{version}/config"),
+        ("post", "/v2/models/{model}/versions/{version}/infer"),
     ],
 )
 def test_every_answer_is_one_that_the_document_declares(document: Any, method: str, path: str) -> None:
     ask(document[path][method], GenerationMode.POSITIVE)
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/{model}/infer"])
 def test_what_the_document_does_not_allow_is_answered_as_it_declares(document: Any, path: str) -> None:
     ask(document[path]["post"], GenerationMode.NEGATIVE)
 

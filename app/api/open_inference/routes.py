@@ -1,0 +1,192 @@
+"""The protocol over HTTP: /v2 and what is below it.
+
+Bodies are read by hand: tritonclient names no content type, and without one FastAPI refuses JSON.
+"""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from app.api.health import refuse_unless_ready
+from app.api.inference import Inference, asked_seconds
+from app.api.lifecycle import Lifecycle
+from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
+from app.api.open_inference.requests import Reader
+from app.api.open_inference.responses import output_tensor, to_body
+from app.api.open_inference.schemas import (
+    INFER_REQUEST,
+    InferAnswer,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+from app.api.schemas import error_responses
+from app.errors import MalformedRequest, UnsupportedMediaType
+from app.metrics import Metrics
+from app.serving.classifier import Classifier
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+ModelName = Annotated[str, Path(description="The model's name.")]
+ModelVersion = Annotated[str, Path(description="Its version, which must be the live one.")]
+Answer = Callable[[Request, str, str | None], Awaitable[Any]]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_JSON_LENGTH = {
+    "description": "How many bytes of the body are JSON; the tensor's binary data follows.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_INFER = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": INFER_REQUEST}, "application/octet-stream": _BINARY},
+    },
+    "parameters": [{"name": JSON_LENGTH_HEADER, "in": "header", "required": False, **_JSON_LENGTH}],
+}
+_INFERRED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The probabilities of every picture, in the order sent.",
+        "content": {"application/octet-stream": _BINARY},
+        "headers": {JSON_LENGTH_HEADER: _JSON_LENGTH},
+    }
+}
+
+
+def open_inference_routes(inference: Inference, *, lifecycle: Lifecycle, metrics: Metrics, version: str) -> APIRouter:
+    """`version` is the service's."""
+    router = APIRouter(tags=["Open Inference Protocol v2"])
+
+    @router.get("/v2", summary="What this server is", response_model=ServerMetadata)
+    async def server() -> dict[str, Any]:
+        return server_metadata(version)
+
+    @router.get("/v2/health/live", summary="The process answers", response_model=ServerLive)
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @router.get(
+        "/v2/health/ready",
+        summary="The service takes requests",
+        response_model=ServerReady,
+        responses=error_responses(503),
+    )
+    async def ready() -> dict[str, Any]:
+        refuse_unless_ready(lifecycle, metrics)
+        return {"live": True, "ready": True}
+
+    async def metadata(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_metadata(inference.catalogue.get(name, asked))
+
+    async def model_ready(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        model = inference.catalogue.get(name, asked)
+        refuse_unless_ready(lifecycle, metrics)
+        return {"name": model.name, "ready": True}
+
+    async def configuration(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_configuration(
+            inference.catalogue.get(name, asked), max_batch_pictures=inference.limits.max_batch_pictures
+        )
+
+    async def infer(request: Request, name: str, asked: str | None) -> Response:
+        """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
+        return await _infer(inference, request, name, asked)
+
+    _add(router, "GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
+    _add(router, "GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
+    _add(router, "GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
+    _add(
+        router,
+        "POST",
+        "/infer",
+        infer,
+        "Classify pictures",
+        InferAnswer,
+        *(404, 413, 415, 422, 503, 504),
+        responses=_INFERRED,
+        openapi_extra=_INFER,
+        response_model_exclude_unset=True,
+    )
+    return router
+
+
+def _add(
+    router: APIRouter,
+    method: str,
+    suffix: str,
+    answer: Answer,
+    summary: str,
+    schema: Any,
+    *statuses: int,
+    responses: dict[int | str, dict[str, Any]] | None = None,
+    **options: Any,
+) -> None:
+    """Add a route to whatever version of a model is live, and one to a version that is named."""
+
+    async def of_model(request: Request, model: ModelName) -> Any:
+        return await answer(request, model, None)
+
+    async def of_version(request: Request, model: ModelName, version: ModelVersion) -> Any:
+        return await answer(request, model, version)
+
+    for path, endpoint in (("{model}", of_model), ("{model}/versions/{version}", of_version)):
+        router.add_api_route(
+            f"/v2/models/{path}{suffix}",
+            endpoint,
+            methods=[method],
+            name=answer.__name__,
+            summary=summary,
+            description=answer.__doc__ or "",
+            response_model=schema,
+            responses={**error_responses(*statuses), **(responses or {})},
+            **options,
+        )
+
+
+async def _infer(inference: Inference, request: Request, name: str, version: str | None) -> Response:
+    headers = request.headers
+    asked = inference.catalogue.get(name, version)
+    _note(request, asked)
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not accepted. Send it as it is, without Content-Encoding.")
+    json_length = _json_length(headers.get(JSON_LENGTH_HEADER))
+    header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
+    began = perf_counter()
+    async with inference.body(request.receive, content_length=headers.get("content-length", "")) as body:
+        asked.observe_read(perf_counter() - began)
+        reader = Reader(asked.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
+        message = reader.from_body(body, json_length)
+        timeouts = [seconds for seconds in (message.timeout_s, header_timeout_s) if seconds is not None]
+        inferred = await inference.infer(
+            name,
+            message.pictures,
+            version=version,
+            deadline=inference.deadline(min(timeouts, default=None)),
+            receive=request.receive,
+        )
+    model = inferred.model
+    _note(request, model)
+    tensor = output_tensor(message.output, inferred.probabilities, model.manifest.labels)
+    content, json_length = to_body(
+        message, tensor, model=model.name, version=model.version, output_name=model.manifest.signature.output.name
+    )
+    if json_length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH_HEADER: str(json_length)})
+
+
+def _json_length(header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdecimal() and len(header) < 16):
+        raise MalformedRequest(f"{JSON_LENGTH_HEADER} is '{header[:40]}'; it is the number of bytes of the JSON.")
+    return int(header)
+
+
+def _note(request: Request, model: Classifier) -> None:
+    """Tell whoever notes the answer which model it is of."""
+    request.state.model, request.state.version = model.name, model.version

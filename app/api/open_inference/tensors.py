@@ -1,0 +1,113 @@
+"""Tensors on the wire, as JSON values and as little-endian bytes, into pictures and out of probabilities.
+
+It knows nothing of HTTP, of gRPC, or of models.
+"""
+
+import struct
+from binascii import a2b_base64
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import MalformedRequest
+
+Pictures = list[bytes] | NDArray[np.uint8]
+"""Encoded pictures, or preprocessed ones as an array (N, H, W, C)."""
+
+_MOST_DIMENSIONS = 8
+_LENGTH = struct.Struct("<I")
+
+
+def shape_of(value: Any, where: str) -> tuple[int, ...]:
+    """Return a shape. Raises MalformedRequest where it is none."""
+    if (
+        not isinstance(value, (list, tuple))
+        or not 1 <= len(value) <= _MOST_DIMENSIONS
+        or not all(type(size) is int and 0 <= size < 1 << 31 for size in value)
+    ):
+        raise MalformedRequest(
+            f"{where}: 'shape' is a list of 1 to {_MOST_DIMENSIONS} whole numbers, such as [2] or [2, 28, 28, 1]."
+        )
+    return tuple(value)
+
+
+def pictures_of(shape: tuple[int, ...], where: str) -> int:
+    """Return how many encoded pictures a BYTES tensor of this shape holds. Raises MalformedRequest."""
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
+        return shape[0]
+    raise MalformedRequest(f"{where}: encoded pictures come in the shape [N] or [N, 1], not {list(shape)}.")
+
+
+def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
+    """Return the elements of a BYTES tensor, each a 4-byte length and as many bytes. Raises MalformedRequest."""
+    pictures: list[bytes] = []
+    offset = 0
+    for _ in range(count):
+        begin = offset + _LENGTH.size
+        if begin > len(data):
+            raise MalformedRequest(f"{where}: the data ends after {len(pictures)} of {count} elements.")
+        offset = begin + _LENGTH.unpack_from(data, offset)[0]
+        if offset > len(data):
+            raise MalformedRequest(f"{where}: element {len(pictures)} is longer than what is left of the data.")
+        pictures.append(data[begin:offset])
+    if offset != len(data):
+        raise MalformedRequest(f"{where}: {len(data) - offset} bytes are left over after {count} elements.")
+    return pictures
+
+
+def encoded_from_json(data: Any, shape: tuple[int, ...], where: str) -> list[bytes]:
+    """Return the pictures of a BYTES tensor in JSON, where each is a base64 string. Raises MalformedRequest."""
+    pictures = []
+    for index, text in enumerate(_flat(data, shape, where)):
+        try:
+            pictures.append(a2b_base64(text, strict_mode=True))
+        except (TypeError, ValueError):
+            raise MalformedRequest(
+                f"{where}: element {index} is not base64. Send each picture as a base64 string, or as binary data."
+            ) from None
+    return pictures
+
+
+def array_from_binary(data: bytes, shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
+    """Return a UINT8 tensor. Raises MalformedRequest where the data does not fill its shape."""
+    if len(data) != prod(shape):
+        raise MalformedRequest(f"{where}: the shape {list(shape)} takes {prod(shape):,} bytes, not {len(data):,}.")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def array_from_json(data: Any, shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
+    """Return a UINT8 tensor whose JSON is flat or nested. Raises MalformedRequest."""
+    return array_from_values(_flat(data, shape, where), shape, where)
+
+
+def array_from_values(values: Iterable[Any], shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
+    try:
+        data = bytes(values)
+    except (TypeError, ValueError):
+        raise MalformedRequest(f"{where}: the values of a UINT8 tensor are whole numbers from 0 to 255.") from None
+    return array_from_binary(data, shape, where)
+
+
+def bytes_to_binary(elements: Sequence[bytes]) -> bytes:
+    """Return a BYTES tensor as binary data."""
+    return b"".join(chain.from_iterable((_LENGTH.pack(len(element)), element) for element in elements))
+
+
+def _flat(data: Any, shape: tuple[int, ...], where: str) -> list[Any]:
+    """Return the values of JSON data in order, one list."""
+    if not isinstance(data, list):
+        raise MalformedRequest(f"{where}: 'data' is a list of values, flat or nested as the shape is.")
+    values: list[Any] = data
+    for _ in range(_MOST_DIMENSIONS):
+        if not values or not isinstance(values[0], list):
+            break
+        if not all(isinstance(part, list) for part in values):
+            raise MalformedRequest(f"{where}: 'data' is nested unevenly.")
+        values = list(chain.from_iterable(values))
+    if len(values) != prod(shape):
+        raise MalformedRequest(f"{where}: the shape {list(shape)} takes {prod(shape):,} values, not {len(values):,}.")
+    return values
