@@ -20,7 +20,7 @@ from training.evaluate import Scores
 from training.folds import parse_fold
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
 from training.options import FitOptions, parse_batch_size, parse_size, with_recipe
-from training.preset import Loss, OptimizerName
+from training.preset import ClassWeights, Loss, OptimizerName, Precision, Schedule
 from training.presets import PRESETS, preset_named
 from training.progress import Reporter
 
@@ -99,7 +99,45 @@ def fit(
     ] = None,
     loss: Annotated[Loss | None, typer.Option(help="What training makes small.")] = None,
     optimizer: Annotated[OptimizerName | None, typer.Option(help="How the weights are moved.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Step size; the peak of a one-cycle schedule.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Step size; the peak of a schedule.")] = None,
+    schedule: Annotated[Schedule | None, typer.Option(help="How the learning rate goes.")] = None,
+    warm_up: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the steps over which the learning rate climbs.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="Decoupled weight decay of the kernels.")] = None,
+    momentum: Annotated[
+        float | None, typer.Option(min=0, max=0.999, help="Of the optimizer momentum, which is Nesterov's.")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of each target that goes to all classes alike.")
+    ] = None,
+    mixup: Annotated[float | None, typer.Option(min=0, help="Blend pairs of pictures: alpha; 0 does not.")] = None,
+    augment_until: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the epochs with augmentation and mixup.")
+    ] = None,
+    weight_averaging: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99999, help="Decay of the running mean of the weights that is used; 0 for none."),
+    ] = None,
+    class_weights: Annotated[
+        ClassWeights | None, typer.Option(help="Whether all classes weigh alike, however few pictures they have.")
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Stop after so many epochs without a lower validation loss, and take the best; 0 does not."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="What training computes in; auto: bfloat16 where the CPU has it.")
+    ] = None,
+    steps_per_execution: Annotated[
+        int | None, typer.Option(min=1, help="Steps between two looks at the progress.")
+    ] = None,
+    drop_remainder: Annotated[
+        bool | None,
+        typer.Option(help="Leave out, of each epoch anew, the pictures that do not fill a batch.", show_default=False),
+    ] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share of each class held out to watch training, where the data marks none.")
     ] = None,
@@ -158,6 +196,19 @@ def fit(
                     "loss": loss,
                     "optimizer": optimizer,
                     "learning_rate": learning_rate,
+                    "schedule": schedule,
+                    "warm_up": warm_up,
+                    "weight_decay": weight_decay,
+                    "momentum": momentum,
+                    "label_smoothing": label_smoothing,
+                    "mixup": mixup,
+                    "augment_until": augment_until,
+                    "weight_averaging": weight_averaging,
+                    "class_weights": class_weights,
+                    "early_stopping": early_stopping,
+                    "precision": precision,
+                    "steps_per_execution": steps_per_execution,
+                    "drop_remainder": drop_remainder,
                     "validation": validation,
                 },
             )

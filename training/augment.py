@@ -14,23 +14,27 @@ _FALL_OFF = 40.0
 _NOISE = 8.0
 
 
-def augment(images: Any, augmentation: Augmentation) -> Any:
-    """Return changed copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape."""
+def augment(images: Any, augmentation: Augmentation, *, seed: Any) -> Any:
+    """Return changed copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape.
+
+    `seed` is an integer tensor (2,): the same one gives the same changes, whatever was drawn before.
+    """
     tf = import_tensorflow()
     images = tf.cast(images, tf.float32)
-    images = _warp(tf, images, augmentation)
+    images = _warp(tf, images, augmentation, tf.random.fold_in(seed, 0))
     if augmentation.paper:
-        images = _put_on_paper(tf, images, augmentation.paper)
+        images = _put_on_paper(tf, images, augmentation.paper, tf.random.fold_in(seed, 1))
     return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
 
 
-def _warp(tf: Any, images: Any, augmentation: Augmentation) -> Any:
+def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
     """Turn, shear, zoom and shift each picture about its centre, with one bilinear resampling."""
     shape = tf.shape(images)
     count, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
+    seeds = iter(tf.unstack(tf.random.split(seed, 6)))
 
     def draw(limit: float) -> Any:
-        return tf.random.uniform([count], -limit, limit)
+        return tf.random.stateless_uniform([count], next(seeds), -limit, limit)
 
     angle = draw(math.radians(augmentation.rotation_degrees))
     shear = tf.tan(draw(math.radians(augmentation.shear_degrees)))
@@ -53,18 +57,19 @@ def _warp(tf: Any, images: Any, augmentation: Augmentation) -> Any:
     )
 
 
-def _put_on_paper(tf: Any, images: Any, share: float) -> Any:
+def _put_on_paper(tf: Any, images: Any, share: float, seed: Any) -> Any:
     shape = tf.shape(images)
     count = shape[0]
+    seeds = iter(tf.unstack(tf.random.split(seed, 7)))
 
     def draw(low: Any, high: Any) -> Any:
-        return low + (high - low) * tf.random.uniform([count, 1, 1, 1])
+        return low + (high - low) * tf.random.stateless_uniform([count, 1, 1, 1], next(seeds))
 
     ground = draw(0.0, _GROUND)
     stroke = draw(ground + _LEAST_CONTRAST, 255.0)
     across = tf.reshape(tf.linspace(-0.5, 0.5, shape[2]), [1, 1, -1, 1])
     down = tf.reshape(tf.linspace(-0.5, 0.5, shape[1]), [1, -1, 1, 1])
     light = draw(-_FALL_OFF, _FALL_OFF) * across + draw(-_FALL_OFF, _FALL_OFF) * down
-    noise = draw(0.0, _NOISE) * tf.random.normal(shape)
+    noise = draw(0.0, _NOISE) * tf.random.stateless_normal(shape, next(seeds))
     on_paper = ground + (stroke - ground) * images / 255.0 + light + noise
-    return tf.where(tf.random.uniform([count, 1, 1, 1]) < share, on_paper, images)
+    return tf.where(draw(0.0, 1.0) < share, on_paper, images)

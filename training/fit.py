@@ -1,34 +1,40 @@
 """Train a network on tensors in contract form. It knows nothing of files, splits or bundles."""
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from app.engines.tensorflow import import_tensorflow
-from training.augment import augment
-from training.errors import TrainingError
+from training.batches import Batches, Stopwatch, held_out_batches
+from training.errors import OptionError, TrainingError
+from training.optimizers import optimizer_of
+from training.precision import computing_in, precision_here
 from training.preset import Recipe
-from training.progress import Reporter
+from training.progress import Advance, Reporter
 from training.tensors import Tensors
+from training.trainer import build_trainer, compile_trainer
 
-_WARM_UP = 0.2
-_MOMENTUM = 0.9
-_WEIGHT_DECAY = 0.01
+_BACKBONE = "backbone"
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training pictures gave; the validation figures are None without validation pictures."""
+    """What one pass over the training pictures gave; the validation figures are None without validation pictures.
+
+    `learning_rate` is the last step's. `seconds` is the training's alone, `input_wait` the share of it in which the
+    step waited for pictures; None where several replicas are fed.
+    """
 
     loss: float
     accuracy: float
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float
+    learning_rate: float
+    images_per_second: float
+    input_wait: float | None
 
     def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
@@ -36,128 +42,170 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitResult:
-    """`seconds` is the time of the training itself: no reading, evaluation of the test set or export."""
+    """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
+
+    `best_epoch`, counted from 1, is the one whose weights the network has; the last where nothing else was asked.
+    """
 
     epochs: tuple[Epoch, ...]
     seconds: float
     parameters: int
+    best_epoch: int
+    precision: str
 
 
 def fit(
-    network: Any, recipe: Recipe, train: Tensors, validation: Tensors | None, *, classes: int, reporter: Reporter
+    network: Any,
+    recipe: Recipe,
+    train: Tensors,
+    validation: Tensors | None,
+    *,
+    classes: int,
+    seed: int,
+    reporter: Reporter,
 ) -> FitResult:
-    """Train `network` (a `keras.Model`) in place. Seed Keras first. Raises TrainingError where the loss diverges."""
-    tf = import_tensorflow()
-    batch_size = len(train.targets) if recipe.batch_size == "full" else min(recipe.batch_size, len(train.targets))
-    steps = math.ceil(len(train.targets) / batch_size)
-    network.compile(
-        optimizer=_optimizer(recipe, total_steps=steps * recipe.epochs),
-        loss=_loss(recipe, classes),
-        metrics=["accuracy"],
-        jit_compile=False,  # on a CPU XLA is slower here, and every last, smaller batch would compile anew
-    )
-    batches = _batches(tf, train, batch_size, recipe)
-    held_out = None
-    if validation is not None:
-        held_out = tf.data.Dataset.from_tensor_slices((validation.images, validation.targets)).batch(512)
-    epochs: list[Epoch] = []
+    """Train `network` (a `keras.Model`, uint8 to probabilities) in place. Seed Keras first.
+
+    Raises OptionError for a recipe that this network or data cannot follow, TrainingError where the loss diverges.
+    """
+    training = _Training(network, recipe, train, validation, classes=classes, seed=seed)
     started = time.monotonic()
-    with reporter.task("training", total=steps * recipe.epochs) as advance:
-        callback = _progress_callback(recipe.epochs, epochs, advance, reporter)
-        network.fit(
-            batches, epochs=recipe.epochs, validation_data=held_out, shuffle=False, verbose=0, callbacks=[callback]
-        )
-    return FitResult(tuple(epochs), time.monotonic() - started, network.count_params())
-
-
-def _batches(tf: Any, train: Tensors, batch_size: int, recipe: Recipe) -> Any:
-    """Return a `tf.data.Dataset` that gathers each shuffled batch from the uint8 array and augments it."""
-    images, targets = tf.constant(train.images), tf.constant(train.targets)
-    count = len(train.targets)
-
-    def gather(rows: Any) -> tuple[Any, Any]:
-        batch = tf.gather(images, rows)
-        if recipe.augmentation is not None:
-            batch = augment(batch, recipe.augmentation)
-        return batch, tf.gather(targets, rows)
-
-    gather = tf.autograph.experimental.do_not_convert(gather)  # plain tensor operations: nothing to convert
-    rows = tf.data.Dataset.range(count).shuffle(count, reshuffle_each_iteration=True)
-    return rows.batch(batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-
-def _optimizer(recipe: Recipe, *, total_steps: int) -> Any:
-    from keras import optimizers
-
-    rate = recipe.learning_rate if recipe.schedule == "constant" else _one_cycle(recipe.learning_rate, total_steps)
-    match recipe.optimizer:
-        case "sgd":
-            return optimizers.SGD(rate)
-        case "momentum":
-            return optimizers.SGD(rate, momentum=_MOMENTUM, nesterov=True)
-        case "rmsprop":
-            return optimizers.RMSprop(rate)
-        case "adam":
-            return optimizers.Adam(rate)
-        case "adamw":
-            return optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
-
-
-def _one_cycle(peak: float, total_steps: int) -> Any:
-    from keras import optimizers
-
-    climb = max(1, round(total_steps * _WARM_UP))
-    return optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / 25,
-        decay_steps=max(1, total_steps - climb),
-        warmup_target=peak,
-        warmup_steps=climb,
+    precision = precision_here(recipe.precision)
+    with (
+        computing_in(network, precision),
+        reporter.task("training", total=training.batches.steps * recipe.total_epochs) as advance,
+    ):
+        while not training.is_done:
+            training.run_epoch(advance)
+            reporter.say(training.line())
+    training.finish()
+    return FitResult(
+        tuple(training.epochs), time.monotonic() - started, network.count_params(), training.best_epoch, precision
     )
 
 
-def _loss(recipe: Recipe, classes: int) -> Any:
+class _Training:
+    """The state of one training between epochs, and how it goes on by one."""
+
+    def __init__(
+        self, network: Any, recipe: Recipe, train: Tensors, validation: Tensors | None, *, classes: int, seed: int
+    ) -> None:
+        if recipe.early_stopping and validation is None:
+            raise OptionError("--early-stopping needs validation pictures. Give --validation a share, as in 0.1.")
+        self._network = network
+        self._recipe = recipe
+        self._held_out = None if validation is None else held_out_batches(validation, classes=classes)
+        self._trainer = build_trainer(network, recipe)
+        self.batches = Batches(train, recipe, classes=classes, seed=seed)
+        self.epochs: list[Epoch] = []
+        self._best: tuple[Epoch, list[NDArray[np.generic]]] | None = None
+
+    @property
+    def best_epoch(self) -> int:
+        """The number, from 1, of the epoch whose weights are taken in the end."""
+        return len(self.epochs) if self._best is None else 1 + self.epochs.index(self._best[0])
+
+    @property
+    def is_done(self) -> bool:
+        patience = self._recipe.early_stopping
+        is_stalled = patience > 0 and len(self.epochs) - self.best_epoch >= patience
+        return is_stalled or len(self.epochs) >= self._recipe.total_epochs
+
+    def run_epoch(self, advance: Advance) -> None:
+        """Train for one epoch, and tell `advance` after each step. Raises TrainingError where the loss diverges."""
+        number = len(self.epochs)
+        if number in (0, self._recipe.epochs):
+            self._begin_phase()
+        stopwatch = Stopwatch()
+        started = time.monotonic()
+        logs = self._trainer.fit(
+            self.batches.epoch(number, stopwatch=stopwatch),
+            initial_epoch=number,
+            epochs=number + 1,
+            shuffle=False,  # the batches come in their order
+            verbose=0,
+            callbacks=[_step_callback(f"epoch {number + 1}/{self._recipe.total_epochs}", advance)],
+        ).history
+        seconds = time.monotonic() - started
+        with self._trainer.averaged():
+            found = (
+                {} if self._held_out is None else self._trainer.evaluate(self._held_out, verbose=0, return_dict=True)
+            )
+            epoch = Epoch(
+                loss=logs["loss"][0],
+                accuracy=logs["accuracy"][0],
+                validation_loss=found.get("loss"),
+                validation_accuracy=found.get("accuracy"),
+                seconds=seconds,
+                learning_rate=float(self._trainer.optimizer.learning_rate),
+                images_per_second=self.batches.pictures / seconds,
+                input_wait=min(1.0, stopwatch.seconds / seconds),
+            )
+            self.epochs.append(epoch)
+            if self._recipe.early_stopping and self._is_best(epoch):
+                self._best = epoch, self._network.get_weights()
+
+    def finish(self) -> None:
+        """Give the network the weights that the training came to."""
+        if self._best is not None:
+            self._network.set_weights(self._best[1])
+        else:
+            self._trainer.take_averages()
+
+    def line(self) -> str:
+        """Return what there is to say of the epoch just done."""
+        epoch = self.epochs[-1]
+        held_out = "" if epoch.validation_accuracy is None else f", validation accuracy {epoch.validation_accuracy:.2%}"
+        return (
+            f"epoch {len(self.epochs)}/{self._recipe.total_epochs}: loss {epoch.loss:.4f}, "
+            f"accuracy {epoch.accuracy:.2%}{held_out}, {epoch.seconds:.1f} s"
+        )
+
+    def _begin_phase(self) -> None:
+        """Freeze or free the backbone, and start its optimizer and schedule."""
+        recipe, fine_tune = self._recipe, self._recipe.fine_tune
+        epochs, learning_rate = recipe.epochs, recipe.learning_rate
+        if fine_tune is not None:
+            is_fine = len(self.epochs) >= recipe.epochs
+            self._backbone().trainable = is_fine
+            if is_fine:
+                epochs, learning_rate = fine_tune.epochs, fine_tune.learning_rate
+        optimizer = optimizer_of(
+            recipe,
+            self._network.trainable_variables,
+            learning_rate=learning_rate,
+            steps=self.batches.steps * epochs,
+        )
+        compile_trainer(self._trainer, recipe, optimizer)
+        self._trainer.make_train_function(force=True)
+
+    def _backbone(self) -> Any:
+        try:
+            return self._network.get_layer(_BACKBONE)
+        except ValueError as exc:
+            raise OptionError("This preset has no backbone that could be frozen first and fine-tuned then.") from exc
+
+    def _is_best(self, epoch: Epoch) -> bool:
+        return self._best is None or _loss_of(epoch) < _loss_of(self._best[0])
+
+
+def _loss_of(epoch: Epoch) -> float:
+    return float("inf") if epoch.validation_loss is None else epoch.validation_loss
+
+
+def _step_callback(title: str, advance: Advance) -> Any:
     import keras
 
-    if recipe.loss == "crossentropy":
-        return keras.losses.SparseCategoricalCrossentropy()
-
-    def mean_squared_error(targets: Any, probabilities: Any) -> Any:
-        one_hot = keras.ops.one_hot(keras.ops.reshape(targets, (-1,)), classes)
-        return keras.losses.mean_squared_error(one_hot, probabilities)
-
-    return mean_squared_error
-
-
-def _progress_callback(
-    total_epochs: int, epochs: list[Epoch], advance: Callable[[int, str], None], reporter: Reporter
-) -> Any:
-    import keras
-
-    class ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]
-        _epoch_started = 0.0
-
-        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            self._epoch_started = time.monotonic()
+    class StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
+        _done = 0
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
             loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
             if not np.isfinite(loss):
                 raise TrainingError(
-                    f"The loss became {loss} in epoch {len(epochs) + 1}: training diverged. "
-                    "Try a lower --learning-rate."
+                    f"The loss became {loss} in {title}: training diverged. Try a lower --learning-rate."
                 )
-            advance(1, f"epoch {len(epochs) + 1}/{total_epochs}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+            advance(batch + 1 - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+            self._done = batch + 1
 
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            logs = logs or {}
-            seconds = time.monotonic() - self._epoch_started
-            epochs.append(
-                Epoch(logs["loss"], logs["accuracy"], logs.get("val_loss"), logs.get("val_accuracy"), seconds)
-            )
-            held_out = f", validation accuracy {logs['val_accuracy']:.2%}" if "val_accuracy" in logs else ""
-            reporter.say(
-                f"epoch {len(epochs)}/{total_epochs}: loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}"
-                f"{held_out}, {seconds:.1f} s"
-            )
-
-    return ProgressCallback()
+    return StepCallback()

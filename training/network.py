@@ -35,7 +35,8 @@ def _keras_layers(layer: Layer) -> list[Any]:
         case Conv2D(filters, kernel, padding, batch_normalization=True):
             # The normalisation adds its own offset, so the convolution needs none.
             convolution = layers.Conv2D(filters, kernel, padding=padding, use_bias=False)
-            return [convolution, layers.BatchNormalization(), layers.ReLU()]
+            # With Keras's momentum of 0.99 the moving statistics trail behind by hundreds of steps: whole epochs here.
+            return [convolution, layers.BatchNormalization(momentum=0.9), layers.ReLU()]
         case Conv2D(filters, kernel, padding):
             return [layers.Conv2D(filters, kernel, padding=padding, activation="relu")]
         case MaxPool2D(size):

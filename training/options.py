@@ -9,10 +9,29 @@ from typing import Any, Literal
 from training.errors import OptionError
 from training.folds import Fold
 from training.gate import Against, Requirement
-from training.preset import Preset
+from training.preset import Preset, Recipe
+from training.presets import preset_named
 
 Size = tuple[int, int] | Literal["data"]
 Colour = Literal["grey", "rgb", "data"]
+
+_PLAIN = Recipe()
+_LESS_COMMON = (
+    "schedule",
+    "warm_up",
+    "weight_decay",
+    "momentum",
+    "label_smoothing",
+    "mixup",
+    "augment_until",
+    "weight_averaging",
+    "class_weights",
+    "early_stopping",
+    "precision",
+    "steps_per_execution",
+    "drop_remainder",
+)
+"""Parts of a recipe that a command names only where they, or the preset's, are not what a plain recipe has."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,10 @@ class FitOptions:
         words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
         words += ["--validation", str(recipe.validation)]
         words += ["--test", str(self.test)] if self.fold is None else ["--fold", str(self.fold)]
+        for field in _LESS_COMMON:
+            value = getattr(recipe, field)
+            if {value, getattr(preset_named(preset.name).recipe, field)} != {getattr(_PLAIN, field)}:
+                words += _option(field.replace("_", "-"), value)
         if self.about is not None:
             words += ["--about", self.about.name]
         if self.size is not None:
@@ -61,6 +84,12 @@ class FitOptions:
         if self.allow_leakage:
             words += ["--allow-leakage"]
         return shlex.join(words)
+
+
+def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{'' if value else 'no-'}{name}"]
+    return [f"--{name}", str(value)]
 
 
 def parse_size(text: str) -> Size:

@@ -8,7 +8,9 @@ from training.layers import Layer
 
 Loss = Literal["crossentropy", "mse"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
-Schedule = Literal["constant", "one_cycle"]
+Schedule = Literal["constant", "one_cycle", "cosine"]
+ClassWeights = Literal["none", "balanced"]
+Precision = Literal["float32", "mixed_bfloat16", "auto"]
 BatchSize = int | Literal["full"]
 
 
@@ -28,21 +30,57 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class FineTune:
+    """What follows `Recipe.epochs`, in which the layer named "backbone" was frozen: all layers learn, at this rate."""
+
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a network is trained. `batch_size` "full" is plain gradient descent: one step an epoch over all pictures.
 
-    "constant" keeps `learning_rate`; "one_cycle" climbs to it over the first fifth of the steps and falls to nothing
-    at the last (Smith 2018, arXiv:1803.09820, with a cosine descent).
+    - `schedule`: "constant" keeps `learning_rate`; "one_cycle" climbs to it from a 25th and falls to nothing at the
+      last step along a cosine (Smith 2018, arXiv:1803.09820); "cosine" falls from it (Loshchilov & Hutter 2017,
+      arXiv:1608.03983). `warm_up` is the share of the steps that climb; None is a fifth in one cycle, else none.
+    - `weight_decay`: decoupled, on kernels only; None is 0.01 with AdamW, and none with others.
+    - `momentum`: of the optimizer "momentum", which is Nesterov's.
+    - `label_smoothing`: the share of each target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567).
+    - `mixup`: α of the Beta distribution by which pairs are blended (Zhang et al. 2018, arXiv:1710.09412); 0 is none.
+    - `augment_until`: the share of the epochs after which pictures are left as they are, neither changed nor blended.
+    - `weight_averaging`: decay of the running mean of the weights that is validated and exported (Polyak); 0 is none.
+    - `class_weights`: "balanced" lets every class weigh alike in the loss, however few pictures it has.
+    - `early_stopping`: stop after so many epochs without a lower validation loss, and take the best; 0 is never.
+    - `precision`: what the layers compute in while they are trained; "auto" is bfloat16 where the CPU has it.
+    - `drop_remainder`: leave out, of each epoch anew, the few pictures that do not fill a batch.
     """
 
     loss: Loss = "crossentropy"
     optimizer: OptimizerName = "adam"
     learning_rate: float = 0.001
     schedule: Schedule = "constant"
+    warm_up: float | None = None
+    weight_decay: float | None = None
+    momentum: float = 0.9
     batch_size: BatchSize = 32
     epochs: int = 10
     validation: float = 0.0
     augmentation: Augmentation | None = None
+    augment_until: float = 1.0
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
+    weight_averaging: float = 0.0
+    class_weights: ClassWeights = "none"
+    early_stopping: int = 0
+    precision: Precision = "float32"
+    steps_per_execution: int = 1
+    drop_remainder: bool = False
+    fine_tune: FineTune | None = None
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + (0 if self.fine_tune is None else self.fine_tune.epochs)
 
 
 @dataclass(frozen=True)

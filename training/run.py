@@ -80,7 +80,15 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
 
     keras.utils.set_random_seed(options.seed)
     network = build_network(options.preset.layers, shape=spec.shape, classes=len(dataset.labels))
-    result = fit(network, recipe, splits.train, splits.validation, classes=len(dataset.labels), reporter=reporter)
+    result = fit(
+        network,
+        recipe,
+        splits.train,
+        splits.validation,
+        classes=len(dataset.labels),
+        seed=options.seed,
+        reporter=reporter,
+    )
 
     command = options.command()
     counts = assignment.counts()
@@ -225,6 +233,8 @@ def _measure(
         **metrics,
         "fit_seconds": round(result.seconds, 3),
         "parameters": result.parameters,
+        "precision": result.precision,
+        "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
 

@@ -4,6 +4,8 @@ import pytest
 from training.augment import augment
 from training.preset import Augmentation
 
+SEED = (3, 5)
+
 
 @pytest.fixture
 def bars() -> np.ndarray:
@@ -14,7 +16,7 @@ def bars() -> np.ndarray:
 
 
 def test_nothing_asked_changes_nothing(bars: np.ndarray) -> None:
-    assert (augment(bars, Augmentation()).numpy() == bars).all()
+    assert (augment(bars, Augmentation(), seed=SEED).numpy() == bars).all()
 
 
 @pytest.mark.parametrize(
@@ -30,14 +32,16 @@ def test_nothing_asked_changes_nothing(bars: np.ndarray) -> None:
 def test_each_change_changes_pictures_differently_and_keeps_their_form(
     bars: np.ndarray, augmentation: Augmentation
 ) -> None:
-    changed = augment(bars, augmentation).numpy()
+    changed = augment(bars, augmentation, seed=SEED).numpy()
     assert changed.shape == bars.shape
     assert changed.dtype == np.uint8
     assert len({picture.tobytes() for picture in changed}) > 32
 
 
 def test_geometry_keeps_the_ink_near_its_place(bars: np.ndarray) -> None:
-    changed = augment(bars, Augmentation(rotation_degrees=12, shift=0.08, zoom=0.12, shear_degrees=8)).numpy()
+    changed = augment(
+        bars, Augmentation(rotation_degrees=12, shift=0.08, zoom=0.12, shear_degrees=8), seed=SEED
+    ).numpy()
     rows, columns = np.mgrid[:28, :28]
     ink = changed[..., 0].astype(float)
     centre_y = (ink * rows).sum(axis=(1, 2)) / ink.sum(axis=(1, 2))
@@ -47,5 +51,5 @@ def test_geometry_keeps_the_ink_near_its_place(bars: np.ndarray) -> None:
 
 
 def test_paper_keeps_strokes_lighter_than_the_ground(bars: np.ndarray) -> None:
-    changed = augment(bars, Augmentation(paper=1.0)).numpy()[..., 0].astype(float)
+    changed = augment(bars, Augmentation(paper=1.0), seed=SEED).numpy()[..., 0].astype(float)
     assert (changed[:, 8:20, 13:15].mean(axis=(1, 2)) > changed[:, :, :10].mean(axis=(1, 2)) + 30).all()

@@ -103,6 +103,29 @@ def test_a_full_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
     assert "training: 3 of 3" in done.stderr
 
 
+def test_the_command_on_record_repeats_the_recipe(tmp_path: Path) -> None:
+    asked = (
+        "--epochs 2 --schedule cosine --warm-up 0.25 --weight-decay 0.05 --label-smoothing 0.1 --mixup 0.3 "
+        "--augment-until 0.5 --weight-averaging 0.9 --class-weights balanced --early-stopping 2 "
+        "--precision mixed_bfloat16 --steps-per-execution 2 --momentum 0.8 --validation 0.1"
+    )
+    done = CliRunner().invoke(
+        cli, f"fit --data digits --name d --preset handwriting {asked} --drop-remainder --model-store {tmp_path}"
+    )
+    assert done.exit_code == 0, done.output
+    first = open_bundle(tmp_path / "d" / "1").manifest.training
+    words = str(first["command"]).removeprefix("python -m training ").split()
+    assert CliRunner().invoke(cli, [*words, "--model-store", str(tmp_path)]).exit_code == 0
+    second = open_bundle(tmp_path / "d" / "2").manifest.training
+    assert second["recipe"] == first["recipe"]
+    assert second["command"] == first["command"]
+    recipe = first["recipe"]
+    assert isinstance(recipe, dict)
+    assert recipe["drop_remainder"] is True
+    for option, value in zip(asked.split()[::2], asked.split()[1::2], strict=True):
+        assert str(recipe[option.removeprefix("--").replace("-", "_")]) == value
+
+
 def test_a_loss_that_diverges_is_told_with_what_to_try(tmp_path: Path) -> None:
     arguments = ["--optimizer", "sgd", "--learning-rate", "1e38", "--model-store", str(tmp_path)]
     assert "--learning-rate" in error_of("fit", "--data", "digits", "--name", "d", *arguments)

@@ -1,0 +1,154 @@
+"""What a recipe does to a network, on arrays that are made here."""
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from training.errors import OptionError
+from training.fit import FitResult, fit
+from training.layers import Conv2D, GlobalAveragePool2D
+from training.network import build_network
+from training.preset import FineTune, Recipe
+from training.progress import Reporter
+from training.tensors import Tensors
+
+RECIPE = Recipe(optimizer="adam", learning_rate=0.02, batch_size=16, epochs=3)
+
+
+def stripes(count: int = 96, *, seed: int = 0, wrong: float = 0.0) -> Tensors:
+    """Noisy upright and level stripes (8, 8, 1), a share of them with the wrong label."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 2, count)
+    images = random.integers(0, 80, (count, 8, 8, 1))
+    images[targets == 0, ::2] += 150
+    images[targets == 1, :, ::2] += 150
+    is_wrong = random.random(count) < wrong
+    return Tensors(images.astype(np.uint8), np.where(is_wrong, 1 - targets, targets).astype(np.int64), (), ())
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(1)
+    layers = (Conv2D(4, batch_normalization=True), Conv2D(4, batch_normalization=True), GlobalAveragePool2D())
+    return build_network(layers, shape=(8, 8, 1), classes=2)
+
+
+def trained(recipe: Recipe, **changes: Any) -> tuple[Any, FitResult]:
+    given = {"train": stripes(), "validation": stripes(64, seed=1), **changes}
+    net = network()
+    result = fit(net, recipe, given["train"], given["validation"], classes=2, seed=0, reporter=Reporter())
+    return net, result
+
+
+def accuracy(net: Any, on: Tensors) -> float:
+    return float((net(on.images, training=False).numpy().argmax(axis=1) == on.targets).mean())
+
+
+def test_an_epoch_says_what_it_cost_and_reached() -> None:
+    net, result = trained(RECIPE)
+    assert len(result.epochs) == result.best_epoch == 3
+    last = result.epochs[-1]
+    assert last.validation_accuracy == pytest.approx(accuracy(net, stripes(64, seed=1)))
+    assert last.learning_rate == pytest.approx(0.02)
+    assert last.images_per_second == pytest.approx(96 / last.seconds)
+    assert last.input_wait is not None
+    assert 0 < last.input_wait <= 1
+
+
+def test_without_validation_pictures_there_are_no_validation_figures() -> None:
+    _, result = trained(RECIPE, validation=None)
+    assert result.epochs[0].validation_loss is None
+    assert result.epochs[0].validation_accuracy is None
+
+
+def test_averaged_weights_are_what_is_validated_and_left_in_the_network() -> None:
+    net, result = trained(replace(RECIPE, weight_averaging=0.9))
+    plain, _ = trained(RECIPE)
+    assert result.epochs[-1].validation_accuracy == pytest.approx(accuracy(net, stripes(64, seed=1)))
+    assert accuracy(net, stripes(64, seed=1)) > 0.9
+    pairs = list(zip(net.get_weights(), plain.get_weights(), strict=True))
+    assert not any((own == other).all() for own, other in pairs)  # the moving statistics are averaged too
+
+
+def test_averaging_does_not_disturb_the_training() -> None:
+    averaged = trained(replace(RECIPE, weight_averaging=0.9))[1]
+    plain = trained(RECIPE)[1]
+    assert [epoch.loss for epoch in averaged.epochs] == pytest.approx([epoch.loss for epoch in plain.epochs], rel=1e-4)
+
+
+def test_early_stopping_takes_the_best_epoch() -> None:
+    memorised = stripes(32, wrong=0.4)
+    recipe = replace(RECIPE, epochs=60, early_stopping=3, learning_rate=0.05)
+    net, result = trained(recipe, train=memorised)
+    losses = [epoch.validation_loss or 0 for epoch in result.epochs]
+    assert len(result.epochs) < 60
+    assert result.best_epoch == 1 + int(np.argmin(losses)) == len(losses) - 3
+    held_out = stripes(64, seed=1)
+    probabilities = net(held_out.images, training=False).numpy()
+    found = -np.log(probabilities[np.arange(64), held_out.targets]).mean()
+    assert found == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_early_stopping_without_validation_pictures_is_refused() -> None:
+    with pytest.raises(OptionError, match="--validation"):
+        trained(replace(RECIPE, early_stopping=2), validation=None)
+
+
+def test_bfloat16_is_for_training_alone() -> None:
+    net, result = trained(replace(RECIPE, precision="mixed_bfloat16", epochs=4))
+    assert result.precision == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in net.layers} == {"float32"}
+    assert accuracy(net, stripes(64, seed=1)) > 0.9
+
+
+def test_balanced_classes_let_the_rare_one_be_found() -> None:
+    common, rare = stripes(400), stripes(400, seed=5)
+    kept = np.concatenate([np.flatnonzero(common.targets == 0), 400 + np.flatnonzero(rare.targets == 1)[:4]])
+    lopsided = Tensors(
+        np.concatenate([common.images, rare.images])[kept], np.concatenate([common.targets, rare.targets])[kept], (), ()
+    )
+
+    def rare_probability(recipe: Recipe) -> float:
+        held_out = stripes(64, seed=1)
+        net, _ = trained(recipe, train=lopsided)
+        return float(net(held_out.images, training=False).numpy()[held_out.targets == 1, 1].mean())
+
+    recipe = replace(RECIPE, epochs=2)
+    assert rare_probability(replace(recipe, class_weights="balanced")) > rare_probability(recipe) + 0.1
+
+
+def test_many_steps_at_once_train_alike() -> None:
+    one, many = trained(RECIPE)[1], trained(replace(RECIPE, steps_per_execution=4))[1]
+    assert [epoch.loss for epoch in many.epochs] == pytest.approx([epoch.loss for epoch in one.epochs], rel=1e-4)
+
+
+def with_backbone() -> Any:
+    keras.utils.set_random_seed(1)
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()], name="backbone"
+    )
+    image = keras.Input((8, 8, 1), dtype="uint8", name="image")
+    features = inner(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, keras.layers.Dense(2, activation="softmax", name="probabilities")(features))
+
+
+def test_a_backbone_is_frozen_first_and_fine_tuned_then() -> None:
+    def backbone_after(fine_tune: FineTune | None, epochs: int) -> tuple[np.ndarray, FitResult]:
+        net = with_backbone()
+        recipe = replace(RECIPE, epochs=epochs, fine_tune=fine_tune, schedule="cosine")
+        result = fit(net, recipe, stripes(), None, classes=2, seed=0, reporter=Reporter())
+        return net.get_layer("backbone").get_weights()[0], result
+
+    untrained = with_backbone().get_layer("backbone").get_weights()[0]
+    frozen, _ = backbone_after(FineTune(epochs=0, learning_rate=0.001), 2)
+    assert (frozen == untrained).all()
+    tuned, result = backbone_after(FineTune(epochs=1, learning_rate=0.001), 2)
+    assert (tuned != untrained).any()
+    assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx([0.01, 0, 0], abs=1e-6)
+
+
+def test_fine_tuning_without_a_backbone_is_refused() -> None:
+    with pytest.raises(OptionError, match="backbone"):
+        trained(replace(RECIPE, fine_tune=FineTune(epochs=1, learning_rate=0.001)))

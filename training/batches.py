@@ -1,0 +1,155 @@
+"""The stream of batches that a network is trained on: which pictures, in which order, changed in which way.
+
+Everything random in it follows from the seed and the number of the epoch alone, so a run that is taken up again after
+any epoch sees what it would have seen.
+"""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engines.tensorflow import import_tensorflow
+from training.augment import augment
+from training.preset import Recipe
+from training.tensors import Tensors
+
+_HELD_OUT_BATCH = 512
+_ORDER, _CHANGES, _MIXUP = range(3)
+
+
+class Batches:
+    """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), with class weights those too, (B,)."""
+
+    def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int) -> None:
+        tf = import_tensorflow()
+        self._tf = tf
+        self._recipe = recipe
+        self._classes = classes
+        self._seed = seed
+        count = len(train.targets)
+        self.size = count if recipe.batch_size == "full" else min(recipe.batch_size, count)
+        self.steps = count // self.size if recipe.drop_remainder else math.ceil(count / self.size)
+        self.pictures = min(count, self.steps * self.size)  # of one epoch
+        self._picture = _picture_source(tf, train)
+        self._targets = tf.constant(train.targets)
+        self._weights = None
+        if recipe.class_weights == "balanced":
+            self._weights = tf.constant(balanced_weights(train.targets, classes))
+
+    def epoch(self, number: int, *, stopwatch: "Stopwatch | None" = None) -> Any:
+        """Return the `tf.data.Dataset` of epoch `number`, counted from 0; `stopwatch` times the waiting for it."""
+        tf = self._tf
+        is_changed = number < round(self._recipe.augment_until * self._recipe.total_epochs)
+        key = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), _ORDER)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(self._targets), dtype=tf.int64), seed=key)
+        rows = tf.data.Dataset.from_tensor_slices(order[: self.pictures])
+        steps = rows.batch(self.size, drop_remainder=self._recipe.drop_remainder).enumerate()
+
+        def batch(step: Any, rows: Any) -> tuple[Any, ...]:
+            seed = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), 1 + tf.cast(step, tf.int32))
+            return self._batch(rows, seed, is_changed=is_changed)
+
+        batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations: nothing to convert
+        batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return batches if stopwatch is None else stopwatch.around(tf, batches)
+
+    def _batch(self, rows: Any, seed: Any, *, is_changed: bool) -> tuple[Any, ...]:
+        tf, recipe = self._tf, self._recipe
+        images, classes = self._picture(rows), tf.gather(self._targets, rows)
+        targets = tf.one_hot(classes, self._classes)
+        weights = [] if self._weights is None else [tf.gather(self._weights, classes)]
+        if is_changed and recipe.augmentation is not None:
+            images = augment(images, recipe.augmentation, seed=tf.random.fold_in(seed, _CHANGES))
+        if is_changed and recipe.mixup:
+            images, targets, *weights = _mix(
+                tf, recipe.mixup, tf.random.fold_in(seed, _MIXUP), images, targets, *weights
+            )
+        if recipe.label_smoothing:
+            targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / self._classes
+        return (images, targets, *weights)
+
+
+def held_out_batches(held_out: Tensors, *, classes: int) -> Any:
+    """Return a `tf.data.Dataset` of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K)."""
+    tf = import_tensorflow()
+    picture, targets = _picture_source(tf, held_out), tf.constant(held_out.targets)
+    rows = tf.data.Dataset.range(len(held_out.targets)).batch(_HELD_OUT_BATCH)
+
+    def batch(rows: Any) -> tuple[Any, Any]:
+        return picture(rows), tf.one_hot(tf.gather(targets, rows), classes)
+
+    batch = tf.autograph.experimental.do_not_convert(batch)
+    return rows.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def balanced_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Return a weight for each class, by which all weigh alike, and a picture 1 on average (King & Zeng 2001)."""
+    counts = np.bincount(targets, minlength=classes)
+    return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+class Stopwatch:
+    """Adds up how long the steps waited for batches."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._asked = 0.0
+
+    def around(self, tf: Any, batches: Any) -> Any:
+        """Return the same batches. Whoever asks for the next one runs what stands before and after them here."""
+
+        def ask(_: Any) -> np.bool_:
+            self._asked = time.monotonic()
+            return np.True_
+
+        def answer(_: Any) -> np.bool_:
+            self.seconds += time.monotonic() - self._asked
+            return np.True_
+
+        def asking(number: Any) -> Any:
+            return tf.numpy_function(ask, [number], tf.bool)
+
+        def answered(asked: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+            done = tf.numpy_function(answer, [asked], tf.bool)
+            with tf.control_dependencies([done]):
+                return tuple(tf.identity(part) for part in batch)
+
+        as_written = tf.autograph.experimental.do_not_convert
+        asks = tf.data.Dataset.counter().map(as_written(asking))
+        timed = tf.data.Dataset.zip(asks, batches).map(as_written(answered))
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # it would ask ahead of the step
+        return timed.with_options(options)
+
+
+def _picture_source(tf: Any, tensors: Tensors) -> Any:
+    """Return a function from rows (B,) to images. A mapped file stays on disk; an array goes to TensorFlow once."""
+    images = tensors.images
+    if isinstance(images, np.memmap):
+
+        def read(rows: Any) -> Any:
+            found = tf.numpy_function(lambda rows: images[rows], [rows], tf.uint8)
+            found.set_shape([None, *images.shape[1:]])
+            return found
+
+        return read
+    in_memory = tf.constant(images)
+    return lambda rows: tf.gather(in_memory, rows)
+
+
+def _mix(tf: Any, alpha: float, seed: Any, images: Any, *others: Any) -> tuple[Any, ...]:
+    """Blend every picture with the one that a turned-round batch has in its place, and what goes with it alike."""
+    count = tf.shape(images)[0]
+    first, second = (tf.random.stateless_gamma([count], part, alpha) for part in tf.unstack(tf.random.split(seed, 2)))
+    share = first / tf.maximum(first + second, 1e-12)  # two Gamma draws make one of Beta(α, α)
+    share = tf.maximum(share, 1 - share)
+
+    def blend(values: Any) -> Any:
+        own = tf.reshape(share, [-1, *[1] * (len(values.shape) - 1)])
+        return own * values + (1 - own) * tf.reverse(values, [0])
+
+    blended = tf.cast(tf.round(blend(tf.cast(images, tf.float32))), tf.uint8)
+    return (blended, *(blend(values) for values in others))

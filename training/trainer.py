@@ -1,0 +1,69 @@
+"""The step of a training: Keras's own, and a running mean of the weights after it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from training.preset import Recipe
+
+
+def build_trainer(network: Any, recipe: Recipe) -> Any:
+    """Return a `keras.Model` around `network` whose `fit` trains it, to be compiled by `compile_trainer`.
+
+    Its `averages` are a running mean of the network's weights, moving statistics of batch normalisation among them,
+    in the order of `network.weights`; none where the recipe asks for none. Make it in the scope of the network's
+    distribution strategy.
+    """
+    import keras
+
+    class Trainer(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(name="trainer")
+            self.network = network
+            self.averages = [
+                keras.Variable(weight, trainable=False, aggregation="only_first_replica", name="average")
+                for weight in (network.weights if recipe.weight_averaging else ())
+            ]
+            self.built = True
+
+        def call(self, images: Any, training: bool | None = None) -> Any:
+            return self.network(images, training=training)
+
+        def train_step(self, data: Any) -> Any:
+            logs = super().train_step(data)
+            if self.averages:
+                # A short memory at first, so that the untrained weights are soon forgotten.
+                step = keras.ops.cast(self.optimizer.iterations, "float32")
+                decay = keras.ops.minimum(recipe.weight_averaging, (1 + step) / (10 + step))
+                for average, weight in zip(self.averages, self.network.weights, strict=True):
+                    average.assign(average + (1 - decay) * (weight - average))
+            return logs
+
+        @contextmanager
+        def averaged(self) -> Iterator[None]:
+            """Put the averages in the network's place while the block runs."""
+            own = self.network.get_weights()
+            self.take_averages()
+            try:
+                yield
+            finally:
+                self.network.set_weights(own)
+
+        def take_averages(self) -> None:
+            if self.averages:
+                self.network.set_weights([average.numpy() for average in self.averages])
+
+    return Trainer()
+
+
+def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any) -> None:
+    import keras
+
+    losses = {"crossentropy": keras.losses.CategoricalCrossentropy, "mse": keras.losses.MeanSquaredError}
+    trainer.compile(
+        optimizer=optimizer,
+        loss=losses[recipe.loss](),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        steps_per_execution=recipe.steps_per_execution,
+        jit_compile=False,  # on a CPU XLA is slower here, and every last, smaller batch would compile anew
+    )
