@@ -98,7 +98,6 @@ def _erase(tf: Any, images: Any, share: float, seed: Any) -> Any:
 
 def _places(tf: Any, images: Any) -> tuple[Any, Any]:
     """Return each column's place from 0 at the left to 1, and each row's from 0 at the top, ready to broadcast."""
-    _, height, width, _ = images.shape
-    return tf.reshape(tf.linspace(0.0, 1.0, width), [1, 1, -1, 1]), tf.reshape(
-        tf.linspace(0.0, 1.0, height), [1, -1, 1, 1]
-    )
+    shape = tf.shape(images)
+    across, down = tf.linspace(0.0, 1.0, shape[2]), tf.linspace(0.0, 1.0, shape[1])
+    return tf.reshape(across, [1, 1, -1, 1]), tf.reshape(down, [1, -1, 1, 1])
