@@ -13,6 +13,7 @@ import typer
 
 from app.errors import ImageclassError
 from benchmarks import audit as audit_benchmark
+from benchmarks import signs as signs_benchmark
 from benchmarks.campaign import Campaign, Plan
 from benchmarks.contestant import contestants, ours
 from benchmarks.counting import counting_line, measure_counting
@@ -40,6 +41,7 @@ from benchmarks.workload import (
     pictures_of_npz,
     resnet50,
 )
+from training.presets import preset_named
 
 cli = typer.Typer(
     help="Measure the service beside its peers and its ceilings, on this machine.",
@@ -247,6 +249,33 @@ def audit(
                 rows += audit_benchmark.measure_labels(dataset, seed=seed, beside=beside)
                 (out / "audit.md").write_text(audit_benchmark.markdown(rows, notes), encoding="utf-8")
     typer.echo((out / "audit.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def signs(
+    data: Annotated[str, typer.Option(help="Folder of sign_digits; whatever fit takes.", show_default=False)],
+    folds: Annotated[int, typer.Option(min=2, help="How many; each is held out once.")] = 5,
+    preset: Annotated[str, typer.Option(help="A preset of fit.")] = "photos",
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds and the training.")] = 0,
+    group_by: Annotated[str, typer.Option(help="What fit is told of persons.")] = "runs",
+    published: Annotated[bool, typer.Option(help="Insist on the folds of signs_folds.csv.")] = True,
+    random_split: Annotated[bool, typer.Option(help="Measure folds at random, too.")] = True,
+    out: Out = WORK / "results",
+) -> None:
+    """Test a preset on every fold, by person and at random, and write signs.md: accuracy, by class, cost, the gap."""
+    notes = [f"`{_command()}` on {this_machine().cpu}, {this_machine().cores} cores"]
+    found: dict[str, list[signs_benchmark.FoldResult]] = {}
+    ways = {signs_benchmark.BY_PERSON: group_by} | ({signs_benchmark.AT_RANDOM: None} if random_split else {})
+    out.mkdir(parents=True, exist_ok=True)
+    with _one_line_errors():
+        for split, by in ways.items():
+            results = signs_benchmark.measure_folds(data, preset_named(preset), count=folds, seed=seed, group_by=by)
+            for result in results:
+                found.setdefault(split, []).append(result)
+                (out / "signs.md").write_text(signs_benchmark.markdown(found, notes), encoding="utf-8")
+            if published and by is not None:
+                signs_benchmark.check_published(found[split])
+    typer.echo((out / "signs.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

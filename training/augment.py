@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from app.engines.tensorflow import import_tensorflow
+from training.photographic import photograph
 from training.preset import Augmentation
 
 # Levels out of 255 for the photographed-paper look: ground up to a third of white after the polarity step, strokes at
@@ -24,6 +25,7 @@ def augment(images: Any, augmentation: Augmentation, *, seed: Any) -> Any:
     images = _warp(tf, images, augmentation, tf.random.fold_in(seed, 0))
     if augmentation.paper:
         images = _put_on_paper(tf, images, augmentation.paper, tf.random.fold_in(seed, 1))
+    images = photograph(images, augmentation, seed=tf.random.fold_in(seed, 2))
     return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
 
 
@@ -52,7 +54,7 @@ def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
         transforms=tf.stack([a, b, shift_x, c, d, shift_y, zeros, zeros], axis=1),
         output_shape=shape[1:3],
         interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        fill_mode="CONSTANT" if augmentation.edge == "black" else "NEAREST",
         fill_value=0.0,
     )
 

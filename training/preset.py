@@ -18,15 +18,26 @@ BatchSize = int | Literal["full"]
 class Augmentation:
     """Random changes to training pictures, each drawn uniformly from ± its value; 0 leaves that change out.
 
-    Geometry in degrees, and in fractions of the side; what comes into view is black. `paper` is the share of pictures
-    that get a grey, unevenly lit ground, weaker strokes and sensor noise, as a photographed sheet has.
+    Geometry in degrees, and in fractions of the side; what comes into view is black, or with `edge` "nearest" what the
+    picture's edge shows. `paper` is the share of pictures that get a grey, unevenly lit ground, weaker strokes and
+    sensor noise, as a photographed sheet has.
+
+    For photos: `mirror` turns half of the pictures left to right. `colour` is how strongly light and camera differ, 1
+    for what daylight and lamps do to a snapshot. `blur` and `erase` are the shares of pictures that are softened, and
+    that lose a rectangle; `noise` is the most that sensor noise deviates, in levels of 255.
     """
 
     rotation_degrees: float = 0.0
     shift: float = 0.0
     zoom: float = 0.0
     shear_degrees: float = 0.0
+    edge: Literal["black", "nearest"] = "black"
     paper: float = 0.0
+    mirror: bool = False
+    colour: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
 
 
 @dataclass(frozen=True)

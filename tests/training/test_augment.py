@@ -27,6 +27,7 @@ def test_nothing_asked_changes_nothing(bars: np.ndarray) -> None:
         Augmentation(zoom=0.1),
         Augmentation(shear_degrees=10),
         Augmentation(paper=1.0),
+        Augmentation(colour=1.0),
     ],
 )
 def test_each_change_changes_pictures_differently_and_keeps_their_form(

@@ -3,9 +3,10 @@
 from training.errors import OptionError
 from training.preset import Preset
 from training.presets.handwriting import HANDWRITING
+from training.presets.photos import PHOTOS
 from training.presets.seed import SEED
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (SEED, HANDWRITING)}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (SEED, HANDWRITING, PHOTOS)}
 
 
 def preset_named(name: str) -> Preset:

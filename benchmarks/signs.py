@@ -1,0 +1,150 @@
+"""Train and test a preset on every fold, by person and at random, through `fit`, and write the table.
+
+The folds by person are published beside this file, `signs_folds.csv`: no person is in two of them. A random split has
+pictures of most people on both sides, and looks better for it.
+"""
+
+import gzip
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from app.engines.loading import LoadedModel
+from benchmarks.errors import BenchmarkError
+from benchmarks.table import table
+from benchmarks.workload import HERE
+from training.export import SPLIT_FILE
+from training.folds import Fold, folds_csv
+from training.options import FitOptions
+from training.preset import Preset
+from training.progress import Reporter
+from training.run import run_fit
+from training.split import read_splits
+
+PUBLISHED = HERE / "signs_folds.csv"
+BY_PERSON, AT_RANDOM = "by person", "at random"
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold's model did on the pictures held out. `confusion` (K, K): true by predicted.
+
+    `seconds` by the clock are of the training alone; `cpu_seconds`, of all cores, of reading, measuring and export too.
+    """
+
+    fold: Fold
+    tested: frozenset[str]
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    parameters: int
+    seconds: float
+    cpu_seconds: float
+
+
+def measure_folds(data: str, preset: Preset, *, count: int, seed: int, group_by: str | None) -> Iterator[FoldResult]:
+    """Hold out each fold in turn, and yield what the model trained on the others did. Raises ImageclassErrors."""
+    for number in range(1, count + 1):
+        with tempfile.TemporaryDirectory() as store:
+            options = FitOptions(
+                data=data,
+                name="signs",
+                preset=preset,
+                model_store=Path(store),
+                seed=seed,
+                test=0.0,
+                size=None,
+                colour=None,
+                on_bad_image="fail",
+                about=None,
+                fold=Fold(number, count),
+                group_by=group_by,
+            )
+            started = time.process_time()
+            published = run_fit(options, Reporter())
+            yield _result(Fold(number, count), published, cpu_seconds=time.process_time() - started)
+
+
+def check_published(results: Sequence[FoldResult]) -> None:
+    """Raise BenchmarkError where the folds that were tested are not those that are published."""
+    tested = {picture: result.fold.number for result in results for picture in result.tested}
+    if folds_csv(dict(sorted(tested.items()))) != PUBLISHED.read_text(encoding="utf-8"):
+        raise BenchmarkError(f"The folds are not those of {PUBLISHED.name}: other data, --seed or --folds.")
+
+
+def markdown(found: dict[str, list[FoldResult]], notes: Sequence[str]) -> str:
+    """Return a row for each way to split, recall by class below, and the notes."""
+    header = (
+        "split",
+        "folds",
+        "pictures",
+        "accuracy",
+        "95 % interval",
+        "worst class",
+        "parameters",
+        "seconds a fold",
+        "CPU",
+    )
+    labels = next(iter(found.values()))[0].labels
+    rows = [_row(split, results) for split, results in found.items()]
+    recalls = [[split, *(f"{recall:.2%}" for recall in _recalls(results))] for split, results in found.items()]
+    parts = [table(header, rows), table(("recall", *labels), recalls)]
+    if {BY_PERSON, AT_RANDOM} <= found.keys():
+        gap = _accuracy(found[AT_RANDOM]) - _accuracy(found[BY_PERSON])
+        parts.append(f"A random split looks {100 * gap:+.2f} points better.")
+    parts.append("\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _result(fold: Fold, published: LoadedModel, *, cpu_seconds: float) -> FoldResult:
+    bundle = published.bundle
+    metrics = bundle.metrics()
+    splits = read_splits(gzip.decompress((bundle.path / SPLIT_FILE).read_bytes()).decode())
+    return FoldResult(
+        fold=fold,
+        tested=frozenset(picture for picture, split in splits.items() if split == "test"),
+        labels=bundle.manifest.labels,
+        confusion=np.array(metrics["test"]["confusion"], np.int64),
+        parameters=metrics["parameters"],
+        seconds=metrics["fit_seconds"],
+        cpu_seconds=cpu_seconds,
+    )
+
+
+def _row(split: str, results: Sequence[FoldResult]) -> list[str]:
+    confusion = _pooled(results)
+    right, pictures = int(np.trace(confusion)), int(confusion.sum())
+    interval = binomtest(right, pictures).proportion_ci(0.95, method="wilson")
+    recalls = _recalls(results)
+    worst = int(np.argmin(recalls))
+    return [
+        split,
+        f"{len(results)} of {results[0].fold.count}",
+        f"{pictures:,}",
+        f"{right / pictures:.2%}",
+        f"{interval.low:.2%} to {interval.high:.2%}",
+        f"{results[0].labels[worst]}: {recalls[worst]:.2%}",
+        f"{results[0].parameters:,}",
+        f"{np.mean([result.seconds for result in results]):,.0f} (at most {max(r.seconds for r in results):,.0f})",
+        f"{np.mean([result.cpu_seconds for result in results]):,.0f}",
+    ]
+
+
+def _pooled(results: Sequence[FoldResult]) -> NDArray[np.int64]:
+    pooled: NDArray[np.int64] = np.sum([result.confusion for result in results], axis=0)
+    return pooled
+
+
+def _accuracy(results: Sequence[FoldResult]) -> float:
+    confusion = _pooled(results)
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def _recalls(results: Sequence[FoldResult]) -> list[float]:
+    confusion = _pooled(results)
+    return [float(recall) for recall in confusion.diagonal() / np.maximum(1, confusion.sum(axis=1))]
