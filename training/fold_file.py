@@ -3,9 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
-from training.audit.cache import Cache, default_folder
+from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
+from training.cache_folder import cache_folder
 from training.errors import OptionError
 from training.folds import deal, folds_csv
 from training.progress import Reporter
@@ -20,7 +21,7 @@ def run_folds(data: str, *, count: int, seed: int, group_by: str | None, out: Pa
         groups={} if group_by is None else groups_of(dataset, data, group_by),
         divides=True,
         allow_leakage=False,
-        cache=Cache(default_folder(), data),
+        cache=Cache(cache_folder("audit"), data),
         reporter=reporter,
     )
     folds = deal(dataset, count=count, seed=seed, together=inspection.together)
