@@ -19,7 +19,7 @@ from training.errors import OptionError
 from training.evaluate import Scores
 from training.folds import parse_fold
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
-from training.options import FitOptions, parse_batch_size, parse_size, with_recipe
+from training.options import FitOptions, parse_batch_size, parse_size, with_recipe, with_weights
 from training.preset import ClassWeights, Loss, OptimizerName, Precision, Schedule
 from training.presets import PRESETS, preset_named
 from training.progress import Reporter
@@ -92,6 +92,13 @@ def fit(
         str,
         typer.Option(help="; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values()) + "."),
     ] = "seed",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="What a backbone starts from: imagenet (downloaded), a file of such weights, or none.",
+            show_default=False,
+        ),
+    ] = None,
     model_store: ModelStoreOption = Path("model_store"),
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
     batch_size: Annotated[
@@ -189,7 +196,7 @@ def fit(
             if learning_rate is not None and not learning_rate > 0:
                 raise OptionError(f"--learning-rate {learning_rate} is not above 0.")
             chosen = with_recipe(
-                preset_named(preset),
+                with_weights(preset_named(preset), weights),
                 {
                     "epochs": epochs,
                     "batch_size": None if batch_size is None else parse_batch_size(batch_size),

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.engines.tensorflow import import_tensorflow
+from training.backbone import build_backbone
 from training.errors import OptionError
-from training.layers import Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+from training.layers import Backbone, Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 
 
-def build_network(layers: Sequence[Layer], *, shape: tuple[int, int, int], classes: int) -> Any:
+def build_network(
+    layers: Sequence[Layer], *, shape: tuple[int, int, int], classes: int, backbone: Backbone | None = None
+) -> Any:
     """Return an untrained `keras.Model`: uint8 (N, H, W, C) → probabilities (N, `classes`).
 
-    Raises OptionError where the pictures are too small for the layers.
+    Raises OptionError where the pictures are too small for the layers, or the backbone's weights cannot be had.
     """
     import_tensorflow()
     import keras
 
+    if backbone is not None:
+        return _on_backbone(backbone, layers, shape, classes)
     stack = [keras.Input(shape, dtype="uint8", name="image"), keras.layers.Rescaling(1 / 255)]
     for layer in layers:
         stack += _keras_layers(layer)
@@ -26,6 +31,18 @@ def build_network(layers: Sequence[Layer], *, shape: tuple[int, int, int], class
         raise OptionError(
             f"Pictures of {shape[1]}x{shape[0]} are too small for this preset's layers; give a larger --size."
         ) from exc
+
+
+def _on_backbone(wanted: Backbone, layers: Sequence[Layer], shape: tuple[int, int, int], classes: int) -> Any:
+    import keras
+
+    image = keras.Input(shape, dtype="uint8", name="image")
+    backbone = build_backbone(wanted, shape)
+    found = backbone(image) if wanted.weights == "none" else backbone(image, training=False)
+    for layer in layers:
+        for keras_layer in _keras_layers(layer):
+            found = keras_layer(found)
+    return keras.Model(image, keras.layers.Dense(classes, activation="softmax", name="probabilities")(found))
 
 
 def _keras_layers(layer: Layer) -> list[Any]:

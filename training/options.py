@@ -73,6 +73,8 @@ class FitOptions:
             value = getattr(recipe, field)
             if {value, getattr(preset_named(preset.name).recipe, field)} != {getattr(_PLAIN, field)}:
                 words += _option(field.replace("_", "-"), value)
+        if preset.backbone is not None:
+            words += ["--weights", Path(preset.backbone.weights).name]
         if self.about is not None:
             words += ["--about", self.about.name]
         if self.size is not None:
@@ -115,3 +117,15 @@ def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     """Return the preset with those parts of its recipe replaced that are not None."""
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(preset, recipe=replace(preset.recipe, **given))
+
+
+def with_weights(preset: Preset, weights: str | None) -> Preset:
+    """Return the preset with those first weights of its backbone: "imagenet", "none", a file, or None for its own.
+
+    Without any there is nothing to keep, so all is trained from the first epoch on. Raises OptionError.
+    """
+    if weights is None:
+        return preset
+    if preset.backbone is None:
+        raise OptionError(f"Preset {preset.name} has no backbone, so --weights says nothing there.")
+    return replace(preset, backbone=replace(preset.backbone, weights=weights))

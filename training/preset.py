@@ -1,10 +1,11 @@
 """What a preset is: preprocessing, network and recipe, all of it data."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from app.contract.preprocessing import PreprocessingSpec
-from training.layers import Layer
+from training.layers import Backbone, Layer
 
 Loss = Literal["crossentropy", "mse"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
@@ -102,8 +103,13 @@ class Preset:
     summary: str
     preprocessing: PreprocessingSpec
     layers: tuple[Layer, ...]
+    """Those after the backbone, where there is one."""
     recipe: Recipe
+    backbone: Backbone | None = None
 
     def describe_layers(self) -> list[dict[str, Any]]:
-        """Return the layers in JSON's types, for the manifest."""
-        return [{"layer": type(layer).__name__, **asdict(layer)} for layer in self.layers]
+        """Return the layers in JSON's types, for the manifest: without the folders of this machine."""
+        stack: tuple[Backbone | Layer, ...] = self.layers
+        if self.backbone is not None:
+            stack = (replace(self.backbone, weights=Path(self.backbone.weights).name), *stack)
+        return [{"layer": type(layer).__name__, **asdict(layer)} for layer in stack]

@@ -79,7 +79,9 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     import keras
 
     keras.utils.set_random_seed(options.seed)
-    network = build_network(options.preset.layers, shape=spec.shape, classes=len(dataset.labels))
+    network = build_network(
+        options.preset.layers, shape=spec.shape, classes=len(dataset.labels), backbone=options.preset.backbone
+    )
     result = fit(
         network,
         recipe,

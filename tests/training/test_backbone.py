@@ -1,0 +1,159 @@
+"""Networks that ImageNet has taught: their weights, their own scale, what is frozen, and that they can be served."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from app.contract.bundle import Signature
+from app.contract.preprocessing import PreprocessingSpec
+from app.engines.openvino import open_openvino
+from app.engines.tensorflow import import_tensorflow, open_tensorflow
+from training.backbone import NAME, build_backbone
+from training.errors import OptionError
+from training.export import save
+from training.layers import Application, Backbone, Dropout, GlobalAveragePool2D
+from training.network import build_network
+from training.preset import Preset
+
+SHAPE = (32, 32, 3)
+APPLICATIONS: tuple[Application, ...] = get_args(Application)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
+
+
+def application(name: Application, **options: Any) -> Any:
+    import keras
+
+    makers = {
+        "mobilenet_v2": keras.applications.MobileNetV2,
+        "mobilenet_v3_small": keras.applications.MobileNetV3Small,
+        "efficientnet_v2_b0": keras.applications.EfficientNetV2B0,
+    }
+    return makers[name](include_top=False, **options)
+
+
+def with_statistics(network: Any) -> Any:
+    """Give an untrained network what tells it from another, in batch normalisation too."""
+    import keras
+
+    for number, layer in enumerate(network.layers):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            random = np.random.default_rng(number)
+            layer.set_weights([weight * random.uniform(0.7, 1.3, weight.shape) for weight in layer.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights_files(tmp_path_factory: pytest.TempPathFactory) -> dict[Application, Path]:
+    """Weights that are as good as published ones for what is tested here: those of networks that nobody has trained."""
+    import_tensorflow()
+    folder = tmp_path_factory.mktemp("weights")
+    files = {}
+    for name in APPLICATIONS:
+        files[name] = folder / f"{name}.weights.h5"
+        with_statistics(application(name, weights=None, input_shape=SHAPE)).save_weights(files[name])
+    return files
+
+
+def network(backbone: Backbone) -> Any:
+    return build_network((GlobalAveragePool2D(), Dropout(0.2)), shape=SHAPE, classes=3, backbone=backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_pictures_come_to_the_features_that_keras_computes_of_them(
+    name: Application, weights_files: dict[Application, Path]
+) -> None:
+    original = application(name, weights=None, input_shape=SHAPE)
+    original.load_weights(weights_files[name])
+    levels = IMAGES.astype(np.float32)
+    expected = original(levels / 127.5 - 1 if name == "mobilenet_v2" else levels, training=False)
+    found = build_backbone(Backbone(name, str(weights_files[name])), SHAPE)(IMAGES, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_both_engines_serve_what_was_trained(
+    name: Application, weights_files: dict[Application, Path], tmp_path: Path
+) -> None:
+    built = network(Backbone(name, str(weights_files[name])))
+    spec = PreprocessingSpec(height=32, width=32, colour="rgb")
+    signature = Signature.of(spec, ("a", "b", "c"))
+    save(built, tmp_path, signature)
+    expected = built(IMAGES, training=False).numpy()
+    for engine in (open_tensorflow(tmp_path, signature, threads=1), open_openvino(tmp_path, signature, threads=1)):
+        np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-4)
+        engine.close()
+
+
+@pytest.mark.slow
+def test_statistics_of_given_weights_stay_and_those_of_none_follow(weights_files: dict[Application, Path]) -> None:
+    import keras
+
+    for backbone, stays in (
+        (Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"])), True),
+        (Backbone("mobilenet_v3_small", "none"), False),
+    ):
+        built = network(backbone)
+        kinds = (keras.layers.BatchNormalization,)
+        means = [layer.moving_mean for layer in built.get_layer(NAME).layers if isinstance(layer, kinds)]
+        kernels = [layer.kernel for layer in built.get_layer(NAME).layers if isinstance(layer, keras.layers.Conv2D)]
+        before = [value.numpy() for value in (*means, *kernels)]
+        built.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+        built.fit(IMAGES, np.array([0, 1, 2, 0]), epochs=2, verbose=0)
+        changed = [not np.array_equal(old, new.numpy()) for old, new in zip(before, (*means, *kernels), strict=True)]
+        assert any(changed[: len(means)]) is not stays
+        assert all(changed[len(means) :])
+
+
+def test_a_file_that_is_not_there_or_holds_other_weights_is_one_sentence(
+    weights_files: dict[Application, Path], tmp_path: Path
+) -> None:
+    junk = tmp_path / "junk.h5"
+    junk.write_bytes(b"junk")
+    other, unnamed = weights_files["mobilenet_v2"], tmp_path / "weights"
+    unnamed.write_bytes(weights_files["mobilenet_v3_small"].read_bytes())
+    for file in (junk, other, unnamed):
+        with pytest.raises(OptionError, match=r"does not hold weights of mobilenet_v3_small .* https://"):
+            build_backbone(Backbone("mobilenet_v3_small", str(file)), SHAPE)
+    with pytest.raises(OptionError, match="--weights nothing is neither imagenet, none nor a file"):
+        build_backbone(Backbone("mobilenet_v3_small", "nothing"), SHAPE)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_without_a_network_the_sentence_says_where_keras_gets_imagenets_weights(
+    name: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import_tensorflow()
+    from keras.src.utils import file_utils
+
+    asked = []
+
+    def unreachable(address: str, *_: object) -> None:
+        asked.append(address)
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(file_utils, "urlretrieve", unreachable)
+    with pytest.raises(OSError, match="unreachable"):
+        application(name, weights="imagenet", input_shape=(224, 224, 3))
+    with pytest.raises(OptionError, match="--weights FILE; --weights none goes without any") as caught:
+        build_backbone(Backbone(name), SHAPE)
+    assert asked[0] == asked[1]
+    assert asked[0] in str(caught.value)
+
+
+def test_pictures_that_a_backbone_cannot_take_are_named() -> None:
+    with pytest.raises(OptionError, match="--colour rgb"):
+        build_backbone(Backbone("mobilenet_v2", "none"), (32, 32, 1))
+    with pytest.raises(OptionError, match="31x40 are too small for mobilenet_v2"):
+        build_backbone(Backbone("mobilenet_v2", "none"), (40, 31, 3))
+
+
+def test_the_manifest_names_a_weights_file_without_its_folder() -> None:
+    from training.presets import PRESETS
+
+    preset: Preset = PRESETS["seed"]
+    assert "Backbone" not in {layer["layer"] for layer in preset.describe_layers()}
