@@ -27,6 +27,7 @@ from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
 from app.api.metrics import metrics_routes
 from app.api.models import model_routes
+from app.api.open_inference.repository import Repository
 from app.api.open_inference.routes import open_inference_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
@@ -103,7 +104,10 @@ def create_app(
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
-    app.include_router(open_inference_routes(inference, lifecycle=lifecycle, metrics=metrics, version=app.version))
+    repository = Repository(ModelStore(settings.model_store), catalogue)
+    app.include_router(
+        open_inference_routes(inference, repository, lifecycle=lifecycle, metrics=metrics, version=app.version)
+    )
     if settings.docs_access != "off":
         app.include_router(docs_routes())
     if settings.metrics_access != "off":

@@ -30,8 +30,9 @@ _SILENT_S = 5.0
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
-Kind = Literal["counter", "gauge", "histogram"]
+Kind = Literal["counter", "gauge", "summary", "histogram"]
 Stage = Literal["read", "decode", "queue", "inference", "total"]
+OfVersion = Literal["queue", "decode", "success", "failure"]
 Dropped = Literal["refused", "expired", "cancelled"]
 
 
@@ -66,6 +67,18 @@ FAMILIES: dict[str, Family] = {
         _SECONDS,
     ),
     "imageclass_batch_size": Family("histogram", "Pictures in a batch, without padding.", ("model",), _SIZES),
+    "imageclass_version_seconds": Family(
+        "summary",
+        "Seconds by version: queue and decode of a picture, success and failure of a request.",
+        ("model", "version", "of"),
+    ),
+    "imageclass_version_batch_seconds": Family(
+        "summary", "Seconds of inference by version and the size of the batch that ran.", ("model", "version", "size")
+    ),
+    "imageclass_version_pictures": Family("counter", "Pictures classified, by version.", ("model", "version")),
+    "imageclass_version_last_inference_timestamp_seconds": Family(
+        "gauge", "When a version last classified a picture, in seconds of Unix time.", ("model", "version"), merge="max"
+    ),
     "imageclass_pending_pictures": Family("gauge", "Pictures that are held, from upload to answer."),
     "imageclass_pending_bytes": Family("gauge", "Bytes of uploads and of pictures being decoded that are held."),
     "imageclass_connections": Family("gauge", "Open client connections."),
@@ -112,7 +125,7 @@ class Gauge(Counter):
 
 
 class Histogram:
-    """How often values of this worker fell into each bucket, and their sum."""
+    """How often values of this worker fell into each bucket, and their sum. A summary is one with a single bucket."""
 
     __slots__ = ("_bounds", "_index", "_values")
 
@@ -134,7 +147,8 @@ _Number = TypeVar("_Number", Counter, Gauge, Histogram)
 class Series:
     """One series of one worker: its family, its label values in the family's order, and its numbers.
 
-    A counter or gauge has one number; a histogram its sum and then the count of each bucket, the last above all bounds.
+    A counter or gauge has one number; a summary its sum and its count; a histogram its sum and then the count of each
+    bucket, the last above all bounds.
     """
 
     family: str
@@ -210,6 +224,18 @@ class Metrics:
 
     def batch_size(self, model: str) -> Histogram:
         return self._histogram("imageclass_batch_size", model)
+
+    def version_seconds(self, model: str, version: str, of: OfVersion) -> Histogram:
+        return self._histogram("imageclass_version_seconds", model, version, of)
+
+    def version_batch_seconds(self, model: str, version: str, size: int) -> Histogram:
+        return self._histogram("imageclass_version_batch_seconds", model, version, str(size))
+
+    def version_pictures(self, model: str, version: str) -> Counter:
+        return self._counter("imageclass_version_pictures", model, version)
+
+    def version_last_inference(self, model: str, version: str) -> Gauge:
+        return self._gauge("imageclass_version_last_inference_timestamp_seconds", model, version)
 
     def model_info(self, model: str, version: str, engine: str, precision: str) -> Gauge:
         return self._gauge("imageclass_model_info", model, version, engine, precision)

@@ -36,7 +36,7 @@ def test_the_operating_page_lists_every_setting_with_its_default_and_range(docs:
 def metrics_table() -> str:
     """The table of docs/operating.md, from the families' own declarations."""
     rows = ["| metric | labels | what it is |", "|---|---|---|"]
-    suffix = {"counter": "_total", "gauge": "", "histogram": ""}
+    suffix = {"counter": "_total", "gauge": "", "summary": "", "histogram": ""}
     for name, family in FAMILIES.items():
         labels = ", ".join(f"`{label}`" for label in family.labels)
         rows.append(f"| `{name}{suffix[family.kind]}` | {labels} | {family.kind}: {family.help} |")

@@ -32,6 +32,7 @@ class _Counts:
 
     requests: Counter
     seconds: Histogram
+    of_version: Histogram | None
     errors: Counter | None
 
 
@@ -108,6 +109,8 @@ class Gate:
             counts = self._counts[key] = self._open_counts(route, model, version, status, code)
         counts.requests.add()
         counts.seconds.observe(seconds)
+        if counts.of_version is not None:
+            counts.of_version.observe(seconds)
         if code is not None:
             if counts.errors is not None:
                 counts.errors.add()
@@ -134,5 +137,8 @@ class Gate:
         return _Counts(
             requests=self._metrics.request(route, model, version, str(status)),
             seconds=self._metrics.stage(model, "total"),
+            of_version=self._metrics.version_seconds(model, version, "failure" if code else "success")
+            if model
+            else None,
             errors=None if code is None else self._metrics.error(route, code),
         )

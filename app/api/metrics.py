@@ -6,7 +6,13 @@ from itertools import accumulate
 
 from fastapi import APIRouter, Header
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from starlette.responses import Response
@@ -62,6 +68,11 @@ def _metric(name: str, family: Family, series: Iterable[tuple[tuple[str, ...], l
             for labels, (value,) in series:
                 gauge.add_metric(labels, value)
             return gauge
+        case "summary":
+            summary = SummaryMetricFamily(name, family.help, labels=family.labels)
+            for labels, (total, count) in series:
+                summary.add_metric(labels, round(count), total)
+            return summary
         case "histogram":
             histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
             for labels, (total, *counts) in series:

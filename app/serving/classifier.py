@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from typing import NamedTuple
 
 import numpy as np
@@ -60,15 +60,28 @@ class Classifier:
         self._limits = limits
         self._admission = admission
         self.observe_read = metrics.stage(self.name, "read").observe
-        self._decoded = metrics.stage(self.name, "decode").observe
+        self._observe_decode = metrics.stage(self.name, "decode").observe
+        self._observe_decode_of_version = metrics.version_seconds(self.name, self.version, "decode").observe
         self._expired = metrics.dropped("expired").add
         self._cancelled = metrics.dropped("cancelled").add
         observe_inference = metrics.stage(self.name, "inference").observe
         observe_size = metrics.batch_size(self.name).observe
+        observe_queue = metrics.stage(self.name, "queue").observe
+        observe_queue_of_version = metrics.version_seconds(self.name, self.version, "queue").observe
+        add_pictures = metrics.version_pictures(self.name, self.version).add
+        set_last_inference = metrics.version_last_inference(self.name, self.version).set
+        batches = {size: metrics.version_batch_seconds(self.name, self.version, size) for size in tuning.plan.sizes}
+
+        def waited(seconds: float) -> None:
+            observe_queue(seconds)
+            observe_queue_of_version(seconds)
 
         def ran(items: int, seconds: float) -> None:
             observe_size(items)
             observe_inference(seconds)
+            batches[tuning.plan.size_of(items)].observe(seconds)
+            add_pictures(items)
+            set_last_inference(time())
 
         self._batcher: Batcher[Image | _Encoded] = Batcher(
             loaded.engine.predict,
@@ -78,7 +91,7 @@ class Classifier:
             plan=tuning.plan,
             max_waiting=limits.max_pending,
             meters=Meters(
-                waited=metrics.stage(self.name, "queue").observe,
+                waited=waited,
                 ran=ran,
                 expired=self._expired,
                 cancelled=self._cancelled,
@@ -151,6 +164,10 @@ class Classifier:
                 task.cancel()
         await self._batcher.aclose(max(0.0, end - loop.time()))
         self.loaded.engine.close()
+
+    def _decoded(self, seconds: float) -> None:
+        self._observe_decode(seconds)
+        self._observe_decode_of_version(seconds)
 
     def _prepare(self, item: "Image | _Encoded") -> Image:
         if isinstance(item, _Encoded):

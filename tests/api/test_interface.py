@@ -148,6 +148,8 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         ("/models/{name}", "get"): {*guarded, "404"},
         ("/metrics", "get"): guarded,
         ("/v2", "get"): guarded,
+        ("/v2/models/stats", "get"): guarded,
+        ("/v2/repository/index", "post"): {*guarded, "413", "503"},
         ("/v2/health/live", "get"): anywhere,
         ("/v2/health/ready", "get"): {*anywhere, "503"},
         **{
@@ -157,6 +159,7 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
                 ("", "get", {"404"}),
                 ("/ready", "get", {"404", "503"}),
                 ("/config", "get", {"404"}),
+                ("/stats", "get", {"404"}),
                 ("/infer", "post", {"404", "413", "415", "422", "503", "504"}),
             )
         },

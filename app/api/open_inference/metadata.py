@@ -15,7 +15,9 @@ EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "parameters",
+    "statistics",
 )
 
 

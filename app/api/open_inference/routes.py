@@ -14,17 +14,22 @@ from app.api.health import refuse_unless_ready
 from app.api.inference import Inference, asked_seconds
 from app.api.lifecycle import Lifecycle
 from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
+from app.api.open_inference.repository import Repository
 from app.api.open_inference.requests import Reader
 from app.api.open_inference.responses import output_tensor, to_body
 from app.api.open_inference.schemas import (
+    INDEX_REQUEST,
     INFER_REQUEST,
+    IndexEntry,
     InferAnswer,
     ModelMetadata,
     ModelReady,
+    ModelStatistics,
     ServerLive,
     ServerMetadata,
     ServerReady,
 )
+from app.api.open_inference.statistics import model_statistics
 from app.api.schemas import error_responses
 from app.errors import MalformedRequest, UnsupportedMediaType
 from app.metrics import Metrics
@@ -57,7 +62,9 @@ _INFERRED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def open_inference_routes(inference: Inference, *, lifecycle: Lifecycle, metrics: Metrics, version: str) -> APIRouter:
+def open_inference_routes(
+    inference: Inference, repository: Repository, *, lifecycle: Lifecycle, metrics: Metrics, version: str
+) -> APIRouter:
     """`version` is the service's."""
     router = APIRouter(tags=["Open Inference Protocol v2"])
 
@@ -79,6 +86,29 @@ def open_inference_routes(inference: Inference, *, lifecycle: Lifecycle, metrics
         refuse_unless_ready(lifecycle, metrics)
         return {"live": True, "ready": True}
 
+    @router.get("/v2/models/stats", summary="What all models have done", response_model=ModelStatistics)
+    async def all_statistics() -> dict[str, Any]:
+        return model_statistics(metrics, inference.catalogue.models)
+
+    @router.post(
+        "/v2/repository/index",
+        summary="What the model store holds",
+        response_model=list[IndexEntry],
+        responses=error_responses(413, 503),
+        openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
+    )
+    async def index(request: Request) -> list[dict[str, Any]]:
+        """Every version, and whether it is served. The body may be empty."""
+        async with inference.body(request.receive, content_length=request.headers.get("content-length", "")) as body:
+            asked = inference.parse_json(body) if body else {}
+        ready = asked.get("ready") if isinstance(asked, dict) else "?"
+        if ready is not None and not isinstance(ready, bool):
+            raise MalformedRequest('The body is empty, or {"ready": true} for only what is served.')
+        return await repository.index(only_ready=bool(ready))
+
+    async def statistics(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_statistics(metrics, [inference.catalogue.get(name, asked)])
+
     async def metadata(_: Request, name: str, asked: str | None) -> dict[str, Any]:
         return model_metadata(inference.catalogue.get(name, asked))
 
@@ -99,6 +129,7 @@ def open_inference_routes(inference: Inference, *, lifecycle: Lifecycle, metrics
     _add(router, "GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
     _add(router, "GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
     _add(router, "GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
+    _add(router, "GET", "/stats", statistics, "What the model has done", ModelStatistics, 404)
     _add(
         router,
         "POST",

@@ -45,6 +45,54 @@ class ModelMetadata(_Schema):
     outputs: list[TensorMetadata]
 
 
+class Duration(_Schema):
+    count: int
+    ns: int = Field(description="Nanoseconds of all of them together.")
+
+
+class InferenceStatistics(_Schema):
+    success: Duration = Field(description="Requests.")
+    fail: Duration = Field(description="Requests.")
+    queue: Duration = Field(description="Pictures that waited for their batch.")
+    compute_input: Duration = Field(description="Pictures that were decoded.")
+    compute_infer: Duration = Field(description="Batches.")
+    compute_output: Duration = Field(description="Not measured: 0.")
+
+
+class BatchStatistics(_Schema):
+    batch_size: int = Field(description="As it ran, with padding.")
+    compute_input: Duration = Field(description="Not measured by size: 0.")
+    compute_infer: Duration
+    compute_output: Duration = Field(description="Not measured: 0.")
+
+
+class VersionStatistics(_Schema):
+    name: str
+    version: str
+    last_inference: int = Field(description="Milliseconds of Unix time; 0 for never.")
+    inference_count: int = Field(description="Pictures classified.")
+    execution_count: int = Field(description="Batches run.")
+    inference_stats: InferenceStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class ModelStatistics(_Schema):
+    model_stats: list[VersionStatistics]
+
+
+class IndexEntry(_Schema):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not served; empty where it is.")
+
+
+INDEX_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean", "description": "Only what is served."}},
+}
+
+
 INFER_REQUEST: dict[str, Any] = {
     "type": "object",
     "required": ["inputs"],
