@@ -1,8 +1,8 @@
 """The service's command line: `python -m app serve | predict | bench | models`."""
 
-import asyncio
 import inspect
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ import orjson
 import structlog
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
-from app.settings import Settings, allowed_range, is_secret
+from app.settings import API_KEY_VARIABLE, Settings, allowed_range, is_secret
 
 if TYPE_CHECKING:
     from app.contract.store import ModelStore
@@ -31,9 +31,6 @@ models_cli = typer.Typer(help="Look at what the model store holds, and say what 
 cli.add_typer(models_cli, name="models")
 
 _WIDTH_IN_A_PIPE = 160
-
-Answer = dict[str, Any]
-"""What POST /predict answers."""
 
 ModelStoreOption = Annotated[
     Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
@@ -96,7 +93,16 @@ def serve(**given: Any) -> None:
 
 @cli.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Pictures, folders, patterns such as 'a/**/*.png'; - is one picture on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    files_from: Annotated[
+        str | None, typer.Option(help="Take names from this file, one a line; - is standard input.")
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
     ] = None,
@@ -106,28 +112,51 @@ def predict(
         Literal["auto", "openvino", "tensorflow"] | None,
         typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show for each picture.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the service's JSON, one object a line.")] = False,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many labels for each picture. [default: 3; csv: 1; jsonl: all]", show_default=False
+        ),
+    ] = None,
+    output: Annotated[Literal["table", "jsonl", "csv"], typer.Option(help="What to print.")] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")] = False,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=256, help="Requests under way at once, of up to 64 pictures.")
+    ] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Retries where the service is busy or not there.")] = 4,
 ) -> None:
-    """Classify picture files, here or by a running service."""
+    """Classify pictures, here or by a running service.
+
+    One line for each, in order, as soon as it is there. A picture that cannot be used is a line on standard error, and
+    exit code 1 at the end. A service that asks for an API key gets IMAGECLASS_API_KEY.
+    """
+    from app.predict.command import predict_all, service_at  # HTTPX: not for the service
+    from app.predict.outputs import open_output
+    from app.predict.pictures import STANDARD_INPUT
+
+    if not files and files_from is None:
+        raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
+    if files_from == STANDARD_INPUT and files and STANDARD_INPUT in files:
+        raise typer.BadParameter("standard input is one picture or a list of names, not both.", param_hint="FILES")
     given = {"model": model, "model_store": model_store, "engine": engine}
     with _one_line_errors():
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-        shown = None if as_json else top_k
-        answers = _ask_service(url, files, settings.model, shown) if url else _classify_here(settings, files, shown)
-    failed = 0
-    table = Table(Column("file", overflow="fold"), "label", "probability", f"best {top_k}")
-    for file, answer in zip(files, answers, strict=True):
-        if isinstance(answer, str):
-            failed += 1
-            typer.echo(f"error: {file}: {answer}", err=True)
-        elif as_json:
-            typer.echo(orjson.dumps({"file": str(file), **answer}, option=orjson.OPT_SERIALIZE_NUMPY))
+        written = open_output("jsonl" if as_json else output, sys.stdout, top_k=top_k)
+        if url is not None:
+            road = service_at(
+                url,
+                api_key=os.environ.get(API_KEY_VARIABLE),
+                model=settings.model,
+                top_k=written.top_k,
+                retries=retries,
+                at_once=concurrency,
+            )
         else:
-            best = ", ".join(f"{label} {value:.4f}" for label, value in answer["probabilities"].items())
-            table.add_row(str(file), answer["label"], f"{answer['probability']:.4f}", best)
-    if table.rows:
-        _print(table)
+            from app.predict.here import model_here  # the engines and the rest: not to ask a service
+
+            _log_errors_only()
+            road = model_here(settings, top_k=written.top_k)
+        failed = predict_all(files or [], files_from, road, written, at_once=concurrency)
     if failed:
         raise typer.Exit(1)
 
@@ -142,48 +171,6 @@ def _log_errors_only() -> None:
 
 def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE).print(table)
-
-
-def _answer_each(files: list[Path], ask: Callable[[Path, bytes], Answer]) -> list[Answer | str]:
-    """Return the answer to each file, or the sentence that says why there is none."""
-    answers: list[Answer | str] = []
-    for file in files:
-        try:
-            answers.append(ask(file, file.read_bytes()))
-        except OSError as exc:
-            answers.append(f"{exc.strerror}.")
-        except ImageclassError as exc:
-            answers.append(str(exc))
-    return answers
-
-
-def _ask_service(url: str, files: list[Path], model: str | None, top_k: int | None) -> list[Answer | str]:
-    from app.client import ServiceClient  # HTTPX: not for the service
-
-    with ServiceClient(url) as client:
-        return _answer_each(
-            files, lambda file, data: client.predict(data, filename=file.name, model=model, top_k=top_k)
-        )
-
-
-def _classify_here(settings: Settings, files: list[Path], top_k: int | None) -> list[Answer | str]:
-    from app.api.answers import Answers
-    from app.main import load_from, open_catalogue
-    from app.metrics import Metrics
-
-    _log_errors_only()
-    catalogue = open_catalogue(settings, load_from(settings, only=settings.model), Metrics())
-    classifier = catalogue.get(settings.model)
-    answers = Answers(classifier.manifest)
-    with asyncio.Runner() as runner:
-
-        def ask(_: Path, data: bytes) -> Answer:
-            answer: Answer = orjson.loads(answers.answer(runner.run(classifier.classify(data)), top_k))
-            return answer
-
-        answered = _answer_each(files, ask)
-        runner.run(catalogue.aclose())
-    return answered
 
 
 @cli.command()

@@ -156,4 +156,11 @@ class InvalidSetting(ImageclassError):
 
 
 class ServiceError(ImageclassError):
+    """`status` and `answered_code` are those of the service's answer, where it gave one that has them."""
+
     code = "service_error"
+
+    def __init__(self, message: str, *, status: int | None = None, answered_code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.answered_code = answered_code

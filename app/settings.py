@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import InvalidSetting
 
 ENV_PREFIX = "IMAGECLASS_"
+API_KEY_VARIABLE = ENV_PREFIX + "API_KEY"
+"""Not one of the service's: `python -m app predict --url` sends it."""
 
 
 class Settings(BaseSettings):
@@ -174,7 +176,7 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     They are no error: Kubernetes itself sets such names beside a Service called imageclass.
     """
-    known = [env_name(field) for field in Settings.model_fields]
+    known = [*map(env_name, Settings.model_fields), API_KEY_VARIABLE]
     sentences = []
     for name in sorted(environment):
         if name.startswith(ENV_PREFIX) and name not in known:

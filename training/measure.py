@@ -2,7 +2,6 @@
 
 import gzip
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,10 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.client import ServiceClient
+from app.client import Failure, ServiceClient
 from app.contract.bundle import Bundle
 from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
+from app.errors import ServiceError
 from training.cache_folder import cache_folder
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError
@@ -23,8 +23,6 @@ from training.progress import Reporter
 from training.split import recorded_pictures
 from training.tensor_cache import TensorCache
 from training.tensors import Tensors, load_tensors
-
-_CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -115,26 +113,21 @@ def measure(
 
 
 def _ask_service(url: str, bundle: Bundle, tensors: Tensors, reporter: Reporter) -> NDArray[np.float32]:
-    """Return the probabilities (N, K) that a service gives the encoded pictures, one POST /predict each."""
+    """Return the probabilities (N, K) that a service gives the encoded pictures."""
     labels = bundle.manifest.labels
-    with ServiceClient(url, max_connections=_CONNECTIONS) as client:
+    rows = []
+    with ServiceClient(url) as client:
         served = client.model(bundle.name)
-        if (served["version"], tuple(served["labels"])) != (bundle.version, labels):
+        if (served.version, served.labels) != (bundle.version, labels):
             raise DataError(
-                f"{url} serves {bundle.name} version {served['version']}, not the version {bundle.version} measured "
+                f"{url} serves {bundle.name} version {served.version}, not the version {bundle.version} measured "
                 "here. Name the served one with --version."
             )
-
-        def ask(picture: Picture) -> list[float]:
-            probabilities = client.predict(picture.encoded(), model=bundle.name)["probabilities"]
-            return [probabilities[label] for label in labels]
-
-        rows = []
-        with (
-            ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="client") as executor,
-            reporter.task("asking the service", len(tensors.pictures)) as advance,
-        ):
-            for row in executor.map(ask, tensors.pictures):
-                rows.append(row)
+        with reporter.task("asking the service", len(tensors.pictures)) as advance:
+            encoded = (picture.encoded() for picture in tensors.pictures)
+            for picture, outcome in zip(tensors.pictures, client.predict_many(encoded, model=bundle.name), strict=True):
+                if isinstance(outcome, Failure):
+                    raise ServiceError(f"{url} refused {picture.id}: {outcome.error}")
+                rows.append([outcome.probabilities[label] for label in labels])
                 advance(1, "")
     return np.array(rows, np.float32)

@@ -1,0 +1,76 @@
+"""What a service answers, as typed objects. What is no answer of such a service raises ServiceError."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """The model that answered, and its version."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first."""
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+    model: ModelReference
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one picture of many has no answer: a sentence for people, and its stable name for programs."""
+
+    error: str
+    code: str
+
+
+Outcome = Prediction | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is served, with its labels in order and its headline metrics."""
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+def prediction(body: Any) -> Prediction:
+    """Return `PredictionAnswer` of the interface. Like all below, raises LookupError or TypeError where it is none."""
+    return _prediction(body, _reference(body["model"]))
+
+
+def outcomes(body: Any) -> list[Outcome]:
+    """Return the entries of `BatchAnswer` of the interface."""
+    model = _reference(body["model"])
+    return [
+        Failure(entry["error"], entry["code"]) if "error" in entry else _prediction(entry, model)
+        for entry in body["predictions"]
+    ]
+
+
+def served_model(body: Any) -> ServedModel:
+    """Return `ModelSummary` of the interface, or what `ModelDetail` has of it."""
+    return ServedModel(body["name"], body["version"], tuple(body["labels"]), body["metrics"])
+
+
+def served_models(body: Any) -> list[ServedModel]:
+    """Return the entries of `ModelList` of the interface."""
+    return [served_model(entry) for entry in body["models"]]
+
+
+def _prediction(body: Any, model: ModelReference) -> Prediction:
+    return Prediction(body["label"], body["probability"], body["probabilities"], model)
+
+
+def _reference(body: Any) -> ModelReference:
+    return ModelReference(body["name"], body["version"])

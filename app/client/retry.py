@@ -1,0 +1,60 @@
+"""Whether a call is tried again, and when: exponential backoff with full jitter, or what `Retry-After` says.
+
+Why jitter: clients that fail together would else come back together (Marc Brooker, "Exponential Backoff And Jitter",
+AWS Architecture Blog, 2015). Every call of this client can be repeated: none changes anything.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+_TRY_AGAIN = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+_SPREAD = 0.25
+"""By so much of itself a wait that the service names is made longer at most: all its clients are told the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a call is tried again after 429, 503 or a connection that failed, and how long is waited before.
+
+    The wait before the nth retry is random, below `base_s` times 2 to the power of n - 1, and below `longest_s`. A
+    service that names a wait is obeyed, unless it is above `longest_retry_after_s`: then there is no retry.
+    """
+
+    retries: int = 4
+    base_s: float = 0.2
+    longest_s: float = 10.0
+    longest_retry_after_s: float = 60.0
+
+    def wait_s(self, retry: int, outcome: httpx.Response | httpx.RequestError) -> float | None:
+        """Return the seconds to wait before retry number `retry`, from 1, or None where the outcome is final."""
+        if retry > self.retries or not _may_pass(outcome):
+            return None
+        backoff = random.uniform(0, min(self.longest_s, self.base_s * 2 ** (retry - 1)))  # noqa: S311 - no secret
+        asked = _retry_after_s(outcome.headers) if isinstance(outcome, httpx.Response) else None
+        if asked is None:
+            return backoff
+        if asked > self.longest_retry_after_s:
+            return None
+        return asked + max(backoff, random.uniform(0, _SPREAD * asked))  # noqa: S311
+
+
+def _may_pass(outcome: httpx.Response | httpx.RequestError) -> bool:
+    """Say whether the same call may fare better in a moment. One that timed out would take as long again."""
+    if isinstance(outcome, httpx.Response):
+        return outcome.status_code in _TRY_AGAIN
+    return isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    """Return the seconds that Retry-After names, as a number or as a date (RFC 9110, section 10.2.3)."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

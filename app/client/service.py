@@ -1,0 +1,256 @@
+"""The two clients: one for threads, one for an event loop. They ask the same calls and answer the same types."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from app.client import calls
+from app.client.answers import Failure, Outcome, Prediction, ServedModel
+from app.client.calls import Call
+from app.client.order import in_order, in_order_by_threads
+from app.client.retry import Retry
+from app.errors import ServiceError
+
+Answer = TypeVar("Answer")
+
+BATCH_SIZE = 64
+"""Pictures in a request: as many as a service takes where its settings say nothing else."""
+BATCH_BYTES = 8 * 1024 * 1024
+"""A batch ends with the picture that makes it so large."""
+AT_ONCE = 4
+"""Requests that are under way at once."""
+
+
+class ServiceClient:
+    """A connection pool to one service, safe to share between threads.
+
+    `timeout_s` is how long each try may take to connect, to send a piece of the request, and to get a piece of the
+    answer. Every method raises ServiceError with the service's own sentence, or saying that it does not answer, once
+    `retry` allows no further try.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        max_connections: int = 16,
+        retry: Retry | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._retry = retry or Retry()
+        address = _checked(url)
+        self._http = httpx.Client(
+            base_url=address,
+            headers=_headers(api_key),
+            timeout=_timeout(timeout_s),
+            verify=address.scheme == "https",
+            limits=_limits(max_connections),
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def predict(self, picture: bytes, *, model: str | None = None, top_k: int | None = None) -> Prediction:
+        """Return the answer to one encoded picture; with `top_k`, only the k most probable labels, best first."""
+        return self._ask(calls.predict(picture, model=model, top_k=top_k))
+
+    def predict_batch(
+        self, pictures: Sequence[bytes], *, model: str | None = None, top_k: int | None = None
+    ) -> list[Outcome]:
+        """Return the answer to each encoded picture, or why there is none; in one request where the service takes it,
+        in several where it says that they are too many or too large."""
+        try:
+            return self._ask(calls.predict_batch(pictures, model=model, top_k=top_k))
+        except ServiceError as refusal:
+            parts = calls.smaller(pictures, refusal)
+        if isinstance(parts, Failure):
+            return [parts]
+        return [outcome for part in parts for outcome in self.predict_batch(part, model=model, top_k=top_k)]
+
+    def predict_many(
+        self,
+        pictures: Iterable[bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        at_once: int = AT_ONCE,
+    ) -> Iterator[Outcome]:
+        """Yield what `predict_batch` returns, for any number of pictures: in order, and a few batches at once."""
+        batches = in_batches(pictures, batch_size)
+        for outcomes in in_order_by_threads(
+            batches, lambda batch: self.predict_batch(batch, model=model, top_k=top_k), at_once=at_once
+        ):
+            yield from outcomes
+
+    def models(self) -> list[ServedModel]:
+        """Return the models that are served."""
+        return self._ask(calls.models())
+
+    def model(self, name: str) -> ServedModel:
+        """Return one model that is served."""
+        return self._ask(calls.model(name))
+
+    def _ask(self, call: Call[Answer]) -> Answer:
+        request = call.request(self._http)
+        retries = 0
+        while True:
+            try:
+                outcome: httpx.Response | httpx.RequestError = self._http.send(request)
+            except httpx.RequestError as exc:
+                outcome = exc
+            retries += 1
+            wait_s = self._retry.wait_s(retries, outcome)
+            if wait_s is None:
+                return _settled(call, outcome, self._http.base_url)
+            time.sleep(wait_s)
+
+
+class AsyncServiceClient:
+    """The same on an event loop: see ServiceClient for what its methods return and raise."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        max_connections: int = 16,
+        retry: Retry | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._retry = retry or Retry()
+        address = _checked(url)
+        self._http = httpx.AsyncClient(
+            base_url=address,
+            headers=_headers(api_key),
+            timeout=_timeout(timeout_s),
+            verify=address.scheme == "https",
+            limits=_limits(max_connections),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def predict(self, picture: bytes, *, model: str | None = None, top_k: int | None = None) -> Prediction:
+        return await self._ask(calls.predict(picture, model=model, top_k=top_k))
+
+    async def predict_batch(
+        self, pictures: Sequence[bytes], *, model: str | None = None, top_k: int | None = None
+    ) -> list[Outcome]:
+        try:
+            return await self._ask(calls.predict_batch(pictures, model=model, top_k=top_k))
+        except ServiceError as refusal:
+            parts = calls.smaller(pictures, refusal)
+        if isinstance(parts, Failure):
+            return [parts]
+        return [outcome for part in parts for outcome in await self.predict_batch(part, model=model, top_k=top_k)]
+
+    async def predict_many(
+        self,
+        pictures: Iterable[bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        at_once: int = AT_ONCE,
+    ) -> AsyncIterator[Outcome]:
+        batches = in_batches(pictures, batch_size)
+
+        async def take() -> list[bytes] | None:
+            return next(batches, None)
+
+        async for outcomes in in_order(
+            take, lambda batch: self.predict_batch(batch, model=model, top_k=top_k), at_once=at_once
+        ):
+            for outcome in outcomes:
+                yield outcome
+
+    async def models(self) -> list[ServedModel]:
+        return await self._ask(calls.models())
+
+    async def model(self, name: str) -> ServedModel:
+        return await self._ask(calls.model(name))
+
+    async def _ask(self, call: Call[Answer]) -> Answer:
+        request = call.request(self._http)
+        retries = 0
+        while True:
+            try:
+                outcome: httpx.Response | httpx.RequestError = await self._http.send(request)
+            except httpx.RequestError as exc:
+                outcome = exc
+            retries += 1
+            wait_s = self._retry.wait_s(retries, outcome)
+            if wait_s is None:
+                return _settled(call, outcome, self._http.base_url)
+            await asyncio.sleep(wait_s)
+
+
+def in_batches(pictures: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield the pictures in lists of at most `size`, and little more than BATCH_BYTES."""
+    batch: list[bytes] = []
+    held = 0
+    for picture in pictures:
+        batch.append(picture)
+        held += len(picture)
+        if len(batch) >= size or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _settled(call: Call[Answer], outcome: httpx.Response | httpx.RequestError, url: httpx.URL) -> Answer:
+    if isinstance(outcome, httpx.RequestError):
+        raise calls.no_answer(url, outcome) from outcome
+    return call.answer(outcome)
+
+
+def _checked(url: str) -> httpx.URL:
+    """Return the address of a service. Raises ServiceError where it is none."""
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise ServiceError(f"'{url}' is no address of a service: {exc}. Give one as http://127.0.0.1:8000.") from exc
+    if found.scheme not in ("http", "https") or not found.host:
+        raise ServiceError(f"'{url}' is no address of a service. Give one as http://127.0.0.1:8000.")
+    return found
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ServiceError("The API key has a character that no header can carry. Give it as the service has it.")
+    return {} if api_key is None else {"X-API-Key": api_key}
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, pool=None)  # waiting for a connection of its own is no fault of the service
+
+
+def _limits(connections: int) -> httpx.Limits:
+    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections)

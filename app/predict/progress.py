@@ -1,0 +1,57 @@
+"""Show on a terminal how far it has come, and say what is wrong, both on standard error."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+
+class Progress:
+    """A context manager. `total` is how many pictures there are, where that is known; `shown` says whether to draw."""
+
+    def __init__(self, *, total: int | None, shown: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars = Bars(
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not shown,
+        )
+        self._task = self._bars.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def advance(self, pictures: int) -> None:
+        self._bars.update(self._task, advance=pictures)
+
+    def say(self, line: str) -> None:
+        """Write one line, whatever is in it."""
+        if self._bars.disable:
+            sys.stderr.write(one_line(line) + "\n")
+        else:
+            self._console.print(one_line(line), markup=False)
+
+
+def one_line(text: str) -> str:
+    """Return the text without line breaks, and without what would move a terminal's cursor or colour it."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f} pictures/s")
