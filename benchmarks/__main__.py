@@ -1,5 +1,6 @@
 """The benchmark's command line: `python -m benchmarks run | stages | soak | swap | overload | counting | …`."""
 
+import itertools
 import resource
 import shlex
 import signal
@@ -254,27 +255,34 @@ def audit(
 @cli.command()
 def signs(
     data: Annotated[str, typer.Option(help="Folder of sign_digits; whatever fit takes.", show_default=False)],
+    preset: Annotated[
+        list[str] | None, typer.Option(help="A preset of fit; may be repeated.", show_default="photos and seed")
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, help="How many; each is held out once.")] = 5,
-    preset: Annotated[str, typer.Option(help="A preset of fit.")] = "photos",
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the training.")] = 0,
     group_by: Annotated[str, typer.Option(help="What fit is told of persons.")] = "runs",
+    only: Annotated[
+        Literal["by person", "at random"] | None, typer.Option(help="Only one of the two ways to split.")
+    ] = None,
     published: Annotated[bool, typer.Option(help="Insist on the folds of signs_folds.csv.")] = True,
-    random_split: Annotated[bool, typer.Option(help="Measure folds at random, too.")] = True,
     out: Out = WORK / "results",
 ) -> None:
-    """Test a preset on every fold, by person and at random, and write signs.md: accuracy, by class, cost, the gap."""
-    notes = [f"`{_command()}` on {this_machine().cpu}, {this_machine().cores} cores"]
-    found: dict[str, list[signs_benchmark.FoldResult]] = {}
-    ways = {signs_benchmark.BY_PERSON: group_by} | ({signs_benchmark.AT_RANDOM: None} if random_split else {})
+    """Test presets on every fold, by person and at random, and write signs.md: accuracy, by class, cost, the gap."""
+    machine = this_machine()
+    notes = [f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"]
+    found: signs_benchmark.Found = {}
+    ways = {signs_benchmark.BY_PERSON: group_by, signs_benchmark.AT_RANDOM: None}
     out.mkdir(parents=True, exist_ok=True)
     with _one_line_errors():
-        for split, by in ways.items():
-            results = signs_benchmark.measure_folds(data, preset_named(preset), count=folds, seed=seed, group_by=by)
-            for result in results:
-                found.setdefault(split, []).append(result)
-                (out / "signs.md").write_text(signs_benchmark.markdown(found, notes), encoding="utf-8")
-            if published and by is not None:
-                signs_benchmark.check_published(found[split])
+        presets = [preset_named(name) for name in preset or ("photos", "seed")]
+        for (split, by), chosen in itertools.product(ways.items(), presets):
+            if only in (None, split):
+                results = found[chosen.name, split] = []
+                for result in signs_benchmark.measure_folds(data, chosen, count=folds, seed=seed, group_by=by):
+                    results.append(result)
+                    (out / "signs.md").write_text(signs_benchmark.markdown(found, notes), encoding="utf-8")
+                if published and by is not None:
+                    signs_benchmark.check_published(results)
     typer.echo((out / "signs.md").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Train and test a preset on every fold, by person and at random, through `fit`, and write the table.
+"""Train and test presets on every fold, by person and at random, through `fit`, and write the table.
 
 The folds by person are published beside this file, `signs_folds.csv`: no person is in two of them. A random split has
 pictures of most people on both sides, and looks better for it.
@@ -47,6 +47,10 @@ class FoldResult:
     cpu_seconds: float
 
 
+Found = dict[tuple[str, str], list[FoldResult]]
+"""What was measured, by preset and way to split."""
+
+
 def measure_folds(data: str, preset: Preset, *, count: int, seed: int, group_by: str | None) -> Iterator[FoldResult]:
     """Hold out each fold in turn, and yield what the model trained on the others did. Raises ImageclassErrors."""
     for number in range(1, count + 1):
@@ -77,9 +81,10 @@ def check_published(results: Sequence[FoldResult]) -> None:
         raise BenchmarkError(f"The folds are not those of {PUBLISHED.name}: other data, --seed or --folds.")
 
 
-def markdown(found: dict[str, list[FoldResult]], notes: Sequence[str]) -> str:
-    """Return a row for each way to split, recall by class below, and the notes."""
+def markdown(found: Found, notes: Sequence[str]) -> str:
+    """Return a row for each preset and way to split, recall by class, what a random split gains, and the notes."""
     header = (
+        "preset",
         "split",
         "folds",
         "pictures",
@@ -91,14 +96,21 @@ def markdown(found: dict[str, list[FoldResult]], notes: Sequence[str]) -> str:
         "CPU",
     )
     labels = next(iter(found.values()))[0].labels
-    rows = [_row(split, results) for split, results in found.items()]
-    recalls = [[split, *(f"{recall:.2%}" for recall in _recalls(results))] for split, results in found.items()]
-    parts = [table(header, rows), table(("recall", *labels), recalls)]
-    if {BY_PERSON, AT_RANDOM} <= found.keys():
-        gap = _accuracy(found[AT_RANDOM]) - _accuracy(found[BY_PERSON])
-        parts.append(f"A random split looks {100 * gap:+.2f} points better.")
-    parts.append("\n".join(f"- {note}" for note in notes))
+    rows = [[*of, *_cells(results)] for of, results in found.items()]
+    recalls = [[*of, *(f"{recall:.2%}" for recall in _recalls(results))] for of, results in found.items()]
+    parts = [table(header, rows), table(("preset", "split, recall of", *labels), recalls)]
+    lines = [f"- {preset}: a random split looks {100 * gap:+.2f} points better" for preset, gap in _gaps(found)]
+    parts.append("\n".join([*lines, *(f"- {note}" for note in notes)]))
     return "\n\n".join(parts) + "\n"
+
+
+def _gaps(found: Found) -> list[tuple[str, float]]:
+    """Return by how much accuracy at random is above that by person, of every preset that was measured in both ways."""
+    return [
+        (preset, _accuracy(found[preset, AT_RANDOM]) - _accuracy(results))
+        for (preset, split), results in found.items()
+        if split == BY_PERSON and (preset, AT_RANDOM) in found
+    ]
 
 
 def _result(fold: Fold, published: LoadedModel, *, cpu_seconds: float) -> FoldResult:
@@ -116,14 +128,13 @@ def _result(fold: Fold, published: LoadedModel, *, cpu_seconds: float) -> FoldRe
     )
 
 
-def _row(split: str, results: Sequence[FoldResult]) -> list[str]:
+def _cells(results: Sequence[FoldResult]) -> list[str]:
     confusion = _pooled(results)
     right, pictures = int(np.trace(confusion)), int(confusion.sum())
     interval = binomtest(right, pictures).proportion_ci(0.95, method="wilson")
     recalls = _recalls(results)
     worst = int(np.argmin(recalls))
     return [
-        split,
         f"{len(results)} of {results[0].fold.count}",
         f"{pictures:,}",
         f"{right / pictures:.2%}",

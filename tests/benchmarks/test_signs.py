@@ -32,15 +32,19 @@ def test_every_picture_is_tested_once_through_fit() -> None:
 
 
 def test_the_table_pools_the_folds_and_says_what_a_random_split_gains() -> None:
-    found = {BY_PERSON: [result(1, 8, 2), result(2, 10, 0)], AT_RANDOM: [result(1, 10, 0), result(2, 10, 0)]}
+    found = {
+        ("photos", BY_PERSON): [result(1, 8, 2), result(2, 10, 0)],
+        ("photos", AT_RANDOM): [result(1, 10, 0), result(2, 10, 0)],
+        ("seed", BY_PERSON): [result(1, 5, 5)],
+    }
     written = markdown(found, ["a note"])
-    assert (
-        "| by person | 2 of 2 | 40 | 95.00% | 83.50% to 98.62% | b: 90.91% | 1,234 | 90 (at most 120) | 150 |"
-        in written
+    row = (
+        "| photos | by person | 2 of 2 | 40 | 95.00% | 83.50% to 98.62% | b: 90.91% | 1,234 | 90 (at most 120) | 150 |"
     )
-    assert "| by person | 100.00% | 90.91% |" in written
-    assert "A random split looks +5.00 points better." in written
-    assert written.endswith("- a note\n")
+    assert row in written
+    assert "| seed | by person | 1 of 2 | 20 |" in written
+    assert "| photos | at random | 100.00% | 100.00% |" in written
+    assert written.endswith("\n- photos: a random split looks +5.00 points better\n- a note\n")
 
 
 def test_the_published_folds_hold_every_picture_of_sign_digits_in_nearly_equal_shares() -> None:
