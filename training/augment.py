@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from app.engines.tensorflow import import_tensorflow
+from training.elastic import resample, smooth_displacements
 from training.photographic import photograph
 from training.preset import Augmentation
 
@@ -30,10 +31,10 @@ def augment(images: Any, augmentation: Augmentation, *, seed: Any) -> Any:
 
 
 def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
-    """Turn, shear, zoom and shift each picture about its centre, with one bilinear resampling."""
+    """Turn, shear, zoom and shift each picture about its centre and bend it, with one bilinear resampling."""
     shape = tf.shape(images)
     count, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
-    seeds = iter(tf.unstack(tf.random.split(seed, 6)))
+    seeds = iter(tf.unstack(tf.random.split(seed, 7)))
 
     def draw(limit: float) -> Any:
         return tf.random.stateless_uniform([count], next(seeds), -limit, limit)
@@ -48,6 +49,16 @@ def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     shift_x = centre_x - a * centre_x - b * centre_y + draw(augmentation.shift) * width
     shift_y = centre_y - c * centre_x - d * centre_y + draw(augmentation.shift) * height
+    if augmentation.elastic:
+        rows, columns = images.shape[1:3]
+        limit = augmentation.elastic * columns
+        bend = smooth_displacements(count, rows, columns, limit=limit, seed=next(seeds))
+        across, down = tf.range(width)[None, None, :], tf.range(height)[None, :, None]
+        a, b, shift_x, c, d, shift_y = (value[:, None, None] for value in (a, b, shift_x, c, d, shift_y))
+        x, y = a * across + b * down + shift_x + bend[:, 0], c * across + d * down + shift_y + bend[:, 1]
+        if augmentation.edge == "nearest":
+            x, y = tf.clip_by_value(x, 0.0, width - 1), tf.clip_by_value(y, 0.0, height - 1)
+        return resample(images, x, y)
     zeros = tf.zeros_like(a)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,

@@ -7,6 +7,7 @@ from app.engines.tensorflow import import_tensorflow
 from training.backbone import build_backbone
 from training.errors import OptionError
 from training.layers import Backbone, Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+from training.normalization import fused_batch_normalization
 
 
 def build_network(
@@ -49,13 +50,8 @@ def _keras_layers(layer: Layer) -> list[Any]:
     from keras import layers
 
     match layer:
-        case Conv2D(filters, kernel, padding, batch_normalization=True):
-            # The normalisation adds its own offset, so the convolution needs none.
-            convolution = layers.Conv2D(filters, kernel, padding=padding, use_bias=False)
-            # With Keras's momentum of 0.99 the moving statistics trail behind by hundreds of steps: whole epochs here.
-            return [convolution, layers.BatchNormalization(momentum=0.9), layers.ReLU()]
-        case Conv2D(filters, kernel, padding):
-            return [layers.Conv2D(filters, kernel, padding=padding, activation="relu")]
+        case Conv2D():
+            return _convolution(layer)
         case MaxPool2D(size):
             return [layers.MaxPooling2D(size)]
         case GlobalAveragePool2D():
@@ -66,3 +62,22 @@ def _keras_layers(layer: Layer) -> list[Any]:
             return [layers.Dropout(rate)]
         case Dense(units):
             return [layers.Dense(units, activation="relu")]
+
+
+def _convolution(layer: Conv2D) -> list[Any]:
+    from keras import layers
+
+    is_plain = not layer.batch_normalization and layer.pool == 1
+    convolution = layers.Conv2D(
+        layer.filters,
+        layer.kernel,
+        strides=layer.stride,
+        padding=layer.padding,
+        activation="relu" if is_plain else None,
+        use_bias=not layer.batch_normalization,  # the normalisation adds its own offset
+    )
+    if is_plain:
+        return [convolution]
+    pool = [layers.MaxPooling2D(layer.pool)] if layer.pool > 1 else []
+    normalization = [fused_batch_normalization()] if layer.batch_normalization else []
+    return [convolution, *pool, *normalization, layers.ReLU()]

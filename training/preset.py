@@ -12,6 +12,7 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 Schedule = Literal["constant", "one_cycle", "cosine"]
 ClassWeights = Literal["none", "balanced"]
 Precision = Literal["float32", "mixed_bfloat16", "auto"]
+Views = Literal["one", "shifted"]
 BatchSize = int | Literal["full"]
 
 
@@ -20,8 +21,8 @@ class Augmentation:
     """Random changes to training pictures, each drawn uniformly from ± its value; 0 leaves that change out.
 
     Geometry in degrees, and in fractions of the side; what comes into view is black, or with `edge` "nearest" what the
-    picture's edge shows. `paper` is the share of pictures that get a grey, unevenly lit ground, weaker strokes and
-    sensor noise, as a photographed sheet has.
+    picture's edge shows. `elastic` is how far a smooth distortion moves a pixel at most. `paper` is the share of pictures
+    that get a grey, unevenly lit ground, weaker strokes and sensor noise, as a photographed sheet has.
 
     For photos: `mirror` turns half of the pictures left to right. `colour` is how strongly light and camera differ, 1
     for what daylight and lamps do to a snapshot. `blur` and `erase` are the shares of pictures that are softened, and
@@ -32,6 +33,7 @@ class Augmentation:
     shift: float = 0.0
     zoom: float = 0.0
     shear_degrees: float = 0.0
+    elastic: float = 0.0
     edge: Literal["black", "nearest"] = "black"
     paper: float = 0.0
     mirror: bool = False
@@ -97,7 +99,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named starting point; every part of its recipe can be replaced on the command line."""
+    """A named starting point; every part of its recipe can be replaced on the command line.
+
+    `views`: what the exported graph looks at for one answer: the picture, or also the picture moved by a pixel to each
+    side, whose logits are averaged.
+    """
 
     name: str
     summary: str
@@ -106,6 +112,7 @@ class Preset:
     """Those after the backbone, where there is one."""
     recipe: Recipe
     backbone: Backbone | None = None
+    views: Views = "one"
 
     def describe_layers(self) -> list[dict[str, Any]]:
         """Return the layers in JSON's types, for the manifest: without the folders of this machine."""

@@ -36,6 +36,7 @@ from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
 from training.tensor_cache import TensorCache
 from training.tensors import Tensors, load_tensors
+from training.views import average_shifts
 
 _LARGEST_SIDE_FROM_DATA = 224
 _LOOKED_AT = 200
@@ -91,6 +92,8 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         seed=options.seed,
         reporter=reporter,
     )
+    if options.preset.views == "shifted":
+        network = average_shifts(network)
 
     command = options.command()
     counts = assignment.counts()
@@ -285,6 +288,7 @@ def _training_record(options: FitOptions, command: str, dataset: Dataset, splits
         "seed": options.seed,
         "recipe": recipe,
         "layers": options.preset.describe_layers(),
+        "views": options.preset.views,
         "skipped": [_within_data(bad.id) for part in tensors for bad in part.skipped],
     }
 

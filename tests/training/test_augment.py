@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,7 @@ def test_nothing_asked_changes_nothing(bars: np.ndarray) -> None:
         Augmentation(shift=0.1),
         Augmentation(zoom=0.1),
         Augmentation(shear_degrees=10),
+        Augmentation(elastic=0.1),
         Augmentation(paper=1.0),
         Augmentation(colour=1.0),
     ],
@@ -54,3 +57,16 @@ def test_geometry_keeps_the_ink_near_its_place(bars: np.ndarray) -> None:
 def test_paper_keeps_strokes_lighter_than_the_ground(bars: np.ndarray) -> None:
     changed = augment(bars, Augmentation(paper=1.0), seed=SEED).numpy()[..., 0].astype(float)
     assert (changed[:, 8:20, 13:15].mean(axis=(1, 2)) > changed[:, :, :10].mean(axis=(1, 2)) + 30).all()
+
+
+def test_bending_no_further_than_nothing_is_the_plain_warp(bars: np.ndarray) -> None:
+    plain = Augmentation(rotation_degrees=12, shift=0.08, zoom=0.12, shear_degrees=8)
+    bent = replace(plain, elastic=1e-9)
+    difference = augment(bars, plain, seed=SEED).numpy().astype(int) - augment(bars, bent, seed=SEED).numpy()
+    assert abs(difference).max() <= 1
+
+
+def test_bending_keeps_the_ink_within_its_limit(bars: np.ndarray) -> None:
+    changed = augment(bars, Augmentation(elastic=0.07), seed=SEED).numpy()[..., 0]
+    assert not changed[:, :3].any() and not changed[:, 25:].any()
+    assert not changed[:, :, :9].any() and not changed[:, :, 19:].any()

@@ -2,11 +2,16 @@
 
 from training.errors import OptionError
 from training.preset import Preset
+from training.presets.accurate import ACCURATE
+from training.presets.compact import COMPACT, TINY
 from training.presets.handwriting import HANDWRITING
 from training.presets.photos import PHOTOS
+from training.presets.quick import QUICK
 from training.presets.seed import SEED
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (SEED, HANDWRITING, PHOTOS)}
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (SEED, QUICK, TINY, COMPACT, ACCURATE, HANDWRITING, PHOTOS)
+}
 
 
 def preset_named(name: str) -> Preset:

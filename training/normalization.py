@@ -1,0 +1,36 @@
+"""Batch normalisation in one pass. It knows nothing of networks or recipes."""
+
+from typing import Any
+
+from app.engines.tensorflow import import_tensorflow
+
+
+def fused_batch_normalization() -> Any:
+    """Return a Keras BatchNormalization for (N, H, W, C) that trains with TensorFlow's fused kernel.
+
+    Keras 3 spells the mean, the variance and the scale as steps of their own, each of which reads the whole activation
+    again, and casts it to float32 first: about half of the time of a small network's step on a CPU. In inference it is
+    Keras's own arithmetic, from the same weights.
+    """
+    tf = import_tensorflow()
+    import keras
+
+    class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            if not (training and self.trainable):
+                return super().call(inputs, training=training, mask=mask)
+            outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=inputs,
+                scale=tf.convert_to_tensor(self.gamma),
+                offset=tf.convert_to_tensor(self.beta),
+                mean=[],
+                variance=[],
+                epsilon=self.epsilon,
+                is_training=True,
+            )
+            for moving, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + found * (1 - self.momentum))
+            return outputs
+
+    # Keras's 0.99 trails behind by hundreds of steps: whole epochs here.
+    return FusedBatchNormalization(momentum=0.9)
