@@ -71,6 +71,14 @@ def test_groups_have_their_figures(fitted: tuple[Bundle, Bundle, Result]) -> Non
     assert sum(row["pictures"] for row in figures["groups"]) <= figures["pictures"]
 
 
+def test_the_card_tells_how_far_the_probabilities_can_be_trusted(fitted: tuple[Bundle, Bundle, Result]) -> None:
+    calibrated, plain, _ = fitted
+    thresholds = found(calibrated)["test"]["after"]["thresholds"]
+    assert f"logits / {found(calibrated)['temperature']:.3f}" in calibrated.card()
+    assert f"| 0.9 | {thresholds[5]['coverage']:.2%} | {thresholds[5]['accuracy']:.2%} |" in calibrated.card()
+    assert "softmax as trained: as asked for" in plain.card()
+
+
 def test_evaluate_shows_both_and_a_table_of_thresholds(fitted: tuple[Bundle, Bundle, Result]) -> None:
     bundle, _, _ = fitted
     command = f"evaluate --data digits --model d --version 1 --model-store {bundle.path.parents[1]} --engine tensorflow"
