@@ -15,6 +15,7 @@ from app.contract.store import ModelStore
 from app.errors import ImageclassError
 from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
+from training.calibration.tables import print_calibration
 from training.errors import OptionError
 from training.evaluate import Scores
 from training.folds import parse_fold
@@ -170,6 +171,10 @@ def fit(
         bool, typer.Option("--allow-leakage", help="Train even where the data's own splits share pictures or groups.")
     ] = False,
     cache: CacheOption = True,
+    calibration: Annotated[
+        Literal["temperature", "none"],
+        typer.Option(help="Fit a temperature on the validation pictures, or leave the softmax as it was trained."),
+    ] = "temperature",
     about: Annotated[
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
@@ -238,6 +243,7 @@ def fit(
                 group_by=group_by,
                 allow_leakage=allow_leakage,
                 cache=cache,
+                calibration=calibration,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
@@ -273,6 +279,7 @@ def evaluate(
     ] = None,
     on_bad_image: OnBadImageOption = "fail",
     cache: CacheOption = True,
+    group_by: GroupByOption = None,
     require: RequireOption = None,
     against: AgainstOption = None,
     max_recall_drop: MaxRecallDropOption = 0.02,
@@ -286,6 +293,7 @@ def evaluate(
     try:
         with _one_line_errors():
             from app.contract.bundle import open_bundle
+            from training.audit.groups import groups_of
             from training.measure import choose_pictures, measure
             from training.rival import rival_of, score_rival
             from training.sources import open_data
@@ -294,9 +302,17 @@ def evaluate(
             store = ModelStore(model_store)
             path = store.newest(model) if version is None else store.path(model, version)
             rival = None if against is None else rival_of(store, model, parse_against(against))
-            pictures, which = choose_pictures(open_data(data), open_bundle(path), split)
+            dataset = open_data(data)
+            pictures, which = choose_pictures(dataset, open_bundle(path), split)
             measured = measure(
-                path, pictures, engine=engine, url=url, on_bad_image=on_bad_image, reporter=reporter, cache=cache
+                path,
+                pictures,
+                engine=engine,
+                url=url,
+                on_bad_image=on_bad_image,
+                groups={} if group_by is None else groups_of(dataset, data, group_by),
+                reporter=reporter,
+                cache=cache,
             )
             before = None if rival is None else score_rival(rival, measured.pictures, engine=engine, reporter=reporter)
     except KeyboardInterrupt:
@@ -313,6 +329,7 @@ def _print_measurement(model: str, which: str, measured: "Measurement", *, as_js
     agreement = measured.agreement
     if as_json:
         found = {"which": which, "measured": measured.engine, **measured.scores.as_dict()}
+        found["calibration"] = measured.calibration
         if agreement is not None:
             found["agreement"] = {
                 "pictures": agreement.pictures,
@@ -323,6 +340,7 @@ def _print_measurement(model: str, which: str, measured: "Measurement", *, as_js
         return
     typer.echo(f"{model} on {which}, by {measured.engine}")
     _print_scores(measured.scores)
+    print_calibration(measured.calibration, Console(soft_wrap=True, highlight=False))
     if agreement is not None:
         typer.echo(
             f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "

@@ -39,6 +39,7 @@ def model_card(
         "## How well it does",
         _figures(metrics),
         _class_table(metrics["test"]) if metrics["test"] else "",
+        _confidence(metrics["calibration"]),
         "## What it expects",
         _expects(preprocessing),
         _LIMIT,
@@ -74,6 +75,33 @@ def _class_table(scores: Mapping[str, Any]) -> str:
     rows = ["On the test pictures:", "", "| class | precision | recall | pictures |", "|---|---|---|---|"]
     for label, row in scores["by_class"].items():
         rows.append(f"| {label} | {percent(row['precision'])} | {percent(row['recall'])} | {row['pictures']:,} |")
+    return "\n".join(rows)
+
+
+def _confidence(calibration: Mapping[str, Any]) -> str:
+    """Return how far the probabilities can be trusted, and what is right above which threshold."""
+    made = (
+        f"Its probabilities are calibrated: the softmax is that of logits / {calibration['temperature']:.3f}, "
+        f"{calibration['reason']}."
+        if calibration["method"] == "temperature"
+        else f"Its probabilities are those of the softmax as trained: {calibration['reason']}."
+    )
+    if calibration["test"] is None:
+        return made
+    figures = calibration["test"]["after"]
+    error, low, high = (figures["debiased"][name] for name in ("error", "low", "high"))
+    apart = f"differ by {error:.2%} on average (95 % interval {low:.2%} to {high:.2%})"
+    rows = [
+        f"{made} On the test pictures confidence and accuracy {apart}.",
+        "",
+        "| answer only from | covers | right of those |",
+        "|---|---|---|",
+    ]
+    rows += [
+        f"| {row['threshold']:g} | {row['coverage']:.2%} | {row['accuracy']:.2%} |"
+        for row in figures["thresholds"]
+        if row["answered"]
+    ]
     return "\n".join(rows)
 
 

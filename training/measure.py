@@ -1,10 +1,10 @@
 """Measure a published bundle on labelled data: in process through `app.engines`, or a running service over HTTP."""
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
 from app.errors import ServiceError
 from training.cache_folder import cache_folder
+from training.calibration.figures import before_and_after
+from training.calibration.temperature import recorded_temperature
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError
 from training.evaluate import Scores, predict_all, score
@@ -37,6 +39,8 @@ class Agreement:
 @dataclass(frozen=True)
 class Measurement:
     scores: Scores
+    calibration: dict[str, Any]
+    """What `before_and_after` finds."""
     engine: str
     agreement: Agreement | None
     pictures: tuple[Picture, ...]
@@ -76,10 +80,14 @@ def measure(
     engine: EngineChoice,
     url: str | None,
     on_bad_image: Literal["skip", "fail"],
+    groups: Mapping[str, str],
     reporter: Reporter,
     cache: bool = True,
 ) -> Measurement:
-    """Score the bundle at `path` on labelled pictures; with `url`, score that service and compare the two."""
+    """Score the bundle at `path` on labelled pictures; with `url`, score that service and compare the two.
+
+    `groups` says by its id whose a picture is, for figures by group.
+    """
     loaded = load_model(path, engine=engine)
     manifest = loaded.bundle.manifest
     with reporter.task("reading pictures", len(pictures)) as advance:
@@ -97,18 +105,25 @@ def measure(
     loss: Literal["crossentropy", "mse"] = (
         "mse" if isinstance(recipe, dict) and recipe.get("loss") == "mse" else "crossentropy"
     )
-    if url is None:
-        return Measurement(
-            score(here, tensors.targets, manifest.labels, loss=loss), loaded.engine.name, None, tensors.pictures
+    found, agreement = here, None
+    if url is not None:
+        found = _ask_service(url, loaded.bundle, tensors, reporter)
+        agreement = Agreement(
+            pictures=len(here),
+            same_label=int((here.argmax(axis=1) == found.argmax(axis=1)).sum()),
+            max_probability_difference=float(np.abs(here - found).max()),
         )
-    there = _ask_service(url, loaded.bundle, tensors, reporter)
-    agreement = Agreement(
-        pictures=len(here),
-        same_label=int((here.argmax(axis=1) == there.argmax(axis=1)).sum()),
-        max_probability_difference=float(np.abs(here - there).max()),
-    )
     return Measurement(
-        score(there, tensors.targets, manifest.labels, loss=loss), f"the service at {url}", agreement, tensors.pictures
+        scores=score(found, tensors.targets, manifest.labels, loss=loss),
+        calibration=before_and_after(
+            found,
+            tensors.targets,
+            temperature=recorded_temperature(manifest.training),
+            groups=[groups.get(picture.id) for picture in tensors.pictures],
+        ),
+        engine=loaded.engine.name if url is None else f"the service at {url}",
+        agreement=agreement,
+        pictures=tensors.pictures,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from training.calibration.temperature import Method
 from training.errors import OptionError
 from training.folds import Fold
 from training.gate import Against, Requirement
@@ -56,6 +57,7 @@ class FitOptions:
     group_by: str | None = None
     allow_leakage: bool = False
     cache: bool = True
+    calibration: Method = "temperature"
 
     def command(self) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on.
@@ -85,6 +87,8 @@ class FitOptions:
             words += ["--group-by", self.group_by]
         if self.allow_leakage:
             words += ["--allow-leakage"]
+        if self.calibration != "temperature":
+            words += ["--calibration", self.calibration]
         return shlex.join(words)
 
 

@@ -1,7 +1,7 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
 from training.cache_folder import cache_folder
+from training.calibration.figures import before_and_after
+from training.calibration.temperature import Calibration, calibrate
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
 from training.errors import DataError, NotGoodEnough, OptionError
@@ -57,9 +59,10 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     dataset = open_data(options.data)
     recipe = options.preset.recipe
     fractions = fractions_to_hold_out(dataset, validation=recipe.validation, test=options.test)
+    groups = {} if options.group_by is None else groups_of(dataset, options.data, options.group_by)
     inspection = inspect(
         dataset,
-        groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
+        groups=groups,
         divides=any(fractions.values()) or options.fold is not None,
         allow_leakage=options.allow_leakage,
         cache=Cache(cache_folder("audit") if options.cache else None, options.data),
@@ -95,17 +98,21 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     if options.preset.views == "shifted":
         network = average_shifts(network)
 
+    calibration = calibrate(network, splits.validation, options.calibration)
+    reporter.say(calibration.sentence())
+
     command = options.command()
     counts = assignment.counts()
     contents = Contents(
         labels=dataset.labels,
         preprocessing=spec,
         golden=_golden(splits),
-        training=_training_record(options, command, dataset, splits) | {"audit": inspection.record},
+        training=_training_record(options, command, dataset, splits)
+        | {"audit": inspection.record, "calibration": calibration.as_dict()},
         split=assignment.summary(),
         split_csv=assignment.to_csv(),
         measure=lambda engine: _measure_and_judge(
-            engine, splits, dataset.labels, options, result, rival=rival, reporter=reporter
+            engine, splits, dataset.labels, options, result, calibration, groups, rival=rival, reporter=reporter
         ),
         card=lambda version, metrics: model_card(
             name=options.name,
@@ -224,16 +231,30 @@ def _load(
 
 
 def _measure(
-    engine: Engine, splits: _Splits, labels: Sequence[str], preset: Preset, result: FitResult, reporter: Reporter
+    engine: Engine,
+    splits: _Splits,
+    labels: Sequence[str],
+    preset: Preset,
+    result: FitResult,
+    calibration: Calibration,
+    groups: Mapping[str, str],
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Return metrics.json: every split scored by the SavedModel that will be served, not by the network in memory."""
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = {"calibration": calibration.as_dict() | {"validation": None, "test": None}}
     for split, tensors in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         metrics[split] = None
         if tensors is not None:
             with reporter.task(f"measuring on {split} pictures", len(tensors.images)) as advance:
                 found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
             metrics[split] = score(found, tensors.targets, labels, loss=preset.recipe.loss).as_dict()
+            if split != "train":
+                metrics["calibration"][split] = before_and_after(
+                    found,
+                    tensors.targets,
+                    temperature=calibration.temperature,
+                    groups=[groups.get(picture.id) for picture in tensors.pictures],
+                )
     return {
         **metrics,
         "fit_seconds": round(result.seconds, 3),
@@ -250,12 +271,14 @@ def _measure_and_judge(
     labels: Sequence[str],
     options: FitOptions,
     result: FitResult,
+    calibration: Calibration,
+    groups: Mapping[str, str],
     *,
     rival: Bundle | None,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Return metrics.json. Raises NotGoodEnough, before anything is published, for what the options do not let pass."""
-    metrics = _measure(engine, splits, labels, options.preset, result, reporter)
+    metrics = _measure(engine, splits, labels, options.preset, result, calibration, groups, reporter)
     if splits.test is not None:
         on = f"the {len(splits.test.pictures):,} test pictures"
         try:
