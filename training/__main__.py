@@ -177,6 +177,7 @@ def fit(
     require: RequireOption = None,
     against: AgainstOption = None,
     max_recall_drop: MaxRecallDropOption = 0.02,
+    report: Annotated[bool, typer.Option(help="Write report.html into the bundle.")] = True,
     keep: Annotated[
         int | None,
         typer.Option(
@@ -238,6 +239,7 @@ def fit(
                 group_by=group_by,
                 allow_leakage=allow_leakage,
                 cache=cache,
+                report=report,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:
