@@ -17,7 +17,7 @@ from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from benchmarks.workload import WORK
 from training.dataset import Picture
-from training.export import Contents, publish
+from training.export import Contents, Measured, publish
 
 _SIDE = 224
 _LABELS = tuple(str(label) for label in range(10))
@@ -68,9 +68,9 @@ def _normalise(network: Any, backbone: Any, batch: NDArray[np.uint8]) -> None:
         layer.momentum = 0.99
 
 
-def _measure(engine: Engine, network: Any) -> dict[str, Any]:
+def _measure(engine: Engine, network: Any) -> Measured:
     engine.predict(np.zeros((1, _SIDE, _SIDE, 3), np.uint8))
-    return {
+    metrics = {
         "train": None,
         "validation": None,
         "test": None,
@@ -78,6 +78,7 @@ def _measure(engine: Engine, network: Any) -> dict[str, Any]:
         "parameters": network.count_params(),
         "epochs": [],
     }
+    return Measured(metrics, {})
 
 
 def _card(name: str, architecture: str, version: int) -> str:

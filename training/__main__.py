@@ -182,6 +182,7 @@ def fit(
     require: RequireOption = None,
     against: AgainstOption = None,
     max_recall_drop: MaxRecallDropOption = 0.02,
+    report: Annotated[bool, typer.Option(help="Write report.html into the bundle.")] = True,
     keep: Annotated[
         int | None,
         typer.Option(
@@ -244,6 +245,7 @@ def fit(
                 allow_leakage=allow_leakage,
                 cache=cache,
                 calibration=calibration,
+                report=report,
             )
             published = run_fit(options, reporter)
     except KeyboardInterrupt:

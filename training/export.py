@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contract.bundle import (
     GOLDEN_EXPECTED,
@@ -39,13 +40,30 @@ from app.engines.cores import available_cores
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
-from training.dataset import Picture
+from training.dataset import Picture, Split
 from training.errors import OptionError, PublishError
 
 SPLIT_FILE = "split.csv.gz"
+REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
 _GOLDEN_BYTES = 1_000_000
 _LIBRARIES = ("tensorflow", "keras", "openvino", "opencv-python-headless", "numpy")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`metrics` becomes metrics.json; `probabilities` (N, K) of each split are what they were made of."""
+
+    metrics: dict[str, Any]
+    probabilities: Mapping[Split, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`metrics` is added to metrics.json; `page` becomes report.html."""
+
+    metrics: Mapping[str, Any]
+    page: str
 
 
 @dataclass(frozen=True)
@@ -58,10 +76,12 @@ class Contents:
     training: dict[str, Any]
     split: dict[str, Any]
     split_csv: str
-    measure: Callable[[Engine], dict[str, Any]]
-    """Returns metrics.json, measured on the reopened SavedModel."""
+    measure: Callable[[Engine], Measured]
+    """Measures the reopened SavedModel."""
     card: Callable[[int, Mapping[str, Any]], str]
     """Returns MODEL_CARD.md from the version and the metrics."""
+    report: Callable[[Path, int, Engine, Measured], Report] | None = None
+    """Looks further at the SavedModel in the folder, of that version."""
 
 
 def check_can_publish(store: ModelStore, name: str) -> None:
@@ -86,7 +106,12 @@ def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> L
         golden = _write_golden(folder, contents)
         engine = open_tensorflow(folder, signature, threads=available_cores())
         _write_expected(folder, contents.preprocessing, golden, engine)
-        metrics = contents.measure(engine)
+        measured = contents.measure(engine)
+        metrics = measured.metrics
+        if contents.report is not None:
+            report = contents.report(folder, version, engine, measured)
+            metrics = {**metrics, **report.metrics}
+            (folder / REPORT_FILE).write_text(report.page, encoding="utf-8")
         (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         (folder / MODEL_CARD).write_text(contents.card(version, metrics), encoding="utf-8")
         (folder / SPLIT_FILE).write_bytes(gzip.compress(contents.split_csv.encode(), mtime=0))

@@ -58,14 +58,18 @@ class FitOptions:
     allow_leakage: bool = False
     cache: bool = True
     calibration: Method = "temperature"
+    report: bool = True
 
-    def command(self) -> str:
-        """Return the command that repeats the run, without the folders of the machine that it ran on.
+    def command(self, *, here: bool = False) -> str:
+        """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
 
         What only says whether the result is published, and what is removed then, is no part of it.
         """
         preset, recipe = self.preset, self.preset.recipe
-        words = ["python", "-m", "training", "fit", "--data", Path(self.data).name, "--name", self.name]
+        words = ["python", "-m", "training", "fit", "--data", self.data if here else Path(self.data).name]
+        words += ["--name", self.name]
+        if here:
+            words += ["--model-store", str(self.model_store)]
         words += ["--preset", preset.name, "--seed", str(self.seed)]
         words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
         words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
@@ -78,7 +82,7 @@ class FitOptions:
         if preset.backbone is not None:
             words += ["--weights", Path(preset.backbone.weights).name]
         if self.about is not None:
-            words += ["--about", self.about.name]
+            words += ["--about", str(self.about) if here else self.about.name]
         if self.size is not None:
             words += ["--size", "data" if self.size == "data" else f"{self.size[0]}x{self.size[1]}"]
         if self.colour is not None:

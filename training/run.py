@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.contract.bundle import Bundle
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
@@ -22,9 +25,10 @@ from training.calibration.figures import before_and_after
 from training.calibration.temperature import Calibration, calibrate
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
+from training.diagnosis import Answers, Facts, Finding, diagnose
 from training.errors import DataError, NotGoodEnough, OptionError
 from training.evaluate import predict_all, score
-from training.export import Contents, check_can_publish, publish
+from training.export import Contents, Measured, Report, check_can_publish, publish
 from training.fit import FitResult, fit
 from training.folds import hold_out
 from training.gate import check_recall, check_requirements
@@ -33,6 +37,8 @@ from training.options import FitOptions
 from training.preset import Preset
 from training.progress import Reporter
 from training.pruning import prune
+from training.report.material import Material
+from training.report.report import write_report
 from training.rival import learned_pictures, rival_of, score_rival
 from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
@@ -49,6 +55,9 @@ class _Splits:
     train: Tensors
     validation: Tensors | None
     test: Tensors | None
+
+    def by_name(self) -> dict[Split, Tensors | None]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
@@ -103,16 +112,47 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
 
     command = options.command()
     counts = assignment.counts()
+    record = _training_record(options, command, dataset, splits) | {
+        "audit": inspection.record,
+        "calibration": calibration.as_dict(),
+    }
+
+    findings: list[Finding] = []
+
+    def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
+        material = Material(
+            name=options.name,
+            version=version,
+            dataset=dataset,
+            counts=counts,
+            preprocessing=spec,
+            training=record,
+            splits=splits.by_name(),
+            probabilities=measured.probabilities,
+            metrics=measured.metrics,
+            audit=inspection.findings,
+        )
+        return write_report(material, folder=folder, engine=engine, reporter=reporter)
+
     contents = Contents(
         labels=dataset.labels,
         preprocessing=spec,
         golden=_golden(splits),
-        training=_training_record(options, command, dataset, splits)
-        | {"audit": inspection.record, "calibration": calibration.as_dict()},
+        training=record,
         split=assignment.summary(),
         split_csv=assignment.to_csv(),
         measure=lambda engine: _measure_and_judge(
-            engine, splits, dataset.labels, options, result, calibration, groups, rival=rival, reporter=reporter
+            engine,
+            splits,
+            assignment,
+            options,
+            result,
+            calibration,
+            groups,
+            audit=inspection.record,
+            findings=findings,
+            rival=rival,
+            reporter=reporter,
         ),
         card=lambda version, metrics: model_card(
             name=options.name,
@@ -125,8 +165,13 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
             metrics=metrics,
             about=about,
         ),
+        report=report if options.report else None,
     )
-    published = publish(network, contents, store, options.name)
+    try:
+        published = publish(network, contents, store, options.name)
+    finally:
+        for finding in findings:
+            reporter.say(finding.told())
     if options.keep is not None:
         prune(store, options.name, keep=options.keep, reporter=reporter)
     return published
@@ -239,14 +284,16 @@ def _measure(
     calibration: Calibration,
     groups: Mapping[str, str],
     reporter: Reporter,
-) -> dict[str, Any]:
-    """Return metrics.json: every split scored by the SavedModel that will be served, not by the network in memory."""
+) -> Measured:
+    """Score every split by the SavedModel that will be served, not by the network in memory."""
     metrics: dict[str, Any] = {"calibration": calibration.as_dict() | {"validation": None, "test": None}}
-    for split, tensors in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+    probabilities: dict[Split, NDArray[np.float32]] = {}
+    for split, tensors in splits.by_name().items():
         metrics[split] = None
         if tensors is not None:
             with reporter.task(f"measuring on {split} pictures", len(tensors.images)) as advance:
                 found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
+            probabilities[split] = found
             metrics[split] = score(found, tensors.targets, labels, loss=preset.recipe.loss).as_dict()
             if split != "train":
                 metrics["calibration"][split] = before_and_after(
@@ -255,30 +302,47 @@ def _measure(
                     temperature=calibration.temperature,
                     groups=[groups.get(picture.id) for picture in tensors.pictures],
                 )
-    return {
-        **metrics,
+    metrics |= {
         "fit_seconds": round(result.seconds, 3),
         "parameters": result.parameters,
         "precision": result.precision,
         "best_epoch": result.best_epoch,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
+    return Measured(metrics, probabilities)
 
 
 def _measure_and_judge(
     engine: Engine,
     splits: _Splits,
-    labels: Sequence[str],
+    assignment: Assignment,
     options: FitOptions,
     result: FitResult,
     calibration: Calibration,
     groups: Mapping[str, str],
     *,
+    audit: Mapping[str, Any],
+    findings: list[Finding],
     rival: Bundle | None,
     reporter: Reporter,
-) -> dict[str, Any]:
-    """Return metrics.json. Raises NotGoodEnough, before anything is published, for what the options do not let pass."""
-    metrics = _measure(engine, splits, labels, options.preset, result, calibration, groups, reporter)
+) -> Measured:
+    """Measure, and add to `findings` what is wrong with the run.
+
+    Raises NotGoodEnough, before anything is published, for what the options do not let pass.
+    """
+    measured = _measure(engine, splits, assignment.labels, options.preset, result, calibration, groups, reporter)
+    metrics = measured.metrics
+    findings += diagnose(
+        Facts(
+            options=options,
+            counts=assignment.counts(),
+            epochs=metrics["epochs"],
+            scores={split: metrics[split] for split in splits.by_name()},
+            audit=audit,
+            answers=_held_out_answers(splits, measured.probabilities),
+        )
+    )
+    metrics["diagnosis"] = [finding.as_dict() for finding in findings]
     if splits.test is not None:
         on = f"the {len(splits.test.pictures):,} test pictures"
         try:
@@ -289,7 +353,21 @@ def _measure_and_judge(
                 check_recall(metrics["test"], before, version=rival.version, max_drop=drop, on=on)
         except NotGoodEnough as exc:
             raise NotGoodEnough(f"{exc} Nothing was published.") from exc
-    return metrics
+    return measured
+
+
+def _held_out_answers(splits: _Splits, probabilities: Mapping[Split, NDArray[np.float32]]) -> Answers | None:
+    held_out = [
+        (found, tensors.targets)
+        for split, found in probabilities.items()
+        if split != "train" and (tensors := splits.by_name()[split]) is not None
+    ]
+    if not held_out:
+        return None
+    return Answers(
+        confidence=np.concatenate([found.max(axis=1) for found, _ in held_out]),
+        right=np.concatenate([found.argmax(axis=1) == targets for found, targets in held_out]),
+    )
 
 
 def _golden(splits: _Splits) -> list[Picture]:

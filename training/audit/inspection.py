@@ -19,10 +19,12 @@ from training.progress import Reporter
 
 @dataclass(frozen=True)
 class Inspection:
-    """`together` is what `assign_splits` must not divide, by picture id. `record` goes into the bundle's manifest."""
+    """`together` is what `assign_splits` must not divide, by picture id. `record` goes into the bundle's manifest, and
+    counts the `findings`, which are worst first."""
 
     together: Mapping[str, str]
     record: Mapping[str, Any]
+    findings: tuple[Finding, ...]
 
 
 def inspect(
@@ -51,6 +53,7 @@ def inspect(
     return Inspection(
         together=joined if divides else {},
         record={**{name: counts.get(name, 0) for name in names}, "groups": len(set(groups.values()))},
+        findings=tuple(finding for finding in audit.findings if finding.check in names),
     )
 
 

@@ -1,0 +1,190 @@
+"""Runs made to have one trouble are told it, and healthy ones nothing: real trainings on scikit-learn's digits."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from app.contract.preprocessing import PreprocessingSpec
+from app.engines.tensorflow import import_tensorflow
+from training import batches
+from training.__main__ import cli
+from training.augment import augment
+from training.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+from training.options import FitOptions
+from training.preset import Augmentation, Preset, Recipe
+from training.progress import Reporter
+from training.run import run_fit
+
+pytestmark = pytest.mark.slow
+
+ENOUGH: tuple[Layer, ...] = (Conv2D(16, padding="same"), MaxPool2D(), Conv2D(32, padding="same"), Flatten(), Dense(32))
+Diagnosed = Callable[..., list[dict[str, str]]]
+
+
+def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    found = load_digits()
+    return (found.images * 15).astype(np.uint8), found.target
+
+
+@pytest.fixture
+def diagnosed(tmp_path: Path) -> Diagnosed:
+    """Train on pictures and labels, or on the digits, and return the findings in the bundle that was published."""
+
+    def train(
+        data: dict[str, Any] | None = None, *, layers: tuple[Layer, ...] = ENOUGH, leaks: bool = False, **recipe: Any
+    ) -> list[dict[str, str]]:
+        source = "digits"
+        if data is not None:
+            source = str(tmp_path / "data.npz")
+            np.savez(source, **data)
+        preset = Preset(
+            name="seed",
+            summary="",
+            preprocessing=PreprocessingSpec(height=8, width=8, colour="grey"),
+            layers=layers,
+            recipe=Recipe(**{"epochs": 6, "validation": 0.15, "learning_rate": 0.003, **recipe}),
+        )
+        options = FitOptions(
+            data=source,
+            name="d",
+            preset=preset,
+            model_store=tmp_path / "store",
+            seed=0,
+            test=0.2,
+            size=None,
+            colour=None,
+            on_bad_image="fail",
+            about=None,
+            allow_leakage=leaks,
+            cache=False,
+            report=False,
+        )
+        findings: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
+        return findings
+
+    return train
+
+
+def names(findings: list[dict[str, str]]) -> list[str]:
+    return [finding["name"] for finding in findings]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"validation": 0.0},
+        {"optimizer": "adamw", "schedule": "one_cycle", "batch_size": 64, "epochs": 10},
+        {"optimizer": "momentum", "learning_rate": 0.05, "augmentation": Augmentation(5, 0.05), "epochs": 8},
+        {"loss": "mse", "epochs": 10},
+    ],
+    ids=["adam", "no validation", "one cycle", "augmented", "mse"],
+)
+def test_a_healthy_run_is_told_nothing(diagnosed: Diagnosed, recipe: dict[str, Any]) -> None:
+    assert diagnosed(**recipe) == []
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_rate_that_is_too_low(diagnosed: Diagnosed, optimizer: str) -> None:
+    findings = diagnosed(optimizer=optimizer, learning_rate=1e-6, epochs=4)
+    assert names(findings)[0] == "learning rate too low"
+    usual = {"adam": "0.001", "sgd": "0.05"}[optimizer]
+    assert f"--learning-rate {usual} " in findings[0]["command"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_rate_that_is_too_high(diagnosed: Diagnosed, optimizer: str) -> None:
+    findings = diagnosed(optimizer=optimizer, learning_rate=10.0, epochs=4)
+    assert names(findings)[0] == "learning rate too high"
+
+
+def test_too_small_a_network_underfits(diagnosed: Diagnosed) -> None:
+    assert names(diagnosed(layers=(Conv2D(2), GlobalAveragePool2D()), epochs=10)) == ["underfitting"]
+
+
+def test_too_short_a_training_underfits_and_is_told_to_go_on(diagnosed: Diagnosed) -> None:
+    findings = diagnosed(epochs=1, batch_size=256)
+    assert "underfitting" in names(findings)
+    assert "--epochs 3 " in findings[0]["command"]
+
+
+def test_one_label_in_five_wrong(diagnosed: Diagnosed) -> None:
+    images, labels = digits()
+    random = np.random.default_rng(0)
+    wrong = random.random(len(labels)) < 0.2
+    labels = np.where(wrong, (labels + random.integers(1, 10, len(labels))) % 10, labels)
+    findings = diagnosed({"x_train": images, "y_train": labels})
+    assert names(findings)[0] == "label noise"
+    assert findings[0]["command"] == "python -m training audit --data data.npz"
+
+
+def test_a_large_network_on_a_few_noisy_pictures_overfits(diagnosed: Diagnosed) -> None:
+    images, labels = digits()
+    noisy = np.clip(images + np.random.default_rng(0).normal(0, 90, images.shape), 0, 255).astype(np.uint8)
+    data = {"x_train": noisy[:300], "y_train": labels[:300], "x_test": noisy[300:], "y_test": labels[300:]}
+    findings = diagnosed(data, layers=(Conv2D(64), Flatten(), Dense(256)), validation=0.0, epochs=20)
+    assert names(findings) == ["overfitting"]
+
+
+def test_three_pictures_of_a_class_are_too_few(diagnosed: Diagnosed) -> None:
+    images, labels = digits()
+    kept = np.flatnonzero((labels != 7) | (np.cumsum(labels == 7) <= 5))
+    findings = diagnosed({"x_train": images[kept], "y_train": labels[kept]})
+    assert names(findings) == ["too little data for a class"]
+    assert "7 (3)" in findings[0]["evidence"]
+    assert "--class-weights balanced" in findings[0]["command"]
+
+
+def test_pictures_that_are_learned_and_tested_on(diagnosed: Diagnosed) -> None:
+    images, labels = digits()
+    data = {"x_train": images[:1400], "y_train": labels[:1400], "x_test": images[1300:], "y_test": labels[1300:]}
+    findings = diagnosed(data, leaks=True)
+    assert names(findings) == ["leakage"]
+    assert "100 × leakage" in findings[0]["evidence"]
+    assert findings[0]["command"] == "python -m training audit --data data.npz --fix cleaned"
+
+
+def test_twenty_validation_pictures_tell_no_two_models_apart(diagnosed: Diagnosed) -> None:
+    findings = diagnosed(validation=0.014)
+    assert names(findings) == ["validation set too small"]
+    assert "95 % interval" in findings[0]["evidence"]
+    assert "--validation 0.2 " in findings[0]["command"]
+
+
+def test_an_input_that_is_slower_than_the_network(diagnosed: Diagnosed, monkeypatch: pytest.MonkeyPatch) -> None:
+    tf = import_tensorflow()
+
+    def slow(images: Any, augmentation: Any, *, seed: Any) -> Any:
+        def wait(given: Any) -> Any:
+            time.sleep(0.05)
+            return given
+
+        shape = images.shape
+        images = tf.numpy_function(wait, [images], tf.uint8)
+        images.set_shape(shape)
+        return augment(images, augmentation, seed=seed)
+
+    monkeypatch.setattr(batches, "augment", slow)
+    findings = diagnosed(augmentation=Augmentation(shift=0.02), batch_size=64, epochs=3)
+    assert names(findings)[-1] == "input starving"
+    assert "--batch-size 256 " in findings[-1]["command"]
+
+
+def test_the_terminal_names_the_data_where_it_is_and_the_bundle_by_its_name(tmp_path: Path) -> None:
+    images, labels = digits()
+    np.savez(tmp_path / "mine.npz", x_train=images[:300], y_train=labels[:300])
+    words = f"fit --data {tmp_path / 'mine.npz'} --name d --epochs 1 --model-store {tmp_path / 'store'}"
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert "underfitting: It gets " in done.stderr
+    assert f"python -m training fit --data {tmp_path / 'mine.npz'}" in done.stderr
+    metrics = (tmp_path / "store" / "d" / "1" / "metrics.json").read_text()
+    assert "python -m training fit --data mine.npz" in metrics
+    assert str(tmp_path) not in metrics

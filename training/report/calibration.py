@@ -1,0 +1,103 @@
+"""The report on probabilities: whether they mean what they say, and what is gained by not answering when unsure."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from training.page import table
+from training.report.material import Material
+from training.report.plots import Series, chart, percent
+
+_GROUPS = 15
+
+
+def calibration(material: Material) -> str:
+    """Show metrics.json's `calibration`; nothing where the run has none."""
+    found, split = material.metrics.get("calibration"), material.shown.split
+    figures = found and found.get(split)
+    if not found or not figures:
+        return ""
+    before, after = figures["before"], figures["after"]
+    note = (
+        f"<p class=soft>Temperature {found['temperature']:.3f}: {escape(found['reason'])}. Measured on "
+        f"{after['pictures']:,} {split} pictures.</p>"
+    )
+    parts = [
+        note,
+        _figures(before, after),
+        "<div class=plots>",
+        _reliability(before, after),
+        _risk_coverage(after),
+        "</div>",
+        _thresholds(after),
+    ]
+    if after.get("groups"):
+        parts.append(_groups(after["groups"]))
+    return "".join(parts)
+
+
+def _figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    columns = [("as served", after)] if before is None else [("before", before), ("after", after)]
+
+    def row(name: str, show: Any) -> list[str]:
+        return [name, *(show(each) for _, each in columns)]
+
+    rows = [
+        row("accuracy", lambda each: f"{each['accuracy']:.2%}"),
+        row("mean confidence", lambda each: f"{each['confidence']:.2%}"),
+        row("debiased calibration error", lambda each: f"{each['debiased']['error']:.2%}"),
+        row("its 95 % interval", lambda each: f"{each['debiased']['low']:.2%} to {each['debiased']['high']:.2%}"),
+        row("plain ECE, 15 bins", lambda each: f"{each['ece']['value']:.2%}"),
+        row("what a calibrated model would show", lambda each: f"{each['ece']['calibrated_mean']:.2%}"),
+        row("negative log-likelihood", lambda each: f"{each['nll']:.4f}"),
+        row("Brier score", lambda each: f"{each['brier']:.4f}"),
+    ]
+    return table(["", *(name for name, _ in columns)], rows)
+
+
+def _reliability(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    def points(figures: Mapping[str, Any]) -> list[tuple[float, float]]:
+        return [(each["confidence"], each["accuracy"]) for each in figures["reliability"]]
+
+    band = [(each["confidence"], each["low"], each["high"]) for each in after["reliability"]]
+    ends = [x for figures in (before, after) if figures for x, _ in points(figures)]
+    series = [Series("after" if before else "as served", points(after), band=band)]
+    if before:
+        series.append(Series("before", points(before)))
+    series.append(Series("calibrated", [(min(ends), min(ends)), (max(ends), max(ends))], guide=True))
+    return chart("accuracy", series, across="confidence (band: where a calibrated model lies)",
+                 format_x=percent, format_y=percent)  # fmt: skip
+
+
+def _risk_coverage(after: Mapping[str, Any]) -> str:
+    points = [(each["coverage"], each["risk"]) for each in after["risk_coverage"]["points"]]
+    return chart("wrong answers", [Series("risk", points)], across="share of pictures answered, the surest first",
+                 format_x=percent, format_y=percent)  # fmt: skip
+
+
+def _thresholds(after: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{each['threshold']:g}",
+            f"{each['coverage']:.2%}",
+            "–" if each["accuracy"] is None else f"{each['accuracy']:.2%}",
+            "–" if each["low"] is None else f"{each['low']:.2%} to {each['high']:.2%}",
+        ]
+        for each in after["thresholds"]
+    ]
+    return "<h3>Answer only at or above</h3>" + table(["probability", "answered", "right", "95 % interval"], rows)
+
+
+def _groups(groups: list[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            escape(str(each["group"])),
+            f"{each['pictures']:,}",
+            f"{each['accuracy']:.1%}",
+            f"{each['confidence']:.1%}",
+            f"{each['low']:.1%} to {each['high']:.1%}",
+        ]
+        for each in groups[:_GROUPS]
+    ]
+    head = ["group", "pictures", "accuracy", "confidence", "calibrated would be"]
+    return f"<h3>By group, of {len(groups):,} those it is too sure of first</h3>" + table(head, rows)

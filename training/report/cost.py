@@ -1,0 +1,55 @@
+"""Measure what a model costs: parameters, bytes, and the time that a picture takes on each engine."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.contract.bundle import Signature
+from app.contract.preprocessing import Image
+from app.engines.cores import available_cores
+from app.engines.engine import Engine
+from app.engines.openvino import open_openvino
+from app.errors import BundleTampered, EngineUnavailable
+
+_BATCH_SIZES = (1, 32)
+_SECONDS = 0.1
+_FEWEST_RUNS, _MOST_RUNS = 3, 200
+
+
+def cost(folder: Path, signature: Signature, tensorflow: Engine, images: Image, *, parameters: int) -> dict[str, Any]:
+    """Return, in JSON's types, what the SavedModel in `folder` costs; `images` (N, H, W, C) are what it is timed on.
+
+    Seconds are the median of some runs, for one picture of the batch, on as many cores as the process may use.
+    """
+    seconds = {tensorflow.name: _seconds_by_batch_size(tensorflow, images)}
+    try:
+        openvino = open_openvino(folder, signature, threads=available_cores())
+    except (EngineUnavailable, BundleTampered):
+        pass  # it is not installed, or cannot run this network: the service will say so, and take the other
+    else:
+        seconds[openvino.name] = _seconds_by_batch_size(openvino, images)
+        openvino.close()
+    return {
+        "parameters": parameters,
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "threads": available_cores(),
+        "seconds_per_picture": seconds,
+    }
+
+
+def _seconds_by_batch_size(engine: Engine, images: Image) -> dict[str, float]:
+    return {str(size): _seconds_per_picture(engine, images, size) for size in _BATCH_SIZES}
+
+
+def _seconds_per_picture(engine: Engine, images: Image, batch_size: int) -> float:
+    engine.prepare(batch_size)
+    batch = images[np.arange(batch_size) % len(images)]
+    engine.predict(batch)  # the first call of a size is slower
+    taken: list[float] = []
+    while len(taken) < _FEWEST_RUNS or (sum(taken) < _SECONDS and len(taken) < _MOST_RUNS):
+        started = time.perf_counter()
+        engine.predict(batch)
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken)) / batch_size

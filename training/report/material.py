@@ -1,0 +1,55 @@
+"""What a report is made of. It draws nothing and measures nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.preprocessing import PreprocessingSpec
+from training.audit.findings import Finding
+from training.dataset import Dataset, Split
+from training.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The pictures whose answers are shown. Row by row, `probabilities` (N, K) are the model's answers to `tensors`."""
+
+    split: Split
+    tensors: Tensors
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A finished run, as its report shows it. A split without pictures is None in `splits`, and not in
+    `probabilities`."""
+
+    name: str
+    version: int
+    dataset: Dataset
+    counts: Mapping[Split, Mapping[str, int]]
+    preprocessing: PreprocessingSpec
+    training: Mapping[str, Any]
+    """The manifest's record of the run."""
+    splits: Mapping[Split, Tensors | None]
+    probabilities: Mapping[Split, NDArray[np.float32]]
+    metrics: Mapping[str, Any]
+    """metrics.json."""
+    audit: Sequence[Finding]
+    """What the audit found before the training."""
+
+    def held_out(self) -> list[HeldOut]:
+        """Return the pictures that the network has not learned, the test's first."""
+        return self._answered("test", "validation")
+
+    @property
+    def shown(self) -> HeldOut:
+        """The test's answers; without a test validation's, and without both the training's."""
+        return self._answered("test", "validation", "train")[0]
+
+    def _answered(self, *splits: Split) -> list[HeldOut]:
+        found = ((split, self.splits[split]) for split in splits)
+        return [HeldOut(split, tensors, self.probabilities[split]) for split, tensors in found if tensors is not None]

@@ -1,0 +1,33 @@
+"""Look further at what a training made, and write it up: what it stands, what it costs, and all of it on one page."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from app.contract.bundle import Signature
+from app.engines.engine import Engine
+from training.export import Report
+from training.progress import Reporter
+from training.report.cost import cost
+from training.report.material import Material
+from training.report.page import report_page
+from training.report.robustness import robustness
+
+
+def write_report(material: Material, *, folder: Path, engine: Engine, reporter: Reporter) -> Report:
+    """Return what is found on the SavedModel in `folder`, which `engine` runs."""
+    shown = material.shown
+    images, targets = shown.tensors.images, shown.tensors.targets
+    found = {
+        "robustness": {
+            "split": shown.split,
+            **robustness(engine, images, targets, material.preprocessing, reporter),
+        },
+        "cost": cost(
+            folder,
+            Signature.of(material.preprocessing, material.dataset.labels),
+            engine,
+            images,
+            parameters=material.metrics["parameters"],
+        ),
+    }
+    return Report(found, report_page(replace(material, metrics={**material.metrics, **found})))
