@@ -21,7 +21,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training test format benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
+.PHONY: help run setup setup-training test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: setup-training ## run every check that CI runs
 format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .
 	@$(BIN)/python -m ruff format .
+
+proto: setup-training ## write open_inference_pb2.py anew from open_inference.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. app/api/open_inference/open_inference.proto
 
 benchmark: setup-training ## measure the service beside its peers (Linux, wrk; 45 minutes; ARGS="--only ours --rounds 5")
 	@$(BIN)/python -m benchmarks run $(ARGS)

@@ -8,8 +8,9 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -47,6 +48,9 @@ from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
 from app.telemetry import keep_standard_error_for_the_log
 
+if TYPE_CHECKING:
+    from app.api.open_inference.rpc_server import RpcServer
+
 _LONGEST_BURST_S = 2.0
 """A crowd that arrives at once is served where it can be within this time, or within half of the deadline."""
 
@@ -63,11 +67,33 @@ def create_app(
     inference = Inference(catalogue, request_limits(settings))
     predictor = Predictor(inference, max_form_fields=settings.max_form_fields)
 
+    repository = Repository(ModelStore(settings.model_store), catalogue)
+
+    def open_rpc_server() -> "RpcServer":
+        # Imported here, after the fork: gRPC's threads would not survive one.
+        from app.api.open_inference.rpc import OpenInferenceService
+        from app.api.open_inference.rpc_server import RpcServer
+
+        service = OpenInferenceService(
+            inference, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=_version()
+        )
+        return RpcServer(
+            service,
+            address=f"{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.grpc_port}",
+            max_message_bytes=settings.max_batch_bytes,
+            max_calls=settings.max_pending,
+        )
+
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         # The server closes its listener and waits for the requests in flight before it ends this block.
         # The watcher ends last: what it loads must not keep the requests in flight from their answers.
-        async with watcher, catalogue:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watcher)
+            await stack.enter_async_context(catalogue)
+            rpc = None
+            if settings.grpc_port:
+                rpc = await stack.enter_async_context(open_rpc_server())
             yield {
                 "predictor": predictor,
                 "gate": gate,
@@ -79,6 +105,7 @@ def create_app(
                 ),
                 "overload_answers": OverloadAnswers(),
                 "cors": settings.cors_origins is not None,
+                "rpc": rpc,
             }
             gate.close()
 
@@ -104,7 +131,6 @@ def create_app(
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
-    repository = Repository(ModelStore(settings.model_store), catalogue)
     app.include_router(
         open_inference_routes(inference, repository, lifecycle=lifecycle, metrics=metrics, version=app.version)
     )

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 
 import structlog
 
@@ -35,7 +37,7 @@ def serve(settings: Settings) -> int:
         _log.warning("unknown setting", reason=sentence)
     # Until the supervisor takes the signals over, a stop is immediate. Process 1 of a container has no default for it.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
-    with _bind(settings) as listener:
+    with _bind(settings, settings.port, "IMAGECLASS_PORT") as listener, _keep_grpc_port(settings):
         host, port = listener.getsockname()[:2]
         _log.info("starting", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", workers=settings.workers)
         return _supervise(settings, listener)
@@ -73,21 +75,39 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
     ).run()
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _keep_grpc_port(settings: Settings) -> AbstractContextManager[object]:
+    """Take the port of gRPC, on which every worker then listens with a socket of its own.
+
+    Where it is not listened on, a socket only keeps others from taking the port. Raises InvalidSetting.
+    """
+    if not settings.grpc_port:
+        return nullcontext()
+    if find_spec("grpc_health") is None:
+        raise InvalidSetting(
+            "IMAGECLASS_GRPC_PORT is set, but gRPC is not installed: pip install 'imageclass[grpc]', or leave it at 0."
+        )
+    return _bind(settings, settings.grpc_port, "IMAGECLASS_GRPC_PORT", shared=True)
+
+
+def _bind(settings: Settings, port: int, setting: str, *, shared: bool = False) -> socket.socket:
     """Take the port before any model is loaded, so that the commonest mistake is told at once; nothing listens yet."""
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as exc:
         if listener is not None:
             listener.close()
-        what = f"{settings.host}:{settings.port}"
+        what = f"{settings.host}:{port}"
         if exc.errno == errno.EADDRINUSE:
-            raise InvalidSetting(f"{what} is in use by another program. Set IMAGECLASS_PORT to a free port.") from exc
-        raise InvalidSetting(f"{what} cannot be listened on: {exc.strerror}. Set IMAGECLASS_HOST and _PORT.") from exc
+            raise InvalidSetting(f"{what} is in use by another program. Set {setting} to a free port.") from exc
+        raise InvalidSetting(
+            f"{what} cannot be listened on: {exc.strerror}. Set IMAGECLASS_HOST and {setting}."
+        ) from exc
     return listener

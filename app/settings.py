@@ -24,6 +24,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any that is free.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="TCP port for the Open Inference Protocol over gRPC; 0 for none."
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Worker processes, each with its own models; 0 is one for each core, at most 4."
     )

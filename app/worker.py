@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
@@ -28,6 +28,9 @@ from app.errors import ImageclassError
 from app.main import worker_app
 from app.processes import RETIRE, STOP, Place
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.api.open_inference.rpc_server import RpcServer
 
 _SIGN_OF_LIFE_S = 0.5
 _SWITCH_S = 0.0005
@@ -98,6 +101,7 @@ class WorkerServer(uvicorn.Server):
         self.server_state.connections = self._connections
         self._draining = asyncio.Event()
         self._living: asyncio.Task[None] | None = None
+        self._saying: asyncio.Task[None] | None = None
         self._began = 0.0
         self._leave_at_once = False
 
@@ -149,8 +153,10 @@ class WorkerServer(uvicorn.Server):
         for sock in sockets or []:
             sock.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await self._drain()
+            async with asyncio.timeout_at(end), asyncio.TaskGroup() as draining:
+                draining.create_task(self._drain())
+                if self._rpc is not None:
+                    draining.create_task(self._rpc.stop(max(0.0, end - loop.time())))
         unanswered = sum(not connection.is_idle for connection in self._connections)
         if unanswered:
             _log.error("stopped before all was answered", worker=self._place.index, connections=unanswered)
@@ -169,6 +175,10 @@ class WorkerServer(uvicorn.Server):
         await self._connections.wait_empty()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks)
+
+    @property
+    def _rpc(self) -> "RpcServer | None":
+        return cast("RpcServer | None", self.lifespan.state.get("rpc"))
 
     # Orders
 
@@ -198,6 +208,8 @@ class WorkerServer(uvicorn.Server):
         self._place.metrics.set_ready(ready=False)
         for connection in self._connections:
             connection.close_after_answer()
+        if self._rpc is not None:
+            self._saying = asyncio.get_running_loop().create_task(self._rpc.say_not_serving())
         asyncio.get_running_loop().call_later(delay_s, self._draining.set)
 
     async def _show_signs_of_life(self) -> None:

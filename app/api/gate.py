@@ -71,6 +71,10 @@ class Gate:
             return
         if self._allowed_hosts is not None:
             self._allowed_hosts.check(headers)
+        self.check_key(headers)
+
+    def check_key(self, headers: RawHeaders) -> None:
+        """Raise Unauthorized where a key is needed and not there."""
         if self._keys is not None:
             self._keys.check(headers)
 

@@ -21,8 +21,6 @@ from app.errors import ImageError, MalformedRequest, UnsupportedFormat
 ParseJson = Callable[[bytes], Any]
 CheckCount = Callable[[int], None]
 
-_NOT_HERE = "shared_memory_region"
-
 
 @dataclass(frozen=True)
 class RequestedOutput:
@@ -189,9 +187,14 @@ def parameters_of(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise MalformedRequest(f"{where}: 'parameters' is an object.")
-    if _NOT_HERE in parameters:
-        raise MalformedRequest(f"{where}: shared memory is not supported. Send the data with the request.")
+    check_parameters(parameters)
     return parameters
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise MalformedRequest where they ask for what is not here."""
+    if "shared_memory_region" in parameters:
+        raise MalformedRequest("Shared memory is not supported. Send the data with the request.")
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

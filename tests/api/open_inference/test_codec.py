@@ -210,7 +210,7 @@ def test_data_in_both_places_and_shared_memory_are_refused(reader: Reader) -> No
     with pytest.raises(MalformedRequest, match="send one of them"):
         reader.from_body(json.dumps(sent).encode(), None)
     sent["inputs"][0]["parameters"] = {"shared_memory_region": "mine"}
-    with pytest.raises(MalformedRequest, match="shared memory is not supported"):
+    with pytest.raises(MalformedRequest, match="Shared memory is not supported"):
         reader.from_body(json.dumps(sent).encode(), None)
 
 
