@@ -71,7 +71,7 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	compile() { \
 		"$$uv" pip compile --no-config --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 			--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
-			pyproject.toml "$$@"; \
+			pyproject.toml --extra grpc "$$@"; \
 	}; \
 	compile --extra training --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
 	for set in training serving; do \

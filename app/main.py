@@ -34,6 +34,7 @@ from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
 from app.api.predictor import Predictor
 from app.api.shedding import OverloadAnswers
+from app.api.tensorflow_serving.routes import tensorflow_serving_routes
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
 from app.errors import InvalidSetting
@@ -131,6 +132,7 @@ def create_app(
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
+    app.include_router(tensorflow_serving_routes(inference))
     app.include_router(
         open_inference_routes(inference, repository, lifecycle=lifecycle, metrics=metrics, version=app.version)
     )

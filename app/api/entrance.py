@@ -13,10 +13,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import REQUEST_ID_HEADER, answer_error
 from app.api.gate import Gate
 from app.errors import ImageclassError
+from app.serving.classifier import Classifier
 
 _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 UNMATCHED = "unmatched"
 """The route of a request that no route takes: its path is the client's choice, and would be a series of its own."""
+
+
+def note_model(request: Request, model: Classifier) -> None:
+    """Tell whoever notes the answer which model it is of."""
+    request.state.model, request.state.version = model.name, model.version
 
 
 class Entrance:

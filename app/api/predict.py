@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.entrance import note_model
 from app.api.errors import log_failure
 from app.api.predictor import Answered, Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
-from app.serving.classifier import Classifier
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.")]
 ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
@@ -79,7 +79,7 @@ async def _answered(
     model: str | None,
 ) -> Response:
     asked = predictor.model(model)
-    _note(request, asked)
+    note_model(request, asked)
     answered = await predict(
         asked,
         request.receive,
@@ -88,12 +88,7 @@ async def _answered(
         asked_timeout=request.headers.get("x-request-timeout", ""),
         top_k=top_k,
     )
-    _note(request, answered.model)
+    note_model(request, answered.model)
     for failure in answered.failures:
         log_failure(request, failure)
     return Response(answered.body, media_type="application/json")
-
-
-def _note(request: Request, model: Classifier) -> None:
-    """Tell whoever notes the answer which model it is of."""
-    request.state.model, request.state.version = model.name, model.version

@@ -147,6 +147,16 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         ("/models", "get"): guarded,
         ("/models/{name}", "get"): {*guarded, "404"},
         ("/metrics", "get"): guarded,
+        **{
+            (f"/v1/models/{{model}}{version}{suffix}", method): {*guarded, *statuses}
+            for version in ("", "/versions/{version}")
+            for suffix, method, statuses in (
+                ("", "get", {"404"}),
+                ("/metadata", "get", {"404"}),
+                (":predict", "post", {"404", "413", "415", "422", "503", "504"}),
+                (":classify", "post", {"404", "413", "415", "422", "503", "504"}),
+            )
+        },
         ("/v2", "get"): guarded,
         ("/v2/models/stats", "get"): guarded,
         ("/v2/repository/index", "post"): {*guarded, "413", "503"},

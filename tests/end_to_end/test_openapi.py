@@ -42,6 +42,14 @@ def document(trained_store: Path) -> Iterator[Any]:
         ("get", "/metrics"),
         ("get", "/models"),
         ("get", "/models/{name}"),
+        ("get", "/v1/models/{model}"),
+        ("get", "/v1/models/{model}/metadata"),
+        ("post", "/v1/models/{model}:predict"),
+        ("post", "/v1/models/{model}:classify"),
+        ("get", "/v1/models/{model}/versions/{version}"),
+        ("get", "/v1/models/{model}/versions/{version}/metadata"),
+        ("post", "/v1/models/{model}/versions/{version}:predict"),
+        ("post", "/v1/models/{model}/versions/{version}:classify"),
         ("get", "/v2"),
         ("get", "/v2/health/live"),
         ("get", "/v2/health/ready"),
@@ -63,7 +71,9 @@ def test_every_answer_is_one_that_the_document_declares(document: Any, method: s
     ask(document[path][method], GenerationMode.POSITIVE)
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/{model}/infer"])
+@pytest.mark.parametrize(
+    "path", ["/predict", "/predict/batch", "/v1/models/{model}:predict", "/v2/models/{model}/infer"]
+)
 def test_what_the_document_does_not_allow_is_answered_as_it_declares(document: Any, path: str) -> None:
     ask(document[path]["post"], GenerationMode.NEGATIVE)
 

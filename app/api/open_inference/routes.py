@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
+from app.api.entrance import note_model
 from app.api.health import refuse_unless_ready
 from app.api.inference import Inference, asked_seconds
+from app.api.json_body import refuse_compressed
 from app.api.lifecycle import Lifecycle
 from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
 from app.api.open_inference.repository import Repository
@@ -31,9 +33,8 @@ from app.api.open_inference.schemas import (
 )
 from app.api.open_inference.statistics import model_statistics
 from app.api.schemas import error_responses
-from app.errors import MalformedRequest, UnsupportedMediaType
+from app.errors import MalformedRequest
 from app.metrics import Metrics
-from app.serving.classifier import Classifier
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
@@ -181,9 +182,8 @@ def _add(
 async def _infer(inference: Inference, request: Request, name: str, version: str | None) -> Response:
     headers = request.headers
     asked = inference.catalogue.get(name, version)
-    _note(request, asked)
-    if headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not accepted. Send it as it is, without Content-Encoding.")
+    note_model(request, asked)
+    refuse_compressed(headers.get("content-encoding", "identity"))
     json_length = _json_length(headers.get(JSON_LENGTH_HEADER))
     header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
     began = perf_counter()
@@ -200,7 +200,7 @@ async def _infer(inference: Inference, request: Request, name: str, version: str
             receive=request.receive,
         )
     model = inferred.model
-    _note(request, model)
+    note_model(request, model)
     tensor = output_tensor(message.output, inferred.probabilities, model.manifest.labels)
     content, json_length = to_body(
         message, tensor, model=model.name, version=model.version, output_name=model.manifest.signature.output.name
@@ -216,8 +216,3 @@ def _json_length(header: str | None) -> int | None:
     if not (header.isascii() and header.isdecimal() and len(header) < 16):
         raise MalformedRequest(f"{JSON_LENGTH_HEADER} is '{header[:40]}'; it is the number of bytes of the JSON.")
     return int(header)
-
-
-def _note(request: Request, model: Classifier) -> None:
-    """Tell whoever notes the answer which model it is of."""
-    request.state.model, request.state.version = model.name, model.version
