@@ -1,5 +1,6 @@
 """Batch normalisation in one pass. It knows nothing of networks or recipes."""
 
+from functools import cache
 from typing import Any
 
 from app.engines.tensorflow import import_tensorflow
@@ -12,9 +13,17 @@ def fused_batch_normalization() -> Any:
     again, and casts it to float32 first: about half of the time of a small network's step on a CPU. In inference it is
     Keras's own arithmetic, from the same weights.
     """
+    # Keras's 0.99 trails behind by hundreds of steps: whole epochs here.
+    return _layer_type()(momentum=0.9)
+
+
+@cache
+def _layer_type() -> Any:
     tf = import_tensorflow()
     import keras
 
+    # Registered, so that Keras finds it again where a network is copied from its configuration.
+    @keras.saving.register_keras_serializable(package="imageclass")
     class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             if not (training and self.trainable):
@@ -32,5 +41,4 @@ def fused_batch_normalization() -> Any:
                 moving.assign(moving * self.momentum + found * (1 - self.momentum))
             return outputs
 
-    # Keras's 0.99 trails behind by hundreds of steps: whole epochs here.
-    return FusedBatchNormalization(momentum=0.9)
+    return FusedBatchNormalization
