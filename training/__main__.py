@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | evaluate | audit | folds`."""
+"""The training command line: `python -m training fit | evaluate | compare | audit | folds`."""
 
 import json
 import sys
@@ -325,6 +325,41 @@ def evaluate(
         check_requirements(scores, requirements, on=which)
         if rival is not None and before is not None:
             check_recall(scores, before, version=rival.version, max_drop=max_recall_drop, on=which)
+
+
+@cli.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A bundle, as mnist:1, or mnist for the newest version, or its folder.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    data: DataOption,
+    model_store: ModelStoreOption = Path("model_store"),
+    split: Annotated[
+        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to compare on.")
+    ] = "test",
+    engine: Annotated[
+        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What runs the models here.")
+    ] = "auto",
+    cache: CacheOption = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put two bundles side by side on the same labelled pictures, and test whether the difference is real."""
+    try:
+        with _one_line_errors():
+            from training.compare.command import compare as run_compare_command
+
+            run_compare_command(
+                a,
+                b,
+                data=data,
+                store=ModelStore(model_store),
+                split=split,
+                engine=engine,
+                cache=cache,
+                as_json=as_json,
+                reporter=Reporter(),
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _print_measurement(model: str, which: str, measured: "Measurement", *, as_json: bool) -> None:
