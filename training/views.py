@@ -13,23 +13,16 @@ def average_shifts(network: Any) -> Any:
     The features before the last layer are averaged, which for a linear layer is the average of its logits; the last
     layer, softmax included, is the network's own. Answering takes five times the work, training none.
     """
-    tf = import_tensorflow()
+    import_tensorflow()
     import keras
-
-    class Shifts(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, images: Any) -> Any:
-            height, width = images.shape[1:3]
-            padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
-            views = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SHIFTS]
-            return tf.concat(views, axis=0)
-
-    class Mean(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, features: Any) -> Any:
-            return tf.reduce_mean(tf.reshape(features, [len(_SHIFTS), -1, features.shape[-1]]), axis=0)
+    from keras import ops
 
     *body, head = network.layers
+    height, width = network.input_shape[1:3]
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-    features = Shifts(dtype="uint8", name="shifts")(image)
+    padded = ops.pad(image, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    features = ops.concatenate([padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SHIFTS], axis=0)
     for layer in body:
         features = layer(features)
-    return keras.Model(image, head(Mean(name="mean_of_views")(features)))
+    mean = ops.mean(ops.reshape(features, (len(_SHIFTS), -1, features.shape[-1])), axis=0)
+    return keras.Model(image, head(mean))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engines.tensorflow import import_tensorflow
+from app.contract.preprocessing import Image
 from training.errors import TrainingError
 from training.tensors import Tensors
 
@@ -59,7 +59,7 @@ def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calib
     last = network.layers[-1]
     if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", None) != "softmax":
         return _untouched("the network does not end in a Dense layer with softmax")
-    temperature = fit_temperature(_logits(network, last, validation), validation.targets)
+    temperature = fit_temperature(_logits(network, validation.images), validation.targets)
     last.set_weights([weights / temperature for weights in last.get_weights()])
     return Calibration("temperature", temperature, count, f"fitted on {count:,} validation pictures")
 
@@ -107,13 +107,14 @@ def _untouched(reason: str) -> Calibration:
     return Calibration("none", 1.0, 0, reason)
 
 
-def _logits(network: Any, last: Any, validation: Tensors) -> NDArray[np.float64]:
+def _logits(network: Any, images: Image) -> NDArray[np.float64]:
     """Return what goes into the softmax, which probabilities in float32 no longer tell where they are 0 or 1."""
-    import_tensorflow()
     import keras
 
-    features = keras.Model(network.inputs, last.input).predict(validation.images, batch_size=_BATCH, verbose=0)
-    logits = features.astype(np.float64) @ last.kernel.numpy().astype(np.float64)
-    if last.use_bias:
-        logits += last.bias.numpy()
-    return np.asarray(logits)
+    last = network.layers[-1]
+    softmax, last.activation = last.activation, keras.activations.linear
+    try:
+        batches = [network(images[start : start + _BATCH]).numpy() for start in range(0, len(images), _BATCH)]
+    finally:
+        last.activation = softmax
+    return np.concatenate(batches).astype(np.float64)
