@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.errors import ImageclassError
+from benchmarks import accuracy as accuracy_benchmark
 from benchmarks import audit as audit_benchmark
 from benchmarks import signs as signs_benchmark
 from benchmarks.campaign import Campaign, Plan
@@ -43,6 +44,7 @@ from benchmarks.workload import (
     resnet50,
 )
 from training.presets import preset_named
+from training.presets import PRESETS
 
 cli = typer.Typer(
     help="Measure the service beside its peers and its ceilings, on this machine.",
@@ -284,6 +286,34 @@ def signs(
                 if published and by is not None:
                     signs_benchmark.check_published(results)
     typer.echo((out / "signs.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def accuracy(
+    mnist_npz: Annotated[Path, typer.Option("--mnist", help="mnist.npz.", show_default=False)],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The seeds are this one and those that follow.")] = 0,
+    only: Annotated[
+        str, typer.Option(help="What is trained: presets, and tutorial for its own script.")
+    ] = ",".join(accuracy_benchmark.CONTESTANTS),
+    out: Out = WORK / "results",
+) -> None:
+    """Train presets and the tutorial's script in turn, and write accuracy.json and accuracy.md after every training."""
+    names = only.split(",")
+    out.mkdir(parents=True, exist_ok=True)
+    machine = this_machine()
+    runs: list[accuracy_benchmark.Run] = []
+    with _one_line_errors():
+        for name in names:
+            if name not in (accuracy_benchmark.TUTORIAL, *PRESETS):
+                known = ", ".join((accuracy_benchmark.TUTORIAL, *PRESETS))
+                raise BenchmarkError(f"Nothing is called '{name}'; there are: {known}.")
+        for seed in range(first_seed, first_seed + seeds):
+            for name in names:
+                runs.append(accuracy_benchmark.measure(name, seed=seed, mnist=mnist_npz))
+                accuracy_benchmark.write(runs, out, command=_command(), machine=machine)
+                typer.echo(accuracy_benchmark.line(runs[-1]), err=True)
+    typer.echo((out / "accuracy.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

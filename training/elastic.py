@@ -11,8 +11,10 @@ _KNOTS = 6
 
 
 def smooth_displacements(count: int, height: int, width: int, *, limit: float, seed: Any) -> Any:
-    """Return float32 (count, 2, height, width): how far each pixel moves in x and y, a cubic B-spline through 6 × 6 random
-    knots of ±`limit` pixels (after Simard et al. 2003, who blur a field of noise instead)."""
+    """Return float32 (count, 2, height, width): how far each pixel moves in x and y, at most `limit` pixels.
+
+    It is a cubic B-spline with 6 × 6 random knots (Simard et al. 2003 blur a field of noise instead).
+    """
     tf = import_tensorflow()
     knots = tf.random.stateless_uniform([count, 2, _KNOTS, _KNOTS], seed, -limit, limit)
     return tf.matmul(_spline(height), tf.matmul(knots, _spline(width), transpose_b=True))
@@ -43,4 +45,4 @@ def _spline(length: int) -> NDArray[np.float32]:
     distance = np.abs(np.linspace(0, _KNOTS - 1, length)[:, None] - np.arange(_KNOTS))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
     weights = np.where(distance < 1, near, far)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)

@@ -21,8 +21,8 @@ class Augmentation:
     """Random changes to training pictures, each drawn uniformly from ± its value; 0 leaves that change out.
 
     Geometry in degrees, and in fractions of the side; what comes into view is black, or with `edge` "nearest" what the
-    picture's edge shows. `elastic` is how far a smooth distortion moves a pixel at most. `paper` is the share of pictures
-    that get a grey, unevenly lit ground, weaker strokes and sensor noise, as a photographed sheet has.
+    picture's edge shows. `elastic` is how far a smooth distortion moves a pixel at most. `paper` is the share of
+    pictures that get a grey, unevenly lit ground, weaker strokes and sensor noise, as a photographed sheet has.
 
     For photos: `mirror` turns half of the pictures left to right. `colour` is how strongly light and camera differ, 1
     for what daylight and lamps do to a snapshot. `blur` and `erase` are the shares of pictures that are softened, and

@@ -4,6 +4,8 @@ python -m training fit --data mnist.npz --name mnist --preset compact
 python -m training fit --data mnist.npz --name mnist --preset tiny
 """
 
+from dataclasses import replace
+
 from app.contract.preprocessing import PreprocessingSpec
 from training.layers import Conv2D, GlobalAveragePool2D, Layer
 from training.preset import Augmentation, Preset, Recipe
@@ -21,18 +23,26 @@ def _layers(first: int, second: int, last: int) -> tuple[Layer, ...]:
 
 
 _PREPROCESSING = PreprocessingSpec(height=28, width=28, colour="grey")
-_RECIPE = Recipe(
+# With weaker changes and no smoothing, validation errors rose again in the second half of the training.
+_COMPACT_RECIPE = Recipe(
     optimizer="adamw",
     learning_rate=0.004,
     schedule="one_cycle",
     weight_decay=0.05,
     batch_size=128,
-    epochs=30,
-    augmentation=Augmentation(rotation_degrees=10, shift=0.07, zoom=0.1, shear_degrees=5, elastic=0.043),
+    epochs=32,
+    validation=0.05,
+    augmentation=Augmentation(rotation_degrees=12, shift=0.08, zoom=0.12, shear_degrees=8, elastic=0.064),
+    label_smoothing=0.05,
     weight_averaging=0.998,
     precision="auto",
     steps_per_execution=32,
     drop_remainder=True,
+)
+_TINY_RECIPE = replace(
+    _COMPACT_RECIPE,
+    augmentation=Augmentation(rotation_degrees=10, shift=0.07, zoom=0.1, shear_degrees=5, elastic=0.043),
+    label_smoothing=0.0,
 )
 
 COMPACT = Preset(
@@ -40,7 +50,7 @@ COMPACT = Preset(
     summary="accurate with few parameters",
     preprocessing=_PREPROCESSING,
     layers=_layers(16, 32, 24),
-    recipe=_RECIPE,
+    recipe=_COMPACT_RECIPE,
     views="shifted",
 )
 
@@ -49,6 +59,6 @@ TINY = Preset(
     summary="the least parameters",
     preprocessing=_PREPROCESSING,
     layers=_layers(8, 16, 16),
-    recipe=_RECIPE,
+    recipe=_TINY_RECIPE,
     views="shifted",
 )
