@@ -36,8 +36,8 @@ setup: ## install what serving needs into .venv
 setup-training: ## add what training and the tests need (TensorFlow; 2.8 GB in all)
 	@$(call install,development)
 
-setup-clients: VENV := $(CLIENTS)
-setup-clients: BIN := $(CLIENTS)/bin
+setup-clients: override VENV := $(CLIENTS)
+setup-clients: override BIN := $(CLIENTS)/bin
 setup-clients: ## install public clients of the protocols, for the tests alone, into .venv-clients
 	@$(call install,clients)
 
