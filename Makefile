@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := $(VENV)-clients
 # The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
 UV ?=
 UV_VERSION := 0.13.9
@@ -21,7 +22,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +36,12 @@ setup: ## install what serving needs into .venv
 setup-training: ## add what training and the tests need (TensorFlow; 2.8 GB in all)
 	@$(call install,development)
 
-test: setup-training ## run every check that CI runs
+setup-clients: override VENV := $(CLIENTS)
+setup-clients: override BIN := $(CLIENTS)/bin
+setup-clients: ## install public clients of the protocols, for the tests alone, into .venv-clients
+	@$(call install,clients)
+
+test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,ruff check,$(BIN)/python -m ruff check .)
 	@$(call check,ruff format,$(BIN)/python -m ruff format --check .)
 	@$(call check,mypy,$(BIN)/python -m mypy)
@@ -70,14 +76,15 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	fi; \
 	compile() { \
 		"$$uv" pip compile --no-config --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
-			--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
-			pyproject.toml --extra grpc "$$@"; \
+			--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$$@"; \
 	}; \
-	compile --extra training --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
+	compile --group clients $(if $(UPGRADE),--upgrade) --output-file requirements/clients.txt; \
+	ours='pyproject.toml --extra grpc'; \
+	compile $$ours --extra training --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
 	for set in training serving; do \
 		rm -f requirements/$$set.txt; \
 		if [ $$set = training ]; then extra='--extra training'; else extra=; fi; \
-		compile $$extra --constraint requirements/development.txt --output-file requirements/$$set.txt; \
+		compile $$ours $$extra --constraint requirements/development.txt --output-file requirements/$$set.txt; \
 	done
 	@echo "requirements/ is up to date with pyproject.toml"
 
@@ -98,7 +105,7 @@ sbom: ## list all that serving and training install, with hashes, as CycloneDX i
 	done
 
 clean: ## remove .venv, caches and build output; models and data stay
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of

@@ -19,6 +19,9 @@ settings.load_profile("imageclass")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--clients", default=f"{sys.prefix}-clients", help="The environment of public clients: make setup-clients."
+    )
+    parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
 

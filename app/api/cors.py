@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from app.api.errors import REQUEST_ID_HEADER
+from app.api.server_timing import SERVER_TIMING_HEADER
 from app.errors import InvalidSetting
 
 _PREFLIGHT_S = 600
@@ -26,7 +27,7 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "X-API-Key", REQUEST_ID_HEADER, "X-Request-Timeout"),
-            expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
+            expose_headers=(REQUEST_ID_HEADER, "Retry-After", SERVER_TIMING_HEADER),
             max_age=_PREFLIGHT_S,
         )
 

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.api.errors import answer_error
 from app.api.predictor import Predictor
+from app.api.server_timing import of_one
 from app.api.shedding import NOBODY_WAITS, SheddingProtocol
 from app.serving.classifier import Classifier
 
@@ -83,7 +84,7 @@ class _Exchange:
     __slots__ = (
         *("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"),
         *("_began", "_content_type", "_held", "_model", "_plain", "_predictor", "_protocol", "_request_id", "_scope"),
-        "_timeout",
+        *("_read_s", "_timeout", "prepared_s", "queued_s", "ran_s"),
     )
 
     def __init__(
@@ -101,6 +102,7 @@ class _Exchange:
         self.disconnected = False
         self.response_complete = False
         self.message_event = NOBODY_WAITS
+        self.queued_s = self.prepared_s = self.ran_s = self._read_s = 0.0
         self._began = perf_counter()
         self._protocol = protocol
         self._scope = cast("Scope", protocol.scope)
@@ -122,6 +124,7 @@ class _Exchange:
         name = self._plain[1]
         try:
             protocol.gate.check(_PATH, headers)
+            self._read_s = perf_counter() - self._began
             self._model = predictor.model(None if name is None else name.decode("ascii"))
             predictor.begin(
                 self._model,
@@ -129,7 +132,7 @@ class _Exchange:
                 self,
                 content_type=self._content_type.decode("latin-1"),
                 asked_timeout=self._timeout.decode("latin-1"),
-                read_s=perf_counter() - self._began,
+                read_s=self._read_s,
             )
             self._held = len(body)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets the one error shape
@@ -150,6 +153,7 @@ class _Exchange:
         if model is not None:
             body = self._predictor.answer(model, row, None if top_k is None else int(top_k))
             headers = (
+                (b"server-timing", of_one(self, self._read_s)),
                 (b"content-length", b"%d" % len(body)),
                 (b"content-type", b"application/json"),
                 (b"x-request-id", self._request_id.encode("ascii")),

@@ -29,9 +29,10 @@ class Gathering:
 class _OneOfMany:
     """The Reply of one picture among those of its request."""
 
-    __slots__ = ("_gathering", "_index")
+    __slots__ = ("_gathering", "_index", "prepared_s", "queued_s", "ran_s")
 
     def __init__(self, gathering: Gathering, index: int) -> None:
+        self.queued_s = self.prepared_s = self.ran_s = 0.0
         self._gathering = gathering
         self._index = index
 

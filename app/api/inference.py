@@ -40,10 +40,12 @@ class RequestLimits:
 
 
 class Inferred(NamedTuple):
-    """The probabilities (N, K) of a request's N pictures, in their order, and the model that they are of."""
+    """The probabilities (N, K) of a request's N pictures, in their order, the model that they are of, and the replies,
+    which know what each took."""
 
     model: Classifier
     probabilities: NDArray[np.float32]
+    replies: Sequence[Reply]
 
 
 class Inference:
@@ -123,7 +125,7 @@ class Inference:
             if isinstance(outcome, Exception):
                 raise outcome
             rows.append(outcome)
-        return Inferred(model, np.stack(rows))
+        return Inferred(model, np.stack(rows), gathering.replies)
 
     def put(self, model: Classifier, picture: bytes | NDArray[np.uint8], reply: Reply, deadline: float) -> None:
         """Have one picture of many classified: `reply` gets its outcome. Raises what `Classifier.put` does, and

@@ -23,6 +23,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
         }
     },
 }
+_SERVER_TIMING = {
+    "description": "Milliseconds: read, decode of all pictures, and the longest queue and infer of any.",
+    "schema": {"type": "string"},
+    "example": "read;dur=0.041, decode;dur=0.029, queue;dur=0.120, infer;dur=0.311",
+}
 _REQUEST_ID_PARAMETER = {
     "name": "X-Request-ID",
     "in": "header",
@@ -69,7 +74,8 @@ def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
     operation["responses"] = dict(sorted(responses.items()))
     parameters = operation.setdefault("parameters", [])
     parameters.append(_REQUEST_ID_PARAMETER)
-    if "504" in responses:
+    if "504" in responses:  # it classifies
+        responses["200"]["headers"]["Server-Timing"] = _SERVER_TIMING
         parameters.append(_REQUEST_TIMEOUT_PARAMETER)
 
 

@@ -10,6 +10,7 @@ from app.api.entrance import note_model
 from app.api.errors import log_failure
 from app.api.predictor import Answered, Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
+from app.api.server_timing import SERVER_TIMING_HEADER
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.")]
 ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
@@ -91,4 +92,5 @@ async def _answered(
     note_model(request, answered.model)
     for failure in answered.failures:
         log_failure(request, failure)
-    return Response(answered.body, media_type="application/json")
+    headers = {SERVER_TIMING_HEADER: answered.server_timing.decode("ascii")}
+    return Response(answered.body, media_type="application/json", headers=headers)

@@ -3,7 +3,6 @@
 Both ways into `POST /predict` end here: FastAPI's route and the fast path. It knows bodies and JSON, no status codes.
 """
 
-import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -16,18 +15,21 @@ from starlette.types import Receive
 from app.api.answers import Answers
 from app.api.gathering import Gathering
 from app.api.inference import OF_ONE_PICTURE, Inference, asked_seconds, unless_gone
+from app.api.server_timing import of_many, of_one
 from app.api.uploads import picture_of, read_picture, read_pictures
 from app.errors import ImageclassError, InferenceFailed
 from app.serving.admission import Admission
-from app.serving.batcher import Reply
+from app.serving.batcher import Reply, RowFuture
 from app.serving.classifier import Classifier
 
 
 class Answered(NamedTuple):
-    """An answer as JSON, the model whose version it names, and what failed in it that only the operator can mend."""
+    """An answer as JSON, the model whose version it names, where its time went, and what failed in it that only the
+    operator can mend."""
 
     body: bytes
     model: Classifier
+    server_timing: bytes
     failures: Sequence[InferenceFailed] = ()
 
 
@@ -107,15 +109,16 @@ class Predictor:
             )
             deadline = self._deadline(asked_timeout)
             model = self._catalogue.get(model.name)  # another version may have gone live meanwhile
-            model.observe_read(perf_counter() - began)
+            read_s = perf_counter() - began
+            model.observe_read(read_s)
             with self._catalogue.admission.admit():
-                reply: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
+                reply = RowFuture()
                 model.put(picture, reply, deadline=deadline)  # in this turn of the loop, in which the model is live
                 try:
                     probabilities = await unless_gone(receive, reply)
                 finally:
                     model.withdraw(reply)
-        return Answered(self.answer(model, probabilities, top_k), model)
+        return Answered(self.answer(model, probabilities, top_k), model, of_one(reply, read_s))
 
     async def predict_batch(
         self,
@@ -142,7 +145,8 @@ class Predictor:
             )
             deadline = self._deadline(asked_timeout)
             model = self._catalogue.get(model.name)
-            model.observe_read(perf_counter() - began)
+            read_s = perf_counter() - began
+            model.observe_read(read_s)
             with self._catalogue.admission.admit(len(uploads)):
                 pictures = [upload.data for upload in uploads]
                 gathering = self._begin_all(model, pictures, deadline)
@@ -162,7 +166,8 @@ class Predictor:
             else:
                 entries.append(answers.entry(upload.filename, outcome, top_k))
         failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
-        return Answered(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model), model, failures)
+        body = b'{"predictions":[%b],"model":%b}' % (b",".join(entries), answers.model)
+        return Answered(body, model, of_many(gathering.replies, read_s), failures)
 
     def _begin_all(self, model: Classifier, pictures: list[bytes], deadline: float) -> Gathering:
         """Have each picture classified; its outcome is its probabilities, or why there are none."""

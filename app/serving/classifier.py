@@ -123,7 +123,7 @@ class Classifier:
                 f"at most {self._limits.max_pixels:,} are accepted. Send it smaller."
             )
         if header.pixels <= self.tuning.inline_decode_pixels:
-            self._batcher.put(_Encoded(data, header), reply, deadline=deadline)
+            self._batcher.put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
             if self._closing:
                 raise refusal_while_stopping()
@@ -173,7 +173,8 @@ class Classifier:
         if isinstance(item, _Encoded):
             began = monotonic()
             image = preprocess(item.data, self.manifest.preprocessing, header=item.header)
-            self._decoded(monotonic() - began)
+            item.reply.prepared_s = seconds = monotonic() - began
+            self._decoded(seconds)
             return image
         return item
 
@@ -189,6 +190,7 @@ class Classifier:
         try:
             async with asyncio.timeout_at(deadline):
                 image, seconds = await loop.run_in_executor(self._decode_pool, decode)
+            reply.prepared_s = seconds
             self._decoded(seconds)  # here, not in the thread: a number has one writer
             if not reply.done():
                 self._batcher.put(image, reply, deadline=deadline)
@@ -212,3 +214,4 @@ class _Encoded(NamedTuple):
 
     data: bytes
     header: ImageHeader
+    reply: Reply

@@ -27,8 +27,9 @@ class Answer:
 
     @property
     def lasting(self) -> tuple[int, list[tuple[str, str]], bytes]:
-        """All of it but the date."""
-        return self.status, [header for header in self.headers if header[0] != "date"], self.body
+        """All of it but the date, and how long it took."""
+        headers = [(name, "" if name == "server-timing" else value) for name, value in self.headers if name != "date"]
+        return self.status, headers, self.body
 
 
 class Connection:

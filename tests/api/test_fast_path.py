@@ -474,7 +474,7 @@ def shed(seven: bytes, *, query: bytes = b"", more: bytes = b"") -> bytes:
     return SHED % (query, len(seven), more, seven)
 
 
-_OF_ONE_REQUEST = {"date", "x-request-id", "content-length"}
+_OF_ONE_REQUEST = {"date", "x-request-id", "content-length", "server-timing"}
 
 
 def lasting_without_id(answer: Answer) -> tuple[int, list[tuple[str, str]], dict[str, str]]:

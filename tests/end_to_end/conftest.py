@@ -18,7 +18,7 @@ class Service:
     """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set."""
 
     def __init__(self, store: Path, **settings: Any) -> None:
-        given = {"workers": 1, **settings}
+        given = self.settings = {"workers": 1, **settings}
         variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in given.items()}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         environment |= {"IMAGECLASS_PORT": "0", "IMAGECLASS_MODEL_STORE": str(store), **variables}
@@ -111,3 +111,15 @@ def start_service() -> Iterator[StartService]:
                 service.process.communicate()
         if service.process.stderr is not None:
             service.process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def client_python(pytestconfig: pytest.Config) -> Path:
+    """The Python of the environment that `make setup-clients` fills with public clients."""
+    python = Path(pytestconfig.getoption("--clients")) / "bin" / "python"
+    if not python.exists():
+        reason = f"{python} is not there: run `make setup-clients`"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return python

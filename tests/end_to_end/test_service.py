@@ -83,15 +83,16 @@ def test_requests_in_flight_at_sigterm_are_answered(start_service: StartService,
     assert statuses == [200] * 4
 
 
-def test_a_port_in_use_is_one_line_and_exit_1(start_service: StartService, trained_store: Path) -> None:
+@pytest.mark.parametrize("setting", ["port", "grpc_port"])
+def test_a_port_in_use_is_one_line_and_exit_1(start_service: StartService, trained_store: Path, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        service = start_service(trained_store, wait=False, port=taken.getsockname()[1])
+        service = start_service(trained_store, wait=False, **{setting: taken.getsockname()[1]})
         assert service.wait() == 1
     (line,) = service.log
     assert "in use" in line["reason"]
-    assert "IMAGECLASS_PORT" in line["reason"]
+    assert f"IMAGECLASS_{setting.upper()}" in line["reason"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

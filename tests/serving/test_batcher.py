@@ -65,6 +65,7 @@ class Caller:
     def __init__(self) -> None:
         self.outcomes: list[Array | Exception] = []
         self.gone = False
+        self.queued_s = self.prepared_s = self.ran_s = 0.0
 
     def done(self) -> bool:
         return self.gone or bool(self.outcomes)

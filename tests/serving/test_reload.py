@@ -15,6 +15,7 @@ from app.contract.header import IMAGE_FORMATS
 from app.errors import ModelNotNamed
 from app.metrics import Metrics
 from app.serving.admission import Admission
+from app.serving.batcher import RowFuture
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
 from app.serving.reload import Watcher
@@ -134,7 +135,7 @@ async def test_what_was_accepted_before_the_swap_is_answered_by_the_version_that
     folder_loader.publish("cats", 1)
     service = await follow()
     before = service.catalogue.get("cats")
-    reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    reply = RowFuture()
     folder_loader.publish("cats", 2)
     await service.look()
     model = folder_loader.load("cats", 2)

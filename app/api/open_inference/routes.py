@@ -33,6 +33,7 @@ from app.api.open_inference.schemas import (
 )
 from app.api.open_inference.statistics import model_statistics
 from app.api.schemas import error_responses
+from app.api.server_timing import SERVER_TIMING_HEADER, of_many
 from app.errors import MalformedRequest
 from app.metrics import Metrics
 
@@ -188,7 +189,8 @@ async def _infer(inference: Inference, request: Request, name: str, version: str
     header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
     began = perf_counter()
     async with inference.body(request.receive, content_length=headers.get("content-length", "")) as body:
-        asked.observe_read(perf_counter() - began)
+        read_s = perf_counter() - began
+        asked.observe_read(read_s)
         reader = Reader(asked.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
         message = reader.from_body(body, json_length)
         timeouts = [seconds for seconds in (message.timeout_s, header_timeout_s) if seconds is not None]
@@ -205,9 +207,11 @@ async def _infer(inference: Inference, request: Request, name: str, version: str
     content, json_length = to_body(
         message, tensor, model=model.name, version=model.version, output_name=model.manifest.signature.output.name
     )
+    answered = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
     if json_length is None:
-        return Response(content, media_type="application/json")
-    return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH_HEADER: str(json_length)})
+        return Response(content, media_type="application/json", headers=answered)
+    answered[JSON_LENGTH_HEADER] = str(json_length)
+    return Response(content, media_type="application/octet-stream", headers=answered)
 
 
 def _json_length(header: str | None) -> int | None:

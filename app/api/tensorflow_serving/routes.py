@@ -17,6 +17,7 @@ from app.api.inference import Inference, asked_seconds
 from app.api.json_body import refuse_compressed
 from app.api.open_inference.tensors import Pictures
 from app.api.schemas import error_responses
+from app.api.server_timing import SERVER_TIMING_HEADER, of_many
 from app.api.tensorflow_serving import metadata, responses
 from app.api.tensorflow_serving.requests import Reader
 from app.api.tensorflow_serving.schemas import (
@@ -150,7 +151,8 @@ async def _infer(
     timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
     began = perf_counter()
     async with inference.body(request.receive, content_length=headers.get("content-length", "")) as body:
-        asked.observe_read(perf_counter() - began)
+        read_s = perf_counter() - began
+        asked.observe_read(read_s)
         reader = Reader(asked.manifest, check_count=inference.check_count)
         inferred = await inference.infer(
             name,
@@ -160,7 +162,8 @@ async def _infer(
             receive=request.receive,
         )
     note_model(request, inferred.model)
-    return Response(write(inferred.probabilities, inferred.model), media_type="application/json")
+    timing = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
+    return Response(write(inferred.probabilities, inferred.model), media_type="application/json", headers=timing)
 
 
 def _json_body(schema: dict[str, Any]) -> dict[str, Any]:

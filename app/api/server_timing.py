@@ -1,0 +1,37 @@
+"""Say in the Server-Timing header of an answer where its time went (W3C Server Timing): browsers and tracers show it.
+
+`read` is until the request had arrived, `decode` what its pictures took to decode, `queue` how long one waited for its
+batch and `infer` how long its batch ran, all in milliseconds. Of many pictures, `decode` is the sum, and `queue` and
+`infer` are the longest.
+"""
+
+from collections.abc import Iterable
+
+from app.serving.batcher import Reply
+
+SERVER_TIMING_HEADER = "Server-Timing"
+
+
+def of_one(reply: Reply, read_s: float) -> bytes:
+    """Return the header's value for the picture of one reply."""
+    return _value(read_s, reply.prepared_s, reply.queued_s, reply.ran_s)
+
+
+def of_many(replies: Iterable[Reply], read_s: float) -> bytes:
+    """Return the header's value for several pictures; what was not classified counts as far as it came."""
+    decode_s = queue_s = infer_s = 0.0
+    for reply in replies:
+        decode_s += reply.prepared_s
+        queue_s = max(queue_s, reply.queued_s)
+        infer_s = max(infer_s, reply.ran_s)
+    return _value(read_s, decode_s, queue_s, infer_s)
+
+
+def _value(read_s: float, decode_s: float, queue_s: float, infer_s: float) -> bytes:
+    # Bytes are formatted in half the time of text.
+    return b"read;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f" % (
+        read_s * 1000,
+        decode_s * 1000,
+        queue_s * 1000,
+        infer_s * 1000,
+    )
