@@ -59,7 +59,7 @@ def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calib
     last = network.layers[-1]
     if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", None) != "softmax":
         return _untouched("the network does not end in a Dense layer with softmax")
-    temperature = fit_temperature(_logits(network, validation.images), validation.targets)
+    temperature = fit_temperature(_logits(network, last, validation.images), validation.targets)
     last.set_weights([weights / temperature for weights in last.get_weights()])
     return Calibration("temperature", temperature, count, f"fitted on {count:,} validation pictures")
 
@@ -107,14 +107,12 @@ def _untouched(reason: str) -> Calibration:
     return Calibration("none", 1.0, 0, reason)
 
 
-def _logits(network: Any, images: Image) -> NDArray[np.float64]:
+def _logits(network: Any, last: Any, images: Image) -> NDArray[np.float64]:
     """Return what goes into the softmax, which probabilities in float32 no longer tell where they are 0 or 1."""
-    import keras
-
-    last = network.layers[-1]
-    softmax, last.activation = last.activation, keras.activations.linear
+    softmax, last.activation = last.activation, None
     try:
-        batches = [network(images[start : start + _BATCH]).numpy() for start in range(0, len(images), _BATCH)]
+        starts = range(0, len(images), _BATCH)
+        batches = [network(images[start : start + _BATCH], training=False) for start in starts]
     finally:
         last.activation = softmax
-    return np.concatenate(batches).astype(np.float64)
+    return np.concatenate([np.asarray(batch, np.float64) for batch in batches])

@@ -1,9 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.calibration.temperature import fit_temperature, recorded_temperature, uncalibrated
+from training.calibration.temperature import calibrate, fit_temperature, recorded_temperature, uncalibrated
 from training.errors import TrainingError
+from training.layers import Conv2D, GlobalAveragePool2D
+from training.network import build_network
+from training.tensors import Tensors
+from training.views import average_shifts
 
 Floats = NDArray[np.float64]
 
@@ -69,3 +75,44 @@ def test_the_uncalibrated_softmax_comes_back(temperature: float) -> None:
 def test_a_bundle_from_before_calibration_has_temperature_1() -> None:
     assert recorded_temperature({"preset": "seed"}) == 1.0
     assert recorded_temperature({"calibration": {"temperature": 1.25}}) == 1.25
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = (Conv2D(4, batch_normalization=True), GlobalAveragePool2D())
+    return build_network(layers, shape=(8, 8, 1), classes=3)
+
+
+def validation(count: int) -> Tensors:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    return Tensors(images, random.integers(0, 3, count), (), ())
+
+
+@pytest.mark.parametrize("views", ["one", "shifted"])
+def test_the_temperature_is_put_into_the_last_layer(network: Any, views: str) -> None:
+    calibrated = average_shifts(network) if views == "shifted" else network
+    before = calibrated.predict(validation(200).images, verbose=0)
+    found = calibrate(calibrated, validation(200), "temperature")
+    assert found.method == "temperature"
+    assert found.temperature != 1
+    after = calibrated.predict(validation(200).images, verbose=0)
+    assert uncalibrated(after, found.temperature) == pytest.approx(before, abs=1e-5)
+
+
+def test_a_network_that_ends_otherwise_is_left_as_it_is() -> None:
+    import keras
+
+    other = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Softmax()])
+    found = calibrate(other, validation(200), "temperature")
+    assert (found.method, found.temperature) == ("none", 1)
+    assert "does not end in a Dense layer" in found.reason
+
+
+def test_few_validation_pictures_give_no_temperature(network: Any) -> None:
+    found = calibrate(network, validation(20), "temperature")
+    assert found.method == "none"
+    assert "20 validation pictures are too few" in found.reason
