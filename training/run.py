@@ -1,13 +1,10 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle
 from app.contract.header import read_header
@@ -21,25 +18,22 @@ from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
 from training.cache_folder import cache_folder
-from training.calibration.figures import before_and_after
-from training.calibration.temperature import Calibration, calibrate
+from training.calibration.temperature import calibrate
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
-from training.diagnosis import Answers, Facts, Finding, diagnose
-from training.errors import DataError, NotGoodEnough, OptionError
-from training.evaluate import predict_all, score
+from training.diagnosis import Finding
+from training.errors import DataError, OptionError
+from training.examination import Splits, Trained, find_troubles, judge, measure
 from training.export import Contents, Measured, Report, check_can_publish, publish
-from training.fit import FitResult, fit
+from training.fit import fit
 from training.folds import hold_out
-from training.gate import check_recall, check_requirements
 from training.network import build_network
 from training.options import FitOptions
-from training.preset import Preset
 from training.progress import Reporter
 from training.pruning import prune
 from training.report.material import Material
 from training.report.report import write_report
-from training.rival import learned_pictures, rival_of, score_rival
+from training.rival import learned_pictures, rival_of
 from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
 from training.tensor_cache import TensorCache
@@ -48,16 +42,6 @@ from training.views import average_shifts
 
 _LARGEST_SIDE_FROM_DATA = 224
 _LOOKED_AT = 200
-
-
-@dataclass(frozen=True)
-class _Splits:
-    train: Tensors
-    validation: Tensors | None
-    test: Tensors | None
-
-    def by_name(self) -> dict[Split, Tensors | None]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
@@ -110,14 +94,19 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     calibration = calibrate(network, splits.validation, options.calibration)
     reporter.say(calibration.sentence())
 
+    trained = Trained(options, assignment, inspection, groups, splits, result, calibration)
     command = options.command()
     counts = assignment.counts()
-    record = _training_record(options, command, dataset, splits) | {
-        "audit": inspection.record,
-        "calibration": calibration.as_dict(),
-    }
+    record = _training_record(options, command, dataset, splits)
+    record |= {"audit": inspection.record, "calibration": calibration.as_dict()}
+    troubles: list[Finding] = []
 
-    findings: list[Finding] = []
+    def measure_and_judge(engine: Engine) -> Measured:
+        measured = measure(trained, engine, reporter)
+        troubles.extend(find_troubles(trained, measured))
+        measured.metrics["diagnosis"] = [finding.as_dict() for finding in troubles]
+        judge(trained, measured, rival, reporter)
+        return measured
 
     def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
         material = Material(
@@ -141,19 +130,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         training=record,
         split=assignment.summary(),
         split_csv=assignment.to_csv(),
-        measure=lambda engine: _measure_and_judge(
-            engine,
-            splits,
-            assignment,
-            options,
-            result,
-            calibration,
-            groups,
-            audit=inspection.record,
-            findings=findings,
-            rival=rival,
-            reporter=reporter,
-        ),
+        measure=measure_and_judge,
         card=lambda version, metrics: model_card(
             name=options.name,
             version=version,
@@ -170,8 +147,8 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     try:
         published = publish(network, contents, store, options.name)
     finally:
-        for finding in findings:
-            reporter.say(finding.told())
+        for trouble in troubles:
+            reporter.say(trouble.told())
     if options.keep is not None:
         prune(store, options.name, keep=options.keep, reporter=reporter)
     return published
@@ -249,7 +226,7 @@ def _load(
     on_bad_image: Literal["skip", "fail"],
     cache: TensorCache,
     reporter: Reporter,
-) -> _Splits:
+) -> Splits:
     def load(split: Split) -> Tensors | None:
         pictures = assignment.pictures(split)
         if not pictures:
@@ -272,105 +249,10 @@ def _load(
     train = load("train")
     if train is None:
         raise DataError("No pictures are left to train on.")
-    return _Splits(train, load("validation"), load("test"))
+    return Splits(train, load("validation"), load("test"))
 
 
-def _measure(
-    engine: Engine,
-    splits: _Splits,
-    labels: Sequence[str],
-    preset: Preset,
-    result: FitResult,
-    calibration: Calibration,
-    groups: Mapping[str, str],
-    reporter: Reporter,
-) -> Measured:
-    """Score every split by the SavedModel that will be served, not by the network in memory."""
-    metrics: dict[str, Any] = {"calibration": calibration.as_dict() | {"validation": None, "test": None}}
-    probabilities: dict[Split, NDArray[np.float32]] = {}
-    for split, tensors in splits.by_name().items():
-        metrics[split] = None
-        if tensors is not None:
-            with reporter.task(f"measuring on {split} pictures", len(tensors.images)) as advance:
-                found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
-            probabilities[split] = found
-            metrics[split] = score(found, tensors.targets, labels, loss=preset.recipe.loss).as_dict()
-            if split != "train":
-                metrics["calibration"][split] = before_and_after(
-                    found,
-                    tensors.targets,
-                    temperature=calibration.temperature,
-                    groups=[groups.get(picture.id) for picture in tensors.pictures],
-                )
-    metrics |= {
-        "fit_seconds": round(result.seconds, 3),
-        "parameters": result.parameters,
-        "precision": result.precision,
-        "best_epoch": result.best_epoch,
-        "epochs": [epoch.as_dict() for epoch in result.epochs],
-    }
-    return Measured(metrics, probabilities)
-
-
-def _measure_and_judge(
-    engine: Engine,
-    splits: _Splits,
-    assignment: Assignment,
-    options: FitOptions,
-    result: FitResult,
-    calibration: Calibration,
-    groups: Mapping[str, str],
-    *,
-    audit: Mapping[str, Any],
-    findings: list[Finding],
-    rival: Bundle | None,
-    reporter: Reporter,
-) -> Measured:
-    """Measure, and add to `findings` what is wrong with the run.
-
-    Raises NotGoodEnough, before anything is published, for what the options do not let pass.
-    """
-    measured = _measure(engine, splits, assignment.labels, options.preset, result, calibration, groups, reporter)
-    metrics = measured.metrics
-    findings += diagnose(
-        Facts(
-            options=options,
-            counts=assignment.counts(),
-            epochs=metrics["epochs"],
-            scores={split: metrics[split] for split in splits.by_name()},
-            audit=audit,
-            answers=_held_out_answers(splits, measured.probabilities),
-        )
-    )
-    metrics["diagnosis"] = [finding.as_dict() for finding in findings]
-    if splits.test is not None:
-        on = f"the {len(splits.test.pictures):,} test pictures"
-        try:
-            check_requirements(metrics["test"], options.requirements, on=on)
-            if rival is not None:
-                before = score_rival(rival, splits.test.pictures, engine="tensorflow", reporter=reporter)
-                drop = options.max_recall_drop
-                check_recall(metrics["test"], before, version=rival.version, max_drop=drop, on=on)
-        except NotGoodEnough as exc:
-            raise NotGoodEnough(f"{exc} Nothing was published.") from exc
-    return measured
-
-
-def _held_out_answers(splits: _Splits, probabilities: Mapping[Split, NDArray[np.float32]]) -> Answers | None:
-    held_out = [
-        (found, tensors.targets)
-        for split, found in probabilities.items()
-        if split != "train" and (tensors := splits.by_name()[split]) is not None
-    ]
-    if not held_out:
-        return None
-    return Answers(
-        confidence=np.concatenate([found.max(axis=1) for found, _ in held_out]),
-        right=np.concatenate([found.argmax(axis=1) == targets for found, targets in held_out]),
-    )
-
-
-def _golden(splits: _Splits) -> list[Picture]:
+def _golden(splits: Splits) -> list[Picture]:
     """Return pictures in turn from every class, of those that the network has not learned where there are any."""
     by_label: dict[str, list[Picture]] = defaultdict(list)
     for picture in (splits.test or splits.validation or splits.train).pictures:
@@ -379,7 +261,7 @@ def _golden(splits: _Splits) -> list[Picture]:
     return [pictures[turn] for turn in range(min(rounds, 16)) for pictures in by_label.values() if turn < len(pictures)]
 
 
-def _training_record(options: FitOptions, command: str, dataset: Dataset, splits: _Splits) -> dict[str, Any]:
+def _training_record(options: FitOptions, command: str, dataset: Dataset, splits: Splits) -> dict[str, Any]:
     recipe = asdict(options.preset.recipe)
     tensors = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
     return {
