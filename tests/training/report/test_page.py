@@ -25,6 +25,7 @@ SECTIONS = {
     "classes",
     "confusion",
     "mistakes",
+    "calibration",
     "robustness",
     "cost",
     "suspicions",
@@ -107,7 +108,7 @@ def test_it_says_what_the_bundle_says(bundle: Path, page: str) -> None:
     assert str(manifest.training["command"]) in page
     wrong = round(metrics["test"]["pictures"] * (1 - metrics["test"]["accuracy"]))
     assert f"{wrong:,} of {metrics['test']['pictures']:,} test pictures are wrong" in page
-    assert page.count("<svg") == 2, "loss and accuracy"
+    assert page.count("<svg") == 5, "loss, accuracy, learning rate, reliability, risk over coverage"
 
 
 def test_what_a_stranger_named_is_escaped_on_every_page(tmp_path: Path) -> None:
