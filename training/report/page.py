@@ -18,7 +18,8 @@ h3 { font-size: 1rem; margin: 1.25rem 0 .35rem; } h1 small { font-weight: 400; o
 pre { white-space: pre-wrap; overflow-wrap: anywhere;
   background: var(--soft); padding: .6rem .8rem; border-radius: .4rem; font-size: .82rem; }
 td.number { white-space: nowrap; } .advice pre { margin: .4rem 0 0; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.5rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.5rem;
+  margin-top: .75rem; }
 .headline { font-size: 1.05rem; } .pair { display: flex; gap: .6rem; } .advice .card { max-width: 44rem; }
 .bar { display: inline-block; min-width: 4.2rem; text-align: right; padding: 0 .3rem; border-radius: .2rem;
   background: linear-gradient(to right, rgba(var(--right), .35) calc(var(--v) * 100%), var(--soft) 0); }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 420, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 34, 40
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -18,7 +18,7 @@ svg.plot .s0 { stroke: var(--first); fill: var(--first); } svg.plot .s1 { stroke
 svg.plot .s2 { stroke: currentColor; fill: currentColor; opacity: .5; }
 svg.plot .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg.plot .guide { stroke-dasharray: 4 4; }
 svg.plot .band { stroke: none; opacity: .2; }
-svg.plot tspan { stroke: none; font-weight: 600; } svg.plot tspan.s2 { opacity: 1; font-weight: 400; }
+svg.plot tspan[class] { stroke: none; font-weight: 600; } svg.plot tspan.s2 { opacity: 1; font-weight: 400; }
 """
 """Wants --first, --second and --line as colours of the page."""
 
