@@ -203,7 +203,7 @@ class OpenInferenceService:
             request = infer_request(message, reader)
             timeouts = [seconds for seconds in (call.timeout_s, request.timeout_s) if seconds is not None]
             deadline = inference.deadline(min(timeouts, default=None))
-            model, probabilities = await inference.infer(name, request.pictures, version=version, deadline=deadline)
+            model, probabilities, _ = await inference.infer(name, request.pictures, version=version, deadline=deadline)
         call.about(model)
         labels, output_name = model.manifest.labels, model.manifest.signature.output.name
         tensor = output_tensor(request.output, probabilities, labels)
