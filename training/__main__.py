@@ -20,7 +20,7 @@ from training.errors import OptionError
 from training.evaluate import Scores
 from training.folds import parse_fold
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
-from training.options import FitOptions, parse_batch_size, parse_size, with_recipe, with_weights
+from training.options import FitOptions, parse_batch_size, parse_size, with_recipe, with_transfer
 from training.preset import ClassWeights, Loss, OptimizerName, Precision, Schedule
 from training.presets import PRESETS, preset_named
 from training.progress import Reporter
@@ -99,6 +99,13 @@ def fit(
             help="What a backbone starts from: imagenet (downloaded), a file of such weights, or none.",
             show_default=False,
         ),
+    ] = None,
+    fine_tune_epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Passes after --epochs, in which the backbone learns too.", show_default=False),
+    ] = None,
+    fine_tune_rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="Step size, or its peak, of these passes.", show_default=False)
     ] = None,
     model_store: ModelStoreOption = Path("model_store"),
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
@@ -202,7 +209,12 @@ def fit(
             if learning_rate is not None and not learning_rate > 0:
                 raise OptionError(f"--learning-rate {learning_rate} is not above 0.")
             chosen = with_recipe(
-                with_weights(preset_named(preset), weights),
+                with_transfer(
+                    preset_named(preset),
+                    weights=weights,
+                    fine_tune_epochs=fine_tune_epochs,
+                    fine_tune_rate=fine_tune_rate,
+                ),
                 {
                     "epochs": epochs,
                     "batch_size": None if batch_size is None else parse_batch_size(batch_size),

@@ -15,11 +15,7 @@ from training.errors import OptionError
 from training.layers import Application, Backbone
 
 _PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications/"
-_WEIGHTS: dict[Application, tuple[str, str | None]] = {
-    "mobilenet_v2": (
-        "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        None,
-    ),
+_WEIGHTS: dict[Application, tuple[str, str]] = {
     "mobilenet_v3_small": (
         "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
         "d3e8ec802a04aa4fc771ee12a9a9b836",
@@ -56,22 +52,29 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> Any:
     return backbone
 
 
+def let_learn(backbone: Any, learns: bool) -> None:
+    """Freeze a backbone that has weights, or let it learn, but never its batch normalisation: the statistics of a few
+    pictures would spoil what it has learned of millions (it is then as in inference)."""
+    import keras
+
+    backbone.trainable = learns
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
 def _untrained(application: Application, shape: tuple[int, int, int]) -> Any:
     import_tensorflow()
     import keras
 
     options = {"include_top": False, "weights": None}
+    image = keras.Input(shape)
     match application:
-        case "mobilenet_v2":
-            scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(
-                keras.Input(shape)
-            )  # alone, it has no scale of its own
-            network = keras.applications.MobileNetV2(input_tensor=scaled, **options)
         case "mobilenet_v3_small":
-            network = keras.applications.MobileNetV3Small(input_shape=shape, **options)
+            network = keras.applications.MobileNetV3Small(input_tensor=image, **options)
         case "efficientnet_v2_b0":
-            network = keras.applications.EfficientNetV2B0(input_shape=shape, **options)
-    return keras.Model(network.input, network.output, name=NAME)
+            network = keras.applications.EfficientNetV2B0(input_tensor=image, **options)
+    return keras.Model(image, network.output, name=NAME)
 
 
 def _follow_faster(backbone: Any) -> None:
@@ -85,8 +88,6 @@ def _follow_faster(backbone: Any) -> None:
 
 def _load(backbone: Any, wanted: Backbone) -> None:
     file = _downloaded(wanted.application) if wanted.weights == "imagenet" else Path(wanted.weights)
-    if not file.is_file():
-        raise OptionError(f"--weights {wanted.weights} is neither imagenet, none nor a file.")
     try:
         with warnings.catch_warnings(action="ignore"):  # of each layer of a wrong file, before the error
             backbone.load_weights(file)

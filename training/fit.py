@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.backbone import NAME, let_learn
 from training.batches import Batches, Stopwatch, held_out_batches
 from training.errors import OptionError, TrainingError
 from training.optimizers import optimizer_of
@@ -15,8 +16,6 @@ from training.preset import Recipe
 from training.progress import Advance, Reporter
 from training.tensors import Tensors
 from training.trainer import build_trainer, compile_trainer
-
-_BACKBONE = "backbone"
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class _Training:
         epochs, learning_rate = recipe.epochs, recipe.learning_rate
         if fine_tune is not None:
             is_fine = len(self.epochs) >= recipe.epochs
-            self._backbone().trainable = is_fine
+            let_learn(self._backbone(), is_fine)
             if is_fine:
                 epochs, learning_rate = fine_tune.epochs, fine_tune.learning_rate
         optimizer = optimizer_of(
@@ -181,7 +180,7 @@ class _Training:
 
     def _backbone(self) -> Any:
         try:
-            return self._network.get_layer(_BACKBONE)
+            return self._network.get_layer(NAME)
         except ValueError as exc:
             raise OptionError("This preset has no backbone that could be frozen first and fine-tuned then.") from exc
 

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Application = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_v2_b0"]
+Application = Literal["mobilenet_v3_small", "efficientnet_v2_b0"]
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A network of `keras.applications` without its head, before all other layers. It takes levels from 0 to 255.
 
-    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps their statistics
-    even while all else is trained on: a small data set would spoil them.
+    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps their
+    statistics even while all else is trained on: a small data set would spoil them.
     """
 
     application: Application

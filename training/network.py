@@ -20,9 +20,8 @@ def build_network(
     import_tensorflow()
     import keras
 
-    if backbone is not None:
-        return _on_backbone(backbone, layers, shape, classes)
-    stack = [keras.Input(shape, dtype="uint8", name="image"), keras.layers.Rescaling(1 / 255)]
+    scaled = keras.layers.Rescaling(1 / 255) if backbone is None else build_backbone(backbone, shape)
+    stack = [keras.Input(shape, dtype="uint8", name="image"), scaled]
     for layer in layers:
         stack += _keras_layers(layer)
     stack.append(keras.layers.Dense(classes, activation="softmax", name="probabilities"))
@@ -32,18 +31,6 @@ def build_network(
         raise OptionError(
             f"Pictures of {shape[1]}x{shape[0]} are too small for this preset's layers; give a larger --size."
         ) from exc
-
-
-def _on_backbone(wanted: Backbone, layers: Sequence[Layer], shape: tuple[int, int, int], classes: int) -> Any:
-    import keras
-
-    image = keras.Input(shape, dtype="uint8", name="image")
-    backbone = build_backbone(wanted, shape)
-    found = backbone(image) if wanted.weights == "none" else backbone(image, training=False)
-    for layer in layers:
-        for keras_layer in _keras_layers(layer):
-            found = keras_layer(found)
-    return keras.Model(image, keras.layers.Dense(classes, activation="softmax", name="probabilities")(found))
 
 
 def _keras_layers(layer: Layer) -> list[Any]:

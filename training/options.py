@@ -10,8 +10,8 @@ from training.calibration.temperature import Method
 from training.errors import OptionError
 from training.folds import Fold
 from training.gate import Against, Requirement
-from training.preset import Preset, Recipe
-from training.presets import preset_named
+from training.preset import FineTune, Preset, Recipe
+from training.presets import PRESETS, preset_named
 
 Size = tuple[int, int] | Literal["data"]
 Colour = Literal["grey", "rgb", "data"]
@@ -81,6 +81,9 @@ class FitOptions:
                 words += _option(field.replace("_", "-"), value)
         if preset.backbone is not None:
             words += ["--weights", Path(preset.backbone.weights).name]
+        if recipe.fine_tune is not None:
+            words += ["--fine-tune-epochs", str(recipe.fine_tune.epochs)]
+            words += ["--fine-tune-rate", str(recipe.fine_tune.learning_rate)]
         if self.about is not None:
             words += ["--about", str(self.about) if here else self.about.name]
         if self.size is not None:
@@ -127,13 +130,31 @@ def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     return replace(preset, recipe=replace(preset.recipe, **given))
 
 
-def with_weights(preset: Preset, weights: str | None) -> Preset:
-    """Return the preset with those first weights of its backbone: "imagenet", "none", a file, or None for its own.
+def with_transfer(
+    preset: Preset, *, weights: str | None, fine_tune_epochs: int | None, fine_tune_rate: float | None
+) -> Preset:
+    """Return the preset with what is not None: its backbone's first weights ("imagenet", "none" or a file), and how
+    they are fine-tuned.
 
-    Without any there is nothing to keep, so all is trained from the first epoch on. Raises OptionError.
+    Without weights there is nothing to keep, so all is trained from the first epoch on. Raises OptionError.
     """
-    if weights is None:
+    if weights is None and fine_tune_epochs is None and fine_tune_rate is None:
         return preset
-    if preset.backbone is None:
-        raise OptionError(f"Preset {preset.name} has no backbone, so --weights says nothing there.")
-    return replace(preset, backbone=replace(preset.backbone, weights=weights))
+    if preset.backbone is None or preset.recipe.fine_tune is None:
+        raise OptionError(
+            f"Preset {preset.name} starts from nothing: --weights, --fine-tune-epochs and --fine-tune-rate are for "
+            f"those with a backbone, {', '.join(name for name, other in PRESETS.items() if other.backbone)}."
+        )
+    if weights not in (None, "imagenet", "none") and not Path(weights).is_file():
+        raise OptionError(f"--weights {weights} is neither imagenet, none nor a file.")
+    backbone = preset.backbone if weights is None else replace(preset.backbone, weights=weights)
+    recipe = preset.recipe
+    if backbone.weights == "none":
+        if fine_tune_epochs is not None or fine_tune_rate is not None:
+            raise OptionError("With --weights none there is nothing to fine-tune; give --epochs and --learning-rate.")
+        return replace(preset, backbone=backbone, recipe=replace(recipe, epochs=recipe.total_epochs, fine_tune=None))
+    fine_tune = FineTune(
+        preset.recipe.fine_tune.epochs if fine_tune_epochs is None else fine_tune_epochs,
+        fine_tune_rate or preset.recipe.fine_tune.learning_rate,
+    )
+    return replace(preset, backbone=backbone, recipe=replace(recipe, fine_tune=fine_tune))

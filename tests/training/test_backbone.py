@@ -10,15 +10,25 @@ from app.contract.bundle import Signature
 from app.contract.preprocessing import PreprocessingSpec
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
-from training.backbone import NAME, build_backbone
+from training.backbone import NAME, build_backbone, let_learn
+from training.dataset import Picture
 from training.errors import OptionError
 from training.export import save
+from training.fit import fit
 from training.layers import Application, Backbone, Dropout, GlobalAveragePool2D
 from training.network import build_network
-from training.preset import Preset
+from training.options import with_transfer
+from training.preset import FineTune, Recipe
+from training.presets import preset_named
+from training.progress import Reporter
+from training.tensors import Tensors
+
+# Keras's own reading of weights, with TensorFlow's variables and NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (32, 32, 3)
 APPLICATIONS: tuple[Application, ...] = get_args(Application)
+NOTHING_ELSE: dict[str, Any] = {"fine_tune_epochs": None, "fine_tune_rate": None}
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
 
 
@@ -26,7 +36,6 @@ def application(name: Application, **options: Any) -> Any:
     import keras
 
     makers = {
-        "mobilenet_v2": keras.applications.MobileNetV2,
         "mobilenet_v3_small": keras.applications.MobileNetV3Small,
         "efficientnet_v2_b0": keras.applications.EfficientNetV2B0,
     }
@@ -68,7 +77,7 @@ def test_pictures_come_to_the_features_that_keras_computes_of_them(
     original = application(name, weights=None, input_shape=SHAPE)
     original.load_weights(weights_files[name])
     levels = IMAGES.astype(np.float32)
-    expected = original(levels / 127.5 - 1 if name == "mobilenet_v2" else levels, training=False)
+    expected = original(levels, training=False)
     found = build_backbone(Backbone(name, str(weights_files[name])), SHAPE)(IMAGES, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -88,24 +97,43 @@ def test_both_engines_serve_what_was_trained(
         engine.close()
 
 
-@pytest.mark.slow
 def test_statistics_of_given_weights_stay_and_those_of_none_follow(weights_files: dict[Application, Path]) -> None:
-    import keras
+    def changes(backbone: Any) -> bool:
+        before = [value.numpy() for value in backbone.non_trainable_variables]
+        backbone(IMAGES, training=True)
+        after = [value.numpy() for value in backbone.non_trainable_variables]
+        return any(not np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
-    for backbone, stays in (
-        (Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"])), True),
-        (Backbone("mobilenet_v3_small", "none"), False),
-    ):
-        built = network(backbone)
-        kinds = (keras.layers.BatchNormalization,)
-        means = [layer.moving_mean for layer in built.get_layer(NAME).layers if isinstance(layer, kinds)]
-        kernels = [layer.kernel for layer in built.get_layer(NAME).layers if isinstance(layer, keras.layers.Conv2D)]
-        before = [value.numpy() for value in (*means, *kernels)]
-        built.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-        built.fit(IMAGES, np.array([0, 1, 2, 0]), epochs=2, verbose=0)
-        changed = [not np.array_equal(old, new.numpy()) for old, new in zip(before, (*means, *kernels), strict=True)]
-        assert any(changed[: len(means)]) is not stays
-        assert all(changed[len(means) :])
+    given = build_backbone(Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"])), SHAPE)
+    let_learn(given, False)
+    assert given.trainable_variables == []
+    assert not changes(given)
+    let_learn(given, True)
+    assert given.trainable_variables != []
+    assert not changes(given)
+    assert changes(build_backbone(Backbone("mobilenet_v3_small", "none"), SHAPE))
+
+
+@pytest.mark.slow
+def test_the_backbone_learns_after_the_head_only(weights_files: dict[Application, Path]) -> None:
+    backbone = Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"]))
+    built = network(backbone)
+    first = built.get_layer(NAME).get_weights()
+    differs: list[bool] = []
+
+    class Watching(Reporter):
+        def say(self, line: str) -> None:
+            if not line.startswith("epoch"):
+                return
+            now = built.get_layer(NAME).get_weights()
+            differs.append(any(not np.array_equal(old, new) for old, new in zip(first, now, strict=True)))
+
+    pictures = tuple(Picture(str(row), "a", None, image) for row, image in enumerate(IMAGES))
+    train = Tensors(IMAGES, np.array([0, 1, 2, 0]), pictures, ())
+    recipe = Recipe(epochs=2, fine_tune=FineTune(epochs=1, learning_rate=0.01))
+    result = fit(built, recipe, train, None, classes=3, seed=0, reporter=Watching())
+    assert differs == [False, False, True]
+    assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx([0.001, 0.001, 0.01])
 
 
 def test_a_file_that_is_not_there_or_holds_other_weights_is_one_sentence(
@@ -113,13 +141,13 @@ def test_a_file_that_is_not_there_or_holds_other_weights_is_one_sentence(
 ) -> None:
     junk = tmp_path / "junk.h5"
     junk.write_bytes(b"junk")
-    other, unnamed = weights_files["mobilenet_v2"], tmp_path / "weights"
+    other, unnamed = weights_files["efficientnet_v2_b0"], tmp_path / "weights"
     unnamed.write_bytes(weights_files["mobilenet_v3_small"].read_bytes())
     for file in (junk, other, unnamed):
         with pytest.raises(OptionError, match=r"does not hold weights of mobilenet_v3_small .* https://"):
             build_backbone(Backbone("mobilenet_v3_small", str(file)), SHAPE)
     with pytest.raises(OptionError, match="--weights nothing is neither imagenet, none nor a file"):
-        build_backbone(Backbone("mobilenet_v3_small", "nothing"), SHAPE)
+        with_transfer(preset_named("mobilenet_v3_small"), weights="nothing", **NOTHING_ELSE)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
@@ -147,13 +175,37 @@ def test_without_a_network_the_sentence_says_where_keras_gets_imagenets_weights(
 
 def test_pictures_that_a_backbone_cannot_take_are_named() -> None:
     with pytest.raises(OptionError, match="--colour rgb"):
-        build_backbone(Backbone("mobilenet_v2", "none"), (32, 32, 1))
-    with pytest.raises(OptionError, match="31x40 are too small for mobilenet_v2"):
-        build_backbone(Backbone("mobilenet_v2", "none"), (40, 31, 3))
+        build_backbone(Backbone("efficientnet_v2_b0", "none"), (32, 32, 1))
+    with pytest.raises(OptionError, match="31x40 are too small for efficientnet_v2_b0"):
+        build_backbone(Backbone("efficientnet_v2_b0", "none"), (40, 31, 3))
 
 
-def test_the_manifest_names_a_weights_file_without_its_folder() -> None:
-    from training.presets import PRESETS
+def test_the_record_names_a_weights_file_without_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "w.h5"
+    file.touch()
+    preset = with_transfer(preset_named("mobilenet_v3_small"), weights=str(file), **NOTHING_ELSE)
+    assert preset.describe_layers()[0] == {
+        "layer": "Backbone",
+        "application": "mobilenet_v3_small",
+        "weights": "w.h5",
+    }
 
-    preset: Preset = PRESETS["seed"]
-    assert "Backbone" not in {layer["layer"] for layer in preset.describe_layers()}
+
+def test_without_weights_all_is_trained_from_the_first_epoch_on() -> None:
+    own = preset_named("mobilenet_v3_small").recipe
+    assert own.fine_tune is not None
+    recipe = with_transfer(preset_named("mobilenet_v3_small"), weights="none", **NOTHING_ELSE).recipe
+    assert recipe.fine_tune is None
+    assert recipe.epochs == own.epochs + own.fine_tune.epochs
+
+
+def test_fine_tuning_can_be_asked_for_in_other_numbers() -> None:
+    preset = with_transfer(preset_named("mobilenet_v3_small"), weights=None, fine_tune_epochs=3, fine_tune_rate=0.01)
+    assert preset.recipe.fine_tune == FineTune(3, 0.01)
+
+
+def test_options_of_a_backbone_are_refused_where_there_is_none() -> None:
+    with pytest.raises(OptionError, match=r"seed starts from nothing: .* mobilenet_v3_small, efficientnet_v2_b0"):
+        with_transfer(preset_named("seed"), weights="none", **NOTHING_ELSE)
+    with pytest.raises(OptionError, match="nothing to fine-tune"):
+        with_transfer(preset_named("mobilenet_v3_small"), weights="none", fine_tune_epochs=3, fine_tune_rate=None)

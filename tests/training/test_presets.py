@@ -1,5 +1,6 @@
 """The presets: what the tutorial says, to the letter, and what every preset has to have."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def test_the_seed_preset_is_the_tutorials_recipe_and_preprocessing() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_takes_pictures_of_its_own_size_and_gives_probabilities(name: str) -> None:
     preset = PRESETS[name]
-    network = build_network(preset.layers, shape=preset.preprocessing.shape, classes=7)
+    backbone = preset.backbone and replace(preset.backbone, weights="none")
+    network = build_network(preset.layers, shape=preset.preprocessing.shape, classes=7, backbone=backbone)
     pictures = np.random.default_rng(0).integers(0, 256, (3, *preset.preprocessing.shape), np.uint8)
     probabilities = network(pictures, training=False).numpy()
     assert probabilities.shape == (3, 7)

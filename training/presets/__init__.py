@@ -4,13 +4,16 @@ from training.errors import OptionError
 from training.preset import Preset
 from training.presets.accurate import ACCURATE
 from training.presets.compact import COMPACT, TINY
+from training.presets.efficientnet_v2_b0 import EFFICIENTNET_V2_B0
 from training.presets.handwriting import HANDWRITING
+from training.presets.mobilenet_v3_small import MOBILENET_V3_SMALL
 from training.presets.photos import PHOTOS
 from training.presets.quick import QUICK
 from training.presets.seed import SEED
 
 PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (SEED, QUICK, TINY, COMPACT, ACCURATE, HANDWRITING, PHOTOS)
+    preset.name: preset
+    for preset in (SEED, QUICK, TINY, COMPACT, ACCURATE, HANDWRITING, PHOTOS, MOBILENET_V3_SMALL, EFFICIENTNET_V2_B0)
 }
 
 

@@ -1,14 +1,17 @@
-"""Photos, from a network that ImageNet has taught already: the small one, for few pictures and a fast service.
+"""Photos, on a network that ImageNet has taught already: the small one, for few pictures and a fast service.
 
 python -m training fit --data my-photos --name mine --preset mobilenet_v3_small
 
-@TIME@ 944,890 parameters with ten classes. The weights are
-downloaded once; --weights FILE takes them from a file, --weights none starts from random ones, which needs many pictures.
+Its steps over 1,000 photos take about 95 s of CPU in all; 2 cores of an AMD EPYC (Zen 4) share them.
+944,890 parameters with ten classes. What it reaches with ImageNet's weights has not been measured here.
+
+The weights are downloaded once; --weights FILE takes them from a file, --weights none starts from random ones, which
+takes many pictures and epochs.
 """
 
 from app.contract.preprocessing import PreprocessingSpec
 from training.layers import Backbone, Dropout, GlobalAveragePool2D
-from training.preset import Augmentation, Preset, Recipe
+from training.preset import Augmentation, FineTune, Preset, Recipe
 
 MOBILENET_V3_SMALL = Preset(
     name="mobilenet_v3_small",
@@ -22,7 +25,8 @@ MOBILENET_V3_SMALL = Preset(
         schedule="one_cycle",
         batch_size=32,
         epochs=10,
+        fine_tune=FineTune(epochs=10, learning_rate=0.0001),
         validation=0.1,
-        augmentation=Augmentation(rotation_degrees=10, shift=0.08, zoom=0.15),
+        augmentation=Augmentation(rotation_degrees=10, shift=0.08, zoom=0.15, edge="nearest", mirror=True, colour=0.5),
     ),
 )
