@@ -126,7 +126,7 @@ def create_app(
         redirect_slashes=False,
     )
     install_error_handlers(app)
-    install_openapi(app)
+    install_openapi(app, catalogue)
     if settings.api_keys is not None or settings.api_keys_file is not None:
         document_keys(app, open_paths=gate.open_paths)
     app.include_router(predict_routes(predictor))

@@ -5,8 +5,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.examples import REQUEST_ID, REQUEST_TIMEOUT_S
 from app.api.gate import HEALTH_PATHS
 from app.api.schemas import error_responses
+from app.serving.catalogue import Catalogue
+from app.serving.classifier import Classifier
 
 _ANYWHERE = (400, 408, 431, 500)
 """A request that is no HTTP, or for another host; one that does not arrive; too long headers; a defect."""
@@ -34,6 +37,7 @@ _REQUEST_ID_PARAMETER = {
     "required": False,
     "description": "Comes back with the answer, and is in the log; printable ASCII, at most 128 characters.",
     "schema": {"type": "string"},
+    "example": REQUEST_ID,
 }
 _REQUEST_TIMEOUT_PARAMETER = {
     "name": "X-Request-Timeout",
@@ -41,11 +45,12 @@ _REQUEST_TIMEOUT_PARAMETER = {
     "required": False,
     "description": "Seconds after which no answer is waited for; at most what the service allows.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
+    "example": REQUEST_TIMEOUT_S,
 }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make `app.openapi` return the true document."""
+def install_openapi(app: FastAPI, catalogue: Catalogue) -> None:
+    """Make `app.openapi` return the true document, with a model of the catalogue in its examples."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -54,6 +59,7 @@ def install_openapi(app: FastAPI) -> None:
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _complete(operation, open_to_all=path in HEALTH_PATHS)
+                    _name_model(operation["parameters"], catalogue.models[0])
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -77,6 +83,13 @@ def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
     if "504" in responses:  # it classifies
         responses["200"]["headers"]["Server-Timing"] = _SERVER_TIMING
         parameters.append(_REQUEST_TIMEOUT_PARAMETER)
+
+
+def _name_model(parameters: list[dict[str, Any]], model: Classifier) -> None:
+    examples = {"model": model.name, "name": model.name, "version": model.version}
+    for parameter in parameters:
+        if parameter["name"] in examples:
+            parameter["example"] = examples[parameter["name"]]
 
 
 def _drop_validation_errors(document: dict[str, Any]) -> None:

@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from app.api.entrance import note_model
 from app.api.errors import log_failure
+from app.api.examples import TOP_K
 from app.api.predictor import Answered, Predictor
 from app.api.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.api.server_timing import SERVER_TIMING_HEADER
 
-TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.")]
+TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
 ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
 
 _PICTURE = {"type": "string", "format": "binary"}

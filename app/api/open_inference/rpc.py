@@ -203,10 +203,11 @@ class OpenInferenceService:
             request = infer_request(message, reader)
             timeouts = [seconds for seconds in (call.timeout_s, request.timeout_s) if seconds is not None]
             deadline = inference.deadline(min(timeouts, default=None))
-            model, probabilities, _ = await inference.infer(name, request.pictures, version=version, deadline=deadline)
+            inferred = await inference.infer(name, request.pictures, version=version, deadline=deadline)
+        model = inferred.model
         call.about(model)
         labels, output_name = model.manifest.labels, model.manifest.signature.output.name
-        tensor = output_tensor(request.output, probabilities, labels)
+        tensor = output_tensor(request.output, inferred.probabilities, labels)
         return infer_response(request, tensor, model=model.name, version=model.version, output_name=output_name)
 
     def _model_of(

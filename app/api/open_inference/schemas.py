@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.examples import PICTURE_IN_BASE64
+
 
 class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -154,7 +156,7 @@ INFER_REQUEST: dict[str, Any] = {
     },
     "example": {
         "id": "42",
-        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<the picture in base64>"]}],
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PICTURE_IN_BASE64]}],
         "outputs": [{"name": "probabilities", "parameters": {"classification": 3}}],
     },
 }

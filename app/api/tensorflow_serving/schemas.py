@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.examples import PICTURE_IN_BASE64
+
 
 class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -66,6 +68,7 @@ PREDICT_REQUEST: dict[str, Any] = {
             "description": "Column form: one tensor of all pictures, or that under the input's name.",
         },
     },
+    "example": {"instances": [{"b64": PICTURE_IN_BASE64}]},
 }
 
 CLASSIFY_REQUEST: dict[str, Any] = {
@@ -82,4 +85,5 @@ CLASSIFY_REQUEST: dict[str, Any] = {
             },
         },
     },
+    "example": {"examples": [{"image": {"b64": PICTURE_IN_BASE64}}]},
 }
