@@ -1,5 +1,6 @@
 """Runs made to have one trouble are told it, and healthy ones nothing: real trainings on scikit-learn's digits."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,11 +160,12 @@ def test_twenty_validation_pictures_tell_no_two_models_apart(diagnosed: Diagnose
 
 
 def test_an_input_that_is_slower_than_the_network(diagnosed: Diagnosed, monkeypatch: pytest.MonkeyPatch) -> None:
-    tf = import_tensorflow()
+    tf, one_at_a_time = import_tensorflow(), threading.Lock()
 
     def slow(images: Any, augmentation: Any, *, seed: Any) -> Any:
         def wait(given: Any) -> Any:
-            time.sleep(0.05)
+            with one_at_a_time:
+                time.sleep(0.15)
             return given
 
         shape = images.shape
@@ -172,9 +174,9 @@ def test_an_input_that_is_slower_than_the_network(diagnosed: Diagnosed, monkeypa
         return augment(images, augmentation, seed=seed)
 
     monkeypatch.setattr(batches, "augment", slow)
-    findings = diagnosed(augmentation=Augmentation(shift=0.02), batch_size=64, epochs=3)
+    findings = diagnosed(layers=(Flatten(),), augmentation=Augmentation(shift=0.02), batch_size=128, epochs=3)
     assert names(findings)[-1] == "input starving"
-    assert "--batch-size 256 " in findings[-1]["command"]
+    assert "--batch-size 512 " in findings[-1]["command"]
 
 
 def test_the_terminal_names_the_data_where_it_is_and_the_bundle_by_its_name(tmp_path: Path) -> None:
