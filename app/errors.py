@@ -14,7 +14,9 @@ ImageclassError
 │   ├── Unauthorized
 │   ├── UnknownHost
 │   ├── ModelNotFound
-│   └── ModelNotNamed
+│   ├── ModelNotNamed
+│   ├── ModelControlOff
+│   └── ModelControlRefused
 ├── ServingError                  the picture is fine, but no answer came
 │   ├── Overloaded
 │   ├── ShuttingDown
@@ -95,6 +97,14 @@ class ModelNotFound(RequestError):
 
 class ModelNotNamed(RequestError):
     code = "model_not_named"
+
+
+class ModelControlOff(RequestError):
+    code = "model_control_off"
+
+
+class ModelControlRefused(RequestError):
+    code = "model_control_refused"
 
 
 class ServingError(ImageclassError):

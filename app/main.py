@@ -43,6 +43,7 @@ from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
+from app.serving.control import ModelControl
 from app.serving.reload import Watcher
 from app.serving.tuning import TuningOptions
 from app.serving.versions import LoadedStore, Loader, load_store
@@ -60,6 +61,10 @@ def create_app(
     settings: Settings, loaded: LoadedStore, metrics: Metrics | None = None, lifecycle: Lifecycle | None = None
 ) -> FastAPI:
     """Return the application that serves the models of `loaded`."""
+    if settings.model_control and not settings.reload_interval_s:
+        raise InvalidSetting(
+            "IMAGECLASS_MODEL_CONTROL needs the service to follow its store. Set IMAGECLASS_RELOAD_INTERVAL_S above 0."
+        )
     metrics = metrics or Metrics()
     lifecycle = lifecycle or Lifecycle()
     gate = open_gate(settings, metrics)
@@ -68,7 +73,9 @@ def create_app(
     inference = Inference(catalogue, request_limits(settings))
     predictor = Predictor(inference, max_form_fields=settings.max_form_fields)
 
-    repository = Repository(ModelStore(settings.model_store), catalogue)
+    store = ModelStore(settings.model_store)
+    control = ModelControl(store, catalogue, watcher, allowed=settings.model_control)
+    repository = Repository(store, catalogue, control)
 
     def open_rpc_server() -> "RpcServer":
         # Imported here, after the fork: gRPC's threads would not survive one.

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     reload_interval_s: float = Field(
         0.5, ge=0, le=3600, description="Seconds between two looks for new, pinned or removed versions; 0 for never."
     )
+    model_control: bool = Field(
+        False, description="Let the Open Inference Protocol's repository calls load and unload models."
+    )
     api_keys: SecretStr | None = Field(
         None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."
     )

@@ -29,6 +29,8 @@ STATUS: dict[type[errors.ImageclassError], int] = {
     errors.UnknownHost: 400,
     errors.ModelNotFound: 404,
     errors.ModelNotNamed: 400,
+    errors.ModelControlOff: 403,
+    errors.ModelControlRefused: 400,
     errors.Overloaded: 503,
     errors.ShuttingDown: 503,
     errors.DeadlineExceeded: 504,

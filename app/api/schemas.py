@@ -134,6 +134,7 @@ class ModelDetail(ModelSummary):
 ERROR_RESPONSES: dict[int, str] = {
     400: "The request is malformed.",
     401: "No API key, or a wrong one.",
+    403: "The settings do not allow it.",
     404: "Unknown path or model.",
     405: "The path exists, but not with this method.",
     408: "The request did not arrive in time.",

@@ -1,6 +1,7 @@
 """The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens no bundle.
 
-`<root>/<name>/pinned`, where it exists, names the one version of the model that is to be served.
+`<root>/<name>/pinned`, where it exists, names the one version of the model that is to be served. Where
+`<root>/<name>/unloaded` exists, the model is not to be served.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from app.errors import BundleNotFound
 
 _PINNED = "pinned"
+_UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -96,3 +98,15 @@ class ModelStore:
     def unpin(self, name: str) -> None:
         """Have the newest version served again. Raises OSError."""
         (self.root / name / _PINNED).unlink(missing_ok=True)
+
+    def is_unloaded(self, name: str) -> bool:
+        """Say whether the model is marked as one that is not to be served."""
+        return (self.root / name / _UNLOADED).exists()
+
+    def mark(self, name: str, *, unloaded: bool) -> None:
+        """Mark the model as one that is not to be served, or as one that is. Raises OSError."""
+        file = self.root / name / _UNLOADED
+        if unloaded:
+            file.touch()
+        else:
+            file.unlink(missing_ok=True)

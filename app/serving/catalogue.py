@@ -120,9 +120,22 @@ class Catalogue:
         old = self._classifiers.get(model.name)
         self._take_live(model)
         if old is not None:
-            task = asyncio.get_running_loop().create_task(self._retire(old))
-            self._retiring[task] = old
-            task.add_done_callback(self._retired)
+            self._begin_to_retire(old)
+        return True
+
+    def may_remove(self, name: str) -> bool:
+        """Say whether requests that name no model could be answered as before without this one."""
+        return name != self._set_default and len(self._classifiers) > 1
+
+    async def remove(self, name: str) -> bool:
+        """Have no version of this model answer from now on; say whether none does."""
+        if name in self._classifiers:
+            if self.stopping or not self.may_remove(name):
+                return False
+            old = self._classifiers.pop(name)
+            self._say_in_metrics(old, 0.0)
+            self._look_at_what_is_live()
+            self._begin_to_retire(old)
         return True
 
     def count_refusal(self, refusal: Refusal) -> None:
@@ -140,12 +153,15 @@ class Catalogue:
         )
         before = self._classifiers.get(model.name)
         self._classifiers[model.name] = classifier
-        self._default = self._set_default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
-        self.admission.enough = max(_enough(each.tuning) for each in self._classifiers.values())
+        self._look_at_what_is_live()
         if before is not None:
             self._say_in_metrics(before, 0.0)
         self._say_in_metrics(classifier, 1.0)
         self._count(model.name, model.version, "live")
+
+    def _look_at_what_is_live(self) -> None:
+        self._default = self._set_default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)
+        self.admission.enough = max(_enough(each.tuning) for each in self._classifiers.values())
 
     def _say_in_metrics(self, classifier: Classifier, value: float) -> None:
         manifest, loaded = classifier.manifest, classifier.loaded
@@ -153,6 +169,11 @@ class Catalogue:
 
     def _count(self, name: str, version: int | None, outcome: str) -> None:
         self._metrics.model_load(name, "" if version is None else str(version), outcome).add()
+
+    def _begin_to_retire(self, classifier: Classifier) -> None:
+        task = asyncio.get_running_loop().create_task(self._retire(classifier))
+        self._retiring[task] = classifier
+        task.add_done_callback(self._retired)
 
     async def _retire(self, classifier: Classifier) -> None:
         await classifier.aclose(self._retire_grace_s)

@@ -7,7 +7,8 @@ tuned. No request waits for any of it. The rules:
 - a version is tried when two looks in a row have found its files the same, so not while it is being copied;
 - one that is refused is tried again only when its files have changed, and what serves goes on serving;
 - a pin that cannot be followed leaves what serves in place: half of the workers may still follow the pin before it;
-- nothing that happens to the store takes a model away: what is in memory has passed its check.
+- nothing that happens to the store takes a model away, but for the mark that says so: what is in memory has passed its
+  check.
 """
 
 import asyncio
@@ -58,6 +59,7 @@ class Watcher:
         self._said: dict[str, str] = {}
         self._failure = ""
         self._is_settling = False
+        self._waiting: list[asyncio.Future[None]] = []  # for the end of a look; they belong to the event loop
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -82,6 +84,12 @@ class Watcher:
         """Begin nothing new from now on."""
         self._stop.set()
 
+    async def next_look(self) -> None:
+        """Return when a look has ended that this call may have preceded: two of them hold a whole one."""
+        looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(looked)
+        await looked
+
     def look(self) -> None:
         """Look once at the whole store, and have what is ready to serve go live. It belongs to the watcher's thread."""
         self._is_settling = False
@@ -99,6 +107,13 @@ class Watcher:
             except OSError as exc:
                 self._say(name, f"{self._store.root / name} cannot be read: {exc.strerror}. What is in memory serves.")
         self._show_refusals()
+        self._on_loop(self._wake_waiting)
+
+    def _wake_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for looked in waiting:
+            if not looked.done():
+                looked.set_result(None)
 
     def _watch(self) -> None:
         # No lower priority for this thread: with all cores taken, a load would take ten times as long, and while it is
@@ -115,6 +130,8 @@ class Watcher:
         return self._stop.is_set() or self._catalogue.stopping
 
     def _look_at(self, name: str) -> None:
+        if self._store.is_unloaded(name) and self._unload(name):
+            return
         versions = self._store.versions(name)
         pin = self._pin(name, versions)
         self._forget(name, {*versions, pin})
@@ -141,6 +158,17 @@ class Watcher:
                 return
         if live is not None and is_gone and not is_settling:
             self._say(name, f"Version {live.version} is no longer in the store. It keeps serving from memory.")
+
+    def _unload(self, name: str) -> bool:
+        """Take a model away that is marked so; say whether it is. What is needed stays: see `Catalogue.may_remove`."""
+        if name in self._live:
+            if not asyncio.run_coroutine_threadsafe(self._catalogue.remove(name), self._loop).result():
+                return False
+            live = self._live.pop(name)
+            _log.info("model unloaded", model=name, version=live.version)
+        self._forget(name, set())
+        self._refused.pop((name, None), None)
+        return True
 
     def _pin(self, name: str, versions: Iterable[int]) -> int | None:
         """Return the pinned version, None where none is or the pin names none; what is wrong with it is refused."""

@@ -104,7 +104,7 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
     has. Raises the BundleError of the first version tried where there is nothing to serve, or not the model `required`;
     BundleNotFound where the store is empty; EngineUnavailable where the engine is.
     """
-    names = [only] if only else loader.store.names()
+    names = [only] if only else _to_serve(loader.store, required)
     if not names:
         raise BundleNotFound(
             f"The model store {loader.store.root} holds no model. "
@@ -122,6 +122,12 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
             raise error
         _log.error("model not served", model=name, reason="no version of it passes its check")
     return LoadedStore(tuple(models), tuple(refusals))
+
+
+def _to_serve(store: ModelStore, required: str | None) -> list[str]:
+    """Return the models that are not marked as unloaded; all of them, where nothing would be left."""
+    names = store.names()
+    return [name for name in names if name == required or not store.is_unloaded(name)] or names
 
 
 def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedModel:

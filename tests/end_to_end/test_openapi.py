@@ -65,6 +65,8 @@ def document(url: str) -> Any:
         ("get", "/v2/health/ready"),
         ("get", "/v2/models/stats"),
         ("post", "/v2/repository/index"),
+        ("post", "/v2/repository/models/{model}/load"),
+        ("post", "/v2/repository/models/{model}/unload"),
         ("get", "/v2/models/{model}"),
         ("get", "/v2/models/{model}/ready"),
         ("get", "/v2/models/{model}/config"),

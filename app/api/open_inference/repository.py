@@ -1,37 +1,60 @@
 """What the model store holds, and which of it is served, in Triton's terms."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from app.contract.store import ModelStore
-from app.errors import BundleNotFound
+from app.errors import BundleNotFound, MalformedRequest
 from app.serving.catalogue import Catalogue
+from app.serving.control import ModelControl
 
 
 class Repository:
-    """The store that a catalogue follows."""
+    """The store that a catalogue follows, and what changes it."""
 
-    def __init__(self, store: ModelStore, catalogue: Catalogue) -> None:
+    def __init__(self, store: ModelStore, catalogue: Catalogue, control: ModelControl) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._control = control
+
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """See `ModelControl.load`. Raises MalformedRequest for a model of another making."""
+        for parameter in parameters:
+            if parameter == "config" or parameter.startswith("file:"):
+                raise MalformedRequest(
+                    f"'{parameter[:40]}' is not taken: a model is served as its bundle in the store says."
+                )
+        await self._control.load(name)
+
+    async def unload(self, name: str) -> None:
+        """See `ModelControl.unload`."""
+        await self._control.unload(name)
 
     async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Return every version of the store and every one that is live, with its state and why it is not served."""
         live = {(model.name, model.manifest.version) for model in self._catalogue.models}
         refused = {(refusal.name, refusal.version): refusal.code for refusal in self._catalogue.refusals}
-        versions = live if only_ready else live | await asyncio.to_thread(self._stored)
+        versions, unloaded = (live, set()) if only_ready else await asyncio.to_thread(self._stored)
+
+        def why(name: str) -> str:
+            return "unloaded" if name in unloaded else "another version is served"
+
         return [
             {
                 "name": name,
                 "version": str(version),
                 "state": "READY" if (name, version) in live else "UNAVAILABLE",
-                "reason": "" if (name, version) in live else refused.get((name, version), "another version is served"),
+                "reason": "" if (name, version) in live else refused.get((name, version)) or why(name),
             }
-            for name, version in sorted(versions)
+            for name, version in sorted(live | versions)
         ]
 
-    def _stored(self) -> set[tuple[str, int]]:
+    def _stored(self) -> tuple[set[tuple[str, int]], set[str]]:
+        """Return the versions that the store holds, and the models that are marked as unloaded."""
         try:
-            return {(name, version) for name in self._store.names() for version in self._store.versions(name)}
+            names = self._store.names()
+            versions = {(name, version) for name in names for version in self._store.versions(name)}
         except BundleNotFound:  # taken away while the service runs: what is in memory is all there is
-            return set()
+            return set(), set()
+        return versions, {name for name in names if self._store.is_unloaded(name)}

@@ -17,11 +17,13 @@ from app.api.json_body import refuse_compressed
 from app.api.lifecycle import Lifecycle
 from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
 from app.api.open_inference.repository import Repository
-from app.api.open_inference.requests import Reader
+from app.api.open_inference.requests import Reader, parameters_of
 from app.api.open_inference.responses import output_tensor, to_body
 from app.api.open_inference.schemas import (
+    CHANGE_REQUEST,
     INDEX_REQUEST,
     INFER_REQUEST,
+    Changed,
     IndexEntry,
     InferAnswer,
     ModelMetadata,
@@ -55,6 +57,7 @@ _INFER = {
     },
     "parameters": [{"name": JSON_LENGTH_HEADER, "in": "header", "required": False, **_JSON_LENGTH}],
 }
+_CHANGE = {"requestBody": {"content": {"application/json": {"schema": CHANGE_REQUEST}}}}
 _INFERRED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The probabilities of every picture, in the order sent.",
@@ -92,22 +95,6 @@ def open_inference_routes(
     async def all_statistics() -> dict[str, Any]:
         return model_statistics(metrics, inference.catalogue.models)
 
-    @router.post(
-        "/v2/repository/index",
-        summary="What the model store holds",
-        response_model=list[IndexEntry],
-        responses=error_responses(413, 503),
-        openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
-    )
-    async def index(request: Request) -> list[dict[str, Any]]:
-        """Every version, and whether it is served. The body may be empty."""
-        async with inference.body(request.receive, content_length=request.headers.get("content-length", "")) as body:
-            asked = inference.parse_json(body) if body else {}
-        ready = asked.get("ready") if isinstance(asked, dict) else "?"
-        if ready is not None and not isinstance(ready, bool):
-            raise MalformedRequest('The body is empty, or {"ready": true} for only what is served.')
-        return await repository.index(only_ready=bool(ready))
-
     async def statistics(_: Request, name: str, asked: str | None) -> dict[str, Any]:
         return model_statistics(metrics, [inference.catalogue.get(name, asked)])
 
@@ -144,7 +131,57 @@ def open_inference_routes(
         openapi_extra=_INFER,
         response_model_exclude_unset=True,
     )
+    _add_repository(router, inference, repository)
     return router
+
+
+def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:
+    async def said(request: Request) -> dict[str, Any]:
+        """Return the object that a request's body holds, which may be empty."""
+        async with inference.body(request.receive, content_length=request.headers.get("content-length", "")) as body:
+            message = inference.parse_json(body) if body else {}
+        if not isinstance(message, dict):
+            raise MalformedRequest("The body is empty, or a JSON object.")
+        return message
+
+    @router.post(
+        "/v2/repository/index",
+        summary="What the model store holds",
+        response_model=list[IndexEntry],
+        responses=error_responses(413, 503),
+        openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
+    )
+    async def index(request: Request) -> list[dict[str, Any]]:
+        """Every version, and whether it is served. The body may be empty."""
+        ready = (await said(request)).get("ready")
+        if ready is not None and not isinstance(ready, bool):
+            raise MalformedRequest("'ready' is true for only what is served, or false.")
+        return await repository.index(only_ready=bool(ready))
+
+    @router.post(
+        "/v2/repository/models/{model}/load",
+        summary="Have a model served",
+        response_model=Changed,
+        responses=error_responses(403, 404, 413, 503, 504),
+        openapi_extra=_CHANGE,
+    )
+    async def load(request: Request, model: ModelName) -> dict[str, Any]:
+        """Answers when the pinned version, else the newest, is live; other workers follow within a moment."""
+        await repository.load(model, parameters_of(await said(request), "The request"))
+        return {}
+
+    @router.post(
+        "/v2/repository/models/{model}/unload",
+        summary="Have a model not served any more",
+        response_model=Changed,
+        responses=error_responses(403, 404, 413, 503, 504),
+        openapi_extra=_CHANGE,
+    )
+    async def unload(request: Request, model: ModelName) -> dict[str, Any]:
+        """Answers when it is not; other workers follow within a moment. The last model, and the default one, stay."""
+        await said(request)
+        await repository.unload(model)
+        return {}
 
 
 def _add(

@@ -95,6 +95,8 @@ class OpenInferenceService:
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._repository_model_load,
+            "RepositoryModelUnload": self._repository_model_unload,
         }
         # Without serializers: what is no message is told as every other error, and the bytes held can be counted.
         return grpc.method_handlers_generic_handler(
@@ -190,6 +192,15 @@ class OpenInferenceService:
     async def _repository_index(self, call: Call) -> bytes:
         asked = read(pb.RepositoryIndexRequest, call.data)
         return write(pb.RepositoryIndexResponse, {"models": await self._repository.index(only_ready=asked.ready)})
+
+    async def _repository_model_load(self, call: Call) -> bytes:
+        asked = read(pb.RepositoryModelLoadRequest, call.data)
+        await self._repository.load(asked.model_name, asked.parameters)
+        return write(pb.RepositoryModelLoadResponse, {})
+
+    async def _repository_model_unload(self, call: Call) -> bytes:
+        await self._repository.unload(read(pb.RepositoryModelUnloadRequest, call.data).model_name)
+        return write(pb.RepositoryModelUnloadResponse, {})
 
     async def _model_infer(self, call: Call) -> bytes:
         inference = self._inference

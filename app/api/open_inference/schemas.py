@@ -89,6 +89,11 @@ class IndexEntry(_Schema):
     reason: str = Field(description="Why it is not served; empty where it is.")
 
 
+class Changed(_Schema):
+    """Empty: that it is 200 says all."""
+
+
+CHANGE_REQUEST: dict[str, Any] = {"type": "object", "properties": {"parameters": {"type": "object"}}}
 INDEX_REQUEST: dict[str, Any] = {
     "type": "object",
     "properties": {"ready": {"type": "boolean", "description": "Only what is served."}},

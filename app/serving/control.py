@@ -1,0 +1,106 @@
+"""Load and unload models while the service runs, where the settings allow it.
+
+What is asked for is marked in the store, and every worker follows the store: so it holds for all of them, and for those
+that come after. A mark that would leave nothing to serve is not followed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.contract.store import ModelStore
+from app.errors import BundleNotFound, DeadlineExceeded, ModelControlOff, ModelControlRefused, ModelNotFound
+from app.serving.catalogue import Catalogue
+from app.serving.reload import Watcher
+
+_PATIENCE_S = 60.0
+
+
+class ModelControl:
+    """Changes the store that a watcher makes its catalogue follow."""
+
+    def __init__(self, store: ModelStore, catalogue: Catalogue, watcher: Watcher, *, allowed: bool) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._watcher = watcher
+        self._allowed = allowed
+
+    async def load(self, name: str) -> None:
+        """Return when the version that the store wants is live in this worker; the others follow by themselves.
+
+        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, or ModelControlRefused where it fails its check.
+        """
+        self._check_allowed()
+        await self._mark(name, unloaded=False)
+        looks = 0
+        async with _patience(name):
+            while self._live(name) != (wanted := await asyncio.to_thread(self._wanted, name)):
+                # What was refused once may have been replaced: it counts when two looks have found it as it is.
+                if looks >= 2:
+                    self._raise_refusal(name, wanted)
+                await self._watcher.next_look()
+                looks += 1
+
+    async def unload(self, name: str) -> None:
+        """Return when the model is not served any more by this worker; the others follow by themselves.
+
+        Raises ModelControlOff, ModelNotFound or DeadlineExceeded, or ModelControlRefused where nothing would be left.
+        """
+        self._check_allowed()
+        if self._live(name) is not None and not self._catalogue.may_remove(name):
+            raise ModelControlRefused(
+                f"'{name}' is the only model, or the one that IMAGECLASS_MODEL names: it stays, so that requests that "
+                "name none can be answered."
+            )
+        await self._mark(name, unloaded=True)
+        async with _patience(name):
+            while self._live(name) is not None:
+                await self._watcher.next_look()
+
+    def _check_allowed(self) -> None:
+        if not self._allowed:
+            raise ModelControlOff(
+                "Models are not loaded and unloaded on request here: the service follows its model store. "
+                "IMAGECLASS_MODEL_CONTROL=true allows it."
+            )
+
+    def _live(self, name: str) -> int | None:
+        return next((model.manifest.version for model in self._catalogue.models if model.name == name), None)
+
+    async def _mark(self, name: str, *, unloaded: bool) -> None:
+        def mark() -> None:
+            self._wanted(name)
+            self._store.mark(name, unloaded=unloaded)
+
+        try:
+            await asyncio.to_thread(mark)
+        except OSError as exc:
+            raise ModelControlRefused(
+                "The service may not write to its model store. Give it the right to, or change the store by hand."
+            ) from exc
+
+    def _wanted(self, name: str) -> int:
+        try:
+            versions = self._store.versions(name)
+            pinned = self._store.pinned(name) if versions else None
+        except BundleNotFound as exc:
+            raise ModelControlRefused(f"What the store holds of '{name}' cannot be read. The log says why.") from exc
+        if not versions:
+            raise ModelNotFound(f"There is no model '{name[:64]}' in the model store.")
+        return pinned or versions[-1]
+
+    def _raise_refusal(self, name: str, version: int) -> None:
+        for refusal in self._catalogue.refusals:
+            if (refusal.name, refusal.version) == (name, version):
+                raise ModelControlRefused(
+                    f"Version {version} of '{name}' is refused: {refusal.code}. The service's log says why."
+                )
+
+
+@asynccontextmanager
+async def _patience(name: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"'{name}' did not change within {_PATIENCE_S:.0f} s. It may yet.") from None
