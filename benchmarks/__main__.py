@@ -293,9 +293,9 @@ def accuracy(
     mnist_npz: Annotated[Path, typer.Option("--mnist", help="mnist.npz.", show_default=False)],
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The seeds are this one and those that follow.")] = 0,
-    only: Annotated[
-        str, typer.Option(help="What is trained: presets, and tutorial for its own script.")
-    ] = ",".join(accuracy_benchmark.CONTESTANTS),
+    only: Annotated[str, typer.Option(help="What is trained: presets, and tutorial for its own script.")] = ",".join(
+        accuracy_benchmark.CONTESTANTS
+    ),
     out: Out = WORK / "results",
 ) -> None:
     """Train presets and the tutorial's script in turn, and write accuracy.json and accuracy.md after every training."""

@@ -69,7 +69,8 @@ def summarize(runs: Sequence[Run]) -> list[Summary]:
     tutorial = [run.seconds for run in runs if run.name == TUTORIAL]
     baseline = sum(tutorial) / len(tutorial) if tutorial else None
     return [
-        _summary([run for run in runs if run.name == name], baseline) for name in dict.fromkeys(run.name for run in runs)
+        _summary([run for run in runs if run.name == name], baseline)
+        for name in dict.fromkeys(run.name for run in runs)
     ]
 
 
