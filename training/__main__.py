@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | evaluate | compare | audit | folds`."""
+"""The training command line: `python -m training fit | sweep | evaluate | compare | audit | folds`."""
 
 import json
 import sys
@@ -26,6 +26,7 @@ from training.presets import PRESETS, preset_named
 from training.progress import Reporter
 
 if TYPE_CHECKING:
+    from app.engines.loading import LoadedModel
     from training.measure import Measurement
 
 cli = typer.Typer(
@@ -268,12 +269,80 @@ def fit(
             err=True,
         )
         raise typer.Exit(_INTERRUPTED) from None
+    _say_published(published, reporter, model_store=model_store, name=name)
+
+
+def _say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:
     manifest = published.bundle.manifest
     reporter.say(f"proven on {published.engine.name}: {published.proof.pictures} golden pictures")
     figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
     which = "test" if "test.accuracy" in manifest.metrics else "training"
     typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
     reporter.say(f"serve it: python -m app serve --model-store {model_store} --model {name}")
+
+
+@cli.command()
+def sweep(
+    data: DataOption,
+    name: Annotated[str, typer.Option(help="The model's name in the store and in URLs.", show_default=False)],
+    tried: Annotated[
+        list[str],
+        typer.Option("--try", help="A preset, or one with a learning rate, as quick@0.002; given twice or more often."),
+    ],
+    budget: Annotated[str, typer.Option(help="Time for all of it: 90s, 10m or 1h.")] = "10m",
+    model_store: ModelStoreOption = Path("model_store"),
+    validation: Annotated[
+        float, typer.Option(help="Share of each class held out to choose by, where the data marks none.")
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option(help="Share of each class held out for the test, where the data marks none.")
+    ] = 0.2,
+    size: Annotated[
+        str | None, typer.Option(help="Pixels: 64, or HEIGHTxWIDTH, or data for the pictures' own.")
+    ] = None,
+    colour: Annotated[
+        Literal["grey", "rgb", "data"] | None, typer.Option(help="What the network sees; data for the pictures' own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the split, the weights and the order.")] = 0,
+    on_bad_image: OnBadImageOption = "fail",
+    group_by: GroupByOption = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Train even where the data's own splits share pictures or groups.")
+    ] = False,
+    cache: CacheOption = True,
+) -> None:
+    """Try several presets or learning rates within a time, and publish the best of them.
+
+    The validation pictures decide; only the winner is measured on the test pictures. What was found is printed even
+    where it is stopped.
+    """
+    reporter = Reporter()
+    try:
+        with _one_line_errors():
+            from training.sweep.command import sweep as run_sweep_command
+            from training.sweep.halving import parse_candidate
+
+            candidates = [parse_candidate(text, validation=validation) for text in tried]
+            options = FitOptions(
+                data=data,
+                name=name,
+                preset=candidates[0].preset,
+                model_store=model_store,
+                seed=seed,
+                test=test,
+                size=None if size is None else parse_size(size),
+                colour=colour,
+                on_bad_image=on_bad_image,
+                about=None,
+                group_by=group_by,
+                allow_leakage=allow_leakage,
+                cache=cache,
+            )
+            published = run_sweep_command(candidates, options, budget=budget, reporter=reporter)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. Nothing was published; train the best with fit.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    _say_published(published, reporter, model_store=model_store, name=name)
 
 
 @cli.command()

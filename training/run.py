@@ -66,7 +66,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     assignment = assign_splits(
         dataset, seed=options.seed, validation=recipe.validation, test=options.test, together=inspection.together
     )
-    spec = _preprocessing(options, dataset)
+    spec = preprocessing_of(options, dataset)
     rival = _rival(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
 
@@ -180,7 +180,7 @@ def _read_text(file: Path) -> str:
         raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
 
 
-def _preprocessing(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
+def preprocessing_of(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
     """Return the preset's preprocessing with the size and colour that were asked for."""
     changes: dict[str, Any] = {}
     if options.colour is not None:

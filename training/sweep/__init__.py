@@ -1,0 +1,1 @@
+"""Several presets and learning rates tried for a while each, and the best of them published."""

@@ -1,0 +1,192 @@
+"""Try presets and learning rates for a short while each, and train the best of them in the time that is left.
+
+Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943): every candidate is trained for one epoch, the better
+half for three, the better half of those for nine. Validation pictures decide; only the winner sees the test pictures.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.store import ModelStore
+from app.engines.loading import LoadedModel
+from app.engines.tensorflow import import_tensorflow
+from training.audit.cache import Cache
+from training.audit.groups import groups_of
+from training.audit.inspection import inspect
+from training.cache_folder import cache_folder
+from training.compare.paired import Paired
+from training.dataset import Dataset, Picture
+from training.errors import OptionError, TrainingError
+from training.evaluate import predict_all
+from training.export import check_can_publish
+from training.fit import fit
+from training.network import build_network
+from training.options import FitOptions, with_recipe
+from training.preset import Preset
+from training.presets import preset_named
+from training.progress import Reporter
+from training.run import preprocessing_of, run_fit
+from training.sources import open_data
+from training.split import Assignment, assign_splits, fractions_to_hold_out
+from training.tensor_cache import TensorCache
+from training.tensors import Tensors, load_tensors
+from training.views import average_shifts
+
+_TRIALS_SHARE = 0.5
+"""Of the budget; the rest is the winner's."""
+_LONGER = 3
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass
+class Candidate:
+    """A preset, with its learning rate or another. What its last trial gave is None before the first."""
+
+    name: str
+    preset: Preset
+    epochs: int = 0
+    seconds_per_epoch: float = 0.0
+    right: NDArray[np.bool_] | None = None
+    failure: str | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        return None if self.right is None else float(self.right.mean())
+
+
+@dataclass
+class Sweep:
+    """What is known so far: it grows while `run` works, so that an interrupted sweep can show it."""
+
+    candidates: Sequence[Candidate]
+    started: float = field(default_factory=time.monotonic)
+
+    def ranking(self) -> list[Candidate]:
+        """Return the candidates that have been tried, the best first: those trained for longer before others."""
+        tried = [candidate for candidate in self.candidates if candidate.right is not None]
+        return sorted(tried, key=lambda candidate: (-candidate.epochs, -(candidate.accuracy or 0.0)))
+
+    def p_value(self, candidate: Candidate) -> float | None:
+        """Return McNemar's p of its difference from the best, None where they were not trained alike."""
+        best = self.ranking()[0]
+        if candidate is best or candidate.epochs != best.epochs or candidate.right is None or best.right is None:
+            return None
+        return Paired.of(best.right, candidate.right).p_value
+
+
+def parse_budget(text: str) -> float:
+    """Return the seconds that "90s", "10m" or "1h" are. Raises OptionError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
+    if match is None or float(match[1]) == 0:
+        raise OptionError(f"--budget {text} is not a time: write 90s, 10m or 1h.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_candidate(text: str, *, validation: float) -> Candidate:
+    """Return the candidate that "quick" or "quick@0.002" means. Raises OptionError."""
+    name, _, rate = text.partition("@")
+    try:
+        learning_rate = float(rate) if rate else None
+    except ValueError:
+        learning_rate = 0.0
+    if learning_rate is not None and not 0 < learning_rate < np.inf:
+        raise OptionError(f"--try {text} is not a preset, nor one with a learning rate: write quick or quick@0.002.")
+    changes = {"learning_rate": learning_rate, "validation": validation}
+    return Candidate(text, with_recipe(preset_named(name), changes))
+
+
+def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> None:
+    """Try the candidates within half of the `budget` in seconds, one epoch of each in any case.
+
+    `options` is what the winner will be trained with, but for its preset. Raises an ImageclassError.
+    """
+    import_tensorflow()
+    import keras
+
+    check_can_publish(ModelStore(options.model_store), options.name)
+    dataset, assignment = _divide(options, reporter)
+    deadline = sweep.started + _TRIALS_SHARE * budget
+    alive, epochs = list(sweep.candidates), 1
+    while alive:
+        for candidate in alive:
+            needed = candidate.seconds_per_epoch * epochs
+            if candidate.epochs and time.monotonic() + needed > deadline:
+                reporter.say(f"no time is left to train {candidate.name} for {epochs} epochs")
+                return
+            keras.utils.set_random_seed(options.seed)
+            _try(candidate, epochs, replace(options, preset=candidate.preset), dataset, assignment, reporter)
+        alive = [candidate for candidate in sweep.ranking() if candidate.epochs == epochs]
+        if len(alive) < 2:
+            return
+        alive, epochs = alive[: (len(alive) + 1) // 2], epochs * _LONGER
+        alive = [candidate for candidate in alive if candidate.preset.recipe.epochs >= epochs]
+
+
+def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> LoadedModel:
+    """Train the best for as many of its epochs as the time allows, and publish it. Raises an ImageclassError."""
+    ranking = sweep.ranking()
+    if not ranking:
+        raise TrainingError(f"Every candidate failed; the first: {sweep.candidates[0].failure}")
+    best = ranking[0]
+    left = sweep.started + budget - time.monotonic()
+    affordable = max(1, int(left / max(best.seconds_per_epoch, 1e-9)))
+    epochs = min(best.preset.recipe.epochs, affordable)
+    reporter.say(f"training {best.name}, the best, for {epochs} of its {best.preset.recipe.epochs} epochs")
+    return run_fit(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
+
+
+def _divide(options: FitOptions, reporter: Reporter) -> tuple[Dataset, Assignment]:
+    """Divide the data as the winner's `fit` will."""
+    dataset = open_data(options.data)
+    validation = options.preset.recipe.validation
+    fractions = fractions_to_hold_out(dataset, validation=validation, test=options.test)
+    inspection = inspect(
+        dataset,
+        groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
+        divides=any(fractions.values()),
+        allow_leakage=options.allow_leakage,
+        cache=Cache(cache_folder("audit") if options.cache else None, options.data),
+        reporter=reporter,
+    )
+    together = inspection.together
+    assignment = assign_splits(dataset, seed=options.seed, validation=validation, test=options.test, together=together)
+    if not assignment.pictures("validation"):
+        raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")
+    return dataset, assignment
+
+
+def _try(
+    candidate: Candidate,
+    epochs: int,
+    options: FitOptions,
+    dataset: Dataset,
+    assignment: Assignment,
+    reporter: Reporter,
+) -> None:
+    spec = preprocessing_of(options, dataset)
+    cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
+
+    def load(pictures: Sequence[Picture]) -> Tensors:
+        return load_tensors(pictures, spec, dataset.labels, on_bad_image=options.on_bad_image, cache=cache)
+
+    train, validation = load(assignment.pictures("train")), load(assignment.pictures("validation"))
+    preset = with_recipe(candidate.preset, {"epochs": epochs})
+    reporter.say(f"{candidate.name}: {epochs} epochs")
+    classes = len(dataset.labels)
+    try:
+        network = build_network(preset.layers, shape=spec.shape, classes=classes, backbone=preset.backbone)
+        result = fit(network, preset.recipe, train, validation, classes=classes, seed=options.seed, reporter=reporter)
+        if preset.views == "shifted":
+            network = average_shifts(network)
+    except TrainingError as exc:
+        candidate.right, candidate.failure = None, str(exc)
+        reporter.say(f"{candidate.name} failed: {exc}")
+        return
+    found = predict_all(lambda batch: np.asarray(network(batch, training=False)), validation.images)
+    candidate.epochs, candidate.seconds_per_epoch = epochs, result.seconds / epochs
+    candidate.right = found.argmax(axis=1) == validation.targets
