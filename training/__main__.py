@@ -16,7 +16,8 @@ from app.errors import ImageclassError
 from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
 from training.calibration.tables import print_calibration
-from training.errors import OptionError
+from training.distribution import StrategyName
+from training.errors import ChiefPublishes, OptionError
 from training.evaluate import Scores
 from training.folds import parse_fold
 from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
@@ -78,6 +79,9 @@ MaxRecallDropOption = Annotated[
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
+    except ChiefPublishes as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(0) from exc
     except ImageclassError as exc:
         typer.echo(f"error: {exc}", err=True)
         raise typer.Exit(1) from exc
@@ -183,6 +187,18 @@ def fit(
         Literal["temperature", "none"],
         typer.Option(help="Fit a temperature on the validation pictures, or leave the softmax as it was trained."),
     ] = "temperature",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished run of this name, where there is one.")
+    ] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same weights to the last bit in every run; slower.")
+    ] = False,
+    strategy: Annotated[
+        StrategyName, typer.Option(help="Train on all GPUs, or with the workers that TF_CONFIG names.")
+    ] = "none",
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder for epochs.csv and TensorBoard's events.", show_default=False)
+    ] = None,
     about: Annotated[
         Path | None,
         typer.Option(help="Markdown about the data, its licence and the limits, for the card.", show_default=False),
@@ -256,6 +272,10 @@ def fit(
                 keep=keep,
                 group_by=group_by,
                 allow_leakage=allow_leakage,
+                resume=resume,
+                deterministic=deterministic,
+                strategy=strategy,
+                logs=logs,
                 cache=cache,
                 calibration=calibration,
                 report=report,
@@ -264,8 +284,7 @@ def fit(
     except KeyboardInterrupt:
         versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
         typer.echo(
-            f"\nStopped. Nothing was published, and nothing was left behind; versions of {name} in {model_store}: "
-            f"{versions}.",
+            f"\nStopped. Nothing was published; versions of {name} in {model_store}: {versions}.",
             err=True,
         )
         raise typer.Exit(_INTERRUPTED) from None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.engines.tensorflow import import_tensorflow
 from training.augment import augment
+from training.errors import OptionError
 from training.preset import Recipe
 from training.tensors import Tensors
 
@@ -23,7 +24,8 @@ _ORDER, _CHANGES, _MIXUP = range(3)
 class Batches:
     """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), with class weights those too, (B,)."""
 
-    def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int) -> None:
+    def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int, replicas: int = 1) -> None:
+        """Raises OptionError where `replicas` cannot share a batch evenly."""
         tf = import_tensorflow()
         self._tf = tf
         self._recipe = recipe
@@ -32,7 +34,13 @@ class Batches:
         count = len(train.targets)
         self.size = count if recipe.batch_size == "full" else min(recipe.batch_size, count)
         self.steps = count // self.size if recipe.drop_remainder else math.ceil(count / self.size)
-        self.pictures = min(count, self.steps * self.size)  # of one epoch
+        # Every replica needs the same share of every batch, or their mean is not the batch's.
+        if self.size % replicas and self.size < count:
+            raise OptionError(f"--batch-size {self.size} cannot be shared evenly by {replicas} replicas.")
+        self.pictures = _shared(min(count, self.steps * self.size), replicas)  # of one epoch
+        if not self.pictures:
+            raise OptionError(f"{count} pictures are too few for {replicas} replicas.")
+        self.steps = math.ceil(self.pictures / self.size)
         self._picture = _picture_source(tf, train)
         self._targets = tf.constant(train.targets)
         self._weights = None
@@ -54,7 +62,7 @@ class Batches:
 
         batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations: nothing to convert
         batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-        return batches if stopwatch is None else stopwatch.around(tf, batches)
+        return _whole(tf, batches) if stopwatch is None else stopwatch.around(tf, batches)
 
     def _batch(self, rows: Any, seed: Any, *, is_changed: bool) -> tuple[Any, ...]:
         tf, recipe = self._tf, self._recipe
@@ -72,17 +80,24 @@ class Batches:
         return (images, targets, *weights)
 
 
-def held_out_batches(held_out: Tensors, *, classes: int) -> Any:
-    """Return a `tf.data.Dataset` of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K)."""
+def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> Any:
+    """Return a `tf.data.Dataset` of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K).
+
+    With several replicas the few that they cannot share evenly are left out.
+    """
     tf = import_tensorflow()
     picture, targets = _picture_source(tf, held_out), tf.constant(held_out.targets)
-    rows = tf.data.Dataset.range(len(held_out.targets)).batch(_HELD_OUT_BATCH)
+    rows = tf.data.Dataset.range(_shared(len(held_out.targets), replicas)).batch(_shared(_HELD_OUT_BATCH, replicas))
 
     def batch(rows: Any) -> tuple[Any, Any]:
         return picture(rows), tf.one_hot(tf.gather(targets, rows), classes)
 
     batch = tf.autograph.experimental.do_not_convert(batch)
-    return rows.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _whole(tf, rows.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+
+
+def _shared(count: int, replicas: int) -> int:
+    return count - count % replicas
 
 
 def balanced_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
@@ -125,13 +140,20 @@ class Stopwatch:
         return timed.with_options(options)
 
 
+def _whole(tf: Any, batches: Any) -> Any:
+    """Have each worker of a strategy make all batches and take its share of each, as if there were one."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)
+
+
 def _picture_source(tf: Any, tensors: Tensors) -> Any:
     """Return a function from rows (B,) to images. A mapped file stays on disk; an array goes to TensorFlow once."""
     images = tensors.images
     if isinstance(images, np.memmap):
 
         def read(rows: Any) -> Any:
-            found = tf.numpy_function(lambda rows: images[rows], [rows], tf.uint8)
+            found = tf.numpy_function(lambda rows: images[rows], [rows], tf.uint8, stateful=False)
             found.set_shape([None, *images.shape[1:]])
             return found
 

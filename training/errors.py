@@ -5,6 +5,9 @@ ImageclassError
     ├── DataError           the data cannot be used as it is
     ├── LeakageError        what is learned would be tested on as well
     ├── OptionError         options that do not go together, or that this data cannot take
+    ├── DivergedError       the loss is no number any more
+    ├── CheckpointError     an unfinished training cannot be kept, or not be taken up again
+    ├── ChiefPublishes      this worker has done its part, and nothing is wrong
     ├── PublishError        the bundle cannot be written
     └── NotGoodEnough       the model does not reach what was required of it
 """
@@ -26,6 +29,18 @@ class LeakageError(TrainingError):
 
 class OptionError(TrainingError):
     code = "option_error"
+
+
+class DivergedError(TrainingError):
+    code = "diverged"
+
+
+class CheckpointError(TrainingError):
+    code = "checkpoint_error"
+
+
+class ChiefPublishes(TrainingError):
+    code = "chief_publishes"
 
 
 class PublishError(TrainingError):

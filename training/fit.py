@@ -1,42 +1,25 @@
 """Train a network on tensors in contract form. It knows nothing of files, splits or bundles."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engines.tensorflow import import_tensorflow
 from training.backbone import NAME, let_learn
 from training.batches import Batches, Stopwatch, held_out_batches
-from training.errors import OptionError, TrainingError
+from training.checkpoint import Arrays, Checkpoint
+from training.errors import CheckpointError, DivergedError, OptionError
+from training.history import Epoch
 from training.optimizers import optimizer_of
 from training.precision import computing_in, precision_here
 from training.preset import Recipe
 from training.progress import Advance, Reporter
 from training.tensors import Tensors
 from training.trainer import build_trainer, compile_trainer
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training pictures gave; the validation figures are None without validation pictures.
-
-    `learning_rate` is the last step's. `seconds` is the training's alone, `input_wait` the share of it in which the
-    step waited for pictures; None where several replicas are fed.
-    """
-
-    loss: float
-    accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    seconds: float
-    learning_rate: float
-    images_per_second: float
-    input_wait: float | None
-
-    def as_dict(self) -> dict[str, float | None]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -62,25 +45,28 @@ def fit(
     classes: int,
     seed: int,
     reporter: Reporter,
+    start: Checkpoint | None = None,
+    after_epoch: Callable[[Checkpoint], None] | None = None,
 ) -> FitResult:
     """Train `network` (a `keras.Model`, uint8 to probabilities) in place. Seed Keras first.
 
-    Raises OptionError for a recipe that this network or data cannot follow, TrainingError where the loss diverges.
+    It goes on from `start`, and hands `after_epoch` where it stands after each epoch. A distribution strategy has to be
+    in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError where the loss
+    diverges, CheckpointError for a `start` of another network.
     """
     training = _Training(network, recipe, train, validation, classes=classes, seed=seed)
-    started = time.monotonic()
+    if start is not None:
+        training.go_on_from(start)
     precision = precision_here(recipe.precision)
-    with (
-        computing_in(network, precision),
-        reporter.task("training", total=training.batches.steps * recipe.total_epochs) as advance,
-    ):
+    steps = training.batches.steps * (recipe.total_epochs - len(training.epochs))
+    with computing_in(network, precision), reporter.task("training", total=steps) as advance:
         while not training.is_done:
             training.run_epoch(advance)
+            if after_epoch is not None:
+                after_epoch(training.checkpoint())
             reporter.say(training.line())
     training.finish()
-    return FitResult(
-        tuple(training.epochs), time.monotonic() - started, network.count_params(), training.best_epoch, precision
-    )
+    return FitResult(tuple(training.epochs), training.seconds(), network.count_params(), training.best_epoch, precision)
 
 
 class _Training:
@@ -93,10 +79,17 @@ class _Training:
             raise OptionError("--early-stopping needs validation pictures. Give --validation a share, as in 0.1.")
         self._network = network
         self._recipe = recipe
-        self._held_out = None if validation is None else held_out_batches(validation, classes=classes)
+        self._classes = classes
+        replicas = import_tensorflow().distribute.get_strategy().num_replicas_in_sync
+        self.batches = Batches(train, recipe, classes=classes, seed=seed, replicas=replicas)
+        self._held_out = None
+        if validation is not None:
+            self._held_out = held_out_batches(validation, classes=classes, replicas=replicas)
+        self._stopwatch = Stopwatch() if replicas == 1 else None
         self._trainer = build_trainer(network, recipe)
-        self.batches = Batches(train, recipe, classes=classes, seed=seed)
         self.epochs: list[Epoch] = []
+        self._spent = 0.0
+        self._started = time.monotonic()
         self._best: tuple[Epoch, list[NDArray[np.generic]]] | None = None
 
     @property
@@ -111,14 +104,14 @@ class _Training:
         return is_stalled or len(self.epochs) >= self._recipe.total_epochs
 
     def run_epoch(self, advance: Advance) -> None:
-        """Train for one epoch, and tell `advance` after each step. Raises TrainingError where the loss diverges."""
+        """Train for one epoch, and tell `advance` after each step. Raises DivergedError where the loss does."""
         number = len(self.epochs)
-        if number in (0, self._recipe.epochs):
+        if self._starts_phase():
             self._begin_phase()
-        stopwatch = Stopwatch()
+        waited = self._waited()
         started = time.monotonic()
         logs = self._trainer.fit(
-            self.batches.epoch(number, stopwatch=stopwatch),
+            self.batches.epoch(number, stopwatch=self._stopwatch),
             initial_epoch=number,
             epochs=number + 1,
             shuffle=False,  # the batches come in their order
@@ -138,11 +131,37 @@ class _Training:
                 seconds=seconds,
                 learning_rate=float(self._trainer.optimizer.learning_rate),
                 images_per_second=self.batches.pictures / seconds,
-                input_wait=min(1.0, stopwatch.seconds / seconds),
+                input_wait=None if waited is None else min(1.0, ((self._waited() or 0.0) - waited) / seconds),
             )
             self.epochs.append(epoch)
             if self._recipe.early_stopping and self._is_best(epoch):
                 self._best = epoch, self._network.get_weights()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that going on from here takes."""
+        arrays = {
+            "network": [variable.numpy() for variable in self._network.variables],
+            "averages": [average.numpy() for average in self._trainer.averages],
+            "optimizer": [variable.numpy() for variable in self._trainer.optimizer.variables],
+            "best": [] if self._best is None else self._best[1],
+        }
+        return Checkpoint(tuple(self.epochs), self.seconds(), None if self._best is None else self.best_epoch, arrays)
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Stand where `checkpoint` was taken. Raises CheckpointError where it is another network's."""
+        self.epochs = list(checkpoint.epochs)
+        self._spent = checkpoint.seconds
+        if checkpoint.best_epoch is not None:
+            self._best = self.epochs[checkpoint.best_epoch - 1], checkpoint.arrays["best"]
+        _assign(self._network.variables, checkpoint.arrays, "network")
+        _assign(self._trainer.averages, checkpoint.arrays, "averages")
+        if not self._starts_phase():
+            self._begin_phase()
+            _assign(self._trainer.optimizer.variables, checkpoint.arrays, "optimizer")
+
+    def seconds(self) -> float:
+        """Return the time spent on training, in the runs that this one goes on from too."""
+        return self._spent + time.monotonic() - self._started
 
     def finish(self) -> None:
         """Give the network the weights that the training came to."""
@@ -160,6 +179,12 @@ class _Training:
             f"accuracy {epoch.accuracy:.2%}{held_out}, {epoch.seconds:.1f} s"
         )
 
+    def _waited(self) -> float | None:
+        return None if self._stopwatch is None else self._stopwatch.seconds
+
+    def _starts_phase(self) -> bool:
+        return len(self.epochs) in (0, self._recipe.epochs)
+
     def _begin_phase(self) -> None:
         """Freeze or free the backbone, and start its optimizer and schedule."""
         recipe, fine_tune = self._recipe, self._recipe.fine_tune
@@ -175,7 +200,7 @@ class _Training:
             learning_rate=learning_rate,
             steps=self.batches.steps * epochs,
         )
-        compile_trainer(self._trainer, recipe, optimizer)
+        compile_trainer(self._trainer, recipe, optimizer, classes=self._classes)
         self._trainer.make_train_function(force=True)
 
     def _backbone(self) -> Any:
@@ -186,6 +211,14 @@ class _Training:
 
     def _is_best(self, epoch: Epoch) -> bool:
         return self._best is None or _loss_of(epoch) < _loss_of(self._best[0])
+
+
+def _assign(variables: list[Any], arrays: Arrays, name: str) -> None:
+    found = arrays.get(name, [])
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in found]:
+        raise CheckpointError("The checkpoint is of another network. Start anew, without --resume.")
+    for variable, array in zip(variables, found, strict=True):
+        variable.assign(array)
 
 
 def _loss_of(epoch: Epoch) -> float:
@@ -201,7 +234,7 @@ def _step_callback(title: str, advance: Advance) -> Any:
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
             loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
             if not np.isfinite(loss):
-                raise TrainingError(
+                raise DivergedError(
                     f"The loss became {loss} in {title}: training diverged. Try a lower --learning-rate."
                 )
             advance(batch + 1 - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")

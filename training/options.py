@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.calibration.temperature import Method
+from training.distribution import StrategyName
 from training.errors import OptionError
 from training.folds import Fold
 from training.gate import Against, Requirement
@@ -59,11 +60,16 @@ class FitOptions:
     cache: bool = True
     calibration: Method = "temperature"
     report: bool = True
+    resume: bool = False
+    deterministic: bool = False
+    strategy: StrategyName = "none"
+    logs: Path | None = None
 
     def command(self, *, here: bool = False) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
 
-        What only says whether the result is published, and what is removed then, is no part of it.
+        What only says whether the result is published, and what is removed then, is no part of it; nor is on how many
+        machines it ran, or what was logged.
         """
         preset, recipe = self.preset, self.preset.recipe
         words = ["python", "-m", "training", "fit", "--data", self.data if here else Path(self.data).name]
@@ -96,6 +102,8 @@ class FitOptions:
             words += ["--allow-leakage"]
         if self.calibration != "temperature":
             words += ["--calibration", self.calibration]
+        if self.deterministic:
+            words += ["--deterministic"]
         return shlex.join(words)
 
 

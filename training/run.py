@@ -12,7 +12,6 @@ from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
-from app.engines.tensorflow import import_tensorflow
 from app.errors import ImageError
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
@@ -22,12 +21,10 @@ from training.calibration.temperature import calibrate
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split
 from training.diagnosis import Finding
-from training.errors import DataError, OptionError
+from training.errors import ChiefPublishes, DataError, OptionError
 from training.examination import Splits, Trained, find_troubles, judge, measure
 from training.export import Contents, Measured, Report, check_can_publish, publish
-from training.fit import fit
 from training.folds import hold_out
-from training.network import build_network
 from training.options import FitOptions
 from training.progress import Reporter
 from training.pruning import prune
@@ -38,6 +35,7 @@ from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
 from training.tensor_cache import TensorCache
 from training.tensors import Tensors, load_tensors
+from training.training_run import digest_of_data, open_run, prepare_tensorflow, train
 from training.views import average_shifts
 
 _LARGEST_SIDE_FROM_DATA = 224
@@ -45,7 +43,9 @@ _LOOKED_AT = 200
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
-    """Train on `options.data` and publish the result. Raises an ImageclassError with what stood in the way."""
+    """Train on `options.data` and publish the result. Raises an ImageclassError with what stood in the way; for a worker
+    that has done its part that is ChiefPublishes."""
+    distribution = prepare_tensorflow(options)
     store = ModelStore(options.model_store)
     check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
@@ -72,83 +72,81 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
 
     tensor_cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
     splits = _load(assignment, spec, options.on_bad_image, tensor_cache, reporter)
-    import_tensorflow()
-    import keras
-
-    keras.utils.set_random_seed(options.seed)
-    network = build_network(
-        options.preset.layers, shape=spec.shape, classes=len(dataset.labels), backbone=options.preset.backbone
-    )
-    result = fit(
-        network,
-        recipe,
-        splits.train,
-        splits.validation,
-        classes=len(dataset.labels),
-        seed=options.seed,
-        reporter=reporter,
-    )
-    if options.preset.views == "shifted":
-        network = average_shifts(network)
-
-    calibration = calibrate(network, splits.validation, options.calibration)
-    reporter.say(calibration.sentence())
-
-    trained = Trained(options, assignment, inspection, groups, splits, result, calibration)
-    command = options.command()
-    counts = assignment.counts()
-    record = _training_record(options, command, dataset, splits)
-    record |= {"audit": inspection.record, "calibration": calibration.as_dict()}
-    troubles: list[Finding] = []
-
-    def measure_and_judge(engine: Engine) -> Measured:
-        measured = measure(trained, engine, reporter)
-        troubles.extend(find_troubles(trained, measured))
-        measured.metrics["diagnosis"] = [finding.as_dict() for finding in troubles]
-        judge(trained, measured, rival, reporter)
-        return measured
-
-    def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
-        material = Material(
-            name=options.name,
-            version=version,
-            dataset=dataset,
-            counts=counts,
-            preprocessing=spec,
-            training=record,
-            splits=splits.by_name(),
-            probabilities=measured.probabilities,
-            metrics=measured.metrics,
-            audit=inspection.findings,
+    data = digest_of_data(splits.train, splits.validation)
+    with open_run(store, options, data, distribution=distribution, reporter=reporter) as run:
+        network, result = train(
+            options,
+            splits.train,
+            splits.validation,
+            spec=spec,
+            labels=dataset.labels,
+            run=run,
+            distribution=distribution,
+            reporter=reporter,
         )
-        return write_report(material, folder=folder, engine=engine, reporter=reporter)
+        if not distribution.is_chief:
+            raise ChiefPublishes("This worker has done its part; the chief publishes.")
+        if options.preset.views == "shifted":
+            network = average_shifts(network)
 
-    contents = Contents(
-        labels=dataset.labels,
-        preprocessing=spec,
-        golden=_golden(splits),
-        training=record,
-        split=assignment.summary(),
-        split_csv=assignment.to_csv(),
-        measure=measure_and_judge,
-        card=lambda version, metrics: model_card(
-            name=options.name,
-            version=version,
+        calibration = calibrate(network, splits.validation, options.calibration)
+        reporter.say(calibration.sentence())
+
+        trained = Trained(options, assignment, inspection, groups, splits, result, calibration)
+        command = options.command()
+        counts = assignment.counts()
+        record = _training_record(options, command, dataset, splits)
+        record |= {"audit": inspection.record, "calibration": calibration.as_dict()}
+        troubles: list[Finding] = []
+
+        def measure_and_judge(engine: Engine) -> Measured:
+            measured = measure(trained, engine, reporter)
+            troubles.extend(find_troubles(trained, measured))
+            measured.metrics["diagnosis"] = [finding.as_dict() for finding in troubles]
+            judge(trained, measured, rival, reporter)
+            return measured
+
+        def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
+            material = Material(
+                name=options.name,
+                version=version,
+                dataset=dataset,
+                counts=counts,
+                preprocessing=spec,
+                training=record,
+                splits=splits.by_name(),
+                probabilities=measured.probabilities,
+                metrics=measured.metrics,
+                audit=inspection.findings,
+            )
+            return write_report(material, folder=folder, engine=engine, reporter=reporter)
+
+        contents = Contents(
             labels=dataset.labels,
             preprocessing=spec,
-            command=command,
-            data=dataset.origin,
-            counts=counts,
-            metrics=metrics,
-            about=about,
-        ),
-        report=report if options.report else None,
-    )
-    try:
-        published = publish(network, contents, store, options.name)
-    finally:
-        for trouble in troubles:
-            reporter.say(trouble.told())
+            golden=_golden(splits),
+            training=record,
+            split=assignment.summary(),
+            split_csv=assignment.to_csv(),
+            measure=measure_and_judge,
+            card=lambda version, metrics: model_card(
+                name=options.name,
+                version=version,
+                labels=dataset.labels,
+                preprocessing=spec,
+                command=command,
+                data=dataset.origin,
+                counts=counts,
+                metrics=metrics,
+                about=about,
+            ),
+            report=report if options.report else None,
+        )
+        try:
+            published = publish(network, contents, store, options.name)
+        finally:
+            for trouble in troubles:
+                reporter.say(trouble.told())
     if options.keep is not None:
         prune(store, options.name, keep=options.keep, reporter=reporter)
     return published

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from app.engines.tensorflow import import_tensorflow
 from training.preset import Recipe
 
 
@@ -14,6 +15,7 @@ def build_trainer(network: Any, recipe: Recipe) -> Any:
     in the order of `network.weights`; none where the recipe asks for none. Make it in the scope of the network's
     distribution strategy.
     """
+    tf = import_tensorflow()
     import keras
 
     class Trainer(keras.Model):  # type: ignore[misc]
@@ -26,6 +28,10 @@ def build_trainer(network: Any, recipe: Recipe) -> Any:
             ]
             self.built = True
 
+        def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
+            """Do nothing: `compile_trainer` builds all. Keras would on a batch, and fails on one spread over workers
+            (keras#20585)."""
+
         def call(self, images: Any, training: bool | None = None) -> Any:
             return self.network(images, training=training)
 
@@ -37,11 +43,23 @@ def build_trainer(network: Any, recipe: Recipe) -> Any:
                 decay = keras.ops.minimum(recipe.weight_averaging, (1 + step) / (10 + step))
                 for average, weight in zip(self.averages, self.network.weights, strict=True):
                     average.assign(average + (1 - decay) * (weight - average))
-            return logs
+            return self._to_be_reduced(logs)
+
+        def test_step(self, data: Any) -> Any:
+            return self._to_be_reduced(super().test_step(data))
+
+        def _to_be_reduced(self, logs: Any) -> Any:
+            """Give figures an axis where several workers have one each: Keras takes the mean over it (keras#20585)."""
+            if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+                return logs
+            return {name: keras.ops.reshape(value, (1,)) for name, value in logs.items()}
 
         @contextmanager
         def averaged(self) -> Iterator[None]:
-            """Put the averages in the network's place while the block runs."""
+            """Put the averages, where there are any, in the network's place while the block runs."""
+            if not self.averages:
+                yield
+                return
             own = self.network.get_weights()
             self.take_averages()
             try:
@@ -56,7 +74,8 @@ def build_trainer(network: Any, recipe: Recipe) -> Any:
     return Trainer()
 
 
-def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any) -> None:
+def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any, *, classes: int) -> None:
+    """Give the trainer what it trains with, ready for any distribution strategy."""
     import keras
 
     losses = {"crossentropy": keras.losses.CategoricalCrossentropy, "mse": keras.losses.MeanSquaredError}
@@ -67,3 +86,8 @@ def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any) -> None:
         steps_per_execution=recipe.steps_per_execution,
         jit_compile=False,  # on a CPU XLA is slower here, and every last, smaller batch would compile anew
     )
+    # Built here, in the strategy's scope, instead of on the first batch.
+    some = keras.ops.one_hot([0], classes)
+    trainer.compute_loss(y=some, y_pred=some)
+    trainer.compute_metrics(None, some, some)
+    trainer.optimizer.build(trainer.network.trainable_variables)

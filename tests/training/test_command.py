@@ -203,7 +203,8 @@ def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Nothing was published" in rest
     assert "Traceback" not in rest
-    assert not store.exists() or list(store.iterdir()) == []
+    assert "--resume" in rest
+    assert [path.name for path in (store / "d").iterdir()] == [".runs"]
 
 
 def test_a_run_killed_at_any_moment_leaves_no_version(tmp_path: Path) -> None:

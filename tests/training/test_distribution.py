@@ -1,0 +1,106 @@
+"""Several replicas train as one does: the same global batches, weights equal to rounding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TRAIN = """
+import sys
+from pathlib import Path
+import numpy as np
+from app.engines.tensorflow import import_tensorflow
+from training.distribution import normalize_over_replicas, open_distribution
+
+tf = import_tensorflow()
+strategy, out = sys.argv[1:]
+if strategy == "mirrored":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+distribution = open_distribution(strategy)
+assert distribution.replicas == (1 if strategy == "none" else 2)
+
+import keras
+from training.fit import fit
+from training.layers import Conv2D, GlobalAveragePool2D
+from training.network import build_network
+from training.preset import Augmentation, Recipe
+from training.progress import Reporter
+from training.tensors import Tensors
+
+random = np.random.default_rng(0)
+def tensors(count):
+    targets = random.integers(0, 2, count)
+    images = random.integers(0, 80, (count, 8, 8, 1))
+    images[targets == 0, ::2] += 150
+    images[targets == 1, :, ::2] += 150
+    return Tensors(images.astype(np.uint8), targets, (), ())
+
+recipe = Recipe(
+    optimizer="momentum", learning_rate=0.05, schedule="one_cycle", batch_size=16, epochs=2, mixup=0.2,
+    augmentation=Augmentation(rotation_degrees=10), weight_averaging=0.9, class_weights="balanced",
+)
+keras.utils.set_random_seed(0)
+with distribution.scope():
+    layers = (Conv2D(4, batch_normalization=True), Conv2D(4), GlobalAveragePool2D())
+    network = build_network(layers, shape=(8, 8, 1), classes=2)
+    normalize_over_replicas(network, distribution.replicas)
+    done = fit(network, recipe, tensors(72), tensors(64), classes=2, seed=0, reporter=Reporter())
+    weights = network.get_weights()
+figures = [[e.loss, e.accuracy, e.validation_loss, e.validation_accuracy] for e in done.epochs]
+np.savez(out, *weights, figures=np.array(figures), chief=distribution.is_chief)
+"""
+TOLERANCE = 1e-5
+
+
+def start(strategy: str, out: Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, strategy, str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1", **environment},
+    )
+
+
+def result(process: "subprocess.Popen[str]", out: Path) -> dict[str, np.ndarray]:
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    with np.load(out) as stored:
+        return dict(stored)
+
+
+def check_alike(found: dict[str, np.ndarray], one: dict[str, np.ndarray]) -> None:
+    assert found.keys() == one.keys()
+    for name in one.keys() - {"chief"}:
+        assert found[name] == pytest.approx(one[name], abs=TOLERANCE), name
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+@pytest.mark.slow
+def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> None:
+    one = result(start("none", tmp_path / "one.npz"), tmp_path / "one.npz")
+
+    check_alike(result(start("mirrored", tmp_path / "two.npz"), tmp_path / "two.npz"), one)
+
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    files = [tmp_path / f"worker-{index}.npz" for index in range(2)]
+    workers = []
+    for index, file in enumerate(files):
+        task = {"type": "worker", "index": index}
+        workers.append(start("multi_worker", file, TF_CONFIG=json.dumps({"cluster": cluster, "task": task})))
+    found = [result(worker, file) for worker, file in zip(workers, files, strict=True)]
+    for each in found:
+        check_alike(each, one)
+    assert [bool(each["chief"]) for each in found] == [True, False]

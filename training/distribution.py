@@ -1,0 +1,59 @@
+"""Spread a training over the GPUs of a machine, or over machines, through `tf.distribute`."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.engines.tensorflow import import_tensorflow
+from training.errors import OptionError
+
+StrategyName = Literal["none", "mirrored", "multi_worker"]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Who takes part: `replicas` each compute a share of every batch, and the chief alone writes and publishes."""
+
+    strategy: Any
+    replicas: int = 1
+    is_chief: bool = True
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Return the scope in which the network and its optimizer are made, and trained."""
+        if self.strategy is None:
+            return contextlib.nullcontext()
+        scope: AbstractContextManager[None] = self.strategy.scope()
+        return scope
+
+
+def open_distribution(name: StrategyName) -> Distribution:
+    """Return the strategy of that name, before anything else is done with TensorFlow. Raises OptionError.
+
+    "mirrored" takes all GPUs, or the CPU where there is none; "multi_worker" meets the others that `TF_CONFIG` names.
+    """
+    if name == "none":
+        return Distribution(None)
+    tf = import_tensorflow()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        return Distribution(strategy, strategy.num_replicas_in_sync)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, KeyError, TypeError, RuntimeError, tf.errors.OpError) as exc:
+        raise OptionError(f"--strategy multi_worker: TF_CONFIG does not say who the workers are: {exc}") from exc
+    resolver = strategy.cluster_resolver
+    is_chief = resolver.task_type in (None, "chief") or (
+        resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    )
+    return Distribution(strategy, strategy.num_replicas_in_sync, is_chief)
+
+
+def normalize_over_replicas(network: Any, replicas: int) -> None:
+    """Let batch normalisation take its statistics from the whole batch, where `replicas` have a share of it each."""
+    for layer in network.layers if replicas > 1 else ():
+        if hasattr(layer, "layers"):
+            normalize_over_replicas(layer, replicas)
+        elif hasattr(layer, "synchronized"):
+            layer.synchronized = True
