@@ -197,7 +197,7 @@ class Shelf:
         own.mkdir(parents=True, exist_ok=True)
         size = len(places) * images[0].nbytes
         if not self._cache.make_room(folder, size):
-            raise OSError(errno.EDQUOT, f"they take {size / 1e9:.1f} GB, more than the cache may")
+            raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache may")
         if self._draft is not None:
             self._draft.publish(digests, checksums)
             images.flags.writeable = False  # it is the kept file itself
