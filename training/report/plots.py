@@ -65,7 +65,8 @@ def chart(
         parts.append(f"<line class=grid x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{height}' y2='{height}'/>")
         parts.append(f"<text x='{_LEFT - 6}' y='{float(height) + 4:.1f}' text-anchor='end'>{format_y(y)}</text>")
     for x in ticks_x:
-        if 0 <= x - low_x <= span_x:
+        between_whole_ones = all(float(known).is_integer() for known in xs) and not float(x).is_integer()
+        if 0 <= x - low_x <= span_x and not between_whole_ones:
             along = place(x, low_y).split(",")[0]
             parts.append(f"<text x='{along}' y='{_HEIGHT - _BOTTOM + 16}' text-anchor='middle'>{format_x(x)}</text>")
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
