@@ -28,6 +28,7 @@ from benchmarks.models import build
 from benchmarks.overload import overload as run_overload
 from benchmarks.overload import overload_table
 from benchmarks.results import Results
+from benchmarks.roads import measure_roads, roads_table
 from benchmarks.soak import read_soak
 from benchmarks.soak import soak as run_soak
 from benchmarks.stages import measure_stages
@@ -114,6 +115,24 @@ def run(
         results = Results(_command(), this_machine(), plan.rounds, plan.seconds, soak=read_soak(out / _SOAK))
         Campaign(plan, results).run(workloads)
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def roads(
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which each road is driven once.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 2,
+    mnist_npz: MnistNpz = None,
+    out: Out = WORK / "results",
+) -> None:
+    """Send the same pictures to one service by every protocol that it speaks, and write roads.md."""
+    with _one_line_errors():
+        found = measure_roads(
+            _workload("mnist", _DATA / "photos", mnist_npz), workers=workers, rounds=rounds, seconds=seconds
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "roads.md").write_text(roads_table(found) + "\n", encoding="utf-8")
+    typer.echo(roads_table(found))
 
 
 @cli.command()

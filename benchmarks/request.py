@@ -1,5 +1,6 @@
 """The HTTP requests that are sent, each as the bytes that go over the connection."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,6 +32,19 @@ def batches(pictures: Sequence[bytes]) -> list[bytes]:
     """Return requests that send every picture, each with BATCH_PICTURES, starting over where the pictures end."""
     starts = range(0, max(len(pictures), 1), BATCH_PICTURES)
     return [batch_post([pictures[(start + row) % len(pictures)] for row in range(BATCH_PICTURES)]) for start in starts]
+
+
+def json_post(path: str, message: object) -> bytes:
+    """Return a message as JSON."""
+    return _post(path.encode(), b"application/json", json.dumps(message, separators=(",", ":")).encode())
+
+
+def tensor_post(path: str, tensor: dict[str, object], data: bytes) -> bytes:
+    """Return an Open Inference Protocol request with one binary tensor, whose answer is to be binary, too."""
+    sent = {**tensor, "parameters": {"binary_data_size": len(data)}}
+    message = json.dumps({"inputs": [sent], "parameters": {"binary_data_output": True}}).encode()
+    length = b"application/octet-stream\r\nInference-Header-Content-Length: %d" % len(message)
+    return _post(path.encode(), length, message + data)
 
 
 def _kind(picture: bytes) -> bytes:

@@ -1,0 +1,199 @@
+"""Pictures a second by each road into one service: multipart, raw, batches, both inference protocols, and gRPC.
+
+All roads take turns within a round. wrk drives HTTP; gRPC has a client in Python, which takes more of the cores that it
+shares with the service, so its figure is the lowest bound of them all.
+"""
+
+import asyncio
+import itertools
+import socket
+import struct
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import grpc
+
+from app.api.open_inference import open_inference_pb2 as pb
+from app.contract.bundle import read_manifest
+from app.contract.preprocessing import preprocess
+from benchmarks.contestant import ours
+from benchmarks.errors import LoadFailed
+from benchmarks.request import BATCH_PICTURES, json_post, tensor_post
+from benchmarks.service import HOST, Service, running
+from benchmarks.table import number, ratio, table
+from benchmarks.workload import WORK, Workload, write_requests
+from benchmarks.wrk import drive
+
+_AT_ONCE_OF_ONE = 64
+_AT_ONCE_OF_MANY = 8
+_GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+Drive = Callable[[Service, float], float]
+"""Drive the service for so many seconds, and return the pictures a second."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """`pictures` is how many a request holds."""
+
+    name: str
+    pictures: int
+    drive: Drive
+
+    @property
+    def at_once(self) -> int:
+        """Requests under way."""
+        return _AT_ONCE_OF_ONE if self.pictures == 1 else _AT_ONCE_OF_MANY
+
+
+@dataclass(frozen=True)
+class RoadSpeed:
+    """Pictures a second, one for each round."""
+
+    road: Road
+    pictures_per_s: list[float]
+
+
+def measure_roads(workload: Workload, *, workers: int, rounds: int, seconds: float) -> list[RoadSpeed]:
+    """Drive the service by every road in turns. Raises a BenchmarkError."""
+    port = _free_port()
+    service = ours("openvino", workers=workers)
+    service = replace(service, variables={**service.variables, "IMAGECLASS_GRPC_PORT": str(port)})
+    found = [RoadSpeed(road, []) for road in _roads(workload, port)]
+    with running(service, workload) as started:
+        for each in found:
+            each.road.drive(started, 1)
+        for number_of_round in range(rounds):
+            turn = number_of_round % len(found)
+            for each in found[turn:] + found[:turn]:
+                each.pictures_per_s.append(each.road.drive(started, seconds))
+                print(f"{each.road.name}, {each.road.pictures}: {each.pictures_per_s[-1]:,.0f} pictures/s", flush=True)
+    return found
+
+
+def roads_table(found: Sequence[RoadSpeed]) -> str:
+    """Return a table of medians; ratios are taken within a round."""
+    first = found[0].pictures_per_s
+    rows = [
+        [
+            each.road.name,
+            str(each.road.pictures),
+            str(each.road.at_once),
+            number(median(each.pictures_per_s)),
+            ratio(median(one / other for one, other in zip(each.pictures_per_s, first, strict=True))),
+        ]
+        for each in found
+    ]
+    header = ["road", "pictures in a request", "requests at once", "pictures/s", f"over {found[0].road.name}"]
+    return table(header, rows)
+
+
+def _roads(workload: Workload, grpc_port: int) -> list[Road]:
+    manifest = read_manifest(workload.bundle)
+    v1, v2 = f"/v1/models/{manifest.name}:predict", f"/v2/models/{manifest.name}/infer"
+    images = [preprocess(picture, manifest.preprocessing).tobytes() for picture in workload.pictures]
+
+    def instances(pictures: Sequence[bytes]) -> bytes:
+        return json_post(v1, {"instances": [{"b64": b64encode(picture).decode()} for picture in pictures]})
+
+    def elements(pictures: Sequence[bytes]) -> bytes:
+        tensor: dict[str, object] = {"name": "image", "datatype": "BYTES", "shape": [len(pictures)]}
+        return tensor_post(v2, tensor, _with_lengths(pictures))
+
+    def pixels(pictures: Sequence[bytes]) -> bytes:
+        shape = [len(pictures), *manifest.preprocessing.shape]
+        return tensor_post(v2, {"name": "image", "datatype": "UINT8", "shape": shape}, b"".join(pictures))
+
+    def written(name: str, write: Callable[[Sequence[bytes]], bytes], pictures: Sequence[bytes], many: int) -> Road:
+        requests = [write(part) for part in _parts(pictures, many)]
+        files = write_requests(WORK / "requests" / "roads" / f"{name}-{many}".replace(" ", "-"), requests)
+        return Road(name, many, _by_wrk(files, many))
+
+    many = BATCH_PICTURES
+    return [
+        Road("multipart", 1, _by_wrk(workload.requests, 1)),
+        Road("raw body", 1, _by_wrk(workload.raw_requests, 1)),
+        Road("batch", many, _by_wrk(workload.batch_requests, many)),
+        *(
+            written(name, write, pictures, count)
+            for name, write, pictures in (
+                ("v2 binary BYTES", elements, workload.pictures),
+                ("v2 binary UINT8", pixels, images),
+                ("TensorFlow Serving b64", instances, workload.pictures),
+            )
+            for count in (1, many)
+        ),
+        *(
+            Road("gRPC BYTES", count, _by_grpc(manifest.name, workload.pictures, grpc_port, count))
+            for count in (1, many)
+        ),
+    ]
+
+
+def _parts(pictures: Sequence[bytes], count: int) -> list[list[bytes]]:
+    """Return lists of `count` pictures in which each picture is, starting over where they end."""
+    starts = range(0, len(pictures), count)
+    return [[pictures[(start + row) % len(pictures)] for row in range(count)] for start in starts]
+
+
+def _with_lengths(pictures: Sequence[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(picture)) + picture for picture in pictures)
+
+
+def _by_wrk(requests: Sequence[Path], pictures: int) -> Drive:
+    connections = _AT_ONCE_OF_ONE if pictures == 1 else _AT_ONCE_OF_MANY
+
+    def by_wrk(service: Service, seconds: float) -> float:
+        load = drive(f"http://{HOST}:{service.port}", requests, connections=connections, seconds=seconds)
+        if load.not_ok:
+            raise LoadFailed(f"{load.not_ok} requests like {requests[0].name} of {requests[0].parent.name} failed")
+        return load.requests_per_s * pictures
+
+    return by_wrk
+
+
+def _by_grpc(model: str, pictures: Sequence[bytes], port: int, count: int) -> Drive:
+    messages = [
+        pb.ModelInferRequest(
+            model_name=model,
+            inputs=[pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[count])],
+            raw_input_contents=[_with_lengths(part)],
+        ).SerializeToString()
+        for part in _parts(pictures, count)
+    ]
+    at_once = _AT_ONCE_OF_ONE if count == 1 else _AT_ONCE_OF_MANY
+
+    async def call(seconds: float) -> float:
+        turns = itertools.cycle(messages)
+        done = 0
+        async with grpc.aio.insecure_channel(f"{HOST}:{port}") as channel:
+            ask = channel.unary_unary(_GRPC_METHOD)
+            began = perf_counter()
+            end = began + seconds
+
+            async def work() -> None:
+                nonlocal done
+                while perf_counter() < end:
+                    await ask(next(turns), timeout=30)
+                    done += count
+
+            await asyncio.gather(*(work() for _ in range(at_once)))
+            return done / (perf_counter() - began)
+
+    def by_grpc(_: Service, seconds: float) -> float:
+        try:
+            return asyncio.run(call(seconds))
+        except grpc.aio.AioRpcError as exc:
+            raise LoadFailed(f"gRPC: {exc.details()}") from exc
+
+    return by_grpc
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
