@@ -43,8 +43,10 @@ _LOOKED_AT = 200
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
-    """Train on `options.data` and publish the result. Raises an ImageclassError with what stood in the way; for a worker
-    that has done its part that is ChiefPublishes."""
+    """Train on `options.data` and publish the result.
+
+    Raises an ImageclassError with what stood in the way; for a worker that has done its part that is ChiefPublishes.
+    """
     distribution = prepare_tensorflow(options)
     store = ModelStore(options.model_store)
     check_can_publish(store, options.name)
