@@ -23,6 +23,7 @@ from training.rival import learned_pictures
 from training.tensor_cache import TensorCache
 from training.tensors import load_tensors
 
+_WARM_UP = 512
 _ALONE = 50
 """Pictures that are classified one by one for the time of one."""
 
@@ -101,6 +102,7 @@ def run_side(
     )
     loaded = load_model(bundle.path, engine=engine)
     try:
+        predict_all(loaded.engine.predict, tensors.images[:_WARM_UP])
         with reporter.task(f"{name} on {loaded.engine.name}", len(tensors.images)) as advance:
             started = time.perf_counter()
             found = predict_all(loaded.engine.predict, tensors.images, lambda count: advance(count, ""))
