@@ -52,10 +52,14 @@ class Road:
 
 @dataclass(frozen=True)
 class RoadSpeed:
-    """Pictures a second, and requests without an answer 200, one for each round."""
+    """Pictures a second, the service's CPU for each picture, and requests without an answer 200: one for each round.
+
+    What else the machine does changes the rates by far more than the CPU time.
+    """
 
     road: Road
     pictures_per_s: list[float]
+    cpu_us: list[float]
     not_ok: list[int]
 
 
@@ -64,14 +68,17 @@ def measure_roads(workload: Workload, *, workers: int, rounds: int, seconds: flo
     port = _free_port()
     service = ours("openvino", workers=workers)
     service = replace(service, variables={**service.variables, "IMAGECLASS_GRPC_PORT": str(port)})
-    found = [RoadSpeed(road, [], []) for road in _roads(workload, port)]
+    found = [RoadSpeed(road, [], [], []) for road in _roads(workload, port)]
     with running(service, workload) as started:
         for each in found:
             each.road.drive(started, 1)
         for number_of_round in range(rounds):
             turn = number_of_round % len(found)
             for each in found[turn:] + found[:turn]:
+                before, began = started.tree.cpu_seconds(), perf_counter()
                 pictures_per_s, not_ok = each.road.drive(started, seconds)
+                cores = (started.tree.cpu_seconds() - before) / (perf_counter() - began)
+                each.cpu_us.append(1e6 * cores / max(pictures_per_s, 1))
                 each.pictures_per_s.append(pictures_per_s)
                 each.not_ok.append(not_ok)
                 print(f"{each.road.name}, {each.road.pictures}: {each.pictures_per_s[-1]:,.0f} pictures/s", flush=True)
@@ -88,6 +95,7 @@ def roads_table(found: Sequence[RoadSpeed]) -> str:
             str(each.road.at_once),
             number(median(each.pictures_per_s)),
             ratio(median(one / other for one, other in zip(each.pictures_per_s, first, strict=True))),
+            number(median(each.cpu_us)),
             str(sum(each.not_ok)),
         ]
         for each in found
