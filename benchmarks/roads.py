@@ -106,6 +106,7 @@ def roads_table(found: Sequence[RoadSpeed]) -> str:
         "requests at once",
         "pictures/s",
         f"over {found[0].road.name}",
+        "CPU µs/picture",
         "not 200",
     ]
     return table(header, rows)
