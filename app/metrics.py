@@ -124,8 +124,22 @@ class Gauge(Counter):
         return self._values[self._index]
 
 
+class Summary:
+    """The sum of values of this worker, and how many there were."""
+
+    __slots__ = ("_index", "_values")
+
+    def __init__(self, values: "memoryview[float]", index: int, _bounds: Sequence[float] = ()) -> None:
+        self._values = values
+        self._index = index
+
+    def observe(self, value: float) -> None:
+        self._values[self._index] += value
+        self._values[self._index + 1] += 1.0
+
+
 class Histogram:
-    """How often values of this worker fell into each bucket, and their sum. A summary is one with a single bucket."""
+    """How often values of this worker fell into each bucket, and their sum."""
 
     __slots__ = ("_bounds", "_index", "_values")
 
@@ -140,7 +154,7 @@ class Histogram:
         values[index + 1 + bisect_left(self._bounds, value)] += 1.0
 
 
-_Number = TypeVar("_Number", Counter, Gauge, Histogram)
+_Number = TypeVar("_Number", Counter, Gauge, Summary, Histogram)
 
 
 @dataclass(frozen=True)
@@ -207,7 +221,7 @@ class Metrics:
     def __init__(self, rows: "Sequence[Buffer] | None" = None, worker: int = 0) -> None:
         self._rows = [_Row(memory) for memory in (rows if rows is not None else [bytearray(ROW_BYTES)])]
         self._own = self._rows[worker]
-        self._cached: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
+        self._cached: dict[tuple[str, ...], Counter | Gauge | Summary | Histogram] = {}
         self.worker = worker
 
     def request(self, route: str, model: str, version: str, status: str) -> Counter:
@@ -225,11 +239,11 @@ class Metrics:
     def batch_size(self, model: str) -> Histogram:
         return self._histogram("imageclass_batch_size", model)
 
-    def version_seconds(self, model: str, version: str, of: OfVersion) -> Histogram:
-        return self._histogram("imageclass_version_seconds", model, version, of)
+    def version_seconds(self, model: str, version: str, of: OfVersion) -> Summary:
+        return self._summary("imageclass_version_seconds", model, version, of)
 
-    def version_batch_seconds(self, model: str, version: str, size: int) -> Histogram:
-        return self._histogram("imageclass_version_batch_seconds", model, version, str(size))
+    def version_batch_seconds(self, model: str, version: str, size: int) -> Summary:
+        return self._summary("imageclass_version_batch_seconds", model, version, str(size))
 
     def version_pictures(self, model: str, version: str) -> Counter:
         return self._counter("imageclass_version_pictures", model, version)
@@ -305,6 +319,9 @@ class Metrics:
 
     def _gauge(self, family: str, *labels: str) -> Gauge:
         return self._cached_or(Gauge, family, labels, 1)
+
+    def _summary(self, family: str, *labels: str) -> Summary:
+        return self._cached_or(Summary, family, labels, 2)
 
     def _histogram(self, family: str, *labels: str) -> Histogram:
         return self._cached_or(Histogram, family, labels, len(FAMILIES[family].bounds) + 2)

@@ -14,7 +14,7 @@ import structlog
 from app.api.hosts import AllowedHosts
 from app.api.keys import ApiKeys, RawHeaders
 from app.api.refusals import RefusalLog
-from app.metrics import Counter, Histogram, Metrics
+from app.metrics import Counter, Histogram, Metrics, Summary
 
 Access = Literal["open", "key", "off"]
 
@@ -32,7 +32,7 @@ class _Counts:
 
     requests: Counter
     seconds: Histogram
-    of_version: Histogram | None
+    of_version: Summary | None
     errors: Counter | None
 
 
