@@ -1,6 +1,6 @@
 """The JSON of the interface, as OpenAPI documents it; the routes build the same shapes by themselves."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,8 +45,12 @@ class Outputs(_Schema):
     outputs: list[list[float]] = Field(description="The same, to a request in column form.")
 
 
+# Not a tuple: in OpenAPI that is prefixItems, which not every reader of such documents knows.
+_LabelAndProbability = Annotated[list[str | float], Field(min_length=2, max_length=2)]
+
+
 class Classifications(_Schema):
-    results: list[list[tuple[str, float]]] = Field(description="For each example, every label with its probability.")
+    results: list[list[_LabelAndProbability]] = Field(description="For each example, every label with its probability.")
 
 
 _BASE64 = {
