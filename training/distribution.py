@@ -1,12 +1,12 @@
 """Spread a training over the GPUs of a machine, or over machines, through `tf.distribute`."""
 
-import contextlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.engines.tensorflow import import_tensorflow
-from training.errors import OptionError
+from training.errors import OptionError, WorkerLost
 
 StrategyName = Literal["none", "mirrored", "multi_worker"]
 
@@ -19,12 +19,17 @@ class Distribution:
     replicas: int = 1
     is_chief: bool = True
 
-    def scope(self) -> AbstractContextManager[None]:
-        """Return the scope in which the network and its optimizer are made, and trained."""
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make the network and its optimizer, and train it, in here. Raises WorkerLost where another worker has gone."""
         if self.strategy is None:
-            return contextlib.nullcontext()
-        scope: AbstractContextManager[None] = self.strategy.scope()
-        return scope
+            yield
+            return
+        try:
+            with self.strategy.scope():
+                yield
+        except import_tensorflow().errors.UnavailableError as exc:
+            raise WorkerLost("Another worker has gone. Start all of them again, with --resume.") from exc
 
 
 def open_distribution(name: StrategyName) -> Distribution:

@@ -7,6 +7,7 @@ ImageclassError
     ├── OptionError         options that do not go together, or that this data cannot take
     ├── DivergedError       the loss is no number any more
     ├── CheckpointError     an unfinished training cannot be kept, or not be taken up again
+    ├── WorkerLost          another worker of a distributed training has gone
     ├── ChiefPublishes      this worker has done its part, and nothing is wrong
     ├── PublishError        the bundle cannot be written
     └── NotGoodEnough       the model does not reach what was required of it
@@ -37,6 +38,10 @@ class DivergedError(TrainingError):
 
 class CheckpointError(TrainingError):
     code = "checkpoint_error"
+
+
+class WorkerLost(TrainingError):
+    code = "worker_lost"
 
 
 class ChiefPublishes(TrainingError):

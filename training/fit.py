@@ -129,7 +129,7 @@ class _Training:
                 validation_loss=found.get("loss"),
                 validation_accuracy=found.get("accuracy"),
                 seconds=seconds,
-                learning_rate=float(self._trainer.optimizer.learning_rate),
+                learning_rate=_number(self._trainer.optimizer.learning_rate),
                 images_per_second=self.batches.pictures / seconds,
                 input_wait=None if waited is None else min(1.0, ((self._waited() or 0.0) - waited) / seconds),
             )
@@ -219,6 +219,13 @@ def _assign(variables: list[Any], arrays: Arrays, name: str) -> None:
         raise CheckpointError("The checkpoint is of another network. Start anew, without --resume.")
     for variable, array in zip(variables, found, strict=True):
         variable.assign(array)
+
+
+def _number(value: Any) -> float:
+    """Return a Keras variable's or a tensor's value, whatever strategy it is spread by."""
+    import keras
+
+    return float(keras.ops.convert_to_numpy(value))
 
 
 def _loss_of(epoch: Epoch) -> float:

@@ -26,7 +26,7 @@ def _layer_type() -> Any:
     @keras.saving.register_keras_serializable(package="imageclass")
     class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            if not (training and self.trainable):
+            if self.synchronized or not (training and self.trainable):  # the kernel sees one replica's share only
                 return super().call(inputs, training=training, mask=mask)
             outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=inputs,
@@ -37,6 +37,8 @@ def _layer_type() -> Any:
                 epsilon=self.epsilon,
                 is_training=True,
             )
+            count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
+            variance *= (count - 1) / count  # the kernel's is unbiased, Keras's is the batch's own
             for moving, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + found * (1 - self.momentum))
             return outputs

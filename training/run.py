@@ -49,7 +49,8 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
     """
     distribution = prepare_tensorflow(options)
     store = ModelStore(options.model_store)
-    check_can_publish(store, options.name)
+    if distribution.is_chief:
+        check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
     dataset = open_data(options.data)
     recipe = options.preset.recipe

@@ -100,9 +100,9 @@ class Run:
 def new_run(store: ModelStore, name: str, identity: Identity, *, is_chief: bool, say: Callable[[str], None]) -> Run:
     """Make the folder of a new run, if this is the chief. Raises CheckpointError."""
     home = _runs(store, name)
-    _remove_empty(home)
     if not is_chief:
         return Run(home / "of the chief", None, say)
+    _remove_empty(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
         number = max([0, *(int(folder.name) for folder in _folders(home))])

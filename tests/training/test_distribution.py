@@ -42,7 +42,7 @@ def tensors(count):
     return Tensors(images.astype(np.uint8), targets, (), ())
 
 recipe = Recipe(
-    optimizer="momentum", learning_rate=0.05, schedule="one_cycle", batch_size=16, epochs=2, mixup=0.2,
+    optimizer="momentum", learning_rate=0.02, batch_size=16, epochs=2, mixup=0.2,
     augmentation=Augmentation(rotation_degrees=10), weight_averaging=0.9, class_weights="balanced",
 )
 keras.utils.set_random_seed(0)
