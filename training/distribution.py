@@ -21,7 +21,7 @@ class Distribution:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Make the network and its optimizer, and train it, in here. Raises WorkerLost where another worker has gone."""
+        """Make and train the network in here. Raises WorkerLost where another worker has gone."""
         if self.strategy is None:
             yield
             return
