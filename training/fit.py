@@ -225,7 +225,7 @@ def _number(value: Any) -> float:
     """Return a Keras variable's or a tensor's value, whatever strategy it is spread by."""
     import keras
 
-    return float(keras.ops.convert_to_numpy(value))
+    return float(keras.ops.convert_to_tensor(value).numpy())
 
 
 def _loss_of(epoch: Epoch) -> float:
