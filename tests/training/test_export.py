@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another(tmp_path: P
 
 
 @pytest.mark.parametrize("step", ["digests", "load_model", "_sync"])
-def test_a_crash_while_exporting_leaves_nothing_behind(
+def test_a_crash_while_exporting_leaves_nothing_but_the_run_to_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def crash(*_: object) -> None:
@@ -79,7 +79,7 @@ def test_a_crash_while_exporting_leaves_nothing_behind(
     monkeypatch.setattr(f"training.export.{step}", crash)
     with pytest.raises(SelfCheckFailed):
         run_fit(options(tmp_path), Reporter())
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
 def test_what_a_killed_export_leaves_is_no_model_and_no_version(tmp_path: Path, trained_store: Path) -> None:
@@ -89,14 +89,14 @@ def test_what_a_killed_export_leaves_is_no_model_and_no_version(tmp_path: Path, 
     assert store.versions("digits") == []
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
+def test_a_disk_full_while_exporting_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("training.export.os.fsync", full)
+    monkeypatch.setattr("training.export._sync", full)
     with pytest.raises(PublishError, match=r"disk of .* is full"):
         run_fit(options(tmp_path), Reporter())
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
 def test_a_store_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
