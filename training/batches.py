@@ -5,12 +5,13 @@ any epoch sees what it would have seen.
 """
 
 import math
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engines.cores import available_cores
 from app.engines.tensorflow import import_tensorflow
 from training.augment import augment
 from training.errors import OptionError
@@ -18,6 +19,8 @@ from training.preset import Recipe
 from training.tensors import Tensors
 
 _HELD_OUT_BATCH = 512
+_AHEAD = 2
+"""Batches that wait for the step, beside those that are being made."""
 _ORDER, _CHANGES, _MIXUP = range(3)
 
 
@@ -61,8 +64,8 @@ class Batches:
             return self._batch(rows, seed, is_changed=is_changed)
 
         batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations: nothing to convert
-        batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-        return _whole(tf, batches) if stopwatch is None else stopwatch.around(tf, batches)
+        batches = _made_ahead(steps, batch)
+        return _with_options(tf, batches if stopwatch is None else stopwatch.around(tf, batches))
 
     def _batch(self, rows: Any, seed: Any, *, is_changed: bool) -> tuple[Any, ...]:
         tf, recipe = self._tf, self._recipe
@@ -93,7 +96,7 @@ def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> A
         return picture(rows), tf.one_hot(tf.gather(targets, rows), classes)
 
     batch = tf.autograph.experimental.do_not_convert(batch)
-    return _whole(tf, rows.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+    return _with_options(tf, _made_ahead(rows, batch))
 
 
 def _shared(count: int, replicas: int) -> int:
@@ -110,39 +113,51 @@ class Stopwatch:
     """Adds up how long the steps waited for batches."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self._asked = 0.0
+        self._waited = import_tensorflow().Variable(0.0, dtype="float64", trainable=False)
+
+    @property
+    def seconds(self) -> float:
+        return float(self._waited.numpy())
 
     def around(self, tf: Any, batches: Any) -> Any:
         """Return the same batches. Whoever asks for the next one runs what stands before and after them here."""
 
-        def ask(_: Any) -> np.bool_:
-            self._asked = time.monotonic()
-            return np.True_
-
-        def answer(_: Any) -> np.bool_:
-            self.seconds += time.monotonic() - self._asked
-            return np.True_
-
-        def asking(number: Any) -> Any:
-            return tf.numpy_function(ask, [number], tf.bool)
+        def asking(_: Any) -> Any:
+            return tf.timestamp()
 
         def answered(asked: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-            done = tf.numpy_function(answer, [asked], tf.bool)
-            with tf.control_dependencies([done]):
+            with tf.control_dependencies(batch):
+                waited = self._waited.assign_add(tf.timestamp() - asked)
+            with tf.control_dependencies([waited]):
                 return tuple(tf.identity(part) for part in batch)
 
         as_written = tf.autograph.experimental.do_not_convert
         asks = tf.data.Dataset.counter().map(as_written(asking))
-        timed = tf.data.Dataset.zip(asks, batches).map(as_written(answered))
-        options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False  # it would ask ahead of the step
-        return timed.with_options(options)
+        return tf.data.Dataset.zip(asks, batches).map(as_written(answered))
 
 
-def _whole(tf: Any, batches: Any) -> Any:
-    """Have each worker of a strategy make all batches and take its share of each, as if there were one."""
+def open_stopwatch(*, replicas: int) -> Stopwatch | None:
+    """Return None where the waiting cannot be timed: by several replicas, and where TensorFlow is deterministic, as it
+    refuses to look at the clock then."""
+    tf = import_tensorflow()
+    try:
+        tf.timestamp()
+    except tf.errors.FailedPreconditionError:
+        return None
+    return Stopwatch() if replicas == 1 else None
+
+
+def _made_ahead(rows: Any, batch: Callable[..., tuple[Any, ...]]) -> Any:
+    return rows.map(batch, num_parallel_calls=available_cores()).prefetch(_AHEAD)
+
+
+def _with_options(tf: Any, batches: Any) -> Any:
     options = tf.data.Options()
+    # TensorFlow's own tuning sleeps for longer and longer, and sometimes an epoch's end waits until it wakes: up to as
+    # long as the epoch took.
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False  # it would ask the stopwatch ahead of the step
+    # Each worker of a strategy makes all batches and takes its share of each, as if there were one.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options)
 

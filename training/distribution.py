@@ -1,6 +1,6 @@
 """Spread a training over the GPUs of a machine, or over machines, through `tf.distribute`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,10 +32,11 @@ class Distribution:
             raise WorkerLost("Another worker has gone. Start all of them again, with --resume.") from exc
 
 
-def open_distribution(name: StrategyName) -> Distribution:
+def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Distribution:
     """Return the strategy of that name, before anything else is done with TensorFlow. Raises OptionError.
 
-    "mirrored" takes all GPUs, or the CPU where there is none; "multi_worker" meets the others that `TF_CONFIG` names.
+    "mirrored" takes all GPUs, or the CPU where there is none; "multi_worker" meets the others that `TF_CONFIG` names,
+    and tells `say` for whom it waits.
     """
     if name == "none":
         return Distribution(None)
@@ -45,6 +46,10 @@ def open_distribution(name: StrategyName) -> Distribution:
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
         return Distribution(strategy, strategy.num_replicas_in_sync)
     try:
+        tasks = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+        addresses = [address for job in tasks.values() for address in job]
+        if len(addresses) > 1:
+            say(f"waiting until all {len(addresses)} workers of TF_CONFIG are there: {', '.join(addresses)}")
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (ValueError, KeyError, TypeError, RuntimeError, tf.errors.OpError) as exc:
         raise OptionError(f"--strategy multi_worker: TF_CONFIG does not say who the workers are: {exc}") from exc

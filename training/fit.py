@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.engines.tensorflow import import_tensorflow
 from training.backbone import NAME, let_learn
-from training.batches import Batches, Stopwatch, held_out_batches
+from training.batches import Batches, held_out_batches, open_stopwatch
 from training.checkpoint import Arrays, Checkpoint
 from training.errors import CheckpointError, DivergedError, OptionError
 from training.history import Epoch
@@ -85,7 +85,7 @@ class _Training:
         self._held_out = None
         if validation is not None:
             self._held_out = held_out_batches(validation, classes=classes, replicas=replicas)
-        self._stopwatch = Stopwatch() if replicas == 1 else None
+        self._stopwatch = open_stopwatch(replicas=replicas)
         self._trainer = build_trainer(network, recipe)
         self.epochs: list[Epoch] = []
         self._spent = 0.0
@@ -116,7 +116,7 @@ class _Training:
             epochs=number + 1,
             shuffle=False,  # the batches come in their order
             verbose=0,
-            callbacks=[_step_callback(f"epoch {number + 1}/{self._recipe.total_epochs}", advance)],
+            callbacks=[_step_callback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
         ).history
         seconds = time.monotonic() - started
         with self._trainer.averaged():
@@ -232,7 +232,7 @@ def _loss_of(epoch: Epoch) -> float:
     return float("inf") if epoch.validation_loss is None else epoch.validation_loss
 
 
-def _step_callback(title: str, advance: Advance) -> Any:
+def _step_callback(title: str, steps: int, advance: Advance) -> Any:
     import keras
 
     class StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -244,7 +244,8 @@ def _step_callback(title: str, advance: Advance) -> Any:
                 raise DivergedError(
                     f"The loss became {loss} in {title}: training diverged. Try a lower --learning-rate."
                 )
-            advance(batch + 1 - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
-            self._done = batch + 1
+            done = min(batch + 1, steps)  # Keras counts the last execution as a whole one
+            advance(done - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+            self._done = done
 
     return StepCallback()

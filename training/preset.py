@@ -67,6 +67,7 @@ class Recipe:
     - `class_weights`: "balanced" lets every class weigh alike in the loss, however few pictures it has.
     - `early_stopping`: stop after so many epochs without a lower validation loss, and take the best; 0 is never.
     - `precision`: what the layers compute in while they are trained; "auto" is bfloat16 where the CPU has it.
+    - `steps_per_execution`: how many steps TensorFlow takes between two looks at the loss; the weights are the same.
     - `drop_remainder`: leave out, of each epoch anew, the few pictures that do not fill a batch.
     """
 
@@ -88,7 +89,7 @@ class Recipe:
     class_weights: ClassWeights = "none"
     early_stopping: int = 0
     precision: Precision = "float32"
-    steps_per_execution: int = 1
+    steps_per_execution: int = 8
     drop_remainder: bool = False
     fine_tune: FineTune | None = None
 

@@ -11,7 +11,7 @@ from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from app.engines.engine import Engine
-from app.engines.loading import LoadedModel
+from app.engines.loading import LoadedModel, load_model
 from app.errors import ImageError
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
@@ -31,6 +31,7 @@ from training.pruning import prune
 from training.report.material import Material
 from training.report.report import write_report
 from training.rival import learned_pictures, rival_of
+from training.runs import RUN_ID, published_run
 from training.sources import open_data
 from training.split import Assignment, assign_splits, fractions_to_hold_out
 from training.tensor_cache import TensorCache
@@ -47,8 +48,26 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
 
     Raises an ImageclassError with what stood in the way; for a worker that has done its part that is ChiefPublishes.
     """
-    distribution = prepare_tensorflow(options)
     store = ModelStore(options.model_store)
+    published = _published_before(store, options, reporter) or _train_and_publish(store, options, reporter)
+    if options.keep is not None:
+        prune(store, options.name, keep=options.keep, reporter=reporter)
+    return published
+
+
+def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel | None:
+    """Return what the run to be resumed had published already when it was killed; None where it had not."""
+    if not options.resume or options.strategy == "multi_worker":
+        return None
+    version = published_run(store, options.name, options.command(), say=reporter.say)
+    if version is None:
+        return None
+    reporter.say(f"the unfinished run had published version {version} when it was stopped, so there is nothing to do")
+    return load_model(store.path(options.name, version))
+
+
+def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel:
+    distribution = prepare_tensorflow(options, reporter)
     if distribution.is_chief:
         check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
@@ -99,7 +118,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
         command = options.command()
         counts = assignment.counts()
         record = _training_record(options, command, dataset, splits)
-        record |= {"audit": inspection.record, "calibration": calibration.as_dict()}
+        record |= {"audit": inspection.record, "calibration": calibration.as_dict(), RUN_ID: run.id}
         troubles: list[Finding] = []
 
         def measure_and_judge(engine: Engine) -> Measured:
@@ -146,13 +165,10 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
             report=report if options.report else None,
         )
         try:
-            published = publish(network, contents, store, options.name)
+            return publish(network, contents, store, options.name)
         finally:
             for trouble in troubles:
                 reporter.say(trouble.told())
-    if options.keep is not None:
-        prune(store, options.name, keep=options.keep, reporter=reporter)
-    return published
 
 
 def _rival(

@@ -10,13 +10,16 @@ import os
 import re
 import shlex
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from app.contract.bundle import read_manifest
 from app.contract.store import ModelStore
+from app.errors import BundleError
 from training.checkpoint import TEMPORARY, Checkpoint, read_checkpoint, write_checkpoint
 from training.errors import CheckpointError, DivergedError, NotGoodEnough, OptionError
 
@@ -27,6 +30,8 @@ _NUMBER = re.compile(r"[1-9][0-9]*")
 
 Identity = Mapping[str, str]
 """What a run has to have in common with the one that it takes up: the command, and the data's digest."""
+RUN_ID = "run"
+"""In a manifest's record of the training: which run it came from."""
 
 
 class Run:
@@ -69,6 +74,11 @@ class Run:
                 os.close(self._lock)
             raise
 
+    @property
+    def id(self) -> str | None:
+        """What tells it from every other run; None where that cannot be read."""
+        return _identity(self.folder).get("id")
+
     def checkpoint(self) -> Checkpoint | None:
         """Return where the run stands; None before its first epoch is done. Raises CheckpointError."""
         return read_checkpoint(self.folder / _CHECKPOINT)
@@ -83,10 +93,9 @@ class Run:
         """Raise OptionError, saying what differs, where the run was started with another identity."""
         if self._lock is None:
             return  # the chief looks after that
-        try:
-            started = json.loads((self.folder / _IDENTITY).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise CheckpointError(f"{self.folder / _IDENTITY} cannot be read: {exc}. Start without --resume.") from exc
+        started = _identity(self.folder)
+        if not started:
+            raise CheckpointError(f"{self.folder / _IDENTITY} cannot be read. Start without --resume.")
         differences = _differences(started.get("command", ""), identity["command"])
         if not differences and started.get("data") != identity["data"]:
             differences = ["other pictures or labels in the data"]
@@ -115,7 +124,8 @@ def new_run(store: ModelStore, name: str, identity: Identity, *, is_chief: bool,
         lock = _lock(folder)
         if lock is None:
             raise CheckpointError(f"Another process has taken {folder}. Run again.")
-        (folder / _IDENTITY).write_text(json.dumps(dict(identity), indent=1) + "\n", encoding="utf-8")
+        started = {**identity, "id": uuid.uuid4().hex}
+        (folder / _IDENTITY).write_text(json.dumps(started, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:
         raise CheckpointError(f"{home} cannot be written: {exc.strerror or exc}.") from exc
     return Run(folder, lock, say)
@@ -140,10 +150,45 @@ def unfinished_run(store: ModelStore, name: str, *, is_chief: bool, say: Callabl
     return None
 
 
+def published_run(store: ModelStore, name: str, command: str, *, say: Callable[[str], None]) -> int | None:
+    """Return the version that a run of this command had published when it was killed, and remove its folder.
+
+    None where there is no such run.
+    """
+    versions = _versions_by_run(store, name)
+    for folder in unfinished(store, name):
+        started = _identity(folder)
+        if started.get("id") in versions and started["command"] == command:
+            with contextlib.suppress(OSError):
+                lock = _lock(folder)
+                if lock is not None:
+                    with Run(folder, lock, say):
+                        return versions[started["id"]]
+    return None
+
+
 def unfinished(store: ModelStore, name: str) -> list[Path]:
     """Return the folders with a checkpoint, of runs that were killed or that are at work, newest first."""
     folders = [folder for folder in _folders(_runs(store, name)) if (folder / _CHECKPOINT).exists()]
     return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
+
+
+def _identity(folder: Path) -> dict[str, str]:
+    """Return what the run was started with and its id; nothing where that cannot be read."""
+    try:
+        return dict(json.loads((folder / _IDENTITY).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _versions_by_run(store: ModelStore, name: str) -> dict[str, int]:
+    found = {}
+    for version in store.versions(name):
+        with contextlib.suppress(BundleError):
+            run = read_manifest(store.path(name, version)).training.get(RUN_ID)
+            if isinstance(run, str):
+                found[run] = version
+    return found
 
 
 def _runs(store: ModelStore, name: str) -> Path:

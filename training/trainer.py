@@ -76,6 +76,7 @@ def build_trainer(network: Any, recipe: Recipe) -> Any:
 
 def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any, *, classes: int) -> None:
     """Give the trainer what it trains with, ready for any distribution strategy."""
+    tf = import_tensorflow()
     import keras
 
     losses = {"crossentropy": keras.losses.CategoricalCrossentropy, "mse": keras.losses.MeanSquaredError}
@@ -83,7 +84,8 @@ def compile_trainer(trainer: Any, recipe: Recipe, optimizer: Any, *, classes: in
         optimizer=optimizer,
         loss=losses[recipe.loss](),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        steps_per_execution=recipe.steps_per_execution,
+        # Keras's loop over several steps cannot be built for replicas.
+        steps_per_execution=1 if tf.distribute.has_strategy() else recipe.steps_per_execution,
         jit_compile=False,  # on a CPU XLA is slower here, and every last, smaller batch would compile anew
     )
     # Built here, in the strategy's scope, instead of on the first batch.

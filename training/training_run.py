@@ -20,11 +20,11 @@ from training.runs import Run, new_run, unfinished, unfinished_run
 from training.tensors import Tensors
 
 
-def prepare_tensorflow(options: FitOptions) -> Distribution:
+def prepare_tensorflow(options: FitOptions, reporter: Reporter) -> Distribution:
     """Set TensorFlow up as `options` say, before anything else is done with it. Raises OptionError."""
     if options.deterministic:
         import_tensorflow().config.experimental.enable_op_determinism()
-    return open_distribution(options.strategy)
+    return open_distribution(options.strategy, say=reporter.say)
 
 
 def open_run(

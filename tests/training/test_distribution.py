@@ -22,7 +22,7 @@ strategy, out = sys.argv[1:]
 if strategy == "mirrored":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-distribution = open_distribution(strategy)
+distribution = open_distribution(strategy, say=print)
 assert distribution.replicas == (1 if strategy == "none" else 2)
 
 import keras

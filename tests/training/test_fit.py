@@ -1,5 +1,7 @@
 """What a recipe does to a network, on arrays that are made here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from training.fit import FitResult, fit
 from training.layers import Conv2D, GlobalAveragePool2D
 from training.network import build_network
 from training.preset import FineTune, Recipe
-from training.progress import Reporter
+from training.progress import Advance, Reporter
 from training.tensors import Tensors
 
 RECIPE = Recipe(optimizer="adam", learning_rate=0.02, batch_size=16, epochs=3)
@@ -122,6 +124,20 @@ def test_balanced_classes_let_the_rare_one_be_found() -> None:
 def test_many_steps_at_once_train_alike() -> None:
     one, many = trained(RECIPE)[1], trained(replace(RECIPE, steps_per_execution=4))[1]
     assert [epoch.loss for epoch in many.epochs] == pytest.approx([epoch.loss for epoch in one.epochs], rel=1e-4)
+
+
+def test_progress_counts_the_steps_of_a_last_execution_that_is_not_whole() -> None:
+    counted: list[int] = []
+
+    class Counting(Reporter):
+        @contextmanager
+        def task(self, title: str, total: int) -> Iterator[Advance]:
+            yield lambda steps, note: counted.append(steps)
+            assert sum(counted) == total
+
+    recipe = replace(RECIPE, steps_per_execution=4)
+    fit(network(), recipe, stripes(), None, classes=2, seed=0, reporter=Counting())
+    assert counted == [4, 2] * 3
 
 
 def with_backbone() -> Any:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
+from app.engines.loading import load_model
 from training.__main__ import cli
 
 EPOCHS = 5
@@ -153,6 +154,33 @@ def test_without_an_unfinished_run_resume_starts_one(tmp_path: Path) -> None:
     done = invoke(*FIT, "--epochs", "1", "--resume", store=tmp_path)
     assert done.exit_code == 0, done.output
     assert "no unfinished run" in done.stderr
+
+
+def test_a_run_that_is_killed_once_it_has_published_does_not_publish_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path) -> Any:
+        if folder == tmp_path / "d" / "1":  # in its place, no longer beside it
+            raise KeyboardInterrupt
+        return load_model(folder)
+
+    monkeypatch.setattr("training.export.load_model", killed)
+    assert invoke(*FIT, store=tmp_path).exit_code == 130
+    monkeypatch.undo()
+    left = tmp_path / "d" / ".runs" / "1"
+    assert (left / "checkpoint.npz").exists()
+
+    other = invoke(*FIT, "--learning-rate", "0.01", "--resume", store=tmp_path)
+    assert other.exit_code == 1
+    assert "--learning-rate was" in other.stderr
+
+    resumed = invoke(*FIT, "--resume", store=tmp_path)
+    assert resumed.exit_code == 0, resumed.output
+    assert "had published version 1" in resumed.stderr
+    assert f"{tmp_path / 'd' / '1'}: test accuracy" in resumed.stdout
+    assert "epoch" not in resumed.stderr
+    assert ModelStore(tmp_path).versions("d") == [1]
+    assert not left.exists()
 
 
 @pytest.mark.slow

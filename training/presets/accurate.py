@@ -35,7 +35,6 @@ ACCURATE = Preset(
         label_smoothing=0.05,
         weight_averaging=0.998,
         precision="auto",
-        steps_per_execution=32,
         drop_remainder=True,
     ),
     views="shifted",

@@ -39,7 +39,6 @@ _COMPACT_RECIPE = Recipe(
     label_smoothing=0.05,
     weight_averaging=0.998,
     precision="auto",
-    steps_per_execution=32,
     drop_remainder=True,
 )
 _TINY_RECIPE = replace(

@@ -24,6 +24,7 @@ MOBILENET_V3_SMALL = Preset(
         learning_rate=0.001,
         schedule="one_cycle",
         batch_size=32,
+        steps_per_execution=1,  # one takes seconds on a CPU
         epochs=10,
         fine_tune=FineTune(epochs=10, learning_rate=0.0001),
         validation=0.1,

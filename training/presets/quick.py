@@ -28,7 +28,6 @@ QUICK = Preset(
         epochs=2,
         weight_averaging=0.99,
         precision="auto",
-        steps_per_execution=32,
         drop_remainder=True,
     ),
     views="shifted",
