@@ -104,3 +104,33 @@ def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> No
     for each in found:
         check_alike(each, one)
     assert [bool(each["chief"]) for each in found] == [True, False]
+
+
+@pytest.mark.slow
+def test_a_worker_that_goes_ends_the_others_with_one_line(tmp_path: Path) -> None:
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    fit = ["fit", "--data", "digits", "--name", "d", "--epochs", "1000", "--batch-size", "64", "--strategy"]
+    chief, other = (
+        subprocess.Popen(
+            [sys.executable, "-m", "training", *fit, "multi_worker", "--model-store", str(tmp_path)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={
+                **os.environ,
+                "TF_NUM_INTRAOP_THREADS": "1",
+                "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+            },
+        )
+        for index in range(2)
+    )
+    assert chief.stderr is not None
+    assert any(line.startswith("waiting until all 2 workers") for line in chief.stderr)
+    assert any(line.startswith("epoch 2/1000") for line in chief.stderr)
+    other.kill()
+    other.communicate()
+    _, said = chief.communicate(timeout=120)
+    assert chief.returncode == 1
+    assert "error: Another worker has gone. Start all of them again, with --resume." in said.splitlines()
+    assert "Traceback" not in said
+    assert (tmp_path / "d" / ".runs" / "1" / "checkpoint.npz").exists()

@@ -39,6 +39,8 @@ from training.views import average_shifts
 
 _TRIALS_SHARE = 0.5
 """Of the budget; the rest is the winner's."""
+_PUBLISHING_S = 5.0
+"""What starting, the report and the export take, whatever the data."""
 _LONGER = 3
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -51,6 +53,7 @@ class Candidate:
     preset: Preset
     epochs: int = 0
     seconds_per_epoch: float = 0.0
+    seconds_per_answer: float = 0.0
     right: NDArray[np.bool_] | None = None
     failure: str | None = None
 
@@ -65,6 +68,8 @@ class Sweep:
 
     candidates: Sequence[Candidate]
     started: float = field(default_factory=time.monotonic)
+    pictures: int = 0
+    """All that the winner will be measured on."""
 
     def ranking(self) -> list[Candidate]:
         """Return the candidates that have been tried, the best first: those trained for longer before others."""
@@ -110,6 +115,7 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
 
     check_can_publish(ModelStore(options.model_store), options.name)
     dataset, assignment = _divide(options, reporter)
+    sweep.pictures = len(dataset.pictures)
     deadline = sweep.started + _TRIALS_SHARE * budget
     alive, epochs = list(sweep.candidates), 1
     while alive:
@@ -134,6 +140,7 @@ def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: 
         raise TrainingError(f"Every candidate failed; the first: {sweep.candidates[0].failure}")
     best = ranking[0]
     left = sweep.started + budget - time.monotonic()
+    left -= best.seconds_per_answer * sweep.pictures + _PUBLISHING_S
     affordable = max(1, int(left / max(best.seconds_per_epoch, 1e-9)))
     epochs = min(best.preset.recipe.epochs, affordable)
     reporter.say(f"training {best.name}, the best, for {epochs} of its {best.preset.recipe.epochs} epochs")
@@ -187,6 +194,8 @@ def _try(
         candidate.right, candidate.failure = None, str(exc)
         reporter.say(f"{candidate.name} failed: {exc}")
         return
+    started = time.monotonic()
     found = predict_all(lambda batch: np.asarray(network(batch, training=False)), validation.images)
+    candidate.seconds_per_answer = (time.monotonic() - started) / len(found)
     candidate.epochs, candidate.seconds_per_epoch = epochs, result.seconds / epochs
     candidate.right = found.argmax(axis=1) == validation.targets

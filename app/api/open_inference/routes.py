@@ -3,11 +3,10 @@
 Bodies are read by hand: tritonclient names no content type, and without one FastAPI refuses JSON.
 """
 
-from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.entrance import note_model
@@ -15,6 +14,7 @@ from app.api.health import refuse_unless_ready
 from app.api.inference import Inference, asked_seconds
 from app.api.json_body import refuse_compressed
 from app.api.lifecycle import Lifecycle
+from app.api.model_routes import ModelName, ModelRoutes
 from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
 from app.api.open_inference.repository import Repository
 from app.api.open_inference.requests import Reader, parameters_of
@@ -41,9 +41,6 @@ from app.metrics import Metrics
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-ModelName = Annotated[str, Path(description="The model's name.")]
-ModelVersion = Annotated[str, Path(description="Its version, which must be the live one.")]
-Answer = Callable[[Request, str, str | None], Awaitable[Any]]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _JSON_LENGTH = {
@@ -115,12 +112,12 @@ def open_inference_routes(
         """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
         return await _infer(inference, request, name, asked)
 
-    _add(router, "GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
-    _add(router, "GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
-    _add(router, "GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
-    _add(router, "GET", "/stats", statistics, "What the model has done", ModelStatistics, 404)
-    _add(
-        router,
+    routes = ModelRoutes(router, "/v2/models")
+    routes.add("GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
+    routes.add("GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
+    routes.add("GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
+    routes.add("GET", "/stats", statistics, "What the model has done", ModelStatistics, 404)
+    routes.add(
         "POST",
         "/infer",
         infer,
@@ -182,39 +179,6 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         await said(request)
         await repository.unload(model)
         return {}
-
-
-def _add(
-    router: APIRouter,
-    method: str,
-    suffix: str,
-    answer: Answer,
-    summary: str,
-    schema: Any,
-    *statuses: int,
-    responses: dict[int | str, dict[str, Any]] | None = None,
-    **options: Any,
-) -> None:
-    """Add a route to whatever version of a model is live, and one to a version that is named."""
-
-    async def of_model(request: Request, model: ModelName) -> Any:
-        return await answer(request, model, None)
-
-    async def of_version(request: Request, model: ModelName, version: ModelVersion) -> Any:
-        return await answer(request, model, version)
-
-    for path, endpoint in (("{model}", of_model), ("{model}/versions/{version}", of_version)):
-        router.add_api_route(
-            f"/v2/models/{path}{suffix}",
-            endpoint,
-            methods=[method],
-            name=answer.__name__,
-            summary=summary,
-            description=answer.__doc__ or "",
-            response_model=schema,
-            responses={**error_responses(*statuses), **(responses or {})},
-            **options,
-        )
 
 
 async def _infer(inference: Inference, request: Request, name: str, version: str | None) -> Response:

@@ -3,20 +3,20 @@
 Bodies are read by hand: TensorFlow Serving looks at no content type, and its clients send any.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi import APIRouter, HTTPException, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
 from app.api.entrance import note_model
 from app.api.inference import Inference, asked_seconds
 from app.api.json_body import refuse_compressed
+from app.api.model_routes import ModelRoutes
 from app.api.open_inference.tensors import Pictures
-from app.api.schemas import error_responses
 from app.api.server_timing import SERVER_TIMING_HEADER, of_many
 from app.api.tensorflow_serving import metadata, responses
 from app.api.tensorflow_serving.requests import Reader
@@ -31,10 +31,6 @@ from app.api.tensorflow_serving.schemas import (
 )
 from app.errors import MalformedRequest, ModelNotFound
 from app.serving.classifier import Classifier
-
-ModelName = Annotated[str, Path(description="The model's name.")]
-ModelVersion = Annotated[str, Path(description="Its version, which must be the live one.")]
-Answer = Callable[[Request, str, str | None], Awaitable[Any]]
 
 _VERBS = ("predict", "classify", "regress")
 
@@ -80,48 +76,17 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
         model = inference.catalogue.get(name, version)
         raise MalformedRequest(f"'{model.name}' is a classifier and has nothing to regress. Use :predict or :classify.")
 
-    _add(router, "GET", "", status, "Which version is live", ModelStatus, 404)
-    _add(router, "GET", "/metadata", signature, "The model's signature", SignatureMetadata, 404)
+    routes = ModelRoutes(router, "/v1/models")
+    routes.add("GET", "", status, "Which version is live", ModelStatus, 404)
+    routes.add("GET", "/metadata", signature, "The model's signature", SignatureMetadata, 404)
     predict_body, classify_body = _json_body(PREDICT_REQUEST), _json_body(CLASSIFY_REQUEST)
     statuses = (404, 413, 415, 422, 503, 504)
     both = Predictions | Outputs
-    _add(router, "POST", ":predict", predict, "Classify", both, *statuses, openapi_extra=predict_body)
-    _add(router, "POST", ":classify", classify, "Label", Classifications, *statuses, openapi_extra=classify_body)
-    _add(router, "POST", ":regress", regress, "Not for classifiers", None, 404, include_in_schema=False)
+    routes.add("POST", ":predict", predict, "Classify", both, *statuses, openapi_extra=predict_body)
+    routes.add("POST", ":classify", classify, "Label", Classifications, *statuses, openapi_extra=classify_body)
+    routes.add("POST", ":regress", regress, "Not for classifiers", None, 404, include_in_schema=False)
     _refuse_labels(router)
     return router
-
-
-def _add(
-    router: APIRouter,
-    method: str,
-    suffix: str,
-    answer: Answer,
-    summary: str,
-    schema: Any,
-    *statuses: int,
-    **options: Any,
-) -> None:
-    """Add a route to whatever version of a model is live, and one to a version that is named."""
-
-    async def of_model(request: Request, model: ModelName) -> Any:
-        return await answer(request, model, None)
-
-    async def of_version(request: Request, model: ModelName, version: ModelVersion) -> Any:
-        return await answer(request, model, version)
-
-    for path, endpoint in (("{model}", of_model), ("{model}/versions/{version}", of_version)):
-        router.add_api_route(
-            f"/v1/models/{path}{suffix}",
-            endpoint,
-            methods=[method],
-            name=answer.__name__,
-            summary=summary,
-            description=answer.__doc__ or "",
-            response_model=schema,
-            responses=error_responses(*statuses),
-            **options,
-        )
 
 
 def _refuse_labels(router: APIRouter) -> None:
