@@ -40,6 +40,8 @@ _UNSETTLED = 0.1  # accuracy that is lost between training and what is served
 _STILL_FALLING = 0.25  # of the largest fall in an epoch
 _GAP = 0.02  # accuracy on training pictures over the upper end of the held-out pictures' interval
 _LOSS_RISE = 1.33  # of the validation loss, over its best epoch
+# Held-out pictures over training ones: mistakes, by the interval's lower end, and loss; after so many mistakes.
+_MORE_MISTAKES, _MORE_LOSS, _MISTAKES_TO_JUDGE = 3, 5, 20
 # Of the surer half of the answers: the least share of wrong ones, relative to all answers, and how far from guessing.
 _NOISE, _SURE, _LEARNED = 0.02, 0.5, 0.3
 _FEW = 10  # training pictures, as in the audit
@@ -267,7 +269,12 @@ def _overfitting(facts: Facts) -> Finding | None:
     best = int(np.argmin(validation)) + 1 if validation else 0
     taken_back = facts.options.preset.recipe.early_stopping > 0  # to the best epoch
     rises = bool(validation) and gap > 0 and not taken_back and validation[-1] >= _LOSS_RISE * validation[best - 1]
-    if gap < _GAP and not rises:
+    learned_by_heart = (
+        round((1 - found["accuracy"]) * pictures) >= _MISTAKES_TO_JUDGE
+        and 1 - high >= _MORE_MISTAKES * (1 - train["accuracy"])
+        and found["loss"] >= _MORE_LOSS * train["loss"]
+    )
+    if gap < _GAP and not rises and not learned_by_heart:
         return None
     evidence = (
         f"Training pictures {train['accuracy']:.2%} right, {pictures:,} {name} pictures {found['accuracy']:.2%} "
@@ -278,6 +285,8 @@ def _overfitting(facts: Facts) -> Finding | None:
             f" The validation loss was {validation[best - 1]:.3g} in epoch {best} and rose to {validation[-1]:.3g}."
         )
         return Finding("overfitting", evidence, "Stop at the best epoch, or augment.", _again(facts, early_stopping=3))
+    if learned_by_heart:
+        evidence += f" The loss is {train['loss']:.2g} on the former, and {found['loss']:.2g} on the latter."
     mixup = facts.options.preset.recipe.mixup or 0.1
     return Finding(
         "overfitting", evidence, "Collect more pictures, augment them, or blend them.", _again(facts, mixup=2 * mixup)

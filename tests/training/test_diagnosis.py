@@ -17,9 +17,12 @@ from app.engines.tensorflow import import_tensorflow
 from training import batches
 from training.__main__ import cli
 from training.augment import augment
+from training.dataset import Split
+from training.diagnosis import Facts, diagnose
 from training.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.options import FitOptions
 from training.preset import Augmentation, Preset, Recipe
+from training.presets import preset_named
 from training.progress import Reporter
 from training.run import run_fit
 
@@ -132,6 +135,45 @@ def test_a_large_network_on_a_few_noisy_pictures_overfits(diagnosed: Diagnosed) 
     data = {"x_train": noisy[:300], "y_train": labels[:300], "x_test": noisy[300:], "y_test": labels[300:]}
     findings = diagnosed(data, layers=(Conv2D(64), Flatten(), Dense(256)), validation=0.0, epochs=20)
     assert names(findings) == ["overfitting"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "train", "test", "expected"),
+    [
+        ("seed", (0.9983, 0.0051), (0.9898, 0.0436), ["overfitting"]),
+        ("quick", (0.9952, 0.0162), (0.9939, 0.0201), []),
+        ("handwriting", (0.9981, 0.0082), (0.9960, 0.0115), []),
+    ],
+)
+def test_figures_on_mnist(
+    preset: str, train: tuple[float, float], test: tuple[float, float], expected: list[str]
+) -> None:
+    options = FitOptions(
+        data="mnist",
+        name="d",
+        preset=preset_named(preset),
+        model_store=Path("store"),
+        seed=0,
+        test=0.2,
+        size=None,
+        colour=None,
+        on_bad_image="fail",
+        about=None,
+    )
+    epochs = [{"loss": loss, "accuracy": train[0], "validation_loss": None} for loss in (0.2, 0.05, train[1])]
+    scores: dict[Split, dict[str, float] | None] = {
+        "train": {"accuracy": train[0], "loss": train[1], "pictures": 60_000},
+        "validation": None,
+        "test": {"accuracy": test[0], "loss": test[1], "pictures": 10_000},
+    }
+    counts: dict[Split, dict[str, int]] = {
+        "train": {str(digit): 6000 for digit in range(10)},
+        "validation": {},
+        "test": {str(digit): 1000 for digit in range(10)},
+    }
+    found = diagnose(Facts(options, counts, epochs, scores, audit={}, answers=None))
+    assert [finding.name for finding in found] == expected
+    assert all("0.0051 on the former" in finding.evidence for finding in found)
 
 
 def test_three_pictures_of_a_class_are_too_few(diagnosed: Diagnosed) -> None:
