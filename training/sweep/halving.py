@@ -1,7 +1,9 @@
 """Try presets and learning rates for a short while each, and train the best of them in the time that is left.
 
-Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943): every candidate is trained for one epoch, the better
-half for three, the better half of those for nine. Validation pictures decide; only the winner sees the test pictures.
+Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) by time, since an epoch of one preset is worth ten of
+another: every candidate is trained for one epoch, then for as many as fit into three times the slowest one's, the
+better half for three times as long, and so on. One that has had all of its epochs waits for the others. Validation
+pictures decide; only the winner sees the test pictures.
 """
 
 import re
@@ -58,6 +60,11 @@ class Candidate:
     failure: str | None = None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether a longer trial would be longer than its preset."""
+        return self.epochs >= self.preset.recipe.epochs
+
+    @property
     def accuracy(self) -> float | None:
         return None if self.right is None else float(self.right.mean())
 
@@ -72,14 +79,14 @@ class Sweep:
     """All that the winner will be measured on."""
 
     def ranking(self) -> list[Candidate]:
-        """Return the candidates that have been tried, the best first: those trained for longer before others."""
+        """Return the candidates that have been tried, the best first."""
         tried = [candidate for candidate in self.candidates if candidate.right is not None]
-        return sorted(tried, key=lambda candidate: (-candidate.epochs, -(candidate.accuracy or 0.0)))
+        return sorted(tried, key=lambda candidate: -(candidate.accuracy or 0.0))
 
     def p_value(self, candidate: Candidate) -> float | None:
-        """Return McNemar's p of its difference from the best, None where they were not trained alike."""
+        """Return McNemar's p of its difference from the best, as far as either was trained; None for the best."""
         best = self.ranking()[0]
-        if candidate is best or candidate.epochs != best.epochs or candidate.right is None or best.right is None:
+        if candidate is best or candidate.right is None or best.right is None:
             return None
         return Paired.of(best.right, candidate.right).p_value
 
@@ -117,20 +124,26 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
     dataset, assignment = _divide(options, reporter)
     sweep.pictures = len(dataset.pictures)
     deadline = sweep.started + _TRIALS_SHARE * budget
-    alive, epochs = list(sweep.candidates), 1
-    while alive:
-        for candidate in alive:
-            needed = candidate.seconds_per_epoch * epochs
-            if candidate.epochs and time.monotonic() + needed > deadline:
+
+    def attempt(candidate: Candidate, epochs: int) -> None:
+        keras.utils.set_random_seed(options.seed)
+        _try(candidate, epochs, replace(options, preset=candidate.preset), dataset, assignment, reporter)
+
+    for candidate in sweep.candidates:
+        attempt(candidate, 1)
+    seconds = max((candidate.seconds_per_epoch for candidate in sweep.ranking()), default=0.0)
+    contenders = [candidate for candidate in sweep.ranking() if not candidate.is_complete]
+    while contenders and contenders != sweep.ranking()[:1]:  # no longer trial of the best would change the ranking
+        seconds *= _LONGER
+        for candidate in contenders:
+            affordable = int(seconds / candidate.seconds_per_epoch)
+            epochs = min(candidate.preset.recipe.epochs, max(affordable, candidate.epochs + 1))
+            if time.monotonic() + epochs * candidate.seconds_per_epoch > deadline:
                 reporter.say(f"no time is left to train {candidate.name} for {epochs} epochs")
                 return
-            keras.utils.set_random_seed(options.seed)
-            _try(candidate, epochs, replace(options, preset=candidate.preset), dataset, assignment, reporter)
-        alive = [candidate for candidate in sweep.ranking() if candidate.epochs == epochs]
-        if len(alive) < 2:
-            return
-        alive, epochs = alive[: (len(alive) + 1) // 2], epochs * _LONGER
-        alive = [candidate for candidate in alive if candidate.preset.recipe.epochs >= epochs]
+            attempt(candidate, epochs)
+        contenders = [each for each in sweep.ranking() if each in contenders and not each.is_complete]
+        contenders = contenders[: (len(contenders) + 1) // 2]
 
 
 def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> LoadedModel:

@@ -1,5 +1,7 @@
 """`python -m training sweep` as its users meet it."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ from typer.testing import CliRunner, Result
 from app.contract.bundle import open_bundle
 from training.__main__ import cli
 from training.fit import fit as train
+from training.options import FitOptions, with_recipe
 from training.presets import preset_named
-from training.sweep.halving import Candidate, Sweep
+from training.progress import Reporter
+from training.sweep.halving import Candidate, Sweep, run_trials
 
 TRIES = "--try seed@0.001 --try seed@0.0000001"
 
@@ -77,14 +81,78 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, arguments: str, words: 
     assert words in line
 
 
-def tried(name: str, epochs: int, right: NDArray[np.bool_] | None) -> Candidate:
-    return Candidate(name, preset_named("seed"), epochs=epochs, right=right)
+class Bench:
+    """Trials that take no time but on a clock of their own: `accuracy` after so many epochs, `seconds` for each."""
+
+    def __init__(self, candidates: Mapping[str, tuple[str, float, Mapping[int, float]]]) -> None:
+        self.now = 0.0
+        self.trials: list[tuple[str, int]] = []
+        self._given = candidates
+        self.sweep = Sweep([Candidate(name, preset_named(preset)) for name, (preset, *_) in candidates.items()], 0.0)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def attempt(self, candidate: Candidate, epochs: int, *others: object) -> None:
+        _, seconds, accuracies = self._given[candidate.name]
+        self.now += seconds * epochs
+        self.trials.append((candidate.name, epochs))
+        accuracy = accuracies[max(known for known in accuracies if known <= epochs)]
+        candidate.epochs, candidate.seconds_per_epoch = epochs, seconds
+        candidate.right = np.arange(1000) < round(1000 * accuracy)
 
 
-def test_one_that_was_trained_for_longer_ranks_before_one_that_was_not() -> None:
-    most, few = np.arange(100) < 90, np.arange(100) < 50
-    found = Sweep([tried("a", 1, most), tried("b", 3, few), tried("c", 3, most), tried("d", 0, None)])
-    assert [candidate.name for candidate in found.ranking()] == ["c", "b", "a"]
-    shares = {candidate.name: found.p_value(candidate) for candidate in found.ranking()}
-    assert (shares["c"], shares["a"]) == (None, None)
-    assert shares["b"] == pytest.approx(2 / 2**40)
+@pytest.fixture
+def run_on_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Bench, float], list[str]]:
+    def run(bench: Bench, budget: float) -> list[str]:
+        monkeypatch.setattr("training.sweep.halving.time", bench)
+        monkeypatch.setattr("training.sweep.halving._try", bench.attempt)
+        options = FitOptions(
+            data="digits",
+            name="d",
+            preset=preset_named("quick"),
+            model_store=tmp_path,
+            seed=0,
+            test=0.2,
+            size=None,
+            colour=None,
+            on_bad_image="fail",
+            about=None,
+        )
+        validated = replace(options, preset=with_recipe(options.preset, {"validation": 0.1}))
+        run_trials(bench.sweep, validated, budget=budget, reporter=Reporter())
+        return [candidate.name for candidate in bench.sweep.ranking()]
+
+    return run
+
+
+def test_one_that_is_slower_and_better_wins_where_there_is_time(
+    run_on_bench: Callable[[Bench, float], list[str]],
+) -> None:
+    candidates = {
+        "quick": ("quick", 3.0, {1: 0.990, 2: 0.993}),  # has two epochs
+        "slow": ("compact", 10.0, {1: 0.95, 3: 0.98, 9: 0.99, 27: 0.996}),
+    }
+    assert run_on_bench(Bench(candidates), 60.0) == ["quick", "slow"]
+    bench = Bench(candidates)
+    assert run_on_bench(bench, 1200.0) == ["slow", "quick"]
+    assert bench.trials == [("quick", 1), ("slow", 1), ("quick", 2), ("slow", 3), ("slow", 9), ("slow", 27)]
+    assert bench.now <= 600  # the other half is for training the best
+
+
+def test_the_better_half_goes_on_and_the_last_one_needs_no_trial(
+    run_on_bench: Callable[[Bench, float], list[str]],
+) -> None:
+    rates = {name: ("seed", 1.0, {1: share}) for name, share in zip("abcd", (0.9, 0.8, 0.7, 0.6), strict=True)}
+    bench = Bench(rates)
+    assert run_on_bench(bench, 1000.0) == ["a", "b", "c", "d"]
+    assert bench.trials[4:] == [("a", 3), ("b", 3), ("c", 3), ("d", 3), ("a", 9), ("b", 9)]
+
+
+def test_the_table_says_what_the_pictures_cannot_tell_apart() -> None:
+    def tried(name: str, right: NDArray[np.bool_] | None) -> Candidate:
+        return Candidate(name, preset_named("seed"), right=right)
+
+    found = Sweep([tried("a", np.arange(100) < 50), tried("b", np.arange(100) < 90), tried("c", None)])
+    assert [candidate.name for candidate in found.ranking()] == ["b", "a"]
+    assert [found.p_value(candidate) for candidate in found.ranking()] == [None, pytest.approx(2 / 2**40)]
