@@ -34,7 +34,7 @@ _COMPACT_RECIPE = Recipe(
     schedule="one_cycle",
     weight_decay=0.05,
     batch_size=128,
-    epochs=32,
+    epochs=29,
     validation=0.05,
     augmentation=Augmentation(rotation_degrees=12, shift=0.08, zoom=0.12, shear_degrees=8, elastic=0.064),
     augment_until=0.9,
