@@ -45,6 +45,7 @@ _COMPACT_RECIPE = Recipe(
 )
 _TINY_RECIPE = replace(
     _COMPACT_RECIPE,
+    epochs=32,
     augmentation=Augmentation(rotation_degrees=10, shift=0.07, zoom=0.1, shear_degrees=5, elastic=0.043),
     label_smoothing=0.0,
     precision="float32",  # eight channels are too few for bfloat16 to gain: it takes twice the time
