@@ -3,8 +3,8 @@
 python -m training fit --data mnist.npz --name mnist --preset compact
 python -m training fit --data mnist.npz --name mnist --preset tiny
 
-4 to 5 minutes of CPU, which 2 cores share in part; 99.58 % on MNIST's 10,000 test pictures with 23,914 parameters, and
-99.54 % with tiny's 6,834.
+2 to 3 minutes of training on 2 cores; 99.65 % on MNIST's 10,000 test pictures with 23,914 parameters, and 99.53 % with
+tiny's 6,834, the means of five seeds.
 """
 
 from dataclasses import replace
