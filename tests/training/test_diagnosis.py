@@ -37,6 +37,22 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return (found.images * 15).astype(np.uint8), found.target
 
 
+def options_of(preset: Preset, data: str, store: Path, **changes: Any) -> FitOptions:
+    return FitOptions(
+        data=data,
+        name="d",
+        preset=preset,
+        model_store=store,
+        seed=0,
+        test=0.2,
+        size=None,
+        colour=None,
+        on_bad_image="fail",
+        about=None,
+        **changes,
+    )
+
+
 @pytest.fixture
 def diagnosed(tmp_path: Path) -> Diagnosed:
     """Train on pictures and labels, or on the digits, and return the findings in the bundle that was published."""
@@ -55,21 +71,7 @@ def diagnosed(tmp_path: Path) -> Diagnosed:
             layers=layers,
             recipe=Recipe(**{"epochs": 6, "validation": 0.15, "learning_rate": 0.003, **recipe}),
         )
-        options = FitOptions(
-            data=source,
-            name="d",
-            preset=preset,
-            model_store=tmp_path / "store",
-            seed=0,
-            test=0.2,
-            size=None,
-            colour=None,
-            on_bad_image="fail",
-            about=None,
-            allow_leakage=leaks,
-            cache=False,
-            report=False,
-        )
+        options = options_of(preset, source, tmp_path / "store", allow_leakage=leaks, cache=False, report=False)
         findings: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
         return findings
 
@@ -148,18 +150,7 @@ def test_a_large_network_on_a_few_noisy_pictures_overfits(diagnosed: Diagnosed) 
 def test_figures_on_mnist(
     preset: str, train: tuple[float, float], test: tuple[float, float], expected: list[str]
 ) -> None:
-    options = FitOptions(
-        data="mnist",
-        name="d",
-        preset=preset_named(preset),
-        model_store=Path("store"),
-        seed=0,
-        test=0.2,
-        size=None,
-        colour=None,
-        on_bad_image="fail",
-        about=None,
-    )
+    options = options_of(preset_named(preset), "mnist", Path("store"))
     epochs = [{"loss": loss, "accuracy": train[0], "validation_loss": None} for loss in (0.2, 0.05, train[1])]
     scores: dict[Split, dict[str, float] | None] = {
         "train": {"accuracy": train[0], "loss": train[1], "pictures": 60_000},
