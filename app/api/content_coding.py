@@ -13,10 +13,10 @@ from starlette.datastructures import Headers
 from app.errors import MalformedRequest, UnsupportedMediaType
 
 SLICE_BYTES = 64 * 1024
-"""What is inflated at once, at most."""
+"""Inflate at most this much at once."""
 
 _MAX_MEMBERS = 10_000
-"""Streams that a gzip body may consist of; each costs time, even an empty one."""
+"""Accept at most this many streams in a gzip body; each costs time, even an empty one."""
 _GZIP, _ZLIB, _RAW_DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _GZIP_BEGINS = 0x1F
 _ZLIB_METHOD = 8
@@ -41,7 +41,7 @@ def refuse_coding(encoding: str) -> None:
 
 
 def inflater_of(encoding: str) -> "Inflater | None":
-    """Return what undoes a Content-Encoding, None if there is nothing to undo. Raises UnsupportedMediaType."""
+    """Return the inflater of a body, None if it is not compressed. Raises UnsupportedMediaType."""
     match _codings(encoding):
         case []:
             return None

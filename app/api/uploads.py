@@ -74,9 +74,9 @@ async def read_pictures(
 async def read_body(
     receive: Receive, content_length: str, max_bytes: int, received: Received, inflater: Inflater | None = None
 ) -> bytes:
-    """Return a whole body, inflated if an inflater is given: neither before nor after that is it larger than the limit.
+    """Return a whole body, inflated if an inflater is given. `max_bytes` limits both what arrives and what it becomes.
 
-    `received` is told the size of each inflated piece; what arrives compressed is not kept. Raises UploadTooLarge or
+    `received` gets the size of each piece that is kept, which is an inflated one. Raises UploadTooLarge or
     MalformedRequest while it reads, and ClientDisconnect.
     """
     if content_length.isdecimal() and int(content_length) > max_bytes:
