@@ -204,22 +204,10 @@ class Connection(asyncio.Protocol):
             if self._body is None:
                 position = self._read_head(data)
             if position is not None and self._body is not None:
-                piece, position = self._body.read(data, position)
-                exchange = self.exchange
-                if piece and exchange is not None:
-                    self._continue_is_owed = False
-                    exchange.receive(piece)
-                if self._body.is_complete:
-                    self._body = None
-                    if exchange is None:
-                        self._put_on(None)  # it was answered before
-                    else:
-                        exchange.begin()
+                self._read_body(self._body, data, position)
         except Exception as exc:  # noqa: BLE001 - a defect gets the one error shape, too
             self._reject(exc)
             return
-        if position is not None and position < len(data):
-            self._ahead = data[position:]
         self._settle()
 
     def _read_head(self, data: bytes) -> int | None:
@@ -236,6 +224,19 @@ class Connection(asyncio.Protocol):
             self._reader = None
             self._open(head)
         return position
+
+    def _read_body(self, body: BodyByLength | BodyInChunks, data: bytes, position: int) -> None:
+        piece, position = body.read(data, position)
+        if piece and self.exchange is not None:
+            self._continue_is_owed = False
+            self.exchange.receive(piece)
+        if body.is_complete and not self._is_ending:
+            self._body = None
+            self._ahead = data[position:]  # before it is answered: its answer says whether others follow
+            if self.exchange is None:
+                self._put_on(None)  # it was answered before
+            else:
+                self.exchange.begin()
 
     def _open(self, head: Head) -> None:
         length = head.body_length

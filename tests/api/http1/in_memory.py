@@ -208,17 +208,18 @@ async def echo_application(scope: Scope, receive: Receive, send: Send) -> None:
     path = scope["raw_path"]
     if path == b"/fails":
         raise RuntimeError("a defect")
-    body, more = b"", path != b"/early"
+    status, body, more = 200, b"", path != b"/early"
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return
+            status = 400
+            break
         body += message["body"]
         more = message["more_body"]
     if path == b"/slow":
         await asyncio.sleep(1)
     echo = echo_of(scope["method"].encode("ascii"), path, scope["query_string"], body)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-echo", b"1")]})
+    await send({"type": "http.response.start", "status": status, "headers": [(b"x-echo", b"1")]})
     if path == b"/stream":
         for position in range(0, len(echo), 100):
             await send({"type": "http.response.body", "body": echo[position : position + 100], "more_body": True})

@@ -33,6 +33,8 @@ class Message:
 class Reading:
     """The whole requests, and what comes after them. After a request that ends the connection, nothing is read."""
 
+    methods: list[bytes] = field(default_factory=list)
+    """Of all requests that have a valid head; the last may have no whole body."""
     messages: list[Message] = field(default_factory=list)
     rest: Literal["nothing", "incomplete", "error"] = "nothing"
     reason: str = ""
@@ -51,6 +53,7 @@ def read(pieces: Iterable[bytes], limit: int = LIMIT) -> Reading:
                     if position is None:
                         break
                     head = reader.head()
+                    found.methods.append(head.method)
                     body = BodyInChunks(limit) if head.body_length is None else BodyByLength(head.body_length)
                 assert position is not None
                 piece, position = body.read(data, position)
@@ -89,6 +92,7 @@ def read_by_h11(data: bytes) -> Reading:
             if not isinstance(request, h11.Request):
                 found.rest = "incomplete"
                 break
+            found.methods.append(request.method)
             expects_continue = connection.they_are_waiting_for_100_continue
             content = b""
             while isinstance(event := connection.next_event(), h11.Data):

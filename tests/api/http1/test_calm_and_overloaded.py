@@ -26,8 +26,7 @@ def answered(pieces: list[bytes], *, overloaded: bool) -> list[WrittenAnswer]:
             service.loop.settle()
         service.loop.wait(60)
         assert not service.transport.mistakes
-        methods = [message.method for message in read_by_h11(b"".join(pieces)).messages]
-        return answers_in(bytes(service.transport.written), methods)
+        return answers_in(bytes(service.transport.written), read(pieces).methods)
 
 
 def test_what_is_rejected_and_the_end_when_calm_is_so_under_overload(examples: int) -> None:
@@ -69,6 +68,17 @@ def test_a_broken_request_behind_an_answer_in_pieces_is_told() -> None:
     for path in (b"/stream", b"/echo?pieces"):
         data = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n\0" % path
         assert [answer.status for answer in answered([data], overloaded=False)] == [200, 400]
+
+
+def test_a_client_that_has_ended_gets_its_answers_also_after_one_that_is_given_at_once() -> None:
+    slow, quick = (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"slow", b"echo"))
+    with Service() as service:
+        service.send(slow)
+        service.send(quick + quick + b"\0")
+        service.end()
+        service.loop.wait(60)
+        answers = answers_in(bytes(service.transport.written), [])
+    assert [answer.outcome for answer in answers] == [(200, False)] * 3 + [(400, True)]
 
 
 def test_what_is_rejected_unread_is_one_whole_plain_request(examples: int) -> None:
