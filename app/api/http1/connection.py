@@ -439,7 +439,9 @@ class Connection(asyncio.Protocol):
         scope: dict[str, Any] = {"type": "http", "headers": (), "state": {"request_id": request_id}}
         response = answer_error(Request(scope), error)
         lines = self._lines(response.status_code, response.raw_headers, keep_alive=False)
-        self.transport.write(b"".join((*lines, bytes(response.body))))
+        if head is None or head.method != b"HEAD":
+            lines.append(bytes(response.body))
+        self.transport.write(b"".join(lines))
         self.services.gate.note(
             request_id=request_id,
             method="" if head is None else head.method.decode("ascii"),

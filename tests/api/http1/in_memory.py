@@ -19,6 +19,7 @@ from app.api.http1.shedding import Shedding
 from app.api.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.serving.admission import Admission
+from tests.api.http1.readings import read
 
 _METRICS = Metrics()
 _HIGH_WATER = 256
@@ -365,3 +366,14 @@ def answers_in(written: bytes, methods: list[bytes]) -> list[WrittenAnswer]:
             break
         written = client.trailing_data[0]
     return found
+
+
+def answered(pieces: list[bytes], *, overloaded: bool = False) -> list[WrittenAnswer]:
+    """Return the answers to what a client sends in pieces and then waits."""
+    with Service(overloaded=overloaded) as service:
+        for piece in pieces:
+            service.send(piece)
+            service.loop.settle()
+        service.loop.wait(60)
+        assert not service.transport.mistakes
+        return answers_in(bytes(service.transport.written), read(pieces).methods)

@@ -100,8 +100,8 @@ def read_by_h11(data: bytes) -> Reading:
             if not isinstance(event, h11.EndOfMessage):
                 found.rest = "incomplete"
                 break
-            if connection.their_state is h11.MIGHT_SWITCH_PROTOCOL:
-                connection.send(h11.Response(status_code=404, headers=[("content-length", "0")]))  # it does not switch
+            if connection.their_state not in {h11.DONE, h11.MUST_CLOSE}:  # it waits for another protocol
+                connection.send(h11.Response(status_code=404, headers=[("content-length", "0")]))
             keep_alive = connection.their_state is not h11.MUST_CLOSE
             headers, path, query = _resolved(request)
             found.messages.append(Message(request.method, path, query, headers, content, keep_alive, expects_continue))

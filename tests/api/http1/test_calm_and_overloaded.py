@@ -7,7 +7,7 @@ import pytest
 from app.api.http1.head import HeadReader
 from app.api.http1.shedding import is_whole_plain_request
 from tests.api.http1.generated import generators, pieces_of, plain, stream
-from tests.api.http1.in_memory import Service, WrittenAnswer, answers_in
+from tests.api.http1.in_memory import answered
 from tests.api.http1.readings import read, read_by_h11
 
 _EXAMPLES = 2_000
@@ -17,16 +17,6 @@ CHUNKED = b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--examples") or _EXAMPLES)
-
-
-def answered(pieces: list[bytes], *, overloaded: bool) -> list[WrittenAnswer]:
-    with Service(overloaded=overloaded) as service:
-        for piece in pieces:
-            service.send(piece)
-            service.loop.settle()
-        service.loop.wait(60)
-        assert not service.transport.mistakes
-        return answers_in(bytes(service.transport.written), read(pieces).methods)
 
 
 def test_what_is_rejected_and_the_end_when_calm_is_so_under_overload(examples: int) -> None:
@@ -56,29 +46,6 @@ def test_a_broken_chunked_body_is_400_and_the_end_when_busy(chunks: bytes, befor
         *first, last = answered([before + CHUNKED + chunks], overloaded=overloaded)
         assert [answer.status for answer in first] == [503 if overloaded else 200] * bool(before)
         assert last.outcome == (400, True)
-
-
-@pytest.mark.parametrize("path", [b"/early", b"/echo?early"])
-def test_a_request_that_is_answered_before_its_body_breaks_gets_no_second_answer(path: bytes) -> None:
-    head = CHUNKED.replace(b"/predict", path)
-    assert [answer.status for answer in answered([head, b"1\r\na\r\n", b"5 \r\n"], overloaded=False)] == [200]
-
-
-def test_a_broken_request_behind_an_answer_in_pieces_is_told() -> None:
-    for path in (b"/stream", b"/echo?pieces"):
-        data = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n\0" % path
-        assert [answer.status for answer in answered([data], overloaded=False)] == [200, 400]
-
-
-def test_a_client_that_has_ended_gets_its_answers_also_after_one_that_is_given_at_once() -> None:
-    slow, quick = (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"slow", b"echo"))
-    with Service() as service:
-        service.send(slow)
-        service.send(quick + quick + b"\0")
-        service.end()
-        service.loop.wait(60)
-        answers = answers_in(bytes(service.transport.written), [])
-    assert [answer.outcome for answer in answers] == [(200, False)] * 3 + [(400, True)]
 
 
 def test_what_is_rejected_unread_is_one_whole_plain_request(examples: int) -> None:
