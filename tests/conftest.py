@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
+    parser.addoption("--examples", type=int, help="Generated streams of requests, in the tests that read them.")
 
 
 @pytest.fixture(scope="session", autouse=True)
