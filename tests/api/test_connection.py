@@ -121,6 +121,21 @@ def test_garbage_behind_pipelined_requests_leaves_their_answers_whole(start: Sta
         assert connection.is_closed()
 
 
+def test_garbage_behind_an_answer_in_pieces_is_told(start: Start) -> None:
+    with start().open() as connection:
+        assert connection.send(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n").answer().status == 200
+        assert_refused(connection.send(b"\0\0\r\n\r\n").answer(), 400, "malformed_request")
+        assert connection.is_closed()
+
+
+def test_a_body_that_breaks_after_its_answer_gets_no_second_one(start: Start) -> None:
+    server = start()
+    with server.open() as connection:
+        connection.send(b"POST /nothing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.answer().status == 404
+        assert connection.send(b"no size\r\n").is_closed()
+
+
 @both_ways
 def test_an_upgrade_is_ignored(start: Start, protocol: type[ServerConnection], seven: bytes) -> None:
     server = start(protocol)

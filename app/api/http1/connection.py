@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
         self._continue_is_owed = False  # the client waits to be told to send its body
-        self._answer_has_begun = False
+        self._answer_has_begun = False  # that of the request which arrived last
         self._is_last = False  # the server stops
         self._client_has_ended = False  # it sends nothing more
         self._is_ending = False  # nothing is answered any more
@@ -226,6 +226,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         if reader is None:
             reader = self._reader = HeadReader(self._limits.max_header_bytes)
+            self._answer_has_begun = False
         had_begun = reader.has_begun
         position = reader.read(data)
         if not had_begun and reader.has_begun:
@@ -240,9 +241,9 @@ class Connection(asyncio.Protocol):
         length = head.body_length
         self._body = BodyInChunks(self._limits.max_header_bytes) if length is None else BodyByLength(length)
         self._continue_is_owed = head.expects_continue
-        self._answer_has_begun = False
         services = self.services
         if services.reject_early(self, head):
+            self._answer_has_begun = True
             return
         route = services.routes.get(head.path)
         exchange = None if route is None else route(self, head)
@@ -312,6 +313,7 @@ class Connection(asyncio.Protocol):
     def answer(self, status: int, headers: RawAnswerHeaders, body: bytes) -> None:
         """Write a whole answer."""
         keep_alive = self.keeps_alive
+        self._answer_has_begun = True
         lines = self._lines(status, headers, keep_alive=keep_alive)
         lines.append(body)
         self.write(b"".join(lines))
