@@ -375,6 +375,39 @@ def test_an_early_answer_on_a_lasting_connection_is_followed_by_others(start: St
         assert connection.answer().status == 200
 
 
+def test_a_large_body_that_is_sent_ahead_is_read_to_its_end_after_its_early_answer(start: Start) -> None:
+    size = 900_000
+    large = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    with start().open() as connection:
+        connection.send(LIVE + large + bytes(size) + LIVE)
+        assert [connection.answer().status for _ in range(3)] == [200, 404, 200]
+
+
+class ReadsLate(ServerConnection):
+    """Its client reads the 100 only after it has sent more."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if data.startswith(b"HTTP/1.1 100 "):
+            self.pause_writing()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.reads_answers:
+            self.resume_writing()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_body_that_comes_before_its_client_reads_is_whole(start: Start, seven: bytes, *, ends: bool) -> None:
+    with start(ReadsLate).open() as connection:
+        connection.send(request(seven, "Expect: 100-continue").removesuffix(seven))
+        assert connection.answer().status == 100
+        connection.send(seven + LIVE)
+        if ends:
+            connection.end()
+        assert [connection.answer().status for _ in range(2)] == [200, 200]
+
+
 # Clients that have said all that they have to say
 
 

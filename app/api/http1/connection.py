@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         self._client_has_ended = True
         if self._is_ending:
             return False
-        if self._request_is_open:
+        if self._request_is_open and not self._ahead:
             return self._lose_rest()
         if self.is_idle:
             return False
@@ -255,17 +255,24 @@ class Connection(asyncio.Protocol):
             return
         if self._request_is_open:
             self._put_on(self._limits.receiving)
+            if self._ahead:  # the rest of its body came while the client did not read
+                self._resume_soon()
+            elif self.exchange is None:  # which may have paused reading before it answered
+                self.resume_reading()
         elif self.exchange is not None or self._writing_is_paused:
             self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
         elif self._ahead:
             self._put_on(None)
-            if not self._resume_is_due:
-                self._resume_is_due = True
-                self.loop.call_soon(self._resume)
+            self._resume_soon()
         elif self._client_has_ended:
             self._end()
         elif self._clock is None:  # else no request has begun since it was put there
             self._put_on(self._limits.idle)
+
+    def _resume_soon(self) -> None:
+        if not self._resume_is_due:
+            self._resume_is_due = True
+            self.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self._resume_is_due = False
