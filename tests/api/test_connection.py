@@ -375,8 +375,8 @@ def test_an_early_answer_on_a_lasting_connection_is_followed_by_others(start: St
         assert connection.answer().status == 200
 
 
-def test_a_large_body_that_is_sent_ahead_is_read_to_its_end_after_its_early_answer(start: Start) -> None:
-    size = 900_000
+@pytest.mark.parametrize("size", [200_000, 900_000])  # one comes in a single read
+def test_a_large_body_that_is_sent_ahead_is_read_to_its_end_after_its_early_answer(start: Start, size: int) -> None:
     large = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
     with start().open() as connection:
         connection.send(LIVE + large + bytes(size) + LIVE)
@@ -436,6 +436,13 @@ def test_a_client_that_ends_its_side_amid_a_request_is_told(
             assert connection.is_closed()
     server.turn()
     assert (server.catalogue.admission.pending, server.catalogue.admission.pending_bytes) == (0, 0)
+
+
+def test_an_error_of_a_head_request_has_no_body(start: Start) -> None:
+    with start().open() as connection:
+        connection.send(b"HEAD /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n")
+        assert connection.answer(has_body=False).status == 400
+        assert connection.is_closed()
 
 
 def test_a_client_that_ends_its_side_and_asks_for_nothing_is_let_go(start: Start) -> None:

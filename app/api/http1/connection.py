@@ -257,8 +257,6 @@ class Connection(asyncio.Protocol):
             self._put_on(self._limits.receiving)
             if self._ahead:  # the rest of its body came while the client did not read
                 self._resume_soon()
-            elif self.exchange is None:  # which may have paused reading before it answered
-                self.resume_reading()
         elif self.exchange is not None or self._writing_is_paused:
             self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
         elif self._ahead:
@@ -341,6 +339,8 @@ class Connection(asyncio.Protocol):
         """Go on to the next request, or end the connection: the answer is written."""
         self.exchange = None
         if keep_alive:
+            if not self._ahead:
+                self.resume_reading()  # the exchange may have paused it, and answered before it took the body
             self._settle()
         else:
             self._end()
@@ -445,7 +445,9 @@ class Connection(asyncio.Protocol):
         scope: dict[str, Any] = {"type": "http", "headers": (), "state": {"request_id": request_id}}
         response = answer_error(Request(scope), error)
         lines = self._lines(response.status_code, response.raw_headers, keep_alive=False)
-        self.transport.write(b"".join((*lines, bytes(response.body))))
+        if head is None or head.method != b"HEAD":
+            lines.append(bytes(response.body))
+        self.transport.write(b"".join(lines))
         self.services.gate.note(
             request_id=request_id,
             method="" if head is None else head.method.decode("ascii"),
