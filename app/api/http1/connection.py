@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
         self._continue_is_owed = False  # the client waits to be told to send its body
-        self._answer_has_begun = False  # to the last request
+        self._answer_has_begun = False  # that of the request which arrived last
         self._is_last = False  # the server stops
         self._client_has_ended = False  # it sends nothing more
         self._is_ending = False  # nothing is answered any more
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._client_has_ended = True
         if self._is_ending:
             return False
-        if self._request_is_open:
+        if self._request_is_open and not self._ahead:
             return self._lose_rest()
         if self.is_idle:
             return False
@@ -258,21 +258,26 @@ class Connection(asyncio.Protocol):
             return
         if self._request_is_open:
             self._put_on(self._limits.receiving)
+            if self._ahead:  # the rest of its body came while the client did not read
+                self._resume_soon()
         elif self.exchange is not None or self._writing_is_paused:
             self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
         elif self._ahead:
             self._put_on(None)
-            if not self._resume_is_due:
-                self._resume_is_due = True
-                self.loop.call_soon(self._resume)
+            self._resume_soon()
         elif self._client_has_ended:
             self._end()
         elif self._clock is None:  # else no request has begun since it was put there
             self._put_on(self._limits.idle)
 
+    def _resume_soon(self) -> None:
+        if not self._resume_is_due:
+            self._resume_is_due = True
+            self.loop.call_soon(self._resume)
+
     def _resume(self) -> None:
         self._resume_is_due = False
-        if self._is_ending or self._writing_is_paused:
+        if self._is_ending or self._writing_is_paused or not self._ahead:
             return
         data, start = self._ahead, self._ahead_from
         self._ahead, self._ahead_from = b"", 0
@@ -338,6 +343,8 @@ class Connection(asyncio.Protocol):
         """Go on to the next request, or end the connection: the answer is written."""
         self.exchange = None
         if keep_alive:
+            if not self._ahead:
+                self.resume_reading()  # the exchange may have paused it, and answered before it took the body
             self._settle()
         else:
             self._end()
