@@ -8,8 +8,8 @@ from typing import Any
 async def wait_all(tasks: Iterable[asyncio.Future[Any]], *, timeout_s: float | None = None) -> None:
     """Return when all of these have ended, or after `timeout_s`. None is cancelled, and none need be left.
 
-    They are looked at once, when this begins to run: whoever collects them may go on adding and removing. `asyncio.wait`
-    by itself fails if the last of them has just been removed.
+    They are looked at once, when this begins to run: whoever collects them may go on adding and removing. By itself,
+    `asyncio.wait` fails if the last of them has just been removed.
     """
     left = {task for task in tasks if not task.done()}
     if left:

@@ -423,7 +423,12 @@ async def test_a_replaced_version_has_no_longer_than_the_grace_of_a_service_that
     folder_loader.publish("cats", 1)
     following = Following(folder_loader, load_store(cast("Loader", folder_loader)), shutdown_grace_s=0)
     entered, may_end = threading.Event(), threading.Event()
-    folder_loader.engines["cats", 1].before_predict = lambda: (entered.set(), may_end.wait(60))
+
+    def hold() -> None:
+        entered.set()
+        may_end.wait(60)
+
+    folder_loader.engines["cats", 1].before_predict = hold
     folder_loader.publish("cats", 2)
     caller = asyncio.create_task(following.catalogue.get("cats").classify((data_folder / "7-00000.png").read_bytes()))
     await asyncio.to_thread(entered.wait, 60)
