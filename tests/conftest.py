@@ -60,6 +60,12 @@ def pytest_asyncio_loop_factories(
     return {**plain, **{f"seed{seed}": partial(ShufflingLoop, seed) for seed in _FEW_SEEDS}}
 
 
+@pytest.fixture(scope="session")
+def shuffle_seeds(pytestconfig: pytest.Config) -> range:
+    """The seeds for a test that opens shuffling loops itself: those that are asked for, or a few."""
+    return _seeds(pytestconfig) or range(1, 21)
+
+
 def _seeds(config: pytest.Config) -> range:
     first = config.getoption("--shuffle-seed")
     return range(0) if first is None else range(first, first + config.getoption("--shuffle-runs"))

@@ -49,6 +49,7 @@ class FolderLoader:
         self.engines: dict[tuple[str, int], Versioned] = {}
         self.before_load: Callable[[], object] = lambda: None
         self.on_event_loop = True
+        self.inline_decode_pixels = 1000
         self._bundle = bundle
 
     def publish(self, name: str, version: int, manifest: str = "good") -> Path:
@@ -72,9 +73,8 @@ class FolderLoader:
             update={"name": name, "version": version, "training": {"text": text}}
         )
         loaded = LoadedModel(Bundle(self._bundle.path, manifest), engine, "as a test", Proof(16, 0.0))
-        return TunedModel(
-            loaded, Tuning({1: 0.001}, on_event_loop=self.on_event_loop, inline_decode_pixels=1000), fingerprint
-        )
+        tuning = Tuning({1: 0.001}, on_event_loop=self.on_event_loop, inline_decode_pixels=self.inline_decode_pixels)
+        return TunedModel(loaded, tuning, fingerprint)
 
     def is_still(self, model: TunedModel) -> bool:
         text = (self.store.path(model.name, model.version) / "manifest.json").read_text()
