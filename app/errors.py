@@ -10,6 +10,8 @@ ImageclassError
 │   ├── UploadTooLarge
 │   ├── UnsupportedMediaType
 │   ├── HeadersTooLarge
+│   ├── UnsupportedHttpVersion
+│   ├── UnsupportedTransferCoding
 │   ├── ReceiveTimeout
 │   ├── Unauthorized
 │   ├── UnknownHost
@@ -77,6 +79,14 @@ class UnsupportedMediaType(RequestError):
 
 class HeadersTooLarge(RequestError):
     code = "headers_too_large"
+
+
+class UnsupportedHttpVersion(RequestError):
+    code = "unsupported_http_version"
+
+
+class UnsupportedTransferCoding(RequestError):
+    code = "unsupported_transfer_coding"
 
 
 class ReceiveTimeout(RequestError):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.api.connection import ConnectionLimits
 from app.api.cors import Cors, cors_origins
 from app.api.docs import docs_routes, document_keys
 from app.api.entrance import Checked, Entrance
@@ -23,6 +22,12 @@ from app.api.errors import install_error_handlers
 from app.api.gate import Gate
 from app.api.health import health_routes
 from app.api.hosts import AllowedHosts
+from app.api.http1 import fast_path
+from app.api.http1.asgi import AsgiExchange
+from app.api.http1.connection import Limits as ConnectionLimits
+from app.api.http1.connection import Services
+from app.api.http1.fast_path import FastPath
+from app.api.http1.shedding import Shedding
 from app.api.inference import Inference, RequestLimits
 from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
@@ -33,7 +38,6 @@ from app.api.open_inference.routes import open_inference_routes
 from app.api.openapi import install_openapi
 from app.api.predict import predict_routes
 from app.api.predictor import Predictor
-from app.api.shedding import OverloadAnswers
 from app.api.tensorflow_serving.routes import tensorflow_serving_routes
 from app.contract.store import ModelStore
 from app.engines.cores import available_cores
@@ -102,19 +106,7 @@ def create_app(
             rpc = None
             if settings.grpc_port:
                 rpc = await stack.enter_async_context(open_rpc_server())
-            yield {
-                "predictor": predictor,
-                "gate": gate,
-                "lifecycle": lifecycle,
-                "limits": ConnectionLimits(
-                    max_header_bytes=settings.max_header_bytes,
-                    receive_timeout_s=settings.receive_timeout_s,
-                    keep_alive_s=settings.keep_alive_s,
-                ),
-                "overload_answers": OverloadAnswers(),
-                "cors": settings.cors_origins is not None,
-                "rpc": rpc,
-            }
+            yield {"connections": connection_services(settings, predictor, gate, lifecycle), "rpc": rpc}
             gate.close()
 
     app = _Service(
@@ -136,6 +128,7 @@ def create_app(
     install_openapi(app, catalogue)
     if settings.api_keys is not None or settings.api_keys_file is not None:
         document_keys(app, open_paths=gate.open_paths)
+    app.state.catalogue = catalogue
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
@@ -163,6 +156,25 @@ class _Service(FastAPI):
         if self._origins:
             inside = Cors(inside, self._origins)
         return Entrance(inside, self._gate)
+
+
+def connection_services(settings: Settings, predictor: Predictor, gate: Gate, lifecycle: Lifecycle) -> Services:
+    """Return what the connections of a worker share."""
+    cors = settings.cors_origins is not None
+    admission = predictor.admission
+    return Services(
+        gate=gate,
+        lifecycle=lifecycle,
+        limits=ConnectionLimits(
+            max_header_bytes=settings.max_header_bytes,
+            receive_timeout_s=settings.receive_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
+        ),
+        reject_early=Shedding(admission, gate, cors=cors).reject,
+        routes={fast_path.PATH: FastPath(predictor, gate, cors=cors).open},
+        application=AsgiExchange,
+        overloaded=lambda: admission.overloaded,
+    )
 
 
 def open_gate(settings: Settings, metrics: Metrics) -> Gate:

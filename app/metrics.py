@@ -81,6 +81,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "imageclass_pending_pictures": Family("gauge", "Pictures that are held, from upload to answer."),
     "imageclass_pending_bytes": Family("gauge", "Bytes of uploads and of pictures being decoded that are held."),
+    "imageclass_admission_corrections": Family(
+        "counter", "Places that an ended request still held, and that were taken back: above 0, report a defect."
+    ),
     "imageclass_connections": Family("gauge", "Open client connections."),
     "imageclass_model_info": Family(
         "gauge", "1 for what a worker serves now.", ("model", "version", "engine", "precision"), merge="max"
@@ -264,6 +267,10 @@ class Metrics:
     @cached_property
     def pending_bytes(self) -> Gauge:
         return self._gauge("imageclass_pending_bytes")
+
+    @cached_property
+    def admission_corrections(self) -> Counter:
+        return self._counter("imageclass_admission_corrections")
 
     @cached_property
     def connections(self) -> Gauge:

@@ -21,12 +21,13 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from app.accepting import Listener, OpenConnections, SharingLoop
-from app.api.fast_path import FastPathProtocol
+from app.api.http1.connection import Connection
 from app.api.lifecycle import Lifecycle
 from app.engines.openvino import import_openvino
 from app.errors import ImageclassError
 from app.main import worker_app
 from app.processes import RETIRE, STOP, Place
+from app.serving.self_check import SelfCheck
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _LINGER_S = 0.5
 _LAST_ANSWERS_S = 0.5
 """How long those whose request did not make it within the grace have to take their refusal."""
 _END_MARGIN_S = 2.0
+_LIFE_MARGIN_S = 10.0
+"""What a request may live beyond its arrival and its deadline before the worker is taken to be stuck."""
 _STATM = Path("/proc/self/statm")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -78,7 +81,7 @@ def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         loop="uvloop",
-        http=FastPathProtocol,
+        http=Connection,
         access_log=False,
         lifespan="on",
         server_header=False,
@@ -100,6 +103,11 @@ class WorkerServer(uvicorn.Server):
         self._connections.watch(place.metrics.connections.set)
         self.server_state.connections = self._connections
         self._draining = asyncio.Event()
+        self._self_check = SelfCheck(
+            app.state.catalogue.admission,
+            place.metrics,
+            longest_s=settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S,
+        )
         self._living: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
         self._began = 0.0
@@ -170,8 +178,7 @@ class WorkerServer(uvicorn.Server):
         """Wait until every connection has ended: those with a request by its answer, the others soon."""
         await _within(self._connections.wait_empty(), _LINGER_S)
         for connection in list(self._connections):
-            if connection.is_idle:
-                connection.transport.close()
+            connection.shutdown()
         await self._connections.wait_empty()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks)
@@ -206,8 +213,6 @@ class WorkerServer(uvicorn.Server):
         self._lifecycle.stopping = True
         self._lifecycle.service_stopping = self._lifecycle.service_stopping or service
         self._place.metrics.set_ready(ready=False)
-        for connection in self._connections:
-            connection.close_after_answer()
         if self._rpc is not None:
             self._saying = asyncio.get_running_loop().create_task(self._rpc.say_not_serving())
         asyncio.get_running_loop().call_later(delay_s, self._draining.set)
@@ -215,6 +220,10 @@ class WorkerServer(uvicorn.Server):
     async def _show_signs_of_life(self) -> None:
         while True:
             self._place.metrics.sign_of_life(resident_bytes=_resident_bytes())
+            stuck = self._self_check.look()
+            if stuck is not None and not self._lifecycle.stopping:
+                _log.error("this worker is stuck and is replaced", worker=self._place.index, reason=stuck)
+                self._leave()
             await asyncio.sleep(_SIGN_OF_LIFE_S)
 
 

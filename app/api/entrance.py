@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import REQUEST_ID_HEADER, answer_error
@@ -40,6 +41,8 @@ class Entrance:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request_id = state["request_id"] = self._gate.request_id(scope["headers"])
         status = 0
+        # HEAD asks what GET would be answered (RFC 9110, section 9.3.2); the server leaves the body out.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -51,7 +54,10 @@ class Entrance:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            if scope["method"] == "OPTIONS" and scope["path"] == "*":
+                await Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})(scope, receive, send_with_id)
+            else:
+                await self._app(inner, receive, send_with_id)
         except Exception as exc:
             # Starlette answers and raises again, for servers that log it. Here it is logged when it is answered.
             if not status:
@@ -65,7 +71,7 @@ class Entrance:
                     request_id=request_id,
                     method=scope["method"],
                     path=scope["path"],
-                    route=getattr(scope.get("route"), "path", UNMATCHED),
+                    route=getattr(inner.get("route"), "path", UNMATCHED),
                     model=state.get("model", ""),
                     version=state.get("version", ""),
                     status=status,

@@ -24,6 +24,8 @@ STATUS: dict[type[errors.ImageclassError], int] = {
     errors.UploadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.HeadersTooLarge: 431,
+    errors.UnsupportedHttpVersion: 505,
+    errors.UnsupportedTransferCoding: 501,
     errors.ReceiveTimeout: 408,
     errors.Unauthorized: 401,
     errors.UnknownHost: 400,
@@ -107,9 +109,12 @@ def answer_error(request: Request, error: Exception) -> Response:
             return error_response(request, 400, errors.MalformedRequest.code, f"{where}: {first['msg']}.")
         case HTTPException():
             code, message = _HTTP_ERRORS.get(error.status_code, (errors.MalformedRequest.code, str(error.detail)))
-            return error_response(request, error.status_code, code, message, error.headers)
+            headers = dict(error.headers or {})
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"
+            return error_response(request, error.status_code, code, message, headers)
         case ClientDisconnect():
-            message = "The client closed the connection."  # and so reads none of this
+            message = "The connection ended before the request was complete. Send all of it."
             return error_response(request, 400, "client_disconnected", message)
         case _:
             message = "Something failed inside the service. Its log says what, under this request_id."

@@ -18,7 +18,7 @@ from app.api.inference import OF_ONE_PICTURE, Inference, asked_seconds, unless_g
 from app.api.server_timing import of_many, of_one
 from app.api.uploads import picture_of, read_picture, read_pictures
 from app.errors import ImageclassError, InferenceFailed
-from app.serving.admission import Admission
+from app.serving.admission import Admission, Lease
 from app.serving.batcher import Reply, RowFuture
 from app.serving.classifier import Classifier
 
@@ -53,14 +53,13 @@ class Predictor:
 
     def begin(
         self, model: Classifier, body: bytes, reply: Reply, *, content_type: str, asked_timeout: str, read_s: float
-    ) -> None:
-        """Have the picture of a whole body classified: `reply` gets its probabilities. `end` must follow.
+    ) -> Lease:
+        """Have the picture of a whole body classified: `reply` gets its probabilities, and owns the lease for `end`.
 
         `asked_timeout` is what the client asks for, `read_s` how long its request took to arrive. Raises an
         ImageclassError, after which nothing has begun.
         """
-        admission = self._catalogue.admission
-        admission.enter(size=len(body))
+        lease = self._catalogue.admission.enter(reply, size=len(body))
         try:
             deadline = self._deadline(asked_timeout)
             picture = picture_of(
@@ -72,18 +71,19 @@ class Predictor:
             )
             model.put(picture, reply, deadline=deadline)
         except BaseException:
-            admission.leave(size=len(body))
+            lease.end()
             raise
         model.observe_read(read_s)
+        return lease
 
     def answer(self, model: Classifier, probabilities: NDArray[np.float32], top_k: int | None) -> bytes:
         """Return `PredictionAnswer` as JSON."""
         return self._answers_of(model).answer(probabilities, top_k)
 
-    def end(self, model: Classifier, reply: Reply, size: int) -> None:
-        """Free what `begin` took for a body of `size` bytes: the reply has been answered, or nobody waits for it."""
+    def end(self, model: Classifier, reply: Reply, lease: Lease) -> None:
+        """End what `begin` began: the reply has been answered, or nobody waits for it."""
         model.withdraw(reply)
-        self._catalogue.admission.leave(size=size)
+        lease.end()
 
     async def predict(
         self,

@@ -16,9 +16,10 @@ work. So what the loop comes to late is refused, and a full batch is run as soon
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView
 from contextlib import contextmanager
 from math import ceil
+from typing import Protocol
 
 from app.errors import Overloaded
 from app.metrics import Metrics
@@ -59,6 +60,34 @@ def _nothing_waits() -> None:
     """Stand for a batcher that runs its batches elsewhere."""
 
 
+class Owner(Protocol):
+    """Whoever holds a lease: a task, or a request that is answered without one."""
+
+    def done(self) -> bool:
+        """Say whether it is over, so that it should hold nothing."""
+
+
+class Lease:
+    """The places and bytes that one owner holds. They are given back once, by the first `end`."""
+
+    __slots__ = ("_admission", "owner", "pictures", "since", "size")
+
+    def __init__(self, admission: "Admission", owner: Owner, pictures: int, size: int, since: float) -> None:
+        self._admission = admission
+        self.owner = owner
+        self.pictures = pictures
+        self.size = size
+        self.since = since
+        """On the admission's clock."""
+
+    def hold(self, size: int) -> None:
+        """Hold `size` bytes more. Raises Overloaded if they are too many."""
+        self._admission.grow(self, size)
+
+    def end(self) -> None:
+        self._admission.leave(self)
+
+
 class Admission:
     """Counts the pictures of this worker from their upload to their answer, and the bytes that they take."""
 
@@ -89,6 +118,9 @@ class Admission:
         """Runs a batch of what waits to be run on the event loop."""
         self._pending = 0
         self._bytes = 0
+        self._leases: dict[Lease, None] = {}  # the open ones, oldest first
+        self.given_back_at = clock()
+        """When an owner last gave something back, on the admission's clock."""
         self._rate = 0.0  # pictures a second that leave while the worker is busy; 0 before it is known
         self._left = 0  # pictures since the window began
         self._refused = 0  # the same
@@ -106,70 +138,103 @@ class Admission:
     def pending_bytes(self) -> int:
         return self._bytes
 
-    def enter(self, pictures: int = 1, *, size: int = 0) -> None:
-        """Take the places of `pictures`, and of `size` bytes, until `leave`. Raises Overloaded where there are none."""
+    @property
+    def leases(self) -> KeysView[Lease]:
+        """The open leases, oldest first."""
+        return self._leases.keys()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one picture more would be rejected for want of a place."""
+        return self._pending >= self._bound
+
+    def now(self) -> float:
+        """Return the time on the clock of `Lease.since` and `given_back_at`."""
+        return self._clock()
+
+    def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
+        """Take places for `pictures` and `size` bytes until the lease ends. Raises Overloaded if there is no room."""
         if (self.overloaded or self._pending + pictures > self._bound) and self.must_refuse(pictures):
             raise self.refusal(pictures)
         if size:
-            self.hold(size)
+            self._check_room(size)
+        now = self._clock()
         if not self._pending:
-            self._busy_since = self._clock()
+            self._busy_since = now
         self._pending += pictures
+        self._bytes += size
+        lease = Lease(self, owner, pictures, size, now)
+        self._leases[lease] = None
         self._metrics.pending_pictures.set(self._pending)
+        self._metrics.pending_bytes.set(self._bytes)
+        return lease
 
-    def leave(self, pictures: int = 1, *, size: int = 0) -> None:
-        if size:
-            self.release(size)
-        self._pending -= pictures
-        self._left += pictures
+    def hold(self, owner: Owner, size: int) -> Lease:
+        """Count `size` bytes until the lease ends. Raises Overloaded if they are too many.
+
+        If nothing is held, anything may be: how large one picture may be is another limit.
+        """
+        self._check_room(size)
+        lease = Lease(self, owner, 0, 0, self._clock())
+        self._leases[lease] = None
+        self._add(lease, size)
+        return lease
+
+    def grow(self, lease: Lease, size: int) -> None:
+        """Count `size` bytes more for an open lease. Raises Overloaded if they are too many."""
+        if lease in self._leases:
+            self._check_room(size)
+            self._add(lease, size)
+
+    def leave(self, lease: Lease) -> None:
+        """Take back what a lease holds, unless it has been taken back already."""
+        if lease not in self._leases:
+            return
+        del self._leases[lease]
+        now = self.given_back_at = self._clock()
+        self._bytes -= lease.size
+        self._metrics.pending_bytes.set(self._bytes)
+        if not lease.pictures:
+            return
+        self._pending -= lease.pictures
+        self._left += lease.pictures
         self._metrics.pending_pictures.set(self._pending)
         if not self._pending:
-            self._busy_s += self._clock() - self._busy_since
+            self._busy_s += now - self._busy_since
         if self._left >= self._look_at:
-            self._look(self._clock())
+            self._look(now)
 
     @contextmanager
     def admit(self, pictures: int = 1) -> Iterator[None]:
-        """Hold the places of `pictures` while the block runs. Raises Overloaded where there are not so many."""
-        self.enter(pictures)
+        """Hold the places of `pictures` while the block of this task runs. Raises Overloaded if there are too few."""
+        lease = self.enter(_this_task(), pictures)
         try:
             yield
         finally:
-            self.leave(pictures)
-
-    def hold(self, size: int) -> None:
-        """Count `size` bytes until `release`. Raises Overloaded where they are too many.
-
-        Where nothing is held, anything may be: how large one picture may be is another limit.
-        """
-        if self._bytes and self._bytes + size > self._max_bytes:
-            raise self.refusal(1, f"The service holds {self._bytes:,} bytes of pictures already.")
-        self._bytes += size
-        self._metrics.pending_bytes.set(self._bytes)
-
-    def release(self, size: int) -> None:
-        self._bytes -= size
-        self._metrics.pending_bytes.set(self._bytes)
+            lease.end()
 
     @contextmanager
     def receive(self) -> Iterator[Callable[[int], None]]:
-        """Return what counts the bytes of a body as they arrive, until the block ends. It raises Overloaded.
+        """Yield a callback that counts the bytes of a body as they arrive, until the block of this task ends.
 
-        Raises Overloaded at once where a picture would not be taken anyway.
+        Raises Overloaded at once if a picture would not be taken anyway; so does the callback, if they are too many.
         """
-        if self._pending >= self._bound and self.must_refuse():
+        if self.is_full and self.must_refuse():
             raise self.refusal(1)
-        received = 0
-
-        def count(size: int) -> None:
-            nonlocal received
-            self.hold(size)
-            received += size
-
+        lease = self.hold(_this_task(), 0)
         try:
-            yield count
+            yield lease.hold
         finally:
-            self.release(received)
+            lease.end()
+
+    def _check_room(self, size: int) -> None:
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise self.refusal(1, f"The service holds {self._bytes:,} bytes of pictures already.")
+
+    def _add(self, lease: Lease, size: int) -> None:
+        lease.size += size
+        self._bytes += size
+        self._metrics.pending_bytes.set(self._bytes)
 
     def must_refuse(self, pictures: int = 1) -> bool:
         """Say whether so many pictures are refused now, after `relieve` has done what it can."""
@@ -235,3 +300,10 @@ class Admission:
         if not self._rate:
             return self._max_pictures
         return min(self._max_pictures, max(_SHORT_PICTURES, self.enough, int(self._rate * self._burst_s)))
+
+
+def _this_task() -> Owner:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("only a task can hold a lease by a block")
+    return task

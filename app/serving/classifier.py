@@ -127,11 +127,12 @@ class Classifier:
         else:
             if self._closing:
                 raise refusal_while_stopping()
-            decoded_bytes = header.pixels * _DECODED_CHANNELS
-            self._admission.hold(decoded_bytes)
+            decoding = _Decoding()
+            lease = self._admission.hold(decoding, header.pixels * _DECODED_CHANNELS)
 
             def decoded(_: object) -> None:
-                self._admission.release(decoded_bytes)
+                decoding.is_over = True
+                lease.end()
                 self._decoding.pop(reply, None)
 
             task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
@@ -207,6 +208,15 @@ class Classifier:
             return
         if not reply.done():
             reply.set_exception(error)
+
+
+class _Decoding:
+    """Owns the bytes of a picture while it is decoded in the pool, whether or not somebody still waits for it."""
+
+    is_over = False
+
+    def done(self) -> bool:
+        return self.is_over
 
 
 class _Encoded(NamedTuple):

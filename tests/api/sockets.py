@@ -2,13 +2,15 @@
 
 import select
 import socket
+import struct
 import threading
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.http1.connection import Connection as ServerConnection
+from app.api.http1.connection import Services
 from app.api.lifecycle import Lifecycle
 from app.main import create_app
 from app.serving.catalogue import Catalogue
@@ -51,14 +53,24 @@ class Connection:
         self._socket.sendall(data)
         return self
 
-    def answer(self) -> Answer:
+    def end(self) -> Self:
+        """Say that nothing more is sent. Answers can still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
+        return self
+
+    def reset(self) -> None:
+        """Go away so that the service is told at once."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.__exit__()
+
+    def answer(self, *, has_body: bool = True) -> Answer:
         status = self._stream.readline().split(b" ", 2)
         assert status[0] == b"HTTP/1.1", status
         headers = []
         while line := self._stream.readline().rstrip(b"\r\n").decode("latin-1"):
             name, _, value = line.partition(": ")
             headers.append((name, value))
-        length = int(dict(headers).get("content-length", 0))
+        length = int(dict(headers).get("content-length", 0)) if has_body else 0
         return Answer(int(status[1]), headers, self._stream.read(length))
 
     def has_answer(self, *, within_s: float) -> bool:
@@ -68,11 +80,21 @@ class Connection:
         return self._stream.read(1) == b""
 
 
+class LongWay(ServerConnection):
+    """Answers every request by the application."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.services = replace(self.services, routes={}, reject_early=lambda _connection, _head: False)
+
+
 class Server:
     """The service's own uvicorn in a thread, with a protocol of the test's choice."""
 
-    def __init__(self, settings: Settings, loaded: LoadedStore, protocol: type[HttpToolsProtocol]) -> None:
-        config = uvicorn_config(settings, create_app(settings, loaded))
+    def __init__(self, settings: Settings, loaded: LoadedStore, protocol: type[ServerConnection]) -> None:
+        app = create_app(settings, loaded)
+        self.catalogue: Catalogue = app.state.catalogue
+        config = uvicorn_config(settings, app)
         config.http = protocol
         self._server = uvicorn.Server(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -98,14 +120,9 @@ class Server:
         self._listener.close()
 
     @property
-    def catalogue(self) -> Catalogue:
-        found: Catalogue = self._server.lifespan.state["predictor"]._catalogue
-        return found
-
-    @property
     def lifecycle(self) -> Lifecycle:
-        found: Lifecycle = self._server.lifespan.state["lifecycle"]
-        return found
+        services: Services = self._server.lifespan.state["connections"]
+        return services.lifecycle
 
     @property
     def connections(self) -> int:

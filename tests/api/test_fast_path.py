@@ -13,25 +13,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.api.connection import LimitedProtocol
-from app.api.fast_path import FastPathProtocol
-from app.api.shedding import is_whole_plain_request
+from app.api.http1.connection import Connection as ServerConnection
+from app.api.http1.connection import Exchange
+from app.api.http1.head import Head
 from app.contract.preprocessing import Image
 from app.engines.engine import Engine, EngineName
 from app.main import load_from
 from app.settings import Settings
-from tests.api.sockets import FORM, TIMEOUT_S, Answer, Connection, Server, form, request
+from tests.api.sockets import FORM, TIMEOUT_S, Answer, Connection, LongWay, Server, form, request
 
 
-class Watched(FastPathProtocol):
+class Watched(ServerConnection):
     """Counts the requests that take the fast path."""
 
     taken = 0
 
-    def _open_exchange(self, plain: Any) -> Any:
-        exchange = super()._open_exchange(plain)
-        Watched.taken += exchange is not None
-        return exchange
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        ((path, open_exchange),) = self.services.routes.items()
+
+        def watched(connection: ServerConnection, head: Head) -> Exchange | None:
+            exchange = open_exchange(connection, head)
+            Watched.taken += exchange is not None
+            return exchange
+
+        self.services = replace(self.services, routes={path: watched})
 
 
 class Gated:
@@ -86,7 +92,7 @@ def both_ways(trained_store: Path) -> Iterator[BothWays]:
     )
     with (
         Server(settings, load_from(settings), Watched) as fast,
-        Server(settings, load_from(settings), LimitedProtocol) as long,
+        Server(settings, load_from(settings), LongWay) as long,
     ):
         yield BothWays(fast, long)
 
@@ -273,13 +279,8 @@ def test_other_methods_take_the_long_way(both_ways: BothWays, method: str) -> No
     assert both_ways.send(request(method=method), fast=False).status == 405
 
 
-def test_an_upgrade_takes_the_long_way(both_ways: BothWays, seven: bytes) -> None:
-    data = request(seven, "Connection: Upgrade", "Upgrade: h2c")
-    before = Watched.taken
-    with both_ways.fast.open() as connection:
-        connection.send(data)
-        both_ways.fast.turn()
-    assert Watched.taken == before
+def test_a_body_that_is_compressed_takes_the_long_way(both_ways: BothWays, seven: bytes) -> None:
+    both_ways.send(request(seven, "Content-Encoding: gzip"), fast=False)
 
 
 def test_many_requests_share_a_connection(both_ways: BothWays, seven: bytes) -> None:
@@ -321,11 +322,14 @@ def test_pipelined_errors_carry_their_own_request_ids(both_ways: BothWays, seven
     assert [dict(answer.headers)["x-request-id"] for answer in answers] == list(bodies)
 
 
-def test_a_request_behind_a_pipelined_error_is_not_cut_off_where_idle_connections_are(hold: Hold, seven: bytes) -> None:
-    held = hold(keep_alive_s=0)
-    with held.server.open() as connection:
+def test_a_request_behind_a_pipelined_error_is_not_cut_off_by_the_clock_of_idle_connections(
+    hold: Hold, seven: bytes
+) -> None:
+    held = hold(keep_alive_s=1)
+    with held.server.open() as connection, held.server.open() as idle:
+        idle.send(request(b"junk")).answer()
         assert connection.send(request(b"junk") + request(seven)).answer().status == 415
-        held.server.turn()
+        assert idle.is_closed()
         held.engine.gate.set()
         assert connection.answer().status == 200
 
@@ -390,6 +394,7 @@ def test_a_client_that_hangs_up_gives_its_place_back_and_is_never_run(hold: Hold
         second.send(request(seven))
         held.server.turn()
         assert (held.server.catalogue.admission.pending, held.server.waiting) == (2, 1)
+        second.reset()
     held.server.turn()
     assert (held.server.catalogue.admission.pending, held.server.waiting) == (1, 0)
     held.engine.gate.set()
@@ -401,13 +406,34 @@ def test_a_client_that_hangs_up_gives_its_place_back_and_is_never_run(hold: Hold
 
 def test_a_client_that_hangs_up_while_its_batch_runs_gives_its_place_back_once(hold: Hold, seven: bytes) -> None:
     held = hold()
-    with held.ask(request(seven)):
-        pass
+    held.ask(request(seven)).reset()
     held.server.turn()
     assert held.server.catalogue.admission.pending == 0
     held.engine.gate.set()
     assert held.server.ask(request(seven)).status == 200
     assert held.server.catalogue.admission.pending == 0
+
+
+def test_a_client_that_only_ends_its_side_is_answered_if_it_is_calm_and_dropped_under_overload(
+    hold: Hold, seven: bytes
+) -> None:
+    held = hold(max_pending=4, log_level="warning")
+    first = held.ask(request(seven))
+    with held.server.open() as calm, held.server.open() as busy:
+        calm.send(request(seven)).end()
+        held.server.turn()
+        assert (held.server.catalogue.admission.pending, held.server.waiting) == (2, 1)
+        busy.send(request(seven))
+        held.server.turn()
+        held.server.catalogue.admission.overloaded = True
+        busy.end()
+        assert busy.is_closed()
+        assert (held.server.catalogue.admission.pending, held.server.waiting) == (2, 1)
+        held.engine.gate.set()
+        assert calm.answer().status == 200
+        assert calm.is_closed()
+    with first:
+        assert first.answer().status == 200
 
 
 def assert_nothing_is_held_at_the_end(held: Held) -> None:
@@ -515,19 +541,38 @@ def test_what_is_refused_unparsed_is_refused_in_the_same_words(hold: Hold, seven
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("bad", "statuses"),
     [
-        b"Transfer-Encoding: chunked\r\n",
-        b"Connection: close\r\n",
-        b"Expect: 100-continue\r\n",
-        b"Content-Length: 1\r\n",
+        (b"Content-Length:\t0\r\n", {400}),
+        (b"X: a\nTransfer-Encoding: chunked\r\n", {400}),
+        (b"X: a\0b\r\n", {400}),
+        (b"Host: b\r\n", {400}),
+        (b"X: a\r\n folded\r\n", {400}),
+        (b"Connection: close\r\n", {503}),
     ],
 )
-def test_only_what_is_plain_is_refused_unparsed(seven: bytes, more: bytes) -> None:
-    whole = shed(seven)
-    assert is_whole_plain_request(whole)
-    for data in (whole[:-1], whole + b"x", whole + whole, shed(seven, more=more), b"GET" + whole[4:], whole[1:]):
-        assert not is_whole_plain_request(data)
+def test_what_is_wrong_when_calm_is_wrong_under_overload_and_ends_the_connection(
+    hold: Hold, seven: bytes, bad: bytes, statuses: set[int]
+) -> None:
+    held = hold(max_pending=4, log_level="warning")
+    held.server.catalogue.admission._connections = lambda: 5.0
+    connections = [held.ask(request(seven)), *(held.server.open().send(request(seven)) for _ in range(3))]
+    held.server.turn()
+    assert held.server.ask(request(seven)).status == 503
+    for data in (shed(seven, more=bad), shed(seven, more=bad) * 2, shed(seven, query=b"?top_k=1", more=bad)):
+        with held.server.open() as connection:
+            answer = connection.send(data).answer()
+            assert answer.status in statuses
+            assert ("connection", "close") in answer.headers
+            assert connection.is_closed()
+    with held.server.open() as connection:
+        http_1_0 = shed(seven).replace(b"HTTP/1.1", b"HTTP/1.0")
+        assert ("connection", "close") in connection.send(http_1_0).answer().headers
+        assert connection.is_closed()
+    held.engine.gate.set()
+    for connection in connections:
+        with connection:
+            assert connection.answer().status == 200
 
 
 def test_a_passed_deadline_is_504_and_frees_the_place(hold: Hold, seven: bytes) -> None:

@@ -17,6 +17,16 @@ class Clock:
         return self.now
 
 
+class Caller:
+    """Somebody who waits for an answer."""
+
+    def done(self) -> bool:
+        return False
+
+
+CALLER = Caller()
+
+
 class Lag:
     """How late the event loop is."""
 
@@ -61,18 +71,23 @@ def admission_of(
 def answer_at(admission: Admission, clock: Clock, *, pictures: int, seconds: float) -> None:
     """Answer so many pictures within so many seconds, so that the rate is known. One more is held all the while, and
     after: the worker is never idle."""
-    admission.enter()
+    admission.enter(CALLER)
     for _ in range(pictures):
-        admission.enter()
+        admission.enter(CALLER)
         clock.now += seconds / pictures
-        admission.leave()
+        leave(admission)
+
+
+def leave(admission: Admission) -> None:
+    """Give back what was taken first of all that is held."""
+    next(iter(admission.leases)).end()
 
 
 def fill(admission: Admission) -> int:
     """Enter one picture after another until one is refused, and return how many are held."""
     with contextlib.suppress(Overloaded):
         while True:
-            admission.enter()
+            admission.enter(CALLER)
     return admission.pending
 
 
@@ -80,7 +95,7 @@ def refused(metrics: Metrics) -> float:
     return metrics.read()["imageclass_dropped"][("refused",)][0]
 
 
-def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metrics: Metrics) -> None:
+async def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=3)
     with admission.admit(2), admission.admit():
         assert admission.pending == 3
@@ -89,7 +104,7 @@ def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metrics: M
     assert metrics.read()["imageclass_pending_pictures"][()] == [0]
 
 
-def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: Clock, metrics: Metrics) -> None:
+async def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=3)
     with admission.admit(2), pytest.raises(Overloaded, match="more than it can do"), admission.admit(2):
         raise AssertionError("admitted")
@@ -97,7 +112,7 @@ def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: Clock, 
     assert refused(metrics) == 2
 
 
-def test_a_place_comes_back_after_a_failure(clock: Clock, metrics: Metrics) -> None:
+async def test_a_place_comes_back_after_a_failure(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=1)
     with pytest.raises(KeyError), admission.admit():
         raise KeyError
@@ -107,31 +122,31 @@ def test_a_place_comes_back_after_a_failure(clock: Clock, metrics: Metrics) -> N
 def test_retry_after_is_how_long_what_is_held_takes_at_the_rate_of_now(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=100)
     for _ in range(100):
-        admission.enter()
+        admission.enter(CALLER)
     for _ in range(50):  # 4 a second
         clock.now += 0.25
-        admission.leave()
+        leave(admission)
     for _ in range(50):
-        admission.enter()
+        admission.enter(CALLER)
     with pytest.raises(Overloaded, match="again in 25 s") as refusal:
-        admission.enter()
+        admission.enter(CALLER)
     assert refusal.value.retry_after_s == 25
 
 
 def test_retry_after_is_a_minute_at_most_and_a_second_at_least(clock: Clock, metrics: Metrics) -> None:
     never = admission_of(clock, metrics, max_pictures=1)
-    never.enter()
+    never.enter(CALLER)
     with pytest.raises(Overloaded) as unknown:
-        never.enter()
+        never.enter(CALLER)
     assert unknown.value.retry_after_s == 1
     slow = admission_of(clock, metrics, max_pictures=100)
     for _ in range(100):
-        slow.enter()
+        slow.enter(CALLER)
     clock.now += 1000
-    slow.leave()
-    slow.enter()
+    leave(slow)
+    slow.enter(CALLER)
     with pytest.raises(Overloaded) as long:
-        slow.enter()
+        slow.enter(CALLER)
     assert long.value.retry_after_s == 60
 
 
@@ -147,7 +162,7 @@ def test_no_burst_is_taken_that_could_not_be_answered_in_time(clock: Clock, metr
     assert fill(admission) == 40
 
 
-def test_the_rate_is_that_of_a_busy_worker_not_of_a_quiet_day(clock: Clock, metrics: Metrics) -> None:
+async def test_the_rate_is_that_of_a_busy_worker_not_of_a_quiet_day(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=100, burst_s=5)
     for _ in range(100):
         with admission.admit():
@@ -162,7 +177,7 @@ def test_under_overload_no_more_is_held_than_is_answered_in_a_few_milliseconds(c
     fill(admission)
     assert admission.overloaded
     for _ in range(95):
-        admission.leave()
+        leave(admission)
     assert fill(admission) == 8  # 4 ms at 2,000 a second
 
 
@@ -171,7 +186,7 @@ def test_a_slow_model_still_holds_what_runs_and_what_is_next(clock: Clock, metri
     answer_at(admission, clock, pictures=10, seconds=1)
     fill(admission)
     for _ in range(100):
-        admission.leave()
+        leave(admission)
     assert fill(admission) == 2
 
 
@@ -181,11 +196,11 @@ def test_under_overload_a_request_of_many_pictures_enters_where_one_of_a_single_
     admission = admission_of(clock, metrics, max_pictures=100)
     fill(admission)
     for _ in range(100):
-        admission.leave()
-    admission.enter(64)
+        leave(admission)
+    admission.enter(CALLER, 64)
     assert admission.pending == 64
     with pytest.raises(Overloaded):
-        admission.enter()
+        admission.enter(CALLER)
 
 
 def test_bursts_are_taken_again_once_hardly_anything_is_refused(clock: Clock, metrics: Metrics) -> None:
@@ -193,7 +208,7 @@ def test_bursts_are_taken_again_once_hardly_anything_is_refused(clock: Clock, me
     answer_at(admission, clock, pictures=2000, seconds=1)
     fill(admission)
     for _ in range(100):
-        admission.leave()
+        leave(admission)
     assert fill(admission) == 8
     clock.now += 0.6  # in which nothing was refused
     assert fill(admission) == 100
@@ -204,14 +219,14 @@ def test_while_many_are_refused_overload_goes_on(clock: Clock, metrics: Metrics)
     answer_at(admission, clock, pictures=2000, seconds=1)
     fill(admission)
     for _ in range(90):
-        admission.leave()
+        leave(admission)
     held = []
     for _ in range(200):  # 0.01 s each: 20 answered, 40 asked
         for _ in range(min(20, admission.pending)):
-            admission.leave()
+            leave(admission)
         for _ in range(40):
             with contextlib.suppress(Overloaded):
-                admission.enter()
+                admission.enter(CALLER)
         held.append(admission.pending)
         clock.now += 0.01
     assert admission.overloaded
@@ -220,19 +235,19 @@ def test_while_many_are_refused_overload_goes_on(clock: Clock, metrics: Metrics)
 
 def test_bytes_are_bounded_but_an_idle_worker_takes_any_picture(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_bytes=1000)
-    admission.enter(size=5000)
+    admission.enter(CALLER, size=5000)
     with pytest.raises(Overloaded, match="holds 5,000 bytes"):
-        admission.enter(size=1)
+        admission.enter(CALLER, size=1)
     assert (admission.pending, admission.pending_bytes, refused(metrics)) == (1, 5000, 1)
-    admission.leave(size=5000)
-    admission.enter(size=600)
-    admission.enter(size=400)
+    leave(admission)
+    admission.enter(CALLER, size=600)
+    admission.enter(CALLER, size=400)
     with pytest.raises(Overloaded):
-        admission.hold(1)
+        admission.hold(CALLER, 1)
     assert metrics.read()["imageclass_pending_bytes"][()] == [1000]
 
 
-def test_a_body_is_counted_as_it_arrives_and_given_back_however_its_reading_ends(
+async def test_a_body_is_counted_as_it_arrives_and_given_back_however_its_reading_ends(
     clock: Clock, metrics: Metrics
 ) -> None:
     admission = admission_of(clock, metrics, max_bytes=1000)
@@ -247,9 +262,9 @@ def test_a_body_is_counted_as_it_arrives_and_given_back_however_its_reading_ends
     assert admission.pending_bytes == 0
 
 
-def test_a_body_is_not_read_where_its_picture_would_be_refused(clock: Clock, metrics: Metrics) -> None:
+async def test_a_body_is_not_read_where_its_picture_would_be_refused(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=1)
-    admission.enter()
+    admission.enter(CALLER)
     with pytest.raises(Overloaded), admission.receive():
         raise AssertionError("read")
 
@@ -261,15 +276,15 @@ def test_under_overload_what_waits_for_the_event_loop_is_run_before_anything_is_
     admission.enough = 16
     fill(admission)
     for _ in range(100):
-        admission.leave()
+        leave(admission)
 
     def run() -> None:
         for _ in range(16):
-            admission.leave()
+            leave(admission)
 
     admission.relieve = run
     for _ in range(1000):
-        admission.enter()
+        admission.enter(CALLER)
         assert admission.pending <= 16
 
 
@@ -278,15 +293,15 @@ def test_under_overload_what_the_event_loop_comes_to_late_is_refused(clock: Cloc
     admission = admission_of(clock, metrics, max_pictures=100, lag=lag)
     lag.seconds = 1
     for _ in range(100):
-        admission.enter()  # calm: a crowd that arrives at once
+        admission.enter(CALLER)  # calm: a crowd that arrives at once
     with pytest.raises(Overloaded):
-        admission.enter()
+        admission.enter(CALLER)
     for _ in range(100):
-        admission.leave()
+        leave(admission)
     with pytest.raises(Overloaded):
-        admission.enter()
+        admission.enter(CALLER)
     lag.seconds = 0.001
-    admission.enter()
+    admission.enter(CALLER)
 
 
 def test_a_few_connections_that_ask_again_and_again_are_no_overload(clock: Clock, metrics: Metrics) -> None:
@@ -312,6 +327,6 @@ def test_overload_is_over_when_no_more_are_connected_than_may_wait(clock: Clock,
     connected[0] = 10
     clock.now += 0.3
     for _ in range(90):
-        admission.leave()
+        leave(admission)
     fill(admission)
     assert not admission.overloaded

@@ -31,7 +31,7 @@ from app.contract.bundle import Manifest, open_bundle
 from app.contract.preprocessing import preprocess
 from app.errors import MalformedRequest, UploadTooLarge
 from app.main import create_app, load_from
-from app.serving.admission import Admission
+from app.serving.admission import Admission, Lease, Owner
 from app.serving.catalogue import Catalogue
 from app.settings import Settings
 from tests.api.conftest import client_of
@@ -116,13 +116,15 @@ def turnstile(admission: Admission) -> tuple[asyncio.Event, asyncio.Event]:
     entered, left = asyncio.Event(), asyncio.Event()
     enter, leave = admission.enter, admission.leave
 
-    def enter_and_say(pictures: int = 1, *, size: int = 0) -> None:
-        enter(pictures, size=size)
+    def enter_and_say(owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
+        lease = enter(owner, pictures, size=size)
         entered.set()
+        return lease
 
-    def leave_and_say(pictures: int = 1, *, size: int = 0) -> None:
-        leave(pictures, size=size)
-        left.set()
+    def leave_and_say(lease: Lease) -> None:
+        leave(lease)
+        if lease.pictures:
+            left.set()
 
     admission.enter, admission.leave = enter_and_say, leave_and_say  # type: ignore[method-assign]
     return entered, left

@@ -1,0 +1,461 @@
+"""A client's connection: one request at a time, under limits.
+
+A connection reads a head and its body, and reads no further until the request is answered: what the client sends ahead
+waits as bytes. So a request's limits, clock and answer can never be taken for another's. Whatever a request holds
+belongs to its exchange, which the connection ends when it is answered or when the client is gone.
+
+Limits: how long a head may be, how long a request may take to arrive, how long a connection may be idle, how long a
+client may leave an answer unread. Breaking one ends this connection alone. This module knows no paths and no pictures.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from app.api.entrance import UNMATCHED
+from app.api.errors import answer_error
+from app.api.gate import Gate
+from app.api.http1.body import BodyByLength, BodyInChunks
+from app.api.http1.clocks import Clock
+from app.api.http1.head import Head, HeadReader
+from app.api.lifecycle import Lifecycle
+from app.errors import ReceiveTimeout
+
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MOST_AHEAD = 64 * 1024
+"""Bytes of later requests that may wait before reading pauses."""
+_LINGER_S = 2.0
+"""Seconds of silence after which a connection that the client should close is closed for it. Closed at once, with bytes
+on their way, it would be reset, and the client could lose the answer (RFC 9112, section 9.6)."""
+
+RawAnswerHeaders = Iterable[tuple[bytes, bytes]]
+
+
+class Exchange(Protocol):
+    """One request and its answer. It owns what the request holds, and gives it back once, however it ends.
+
+    It answers by `Connection.answer`, or in pieces by `Connection.write_head`, `write` and `end_answer`.
+    """
+
+    def receive(self, piece: bytes, /) -> None:
+        """Take a piece of the body."""
+
+    def begin(self) -> None:
+        """Work: the body is complete."""
+
+    def lose_body(self) -> None:
+        """Learn that the rest of the body will not come. The client may still read an answer."""
+
+    def cancel(self) -> None:
+        """Give back what is held: nobody reads the answer."""
+
+
+class Limits:
+    """The limits of the settings, and the clocks that all connections of a worker share."""
+
+    def __init__(self, *, max_header_bytes: int, receive_timeout_s: float, keep_alive_s: float) -> None:
+        self.max_header_bytes = max_header_bytes
+        self.receive_timeout_s = receive_timeout_s
+        self.keep_alive_s = keep_alive_s
+        self.receiving: Clock[Connection] = Clock(receive_timeout_s, Connection.end_slow_request)
+        self.idle: Clock[Connection] = Clock(keep_alive_s, Connection.end_idle)
+        self.unread: Clock[Connection] = Clock(receive_timeout_s, Connection.abort)
+        self.lingering: Clock[Connection] = Clock(_LINGER_S, Connection.end_lingering)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the connections of a worker share: who answers, and under which limits."""
+
+    gate: Gate
+    lifecycle: Lifecycle
+    limits: Limits
+    reject_early: Callable[["Connection", Head], bool]
+    """Answer a request that is rejected for overload, and say whether it was."""
+    routes: Mapping[bytes, Callable[["Connection", Head], Exchange | None]]
+    """What answers without ASGI, by path. None leaves the request to the application."""
+    application: Callable[["Connection", Head], Exchange]
+    """What answers every other request."""
+    overloaded: Callable[[], bool]
+
+
+class Connection(asyncio.Protocol):
+    """It finds its `Services` as `connections` in the state that the application's lifespan yields."""
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.app: ASGIApp = config.loaded_app
+        self.app_state = app_state
+        self.services: Services = app_state["connections"]
+        self.loop = _loop or asyncio.get_running_loop()
+        self.server_state = server_state
+        self.exchange: Exchange | None = None
+        """The request that is to be answered."""
+        self._limits = self.services.limits
+        self._clock: Clock[Connection] | None = None  # the one that this connection is on, besides `unread`
+        self._reader: HeadReader | None = None  # while a head arrives
+        self._body: BodyByLength | BodyInChunks | None = None  # while a body arrives
+        self._ahead = b""  # what came after the request that is being answered
+        self._resume_is_due = False
+        self._head: Head | None = None  # of the last request
+        self._continue_is_owed = False  # the client waits to be told to send its body
+        self._answer_has_begun = False
+        self._is_last = False  # the server stops
+        self._client_has_ended = False  # it sends nothing more
+        self._is_ending = False  # nothing is answered any more
+        self._linger_until = 0.0
+        self._reading_is_paused = False
+        self._writing_is_paused = False
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, waits, or has begun to arrive."""
+        return self.exchange is None and not self._ahead and not self._request_is_open
+
+    @property
+    def _request_is_open(self) -> bool:
+        return self._body is not None or (self._reader is not None and self._reader.has_begun)
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self._put_on(self._limits.receiving)  # a client that connects and says nothing is slow, too
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_ending = True
+        self._put_on(None)
+        self._limits.unread.stop(self)
+        self.server_state.connections.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        self._say_drained()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ending:
+            self._linger_on()
+        elif self._ahead or self._writing_is_paused or (self.exchange is not None and self._body is None):
+            self._ahead += data
+            if len(self._ahead) > _MOST_AHEAD:
+                self.pause_reading()
+        else:
+            self._read(data)
+
+    def eof_received(self) -> bool:
+        """Return whether the connection stays open for answers: the client sends nothing more."""
+        self._client_has_ended = True
+        if self._is_ending:
+            return False
+        if self._request_is_open:
+            return self._lose_rest()
+        if self.is_idle:
+            return False
+        # A client that closes its socket looks the same as one that ends its sending side and reads on. Under overload
+        # the answer is not worth its work.
+        return not self.services.overloaded()
+
+    def pause_writing(self) -> None:
+        self._writing_is_paused = True
+        self._limits.unread.start(self)
+
+    def resume_writing(self) -> None:
+        self._writing_is_paused = False
+        self._limits.unread.stop(self)
+        self._say_drained()
+        self._settle()
+
+    # What a request is read from
+
+    def _read(self, data: bytes) -> None:
+        """Read the data up to the end of one request; keep the rest for later."""
+        position: int | None = 0
+        try:
+            if self._body is None:
+                position = self._read_head(data)
+            if position is not None and self._body is not None:
+                piece, position = self._body.read(data, position)
+                exchange = self.exchange
+                if piece and exchange is not None:
+                    self._continue_is_owed = False
+                    exchange.receive(piece)
+                if self._body.is_complete:
+                    self._body = None
+                    if exchange is None:
+                        self._put_on(None)  # it was answered before
+                    else:
+                        exchange.begin()
+        except Exception as exc:  # noqa: BLE001 - a defect gets the one error shape, too
+            self._reject(exc)
+            return
+        if position is not None and position < len(data):
+            self._ahead = data[position:]
+        self._settle()
+
+    def _read_head(self, data: bytes) -> int | None:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = HeadReader(self._limits.max_header_bytes)
+        had_begun = reader.has_begun
+        position = reader.read(data)
+        if not had_begun and reader.has_begun:
+            self._put_on(None)  # the time of this request begins now
+        if position is not None:
+            head = self._head = reader.head()
+            self._reader = None
+            self._open(head)
+        return position
+
+    def _open(self, head: Head) -> None:
+        length = head.body_length
+        self._body = BodyInChunks(self._limits.max_header_bytes) if length is None else BodyByLength(length)
+        self._continue_is_owed = head.expects_continue
+        self._answer_has_begun = False
+        services = self.services
+        if services.reject_early(self, head):
+            return
+        route = services.routes.get(head.path)
+        exchange = None if route is None else route(self, head)
+        self.exchange = services.application(self, head) if exchange is None else exchange
+
+    def _settle(self) -> None:
+        """Put the connection on the clock of what it waits for now, and go on with what the client sent ahead."""
+        if self._is_ending:
+            return
+        if self._request_is_open:
+            self._put_on(self._limits.receiving)
+        elif self.exchange is not None or self._writing_is_paused:
+            self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
+        elif self._ahead:
+            self._put_on(None)
+            if not self._resume_is_due:
+                self._resume_is_due = True
+                self.loop.call_soon(self._resume)
+        elif self._client_has_ended:
+            self._end()
+        elif self._clock is None:  # else no request has begun since it was put there
+            self._put_on(self._limits.idle)
+
+    def _resume(self) -> None:
+        self._resume_is_due = False
+        if self._is_ending or self._writing_is_paused:
+            return
+        data, self._ahead = self._ahead, b""
+        self.resume_reading()
+        self._read(data)
+        if self._client_has_ended and self._request_is_open and not self._lose_rest():
+            self.transport.close()
+
+    def _lose_rest(self) -> bool:
+        """Return whether an answer is still to come: the rest of the open request is not."""
+        body, self._body = self._body, None
+        if self.exchange is not None:
+            self.exchange.lose_body()
+            return True
+        if body is None:
+            self._reject(ClientDisconnect())
+        return False
+
+    def pause_reading(self) -> None:
+        if not self._reading_is_paused and not self.transport.is_closing():
+            self._reading_is_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_is_paused and not self.transport.is_closing():
+            self._reading_is_paused = False
+            self.transport.resume_reading()
+
+    # What answers
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether the client reads its answers."""
+        return not self._writing_is_paused
+
+    def send_continue(self) -> None:
+        """Have the client send its body, if it waits to be told (RFC 9110, section 10.1.1)."""
+        if self._continue_is_owed and self._body is not None:
+            self._continue_is_owed = False
+            self.write(_CONTINUE)
+
+    def answer(self, status: int, headers: RawAnswerHeaders, body: bytes) -> None:
+        """Write a whole answer."""
+        keep_alive = self.keeps_alive
+        lines = self._lines(status, headers, keep_alive=keep_alive)
+        lines.append(body)
+        self.write(b"".join(lines))
+        self.end_answer(keep_alive=keep_alive)
+
+    def write_head(self, status: int, headers: RawAnswerHeaders) -> bool:
+        """Write the beginning of an answer, and return what `end_answer` needs to know."""
+        keep_alive = self.keeps_alive
+        self._answer_has_begun = True
+        self.write(b"".join(self._lines(status, headers, keep_alive=keep_alive)))
+        return keep_alive
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def end_answer(self, *, keep_alive: bool) -> None:
+        """Go on to the next request, or end the connection: the answer is written."""
+        self.exchange = None
+        if keep_alive:
+            self._settle()
+        else:
+            self._end()
+
+    def break_off(self) -> None:
+        """End a connection whose answer cannot be completed, so that the client does not take it for whole."""
+        self.exchange = None
+        self.transport.close()
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow the answer that is written now."""
+        return (
+            self._head is not None
+            and self._head.keep_alive
+            and not self._is_last
+            and not self.services.lifecycle.stopping
+            and self._limits.keep_alive_s > 0
+            and not (self._client_has_ended and not self._ahead)
+            # The client would not know whether it is to send the body.
+            and not (self._continue_is_owed and self._body is not None)
+        )
+
+    async def drain(self) -> None:
+        """Return when the client has read enough of what was written, or is gone."""
+        if self._writing_is_paused and not self.transport.is_closing():
+            if self._drained is None:
+                self._drained = self.loop.create_future()
+            await self._drained
+
+    def _say_drained(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    def _lines(self, status: int, headers: RawAnswerHeaders, *, keep_alive: bool) -> list[bytes]:
+        lines = [STATUS_LINES[status]]
+        for name, value in self.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        return lines
+
+    # How a connection ends
+
+    def shutdown(self) -> None:
+        """Close the connection, now or by the answer that it waits for."""
+        self._is_last = True
+        if self.is_idle:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def end_slow_request(self) -> None:
+        """A request has been arriving for too long, or none came at all."""
+        self._clock = None
+        if self.exchange is None and self._body is not None:
+            self._end()  # it is answered already
+        elif self._request_is_open:
+            seconds = f"{self._limits.receive_timeout_s:g} s"
+            self._reject(ReceiveTimeout(f"The request did not arrive within {seconds}. Send it again, faster."))
+        else:
+            self.transport.close()
+
+    def end_idle(self) -> None:
+        self._clock = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # the client has not even read its last answer
+        else:
+            self.transport.close()
+
+    def end_lingering(self) -> None:
+        self._clock = None
+        if self.transport.get_write_buffer_size() and self.loop.time() < self._linger_until:
+            self._put_on(self._limits.lingering)  # a slow reader, not a silent one
+        else:
+            self.transport.abort()
+
+    def _reject(self, error: Exception) -> None:
+        """Answer the open request with the error, and read no further."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        if not (self._answer_has_begun or self.transport.is_closing()):
+            self._answer_error(error)
+        self._end()
+
+    def _answer_error(self, error: Exception) -> None:
+        began = perf_counter()
+        head = self._head if self._reader is None else None
+        headers = self._reader.headers if self._reader is not None else () if head is None else head.headers
+        request_id = self.services.gate.request_id(headers)
+        scope: dict[str, Any] = {"type": "http", "headers": (), "state": {"request_id": request_id}}
+        response = answer_error(Request(scope), error)
+        lines = self._lines(response.status_code, response.raw_headers, keep_alive=False)
+        self.transport.write(b"".join((*lines, bytes(response.body))))
+        self.services.gate.note(
+            request_id=request_id,
+            method="" if head is None else head.method.decode("ascii"),
+            path="" if head is None else head.decoded_path,
+            route=UNMATCHED,
+            model="",
+            version="",
+            status=response.status_code,
+            code=scope["state"]["code"],
+            seconds=perf_counter() - began,
+        )
+
+    def _end(self) -> None:
+        """Close after what was written. Until the client closes too, what it still sends is read and dropped."""
+        if self._is_ending:
+            return
+        self._is_ending = True
+        self._ahead, self._body, self._reader = b"", None, None
+        if self._client_has_ended:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.resume_reading()
+            self._linger_until = self.loop.time() + self._limits.receive_timeout_s
+            self._put_on(self._limits.lingering)
+            self.transport.write_eof()
+
+    def _linger_on(self) -> None:
+        if self.loop.time() > self._linger_until:
+            self.transport.abort()
+        else:
+            self._put_on(None)
+            self._put_on(self._limits.lingering)
+
+    def _put_on(self, clock: Clock["Connection"] | None) -> None:
+        if clock is not self._clock:
+            if self._clock is not None:
+                self._clock.stop(self)
+            self._clock = clock
+            if clock is not None:
+                clock.start(self)
