@@ -74,7 +74,13 @@ class UploadTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
+    """`accept_encoding`: the content codings to send instead, if it is the coding that is not supported."""
+
     code = "unsupported_media_type"
+
+    def __init__(self, message: str, *, accept_encoding: str = "") -> None:
+        super().__init__(message)
+        self.accept_encoding = accept_encoding
 
 
 class HeadersTooLarge(RequestError):

@@ -162,6 +162,7 @@ def connection_services(settings: Settings, predictor: Predictor, gate: Gate, li
     """Return what the connections of a worker share."""
     cors = settings.cors_origins is not None
     admission = predictor.admission
+    shedding = Shedding(admission, gate, cors=cors)
     return Services(
         gate=gate,
         lifecycle=lifecycle,
@@ -170,10 +171,11 @@ def connection_services(settings: Settings, predictor: Predictor, gate: Gate, li
             receive_timeout_s=settings.receive_timeout_s,
             keep_alive_s=settings.keep_alive_s,
         ),
-        reject_early=Shedding(admission, gate, cors=cors).reject,
+        overloaded=lambda: admission.overloaded,
+        reject_unread=shedding.reject_unread,
+        reject_early=shedding.reject_early,
         routes={fast_path.PATH: FastPath(predictor, gate, cors=cors).open},
         application=AsgiExchange,
-        overloaded=lambda: admission.overloaded,
     )
 
 

@@ -97,6 +97,8 @@ def answer_error(request: Request, error: Exception) -> Response:
             headers = {}
             if isinstance(error, errors.Overloaded):
                 headers["Retry-After"] = str(error.retry_after_s)
+            elif isinstance(error, errors.UnsupportedMediaType) and error.accept_encoding:
+                headers["Accept-Encoding"] = error.accept_encoding
             elif status == 401:
                 headers["WWW-Authenticate"] = "Bearer"
             response = error_response(request, status, error.code, str(error), headers)

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from app.api.content_coding import content_encoding, inflater_of
 from app.api.gathering import Gathering
 from app.api.json_body import parse_json
 from app.api.uploads import read_body
@@ -65,13 +67,15 @@ class Inference:
         return asyncio.get_running_loop().time() + seconds
 
     @asynccontextmanager
-    async def body(self, receive: Receive, *, content_length: str) -> AsyncIterator[bytes]:
-        """Read the whole body of a request with many pictures; its bytes are counted as held until the block ends.
+    async def body(self, receive: Receive, headers: Headers) -> AsyncIterator[bytes]:
+        """Read and inflate the whole body of a request with many pictures; count it as held until the block ends.
 
-        Raises UploadTooLarge, Overloaded or ClientDisconnect.
+        Raises UnsupportedMediaType, UploadTooLarge, MalformedRequest, Overloaded or ClientDisconnect.
         """
+        inflater = inflater_of(content_encoding(headers))
+        length, limit = headers.get("content-length", ""), self.limits.max_batch_bytes
         with self.admission.receive() as received:
-            yield await read_body(receive, content_length, self.limits.max_batch_bytes, received)
+            yield await read_body(receive, length, limit, received, inflater)
 
     def parse_json(self, body: bytes | memoryview) -> Any:
         """Return the JSON of a body, or of its beginning. Raises MalformedRequest or UploadTooLarge."""

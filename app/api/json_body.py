@@ -1,14 +1,14 @@
 """Parse the JSON of a request without letting it take more than it may.
 
 Parsing holds the event loop up, and lists of numbers take many times the memory of their text, nested ones most. What
-bounds both is the number of values, which is known before anything is parsed. It knows nothing of HTTP but one header.
+bounds both is the number of values, which is known before anything is parsed. It knows nothing of HTTP.
 """
 
 from typing import Any
 
 import orjson
 
-from app.errors import MalformedRequest, UnsupportedMediaType, UploadTooLarge
+from app.errors import MalformedRequest, UploadTooLarge
 
 
 def parse_json(body: bytes | memoryview, *, max_values: int) -> Any:
@@ -24,9 +24,3 @@ def parse_json(body: bytes | memoryview, *, max_values: int) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as exc:
         raise MalformedRequest(f"The body is not JSON: {exc}.") from exc
-
-
-def refuse_compressed(content_encoding: str) -> None:
-    """Raise UnsupportedMediaType for a body that is not sent as it is: how large it becomes nobody knows before."""
-    if content_encoding != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not accepted. Send it as it is, without Content-Encoding.")

@@ -19,6 +19,12 @@ _GUARDED = (401,)
 _REQUEST_ID = {"description": "The request's own X-Request-ID, or one made for it.", "schema": {"type": "string"}}
 _HEADERS: dict[str, dict[str, Any]] = {
     "401": {"WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}}},
+    "415": {
+        "Accept-Encoding": {
+            "description": "The content codings to send instead, if the body's is not supported.",
+            "schema": {"type": "string"},
+        }
+    },
     "503": {
         "Retry-After": {
             "description": "Seconds after which to try again.",

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.content_coding import content_encoding, refuse_coding
 from app.api.entrance import note_model
 from app.api.errors import log_failure
 from app.api.examples import TOP_K
@@ -82,6 +83,7 @@ async def _answered(
 ) -> Response:
     asked = predictor.model(model)
     note_model(request, asked)
+    refuse_coding(content_encoding(request.headers))
     answered = await predict(
         asked,
         request.receive,

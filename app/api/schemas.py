@@ -139,7 +139,7 @@ ERROR_RESPONSES: dict[int, str] = {
     405: "The path exists, but not with this method.",
     408: "The request did not arrive in time.",
     413: "Too many bytes or pixels.",
-    415: "Not a picture, or not in a format that is accepted.",
+    415: "Not a picture, not in a format that is accepted, or in a content coding that is not.",
     422: "A picture that cannot be decoded.",
     431: "The request line and headers are too long.",
     500: "The inference failed.",

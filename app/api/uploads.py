@@ -1,19 +1,23 @@
-"""Read pictures out of a request: a raw `image/*` body, or the files of a multipart form.
+"""Read pictures out of a request: a raw body, or the files of a multipart form.
 
-It stops reading at the byte limit and keeps no temporary files. It looks at no picture: the bytes decide the format
-later.
+It stops reading at the byte limit and keeps no temporary files. It decides no format, the pictures' own bytes do that
+later. A body without a Content-Type is taken as a raw one, unless it is empty or may be a form.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from app.api.multipart import Part, boundary_of, split_form
+from app.api.content_coding import Inflater
+from app.api.multipart import Part, boundary_of, is_form, split_form
 from app.errors import MalformedRequest, UnsupportedMediaType, UploadTooLarge
 
-_FORM = "multipart/form-data"
 _RAW = ("image/", "application/octet-stream")
+_URL_ENCODED = "application/x-www-form-urlencoded"
+_SLICES_IN_A_TURN = 4
+"""Inflate at most this many slices before the event loop gets to do other work: about a millisecond's work."""
 
 Received = Callable[[int], None]
 
@@ -35,7 +39,8 @@ async def read_picture(
     reads, MalformedRequest for a broken form, and ClientDisconnect.
     """
     boundary = _boundary(content_type, field)
-    return _picture(await read_body(receive, content_length, max_bytes, received), boundary, field, max_fields)
+    body = await read_body(receive, content_length, max_bytes, received)
+    return _picture(body, boundary, content_type, field, max_fields)
 
 
 def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, max_fields: int) -> bytes:
@@ -43,7 +48,7 @@ def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, ma
     boundary = _boundary(content_type, field)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
-    return _picture(body, boundary, field, max_fields)
+    return _picture(body, boundary, content_type, field, max_fields)
 
 
 async def read_pictures(
@@ -58,7 +63,7 @@ async def read_pictures(
     received: Received,
 ) -> list[Part]:
     """Return all pictures of a multipart request, in order: its parts named `field`. Raises as `read_picture` does."""
-    if not content_type.lower().startswith(_FORM):
+    if not is_form(content_type):
         raise _unsupported(content_type, field)
     boundary = boundary_of(content_type)
     body = await read_body(receive, content_length, max_bytes, received)
@@ -66,51 +71,75 @@ async def read_pictures(
     return _files(form, field=field, max_files=max_pictures)
 
 
-async def read_body(receive: Receive, content_length: str, max_bytes: int, received: Received) -> bytes:
-    """Return a whole body. Raises UploadTooLarge while it reads, and ClientDisconnect."""
+async def read_body(
+    receive: Receive, content_length: str, max_bytes: int, received: Received, inflater: Inflater | None = None
+) -> bytes:
+    """Return a whole body, inflated if an inflater is given. `max_bytes` limits both what arrives and what it becomes.
+
+    `received` gets the size of each piece that is kept, which is an inflated one. Raises UploadTooLarge or
+    MalformedRequest while it reads, and ClientDisconnect.
+    """
     if content_length.isdecimal() and int(content_length) > max_bytes:
         raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    pieces: list[bytes] = []
+    arrived = size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
+        arrived += len(chunk)
+        if arrived > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
             raise _too_large(max_bytes)
-        received(len(chunk))
-        chunks.append(chunk)
+        if inflater is None:
+            received(len(chunk))
+            pieces.append(chunk)
+        else:
+            for number, piece in enumerate(inflater.inflate(chunk), 1):
+                size += len(piece)
+                if size > max_bytes:
+                    raise _too_large(max_bytes, ", inflated,")
+                received(len(piece))
+                pieces.append(piece)
+                if number % _SLICES_IN_A_TURN == 0:
+                    await asyncio.sleep(0)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if inflater is not None:
+                inflater.end()
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _boundary(content_type: str, field: str) -> bytes | None:
-    """Return the boundary of a multipart body, None for a raw one. Raises UnsupportedMediaType or MalformedRequest."""
-    media_type = content_type.lower()
-    if media_type.startswith(_FORM):
-        return boundary_of(content_type)
-    if media_type.startswith(_RAW):
+    """Return the boundary of a form, None for a raw body. Raises UnsupportedMediaType or MalformedRequest."""
+    if not content_type or content_type.lower().startswith(_RAW):
         return None
+    if is_form(content_type):
+        return boundary_of(content_type)
     raise _unsupported(content_type, field)
 
 
-def _picture(body: bytes, boundary: bytes | None, field: str, max_fields: int) -> bytes:
-    if boundary is None:
-        return body
-    return _files(split_form(body, boundary, max_parts=1 + max_fields), field=field, max_files=1)[0].data
+def _picture(body: bytes, boundary: bytes | None, content_type: str, field: str, max_fields: int) -> bytes:
+    if boundary is not None:
+        return _files(split_form(body, boundary, max_parts=1 + max_fields), field=field, max_files=1)[0].data
+    if not content_type and (not body or body.startswith(b"--")):
+        raise _unsupported(content_type, field)
+    return body
 
 
 def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:
-    sent = f"The body's Content-Type is '{content_type}'" if content_type else "The request has no Content-Type"
+    if content_type.lower().startswith(_URL_ENCODED):
+        return UnsupportedMediaType(
+            f"The body's Content-Type is '{_URL_ENCODED}', which curl adds by itself; send a form with "
+            f"-F {field}=@picture.png, or on /predict a raw body with -H 'Content-Type: image/png'."
+        )
+    sent = f"The body's Content-Type is '{content_type[:80]}'" if content_type else "The request has no Content-Type"
     return UnsupportedMediaType(
         f"{sent}; send a picture as multipart/form-data in the field '{field}', or on /predict as a raw image/* body."
     )
 
 
-def _too_large(max_bytes: int) -> UploadTooLarge:
-    return UploadTooLarge(f"The body is larger than {max_bytes:,} bytes. Send a smaller picture.")
+def _too_large(max_bytes: int, when: str = "") -> UploadTooLarge:
+    return UploadTooLarge(f"The body{when} is larger than {max_bytes:,} bytes. Send a smaller picture.")
 
 
 def _files(form: list[Part], *, field: str, max_files: int) -> list[Part]:

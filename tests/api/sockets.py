@@ -85,7 +85,9 @@ class LongWay(ServerConnection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.services = replace(self.services, routes={}, reject_early=lambda _connection, _head: False)
+        self.services = replace(
+            self.services, routes={}, overloaded=lambda: False, reject_early=lambda _connection, _head: False
+        )
 
 
 class Server:

@@ -159,9 +159,9 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
         },
         ("/v2", "get"): guarded,
         ("/v2/models/stats", "get"): guarded,
-        ("/v2/repository/index", "post"): {*guarded, "413", "503"},
-        ("/v2/repository/models/{model}/load", "post"): {*guarded, "403", "404", "413", "503", "504"},
-        ("/v2/repository/models/{model}/unload", "post"): {*guarded, "403", "404", "413", "503", "504"},
+        ("/v2/repository/index", "post"): {*guarded, "413", "415", "503"},
+        ("/v2/repository/models/{model}/load", "post"): {*guarded, "403", "404", "413", "415", "503", "504"},
+        ("/v2/repository/models/{model}/unload", "post"): {*guarded, "403", "404", "413", "415", "503", "504"},
         ("/v2/health/live", "get"): anywhere,
         ("/v2/health/ready", "get"): {*anywhere, "503"},
         **{

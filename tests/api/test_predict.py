@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import io
 import json
 from pathlib import Path
@@ -91,8 +92,63 @@ async def test_what_is_not_a_picture_is_told_what_to_send(client: httpx.AsyncCli
 
 async def test_a_body_of_another_type_is_415(client: httpx.AsyncClient, seven: bytes) -> None:
     assert_error(await client.post("/predict", json={"file": "…"}), 415, "unsupported_media_type")
-    assert_error(await client.post("/predict", content=seven), 415, "unsupported_media_type")
-    assert_error(await client.post("/predict"), 415, "unsupported_media_type")
+    for media_type in ("text/plain", "multipart/mixed; boundary=x", "multipart/form-database; boundary=x"):
+        answer = await client.post("/predict", content=seven, headers={"content-type": media_type})
+        assert_error(answer, 415, "unsupported_media_type")
+        assert media_type in answer.json()["error"]
+
+
+async def test_a_raw_body_without_a_content_type_is_decided_by_its_bytes(
+    client: httpx.AsyncClient, seven: bytes
+) -> None:
+    expected = (await client.post("/predict", content=seven, headers=PNG)).json()
+    assert (await client.post("/predict", content=seven)).json() == expected
+    assert_error(await client.post("/predict", content=b"%PDF-1.7"), 415, "unsupported_format")
+    assert_error(await client.post("/predict", content=seven[:60]), 422, "undecodable_image")
+
+
+async def test_a_form_or_nothing_without_a_content_type_is_told_that_it_is_missing(
+    client: httpx.AsyncClient, seven: bytes
+) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n%b\r\n--x--\r\n' % seven
+    for body in (form, b""):
+        answer = await client.post("/predict", content=body)
+        assert_error(answer, 415, "unsupported_media_type")
+        assert "no Content-Type" in answer.json()["error"]
+
+
+async def test_a_body_as_curl_labels_it_is_told_what_to_ask_of_curl(client: httpx.AsyncClient, seven: bytes) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    for path, option in (("/predict", "-F file=@"), ("/predict/batch", "-F files=@")):
+        answer = await client.post(path, content=seven, headers=headers)
+        assert_error(answer, 415, "unsupported_media_type")
+        assert option in answer.json()["error"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "br", "gzip, identity"])
+async def test_a_compressed_upload_is_told_that_pictures_come_as_they_are(
+    client: httpx.AsyncClient, seven: bytes, coding: str
+) -> None:
+    headers = {**PNG, "content-encoding": coding}
+    for answer in (
+        await client.post("/predict", content=gzip.compress(seven), headers=headers),
+        await client.post("/predict/batch", files={"files": seven}, headers={"content-encoding": coding}),
+    ):
+        assert_error(answer, 415, "unsupported_media_type")
+        assert answer.headers["accept-encoding"] == "identity"
+        assert coding.partition(",")[0] in answer.json()["error"]
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+async def test_an_upload_may_say_that_it_is_not_compressed(
+    client: httpx.AsyncClient, seven: bytes, coding: str
+) -> None:
+    headers = {**PNG, "content-encoding": coding}
+    assert (await client.post("/predict", content=seven, headers=headers)).status_code == 200
+
+
+async def test_an_upload_of_another_type_is_told_nothing_of_codings(client: httpx.AsyncClient) -> None:
+    assert "accept-encoding" not in (await client.post("/predict", json={})).headers
 
 
 async def test_a_form_without_the_field_says_which_fields_it_has(client: httpx.AsyncClient, seven: bytes) -> None:
@@ -260,6 +316,17 @@ async def test_a_batch_is_bounded_in_pictures_and_bytes(open_client: OpenClient,
     entries = (await client.post("/predict/batch", files=mixed)).json()["predictions"]
     assert "label" in entries[0]
     assert entries[1]["code"] == "upload_too_large"
+
+
+@pytest.mark.parametrize(
+    "name", ["C:\\Users\\me\\a.png", "\\\\server\\share\\a.png", "a\\", 'a"b.png', "größe 50%20.png", "a;b=c.png"]
+)
+async def test_a_batch_tells_a_file_name_as_it_was_sent(client: httpx.AsyncClient, seven: bytes, name: str) -> None:
+    as_browsers = name.replace('"', "%22").encode()
+    part = b'Content-Disposition: form-data; name="files"; filename="%b"\r\n\r\n%b' % (as_browsers, seven)
+    headers = {"content-type": "multipart/form-data; boundary=XB"}
+    answer = await client.post("/predict/batch", content=b"--XB\r\n%b\r\n--XB--\r\n" % part, headers=headers)
+    assert [entry["file"] for entry in answer.json()["predictions"]] == [name]
 
 
 async def test_a_batch_is_a_form(client: httpx.AsyncClient, seven: bytes) -> None:

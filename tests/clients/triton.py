@@ -74,6 +74,9 @@ def ask(triton: Any, client: Any, model: str, pictures: list[bytes], *, is_grpc:
     if not is_grpc:
         in_json = {"binary_data": False}
         found["by_json"] = probabilities(tensor(pixels, "UINT8", **in_json))
+        for coding in ("gzip", "deflate"):
+            found[f"by_{coding}"] = probabilities(encoded, request_compression_algorithm=coding)
+            found[f"to_{coding}"] = probabilities(encoded, response_compression_algorithm=coding)
         found["to_json"] = probabilities(encoded, outputs=[triton.InferRequestedOutput(output, binary_data=False)])
     return found
 

@@ -70,7 +70,8 @@ def test_tritonclient_gets_what_predict_says_and_all_that_it_asks(
 ) -> None:
     found = ask("triton.py", protocol, address(service, protocol))
     assert (found["live"], found["ready"], found["model_ready"], found["other_ready"]) == (True, True, True, False)
-    for road in ("by_bytes", "by_columns", "by_version", *(("to_json",) if protocol == "http" else ())):
+    only_http = ("to_json", "by_gzip", "by_deflate", "to_gzip", "to_deflate")
+    for road in ("by_bytes", "by_columns", "by_version", *(only_http if protocol == "http" else ())):
         np.testing.assert_allclose(found[road], expected, atol=1e-5)
     assert np.sum(found["by_pixels"], axis=1) == pytest.approx([1, 1], abs=1e-5)
     if protocol == "http":

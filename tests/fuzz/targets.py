@@ -75,6 +75,12 @@ def form_seeds() -> list[bytes]:
         b"multipart/form-data; boundary=x\n--x \t\r\n" + head + b"\r\n--xy\r\n--x\r\n" + head + b"\r\n--x--",
         b'multipart/form-data; boundary=x\n--x\r\nX:\r\ncontent-disposition:form-data;name=f;a="\\""\r\n\r\n\r\n--x--',
         b"multipart/form-data\n" + plain,
+        b'multipart/form-data; charset="a;\\"b"; boundary="--=_\\/:?"\n' + plain.replace(b"--x", b"----=_/:?"),
+        b"multipart/form-data; boundary=x\n" + plain.replace(b"a.png", rb"C:\a%22\"b\\"),
+        b"multipart/form-data; boundary=x\n"
+        + plain.replace(b'; filename="', b";\r\n\tfilename*=utf-8'en'%C3%A9; x=\""),
+        b"\n" + png,
+        b"\n" + plain,
     ]
 
 

@@ -80,13 +80,15 @@ class Services:
     gate: Gate
     lifecycle: Lifecycle
     limits: Limits
+    overloaded: Callable[[], bool]
+    reject_unread: Callable[["Connection", bytes], bool]
+    """Answer a whole request that is rejected for overload before it is parsed, and say whether it was."""
     reject_early: Callable[["Connection", Head], bool]
-    """Answer a request that is rejected for overload, and say whether it was."""
+    """The same before its body is read."""
     routes: Mapping[bytes, Callable[["Connection", Head], Exchange | None]]
     """What answers without ASGI, by path. None leaves the request to the application."""
     application: Callable[["Connection", Head], Exchange]
     """What answers every other request."""
-    overloaded: Callable[[], bool]
 
 
 class Connection(asyncio.Protocol):
@@ -158,6 +160,15 @@ class Connection(asyncio.Protocol):
             self._ahead += data
             if len(self._ahead) > _MOST_AHEAD:
                 self.pause_reading()
+        elif (
+            self.services.overloaded()
+            and self._body is None
+            and self._reader is None
+            and self.stays_open
+            and self.services.reject_unread(self, data)
+        ):
+            self._put_on(None)
+            self._put_on(self._limits.idle)
         else:
             self._read(data)
 
@@ -336,12 +347,19 @@ class Connection(asyncio.Protocol):
         return (
             self._head is not None
             and self._head.keep_alive
-            and not self._is_last
-            and not self.services.lifecycle.stopping
-            and self._limits.keep_alive_s > 0
-            and not (self._client_has_ended and not self._ahead)
+            and self.stays_open
             # The client would not know whether it is to send the body.
             and not (self._continue_is_owed and self._body is not None)
+        )
+
+    @property
+    def stays_open(self) -> bool:
+        """Whether the service takes another request on this connection."""
+        return (
+            self._limits.keep_alive_s > 0
+            and not self._is_last
+            and not self.services.lifecycle.stopping
+            and not (self._client_has_ended and not self._ahead)
         )
 
     async def drain(self) -> None:

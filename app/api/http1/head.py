@@ -128,9 +128,9 @@ class HeadReader:
         if line is None:
             raise _rejection(self._seen, "its first line is not 'METHOD /path HTTP/1.1'")
         headers = self.headers
-        fields = dict(reversed(headers)) if len(headers) > 1 else dict(headers)
+        fields = dict(headers)
         if len(fields) != len(headers):
-            _merge(fields, headers)
+            fields = _merged(headers)
         head = Head()
         head.method, target, minor = line.groups()
         head.headers, head.fields = headers, fields
@@ -179,15 +179,16 @@ def _rejection(seen: bytes, reason: str) -> MalformedRequest | UnsupportedHttpVe
     return MalformedRequest(f"The request is not valid HTTP/1.1: {reason}.")
 
 
-def _merge(fields: dict[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> None:
-    """Combine headers that are lists (RFC 9110, section 5.3); reject those that must be one."""
-    names = [name for name, _ in headers]
+def _merged(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name: combine lists (RFC 9110, section 5.3), and reject what must be there once."""
+    fields, names = dict(reversed(headers)), [name for name, _ in headers]
     for name, spelling in _SINGLE.items():
         if names.count(name) > 1:
             raise _rejection(b"", f"it has two {spelling} headers")
     for name in (b"connection", b"expect"):
         if names.count(name) > 1:
             fields[name] = b",".join(value for other, value in headers if other == name)
+    return fields
 
 
 def _check_host(host: bytes | None, *, needed: bool) -> None:

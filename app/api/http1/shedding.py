@@ -1,21 +1,43 @@
 """Reject requests to classify a picture under overload for as little as possible: it must not cost the others.
 
-Once its head is read, a plain request is answered from what was written in advance, and its body is read and dropped.
-This module knows nothing of pictures or models.
+A plain request that arrives in one piece is recognised by one regular expression, which matches nothing that
+`app.api.http1.head` would read differently or reject. Any other is rejected after its head, and its body is read and
+dropped. This module knows nothing of pictures or models.
 """
 
+import re
 from time import perf_counter
 
 from app.api.errors import error_body
 from app.api.gate import Gate
 from app.api.http1.connection import STATUS_LINES, Connection
 from app.api.http1.head import Head
+from app.api.keys import RawHeaders
 from app.errors import Overloaded
 from app.serving.admission import Admission
 
 _PATH = b"/predict"
+_ROUTE = _PATH.decode()
 _STATUS = 503
 _PLACE = "(the id)"
+_OTHER = (
+    rb"(?:(?!Host:|Content-Length:|Transfer-Encoding:|Connection:|Expect:|Origin:|X-Request-ID:)"
+    rb"[!#$%&'*+.^_`|~0-9A-Z-]+:[\t -~]*\r\n)*"
+)
+_WHOLE = re.compile(
+    rb"POST /predict(?:\?[!-~]*)? HTTP/1\.1\r\n"
+    + (_OTHER + rb"Host: [A-Z0-9._-]{1,255}(?::[0-9]{1,5})?\r\n" + _OTHER)
+    + (rb"Content-Length: ([0-9]{1,9})\r\n" + _OTHER)
+    + rb"\r\n",
+    re.IGNORECASE,
+)
+_MOST_HEAD_BYTES = 2048
+
+
+def is_whole_plain_request(data: bytes) -> bool:
+    """Say whether the data are one plain request to `/predict`, from its first byte to its last."""
+    found = _WHOLE.match(data, 0, _MOST_HEAD_BYTES)
+    return found is not None and found.end() + int(found[1]) == len(data)
 
 
 class Shedding:
@@ -29,28 +51,37 @@ class Shedding:
         self._date: list[tuple[bytes, bytes]] | None = None
         self._parts: dict[int, tuple[bytes, bytes, bytes, bytes, int]] = {}  # by the seconds after which to try again
 
-    def reject(self, connection: Connection, head: Head) -> bool:
-        """Answer 503 if the service is overloaded and has no room for this request; say whether it did."""
-        admission = self._admission
-        if not (
-            admission.overloaded
+    def reject_unread(self, connection: Connection, data: bytes) -> bool:
+        """Answer 503 if the data are one plain request that there is no room for; say whether it did."""
+        if self._is_used and is_whole_plain_request(data) and self._admission.must_refuse():
+            self._reject(connection, ())
+            return True
+        return False
+
+    def reject_early(self, connection: Connection, head: Head) -> bool:
+        """Answer 503 if there is no room for this request; say whether it did."""
+        if (
+            self._admission.overloaded
             and head.path == _PATH
             and head.method == b"POST"
             and self._is_used
             and not head.expects_continue
             and connection.keeps_alive
-            and admission.must_refuse()
+            and self._admission.must_refuse()
         ):
-            return False
+            self._reject(connection, head.headers)
+            return True
+        return False
+
+    def _reject(self, connection: Connection, headers: RawHeaders) -> None:
         began = perf_counter()
-        seconds = admission.refuse()
-        request_id = self._gate.request_id(head.headers)
-        path = _PATH.decode()
+        seconds = self._admission.refuse()
+        request_id = self._gate.request_id(headers)
         self._gate.note(
             request_id=request_id,
             method="POST",
-            path=path,
-            route=path,
+            path=_ROUTE,
+            route=_ROUTE,
             model="",
             version="",
             status=_STATUS,
@@ -58,7 +89,6 @@ class Shedding:
             seconds=perf_counter() - began,
         )
         connection.write(self._answer(seconds, request_id, connection.server_state.default_headers))
-        return True
 
     def _answer(self, seconds: int, request_id: str, date: list[tuple[bytes, bytes]]) -> bytes:
         """Return a whole answer; `date` is uvicorn's list of headers for every answer, replaced every second."""

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from app.api.entrance import note_model
 from app.api.health import refuse_unless_ready
 from app.api.inference import Inference, asked_seconds
-from app.api.json_body import refuse_compressed
 from app.api.lifecycle import Lifecycle
 from app.api.model_routes import ModelName, ModelRoutes
 from app.api.open_inference.metadata import model_configuration, model_metadata, server_metadata
@@ -135,7 +134,7 @@ def open_inference_routes(
 def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:
     async def said(request: Request) -> dict[str, Any]:
         """Return the object that a request's body holds, which may be empty."""
-        async with inference.body(request.receive, content_length=request.headers.get("content-length", "")) as body:
+        async with inference.body(request.receive, request.headers) as body:
             message = inference.parse_json(body) if body else {}
         if not isinstance(message, dict):
             raise MalformedRequest("The body is empty, or a JSON object.")
@@ -145,7 +144,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         "/v2/repository/index",
         summary="What the model store holds",
         response_model=list[IndexEntry],
-        responses=error_responses(413, 503),
+        responses=error_responses(413, 415, 503),
         openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
     )
     async def index(request: Request) -> list[dict[str, Any]]:
@@ -159,7 +158,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         "/v2/repository/models/{model}/load",
         summary="Have a model served",
         response_model=Changed,
-        responses=error_responses(403, 404, 413, 503, 504),
+        responses=error_responses(403, 404, 413, 415, 503, 504),
         openapi_extra=_CHANGE,
     )
     async def load(request: Request, model: ModelName) -> dict[str, Any]:
@@ -171,7 +170,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         "/v2/repository/models/{model}/unload",
         summary="Have a model not served any more",
         response_model=Changed,
-        responses=error_responses(403, 404, 413, 503, 504),
+        responses=error_responses(403, 404, 413, 415, 503, 504),
         openapi_extra=_CHANGE,
     )
     async def unload(request: Request, model: ModelName) -> dict[str, Any]:
@@ -185,11 +184,10 @@ async def _infer(inference: Inference, request: Request, name: str, version: str
     headers = request.headers
     asked = inference.catalogue.get(name, version)
     note_model(request, asked)
-    refuse_compressed(headers.get("content-encoding", "identity"))
     json_length = _json_length(headers.get(JSON_LENGTH_HEADER))
     header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
     began = perf_counter()
-    async with inference.body(request.receive, content_length=headers.get("content-length", "")) as body:
+    async with inference.body(request.receive, headers) as body:
         read_s = perf_counter() - began
         asked.observe_read(read_s)
         reader = Reader(asked.manifest, parse_json=inference.parse_json, check_count=inference.check_count)

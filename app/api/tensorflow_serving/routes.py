@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from app.api.entrance import note_model
 from app.api.inference import Inference, asked_seconds
-from app.api.json_body import refuse_compressed
 from app.api.model_routes import ModelRoutes
 from app.api.open_inference.tensors import Pictures
 from app.api.server_timing import SERVER_TIMING_HEADER, of_many
@@ -112,10 +111,9 @@ async def _infer(
     headers = request.headers
     asked = inference.catalogue.get(name, version)
     note_model(request, asked)
-    refuse_compressed(headers.get("content-encoding", "identity"))
     timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
     began = perf_counter()
-    async with inference.body(request.receive, content_length=headers.get("content-length", "")) as body:
+    async with inference.body(request.receive, headers) as body:
         read_s = perf_counter() - began
         asked.observe_read(read_s)
         reader = Reader(asked.manifest, check_count=inference.check_count)
