@@ -128,7 +128,7 @@ def create_app(
     install_openapi(app, catalogue)
     if settings.api_keys is not None or settings.api_keys_file is not None:
         document_keys(app, open_paths=gate.open_paths)
-    app.state.catalogue = catalogue
+    app.state.predictor = predictor
     app.include_router(predict_routes(predictor))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))

@@ -104,7 +104,7 @@ class WorkerServer(uvicorn.Server):
         self.server_state.connections = self._connections
         self._draining = asyncio.Event()
         self._self_check = SelfCheck(
-            app.state.catalogue.admission,
+            app.state.predictor.admission,
             place.metrics,
             longest_s=settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S,
         )

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
+from app.serving.admission import Admission, Lease
+from app.serving.self_check import SelfCheck
 
 # The same examples on every machine, and none fails for being slow on a busy one.
 settings.register_profile("imageclass", derandomize=True, deadline=None, max_examples=60)
@@ -34,6 +37,37 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         home = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(home))
         yield home
+
+
+@pytest.fixture
+def leaks_on_purpose() -> None:
+    """A test that asks for this holds places on purpose; see `nothing_is_leaked`."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_leaked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no test pass that needed the self-check: neither what it corrected nor what it would have to."""
+    if "leaks_on_purpose" in request.fixturenames:
+        yield
+        return
+    made: list[Admission] = []
+    corrected: list[Lease] = []
+    init, correct = Admission.__init__, SelfCheck.correct
+
+    def remember(admission: Admission, *args: Any, **options: Any) -> None:
+        init(admission, *args, **options)
+        made.append(admission)
+
+    def tell(check: SelfCheck, leaked: set[Lease]) -> None:
+        corrected.extend(leaked)
+        correct(check, leaked)
+
+    monkeypatch.setattr(Admission, "__init__", remember)
+    monkeypatch.setattr(SelfCheck, "correct", tell)
+    yield
+    leaked = [lease for admission in made for lease in admission.leases if lease.owner.done()]
+    assert not corrected
+    assert not leaked
 
 
 @pytest.fixture(scope="session")

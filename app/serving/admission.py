@@ -172,7 +172,7 @@ class Admission:
     def hold(self, owner: Owner, size: int) -> Lease:
         """Count `size` bytes until the lease ends. Raises Overloaded if they are too many.
 
-        If nothing is held, anything may be: how large one picture may be is another limit.
+        If nobody else holds any, anything may be held: how large one picture may be is another limit.
         """
         self._check_room(size)
         lease = Lease(self, owner, 0, 0, self._clock())
@@ -183,7 +183,7 @@ class Admission:
     def grow(self, lease: Lease, size: int) -> None:
         """Count `size` bytes more for an open lease. Raises Overloaded if they are too many."""
         if lease in self._leases:
-            self._check_room(size)
+            self._check_room(size, own=lease.size)
             self._add(lease, size)
 
     def leave(self, lease: Lease) -> None:
@@ -227,8 +227,8 @@ class Admission:
         finally:
             lease.end()
 
-    def _check_room(self, size: int) -> None:
-        if self._bytes and self._bytes + size > self._max_bytes:
+    def _check_room(self, size: int, *, own: int = 0) -> None:
+        if self._bytes > own and self._bytes + size > self._max_bytes:
             raise self.refusal(1, f"The service holds {self._bytes:,} bytes of pictures already.")
 
     def _add(self, lease: Lease, size: int) -> None:

@@ -32,11 +32,7 @@ class SelfCheck:
         # A task is over a moment before what it holds is given back, so one look is not enough.
         leaked, self._suspects = over & self._suspects, over - self._suspects
         if leaked:
-            pictures, size = (sum(getattr(lease, of) for lease in leaked) for of in ("pictures", "size"))
-            _log.error("defect", reason="places were not given back", leases=len(leaked), pictures=pictures, bytes=size)
-            self._corrections.add(len(leaked))
-            for lease in leaked:
-                lease.end()
+            self.correct(leaked)
         now = admission.now()
         oldest = next(iter(admission.leases), None)
         if oldest is not None and now - oldest.since > self._longest_s:
@@ -44,3 +40,11 @@ class SelfCheck:
         if admission.is_full and now - admission.given_back_at > self._longest_s:
             return f"the service is full, and nothing was given back for {now - admission.given_back_at:.0f} s"
         return None
+
+    def correct(self, leaked: set[Lease]) -> None:
+        """Take the leases back, and tell."""
+        pictures, size = sum(lease.pictures for lease in leaked), sum(lease.size for lease in leaked)
+        _log.error("defect", reason="places were not given back", leases=len(leaked), pictures=pictures, bytes=size)
+        self._corrections.add(len(leaked))
+        for lease in leaked:
+            lease.end()

@@ -95,7 +95,7 @@ class Server:
 
     def __init__(self, settings: Settings, loaded: LoadedStore, protocol: type[ServerConnection]) -> None:
         app = create_app(settings, loaded)
-        self.catalogue: Catalogue = app.state.catalogue
+        self.catalogue: Catalogue = app.state.predictor._catalogue
         config = uvicorn_config(settings, app)
         config.http = protocol
         self._server = uvicorn.Server(config)

@@ -37,9 +37,8 @@ def settings(copy_of_store: Path) -> Settings:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[tuple[Predictor, Catalogue]]:
     app = create_app(settings, load_from(settings))
-    async with app.router.lifespan_context(app) as state:
-        assert state is not None
-        predictor = state["predictor"]
+    async with app.router.lifespan_context(app):
+        predictor = app.state.predictor
         yield predictor, predictor._catalogue
 
 

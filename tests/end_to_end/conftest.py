@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,13 +18,13 @@ _START_TIMEOUT_S = 120
 class Service:
     """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set."""
 
-    def __init__(self, store: Path, **settings: Any) -> None:
+    def __init__(self, store: Path, *, module: str = "app", **settings: Any) -> None:
         given = self.settings = {"workers": 1, **settings}
         variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in given.items()}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         environment |= {"IMAGECLASS_PORT": "0", "IMAGECLASS_MODEL_STORE": str(store), **variables}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", module, "serve"], env=environment, stderr=subprocess.PIPE, text=True
         )
         self.log: list[dict[str, Any]] = []
         self.url = ""
@@ -66,6 +66,7 @@ class Service:
     def wait(self) -> int:
         _, rest = self.process.communicate(timeout=_START_TIMEOUT_S)
         self.log += [_parse(line) for line in rest.splitlines()]
+        assert_nothing_leaked(self.log)
         return self.process.returncode
 
     @property
@@ -79,6 +80,11 @@ class Service:
         assert text, f"the service ended early: {self.log}"
         self.log.append(_parse(text))
         return self.log[-1]
+
+
+def assert_nothing_leaked(log: Iterable[dict[str, Any]]) -> None:
+    """Fail if a worker had to take back what an ended request still held."""
+    assert [line for line in log if line.get("reason") == "places were not given back"] == []
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -106,7 +112,7 @@ def start_service() -> Iterator[StartService]:
         if service.process.poll() is None:
             service.process.terminate()
             try:
-                service.process.communicate(timeout=30)
+                service.wait()
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.communicate()

@@ -1,11 +1,12 @@
 """A service whose log is read all along: a pipe that nobody reads would stop it after some hundred refusals."""
 
+import json
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import Service
+from tests.end_to_end.conftest import Service, assert_nothing_leaked
 
 _STOP_TIMEOUT_S = 60
 
@@ -23,6 +24,7 @@ class DrainingService(Service):
         self.process.send_signal(with_signal)
         code = self.process.wait(_STOP_TIMEOUT_S)
         self._reader.join(_STOP_TIMEOUT_S)
+        assert_nothing_leaked(self.rest)
         return code
 
     @property
@@ -39,7 +41,9 @@ class DrainingService(Service):
     def _read_on(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr as lines:
-            self.stray = [line for line in lines if not line.startswith("{")]
+            rest = list(lines)
+        self.stray = [line for line in rest if not line.startswith("{")]
+        self.rest = [json.loads(line) for line in rest if line.startswith("{")]
 
 
 def _anonymous_kb(pid: int) -> int:

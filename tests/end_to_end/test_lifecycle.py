@@ -195,6 +195,20 @@ def test_a_worker_that_hangs_is_replaced(
     assert service.stop() == 0
 
 
+def test_a_worker_whose_request_never_ends_is_replaced(
+    start_service: StartService, trained_store: Path, picture: bytes
+) -> None:
+    service = start_service(
+        trained_store, module="tests.end_to_end.forgetful", workers=1, receive_timeout_s=0.5, request_timeout_s=0.5
+    )
+    assert httpx.post(f"{service.url}/predict", content=picture, headers=PNG).status_code == 200
+    stuck = service.wait_for("this worker is stuck and is replaced", worker=0)
+    assert "longer than any request may live" in stuck["reason"]
+    service.wait_for("ready", worker=0)
+    assert httpx.post(f"{service.url}/predict", content=picture, headers=PNG).status_code == 200
+    assert service.stop() == 0
+
+
 def test_nobody_is_blamed_where_the_whole_machine_stood_still(
     start_service: StartService, trained_store: Path, picture: bytes
 ) -> None:

@@ -262,6 +262,28 @@ async def test_a_body_is_counted_as_it_arrives_and_given_back_however_its_readin
     assert admission.pending_bytes == 0
 
 
+async def test_a_body_above_the_bound_is_taken_in_pieces_if_nothing_else_is_held(
+    clock: Clock, metrics: Metrics
+) -> None:
+    admission = admission_of(clock, metrics, max_bytes=1000)
+    with admission.receive() as received:
+        received(5000)
+        received(5000)
+        received(0)
+        with pytest.raises(Overloaded), admission.receive() as other:
+            other(1)
+    assert admission.pending_bytes == 0
+
+
+def test_a_lease_gives_back_once_however_often_it_ends(clock: Clock, metrics: Metrics) -> None:
+    admission = admission_of(clock, metrics)
+    lease, other = admission.enter(CALLER, 2, size=10), admission.enter(CALLER, size=5)
+    lease.end()
+    lease.end()
+    lease.hold(100)
+    assert (admission.pending, admission.pending_bytes, list(admission.leases)) == (1, 5, [other])
+
+
 async def test_a_body_is_not_read_where_its_picture_would_be_refused(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=1)
     admission.enter(CALLER)

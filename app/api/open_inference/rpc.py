@@ -44,8 +44,10 @@ CODES = {
     422: grpc.StatusCode.INVALID_ARGUMENT,
     431: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    505: grpc.StatusCode.UNIMPLEMENTED,
 }
 """What each status of the one table of errors, `app.api.errors`, is in gRPC."""
 

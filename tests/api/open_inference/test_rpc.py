@@ -54,9 +54,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
 class Running:
     """A service with both of its ports: `http` asks one, and `call` the other."""
 
-    def __init__(self, state: Any, http: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
+    def __init__(self, state: Any, catalogue: Catalogue, http: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
         self.rpc: RpcServer = state["rpc"]
-        self.catalogue: Catalogue = state["predictor"]._catalogue
+        self.catalogue: Catalogue = catalogue
         self.http = http
         self.channel = channel
 
@@ -87,7 +87,8 @@ async def serving(store: Path, **settings: Any) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         http = await stack.enter_async_context(client_of(app))
-        yield Running(state, http, await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}")))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        yield Running(state, app.state.predictor._catalogue, http, channel)
 
 
 @pytest.fixture
