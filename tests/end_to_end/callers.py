@@ -20,8 +20,8 @@ class ConnectionBroke(Exception):
 class Connection:
     """An HTTP/1.1 connection that is kept alive, and let go of where the server says that it closes it."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._sock = socket.create_connection(address, timeout=TIMEOUT_S)
+    def __init__(self, address: tuple[str, int], timeout_s: float = TIMEOUT_S) -> None:
+        self._sock = socket.create_connection(address, timeout=timeout_s)
         self._stream = self._sock.makefile("rb")
         self.closes = False
 

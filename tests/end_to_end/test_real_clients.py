@@ -200,8 +200,8 @@ def test_curl_that_knows_http_2_to_be_there_is_told_at_once_that_it_is_not(
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
         whole = connection.makefile("rb").read()
     head, _, body = whole.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert said(400, body) == "400 malformed_request"
+    assert head.startswith(b"HTTP/1.1 505 ")
+    assert said(505, body) == "505 unsupported_http_version"
 
 
 def test_curl_puts_a_file_where_post_is_asked_and_reads_why_not(
