@@ -144,9 +144,13 @@ def running(proxy: Proxy, program: str, service: str, folder: Path) -> Iterator[
         template = template.replace(name, value)
     file = folder / "proxy.conf"
     file.write_text(template)
-    log = folder / "error.log"
-    command = [program, "-p", folder, "-c", file, "-e", log] if proxy.program == "nginx" else [program, "-db", "-f", file]
-    with (folder / "output.log").open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+    options: list[str | Path] = ["-db", "-f", file]
+    if proxy.program == "nginx":
+        options = ["-p", folder, "-c", file, "-e", folder / "error.log"]
+    with (
+        (folder / "output.log").open("wb") as output,
+        subprocess.Popen([program, *options], stdout=output, stderr=output) as process,
+    ):
         try:
             until(lambda: process.poll() is not None or accepts(port))
             assert process.poll() is None, (folder / "output.log").read_text()
@@ -239,7 +243,14 @@ def good(make: Uploads, picture: bytes, label: str) -> list[Upload]:
         make.chunked("a chunked picture", picture, f"200 {label}"),
         make.post("a picture with Expect", picture, f"200 {label}", "Expect: 100-continue"),
         Upload("a picture in HTTP/1.0", old.encode(), picture, f"200 {label}"),
-        make.post("gzip", gzip.compress(instances), "200 predictions", "Content-Encoding: gzip", path="/v1/models/mnist:predict", kind="application/json"),
+        make.post(
+            "gzip",
+            gzip.compress(instances),
+            "200 predictions",
+            "Content-Encoding: gzip",
+            path="/v1/models/mnist:predict",
+            kind="application/json",
+        ),
         make.get("HEAD", "/models", "200", method="HEAD"),
         make.get("GET", "/health/live", "200 status"),
     ]
@@ -270,7 +281,9 @@ def broken(make: Uploads, picture: bytes) -> list[Upload]:
         make.post("half a form", whole[:-20], MALFORMED, kind=FORM),
         make.post("a form without its boundary", whole, MALFORMED, kind="multipart/form-data"),
         make.post("text", picture, "415 unsupported_media_type", kind="text/plain"),
-        make.post("a compressed picture", gzip.compress(picture), "415 unsupported_media_type", "Content-Encoding: gzip"),
+        make.post(
+            "a compressed picture", gzip.compress(picture), "415 unsupported_media_type", "Content-Encoding: gzip"
+        ),
         make.post("no such path", picture, "404 not_found", path="/nowhere"),
         make.post("no such model", picture, "404 model_not_found", path="/predict?model=none"),
         make.get("HEAD of what is only posted", "/predict", "405", method="HEAD"),
@@ -284,7 +297,15 @@ def bad_heads(make: Uploads) -> list[Upload]:
         make.raw("two lengths", post, host, four, "Content-Length: 5", body="12345"),
         make.raw("a negative length", post, host, "Content-Length: -4", body="1234"),
         make.raw("no number as length", post, host, "Content-Length: 0x4", body="1234"),
-        make.raw("length and chunks", post, host, four, "Transfer-Encoding: chunked", body="0\r\n\r\n", haproxy="415 unsupported_media_type"),
+        make.raw(
+            "length and chunks",
+            post,
+            host,
+            four,
+            "Transfer-Encoding: chunked",
+            body="0\r\n\r\n",
+            haproxy="415 unsupported_media_type",
+        ),
         make.raw("an unknown coding", post, host, "Transfer-Encoding: rot13", body="1234", nginx="501 of the proxy"),
         make.raw("a broken chunk", post, host, "Transfer-Encoding: chunked", body="zz\r\n1234\r\n0\r\n\r\n"),
         make.raw("a space in a name", post, host, "Content-Length : 4", body="1234"),
@@ -292,7 +313,9 @@ def bad_heads(make: Uploads) -> list[Upload]:
         make.raw("no method", "P\1ST /predict HTTP/1.1", host, four, body="1234"),
         make.raw("no HTTP", "hello"),
         make.raw("TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\0" * 64),
-        make.raw("a long head", post, host, f"X-Long: {'a' * 40_000}", four, body="1234", answer="431 headers_too_large"),
+        make.raw(
+            "a long head", post, host, f"X-Long: {'a' * 40_000}", four, body="1234", answer="431 headers_too_large"
+        ),
     ]
 
 
@@ -314,7 +337,12 @@ def mixed(make: Uploads, pictures: list[tuple[Path, str]], count: int) -> list[U
     """Return that many uploads, half of them good, in an order that is random and the same every time."""
     rng = random.Random(7)  # noqa: S311
     encoded = [(path.read_bytes(), label) for path, label in pictures]
-    groups: list[list[Upload]] = [oversized(make), broken(make, encoded[0][0]), bad_heads(make), cut_off(make, encoded[0][0])]
+    groups: list[list[Upload]] = [
+        oversized(make),
+        broken(make, encoded[0][0]),
+        bad_heads(make),
+        cut_off(make, encoded[0][0]),
+    ]
     of_pictures = [good(make, picture, label) for picture, label in encoded]
     shares = [4, 4, 3, 1]
     bad = [upload for group, share in zip(groups, shares, strict=True) for _ in range(share) for upload in group]
