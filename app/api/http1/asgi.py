@@ -122,7 +122,8 @@ class AsgiExchange:
             raise RuntimeError(f"the application sent {message['type']} before http.response.start")
         else:
             self._begin_answer(self._start, body, more=more)
-        await self._connection.drain()
+        if more:
+            await self._connection.drain()
 
     def _begin_answer(self, start: Message, body: bytes, *, more: bool) -> None:
         status: int = start["status"]

@@ -114,7 +114,8 @@ class Connection(asyncio.Protocol):
         self._clock: Clock[Connection] | None = None  # the one that this connection is on, besides `unread`
         self._reader: HeadReader | None = None  # while a head arrives
         self._body: BodyByLength | BodyInChunks | None = None  # while a body arrives
-        self._ahead = b""  # what came after the request that is being answered
+        self._ahead = b""  # what the client sent after the request that is being answered
+        self._ahead_from = 0  # the position in it of the next request
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
         self._continue_is_owed = False  # the client waits to be told to send its body
@@ -157,7 +158,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             self._linger_on()
         elif self._ahead or self._writing_is_paused or (self.exchange is not None and self._body is None):
-            self._ahead += data
+            self._ahead, self._ahead_from = self._ahead[self._ahead_from :] + data, 0
             if len(self._ahead) > _MOST_AHEAD:
                 self.pause_reading()
         elif (
@@ -197,12 +198,12 @@ class Connection(asyncio.Protocol):
 
     # What a request is read from
 
-    def _read(self, data: bytes) -> None:
-        """Read the data up to the end of one request; keep the rest for later."""
-        position: int | None = 0
+    def _read(self, data: bytes, start: int = 0) -> None:
+        """Read the data from `start` up to the end of one request; keep the rest for later."""
+        position: int | None = start
         try:
             if self._body is None:
-                position = self._read_head(data)
+                position = self._read_head(data, start)
             if position is not None and self._body is not None:
                 piece, position = self._body.read(data, position)
                 exchange = self.exchange
@@ -219,15 +220,15 @@ class Connection(asyncio.Protocol):
             self._reject(exc)
             return
         if position is not None and position < len(data):
-            self._ahead = data[position:]
+            self._ahead, self._ahead_from = data, position
         self._settle()
 
-    def _read_head(self, data: bytes) -> int | None:
+    def _read_head(self, data: bytes, start: int) -> int | None:
         reader = self._reader
         if reader is None:
             reader = self._reader = HeadReader(self._limits.max_header_bytes)
         had_begun = reader.has_begun
-        position = reader.read(data)
+        position = reader.read(data, start)
         if not had_begun and reader.has_begun:
             self._put_on(None)  # the time of this request begins now
         if position is not None:
@@ -270,9 +271,10 @@ class Connection(asyncio.Protocol):
         self._resume_is_due = False
         if self._is_ending or self._writing_is_paused:
             return
-        data, self._ahead = self._ahead, b""
+        data, start = self._ahead, self._ahead_from
+        self._ahead, self._ahead_from = b"", 0
         self.resume_reading()
-        self._read(data)
+        self._read(data, start)
         if self._client_has_ended and self._request_is_open and not self._lose_rest():
             self.transport.close()
 

@@ -16,7 +16,7 @@ from app.errors import HeadersTooLarge, MalformedRequest, UnsupportedHttpVersion
 _END = b"\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?\r\n")
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*\r?")
+_LINE_BREAK = b"\r\n"
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _SINGLE = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
 _REASONS = {
@@ -91,36 +91,40 @@ class HeadReader:
         """Whether the request line has begun to arrive. Empty lines before it do not count (RFC 9112, section 2.2)."""
         return bool(self._seen)
 
-    def read(self, data: bytes) -> int | None:
-        """Read on, and return the position in `data` after the head, or None if the head continues in the next piece.
+    def read(self, data: bytes, position: int = 0) -> int | None:
+        """Read on in `data` from `position`, and return where the head ends, or None if it continues in the next piece.
 
         Raises HeadersTooLarge, UnsupportedHttpVersion, UnsupportedTransferCoding or MalformedRequest.
         """
-        seen, piece = self._seen, data
-        if not seen:
-            if self._empty_line_is_open or data[0] in b"\r\n":
-                piece = self._without_empty_lines(data)
-                if not piece:
-                    return None
-            seen = piece
+        before = self._seen
+        if not before and (self._empty_line_is_open or data[position] in _LINE_BREAK):
+            position = self._skip_empty_lines(data, position)
+            if position == len(data):
+                return None
+        tail = before[-3:]  # the end may lie in two pieces
+        if tail:
+            found = (tail + data[position : position + self._limit]).find(_END)
+            end = position + found + len(_END) - len(tail)
         else:
-            seen += data
-        before = len(seen) - len(piece)
-        end = seen.find(_END, max(0, before - 3), self._limit)
-        length = len(seen) if end < 0 else end + len(_END)
+            found = data.find(_END, position, position + self._limit)
+            end = found + len(_END)
+        is_last = found >= 0
+        if not is_last:
+            end = len(data)
+        piece = data[position:end]
+        self._seen = seen = before + piece if before else piece
         try:
-            self._parser.feed_data(piece if length == len(seen) else piece[: length - before])
+            self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             pass  # RFC 9110, section 7.8: a server may ignore Upgrade, and this one does
         except httptools.HttpParserError as exc:
             raise _rejection(seen, str(exc)) from None
-        if end < 0 and len(seen) >= self._limit:
+        if len(seen) > self._limit - (not is_last):
             limit = f"{self._limit:,} bytes"
             raise HeadersTooLarge(f"The request line and headers are longer than {limit}. Send fewer, or shorter ones.")
-        if self._is_complete != (end >= 0):
+        if self._is_complete != is_last:
             raise _rejection(seen, "its headers do not end as they should")
-        self._seen = seen
-        return None if end < 0 else len(data) - (len(seen) - length)
+        return end if is_last else None
 
     def head(self) -> Head:
         """Return the head after `read` has found its end. Raises as `read` does."""
@@ -142,23 +146,28 @@ class HeadReader:
         expect = fields.get(b"expect")
         head.expects_continue = expect is not None and not head.is_1_0 and _has_token(expect, b"100-continue")
         head.body_length = _body_length(fields, is_1_0=head.is_1_0)
-        if target[0] != _SLASH:
+        if target[:1] != b"/":
             target = _origin_form(head, target)
         if b"#" in target:  # a client should keep it to itself
             target = target.partition(b"#")[0]
         head.path, _, head.query = target.partition(b"?")
         return head
 
-    def _without_empty_lines(self, data: bytes) -> bytes:
-        carried = int(self._empty_line_is_open)
-        text = b"\r" * carried + data
-        found = _EMPTY_LINES.match(text)
-        skipped = 0 if found is None else found.end()
-        rest = text[skipped:]
-        self._empty_line_is_open = not rest and text.endswith(b"\r")
-        if rest and (not skipped or text[skipped - 1] == _CARRIAGE_RETURN):
+    def _skip_empty_lines(self, data: bytes, position: int) -> int:
+        if self._empty_line_is_open:
+            self._empty_line_is_open = False
+            if data[position] != _LINE_BREAK[1]:
+                raise _rejection(b"", "it begins with half a line break")
+            position += 1
+        while data.startswith(_LINE_BREAK, position):
+            position += 2
+        rest = data[position : position + 2]
+        if rest == _LINE_BREAK[:1]:
+            self._empty_line_is_open = True
+            position += 1
+        elif rest and rest[0] in _LINE_BREAK:
             raise _rejection(b"", "it begins with half a line break")
-        return rest
+        return position
 
     # What llhttp finds
 
@@ -167,9 +176,6 @@ class HeadReader:
 
     def on_headers_complete(self) -> None:
         self._is_complete = True
-
-
-_SLASH, _CARRIAGE_RETURN = b"/\r"
 
 
 def _rejection(seen: bytes, reason: str) -> MalformedRequest | UnsupportedHttpVersion:
