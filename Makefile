@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := $(VENV)-clients
+NODE_CLIENTS := tests/clients/node
 # The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
 UV ?=
 UV_VERSION := 0.13.9
@@ -22,7 +23,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-programs test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +39,12 @@ setup-training: ## add what training and the tests need (TensorFlow; 2.8 GB in a
 
 setup-clients: override VENV := $(CLIENTS)
 setup-clients: override BIN := $(CLIENTS)/bin
-setup-clients: ## install public clients of the protocols, for the tests alone, into .venv-clients
+setup-clients: ## install public clients of the protocols, for the tests alone, into .venv-clients and tests/clients/node
 	@$(call install,clients)
+	@$(install_node_clients)
+
+setup-programs: ## install the clients and proxies of tests/packages.txt that are missing, with apt-get (as root)
+	@$(install_programs)
 
 test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,ruff check,$(BIN)/python -m ruff check .)
@@ -105,7 +110,7 @@ sbom: ## list all that serving and training install, with hashes, as CycloneDX i
 	done
 
 clean: ## remove .venv, caches and build output; models and data stay
-	@rm -rf $(VENV) $(CLIENTS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS) $(NODE_CLIENTS)/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of
@@ -130,6 +135,32 @@ echo "installing $$lock (once)"; \
 $(BIN)/python -m pip install --quiet --quiet --require-hashes -r $$lock || \
 	{ echo "make: $$lock could not be installed; the lines above say why. The next run tries again." >&2; exit 1; }; \
 cp $$lock $$stamp
+endef
+
+# Fill tests/clients/node/node_modules from its lock, in the same way. Without npm there are no clients of node to install.
+define install_node_clients
+cd $(NODE_CLIENTS); lock=package-lock.json; stamp=node_modules/filled.lock; \
+if cmp -s $$lock $$stamp || ! command -v npm >/dev/null; then exit 0; fi; \
+echo "installing $(NODE_CLIENTS)/$$lock (once)"; \
+npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null || \
+	{ echo "make: $(NODE_CLIENTS)/$$lock could not be installed; the lines above say why. The next run tries again." >&2; exit 1; }; \
+cp $$lock $$stamp
+endef
+
+# Install what is missing of tests/packages.txt. A policy-rc.d that denies keeps Debian from starting the proxies as services.
+define install_programs
+missing=$$(sed '/^#/d' tests/packages.txt | while read -r package program; do \
+	PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || echo $$package; done); \
+if [ -z "$$missing" ]; then exit 0; fi; missing=$$(echo $$missing); \
+if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	echo "make: $$missing cannot be installed: that needs root and apt-get." >&2; exit 1; \
+fi; \
+echo "installing $$missing (once)"; \
+policy=/usr/sbin/policy-rc.d; \
+if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; fi; \
+export DEBIAN_FRONTEND=noninteractive; \
+{ apt-get update && apt-get install --yes --no-install-recommends $$missing; } >/dev/null || \
+	{ echo "make: $$missing could not be installed; the lines above say why." >&2; exit 1; }
 endef
 
 # $(call with_tool,REQUIREMENT): make a throw-away environment with a tool in $tools, gone when the recipe ends.

@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--clients", default=f"{sys.prefix}-clients", help="The environment of public clients: make setup-clients."
     )
+    parser.addoption("--uploads", type=int, default=1000, help="Uploads through each configuration of each proxy.")
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
 TIMEOUT_S = 60
 
 
@@ -18,8 +20,8 @@ class ConnectionBroke(Exception):
 class Connection:
     """An HTTP/1.1 connection that is kept alive, and let go of where the server says that it closes it."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._sock = socket.create_connection(address, timeout=TIMEOUT_S)
+    def __init__(self, address: tuple[str, int], timeout_s: float = TIMEOUT_S) -> None:
+        self._sock = socket.create_connection(address, timeout=timeout_s)
         self._stream = self._sock.makefile("rb")
         self.closes = False
 
@@ -31,8 +33,26 @@ class Connection:
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
         """Send a request and return status and body. Raises ConnectionBroke."""
+        self.send(request)
+        return self.answer()
+
+    def send(self, data: bytes) -> None:
+        """Send a request or a part of one. Raises ConnectionBroke."""
         try:
-            self._sock.sendall(request)
+            self._sock.sendall(data)
+        except OSError as exc:
+            raise ConnectionBroke(repr(exc)) from exc
+
+    def end_sending(self) -> None:
+        """Close this side; the other may still answer. Raises ConnectionBroke."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            raise ConnectionBroke(repr(exc)) from exc
+
+    def answer(self, *, to_head: bool = False) -> tuple[int, bytes]:
+        """Return status and body of the next answer, which may be 100 Continue. Raises ConnectionBroke."""
+        try:
             status = self._stream.readline().split(b" ", 2)
             if len(status) < 3:
                 raise ConnectionBroke("no answer")
@@ -40,7 +60,7 @@ class Connection:
             while line := self._stream.readline().rstrip(b"\r\n"):
                 name, _, value = line.partition(b": ")
                 headers[name.lower()] = value
-            length = int(headers[b"content-length"])
+            length = 0 if to_head or status[1] == b"100" else int(headers[b"content-length"])
             body = self._stream.read(length)
         except (OSError, KeyError) as exc:
             raise ConnectionBroke(repr(exc)) from exc
@@ -52,6 +72,30 @@ class Connection:
     def close(self) -> None:
         self._stream.close()
         self._sock.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Ask until it is so."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end, "it has not become so"
+        time.sleep(0.01)
+
+
+def total(page: str, name: str, **labels: str) -> float:
+    """The sum of a metric's series that have these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def address_of(url: str) -> tuple[str, int]:

@@ -1,12 +1,13 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -124,8 +125,41 @@ def client_python(pytestconfig: pytest.Config) -> Path:
     """The Python of the environment that `make setup-clients` fills with public clients."""
     python = Path(pytestconfig.getoption("--clients")) / "bin" / "python"
     if not python.exists():
-        reason = f"{python} is not there: run `make setup-clients`"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        _lack(f"{python} is not there: run `make setup-clients`")
     return python
+
+
+@pytest.fixture(scope="session")
+def node_clients(repository: Path) -> Path:
+    """The folder of node's public clients that `make setup-clients` fills."""
+    folder = repository / "tests" / "clients" / "node"
+    if not (folder / "node_modules").exists():
+        _lack(f"{folder / 'node_modules'} is not there: run `make setup-clients`; it needs npm")
+    return folder
+
+
+FindProgram = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def program(repository: Path) -> FindProgram:
+    """Return the function that finds a program of tests/packages.txt."""
+    lines = (repository / "tests" / "packages.txt").read_text().splitlines()
+    packages = {name: package for package, name in (line.split() for line in lines if not line.startswith("#"))}
+    # Debian keeps servers where a user's PATH does not reach.
+    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+
+    def find(name: str) -> str:
+        found = shutil.which(name, path=folders)
+        if found is None:
+            _lack(f"there is no {name}: run `make setup-programs` as root, or install Debian's {packages[name]}")
+        return found
+
+    return find
+
+
+def _lack(reason: str) -> NoReturn:
+    """Skip the test that needs what is not there; CI has everything, so there it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

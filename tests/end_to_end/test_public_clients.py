@@ -1,7 +1,6 @@
 """Public clients of the Open Inference Protocol, unmodified, against the real service with two workers."""
 
 import json
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.end_to_end.callers import free_port
 from tests.end_to_end.draining import DrainingService
 
 pytestmark = pytest.mark.slow
@@ -52,12 +52,6 @@ def ask(client_python: Path, repository: Path, files: list[str]) -> Ask:
         return json.loads(done.stdout)
 
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def count(statistics: Any, key: str = "") -> int:

@@ -3,13 +3,12 @@
 import os
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.end_to_end.callers import total, until
 from tests.end_to_end.conftest import StartService
 
 PNG = {"content-type": "image/png"}
@@ -22,25 +21,9 @@ def seven(data_folder: Path) -> bytes:
     return (data_folder / "7-00000.png").read_bytes()
 
 
-def total(page: str, name: str, **labels: str) -> float:
-    """The sum of a metric's series that have these labels."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
 def ask_on_new_connections(url: str, picture: bytes, count: int) -> None:
     for _ in range(count):
         assert httpx.post(f"{url}/predict", content=picture, headers=PNG).status_code == 200
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Ask until it is so. The test's own timeout is the end."""
-    while not condition():
-        pass
 
 
 def test_one_scrape_has_all_workers_and_goes_on_after_one_is_killed(
