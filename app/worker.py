@@ -29,6 +29,7 @@ from app.main import worker_app
 from app.processes import RETIRE, STOP, Place
 from app.serving.self_check import SelfCheck
 from app.settings import Settings
+from app.waiting import wait_all
 
 if TYPE_CHECKING:
     from app.api.open_inference.rpc_server import RpcServer
@@ -180,8 +181,7 @@ class WorkerServer(uvicorn.Server):
         for connection in list(self._connections):
             connection.shutdown()
         await self._connections.wait_empty()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks)
+        await wait_all(self.server_state.tasks)
 
     @property
     def _rpc(self) -> "RpcServer | None":
@@ -194,6 +194,8 @@ class WorkerServer(uvicorn.Server):
             order = self._place.line.recv(1)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # the supervisor ended with something of this worker's unread
+            order = b""
         if order == STOP:
             self._begin_to_stop(service=True, delay_s=self._settings.shutdown_delay_s)
         elif order == RETIRE:
@@ -213,7 +215,7 @@ class WorkerServer(uvicorn.Server):
         self._lifecycle.stopping = True
         self._lifecycle.service_stopping = self._lifecycle.service_stopping or service
         self._place.metrics.set_ready(ready=False)
-        if self._rpc is not None:
+        if self._rpc is not None and self._saying is None:
             self._saying = asyncio.get_running_loop().create_task(self._rpc.say_not_serving())
         asyncio.get_running_loop().call_later(delay_s, self._draining.set)
 
