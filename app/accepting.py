@@ -20,6 +20,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from app.waiting import wait_all
+
 _AT_ONCE = 4
 _PAUSE_S = 0.001
 """Long enough for another worker to wake up. Four in a millisecond are more than a worker can serve."""
@@ -123,8 +125,7 @@ class Listener:
 
     async def wait_closed(self) -> None:
         """Wait until what was taken is a connection of its own."""
-        if self._opening:
-            await asyncio.wait(self._opening)
+        await wait_all(self._opening)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):

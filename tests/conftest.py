@@ -1,10 +1,12 @@
 """What all tests share: the pictures of tests/data, and a small bundle that training itself has made."""
 
+import asyncio
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,15 @@ from hypothesis import settings
 from app.contract.bundle import MANIFEST, digests
 from app.serving.admission import Admission, Lease
 from app.serving.self_check import SelfCheck
+from tests.shuffling import ShufflingLoop
 
 # The same examples on every machine, and none fails for being slow on a busy one.
 settings.register_profile("imageclass", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("imageclass")
+
+_SHUFFLED = {Path(__file__).parent / folder for folder in ("client", "serving")}
+"""Asynchronous tests that are quick enough to run on a few shuffled loops each time."""
+_FEW_SEEDS = range(1, 4)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +35,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
+    parser.addoption("--examples", type=int, help="Generated streams of requests, in the tests that read them.")
+    parser.addoption(
+        "--shuffle-seed",
+        type=int,
+        metavar="N",
+        help="Run asynchronous tests on an event loop that delays what comes from outside, by this seed.",
+    )
+    parser.addoption(
+        "--shuffle-runs", type=int, default=1, metavar="K", help="With --shuffle-seed: the seeds N to N+K-1, each."
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seeds = _seeds(config)
+    return f"shuffling event loop: seeds {seeds[0]} to {seeds[-1]}" if seeds else None
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Return the event loops that an asynchronous test runs on, one after another; its id names the seed."""
+    seeds = _seeds(config)
+    if seeds:
+        return {f"seed{seed}": partial(ShufflingLoop, seed) for seed in seeds}
+    plain = {"plain": asyncio.new_event_loop}
+    if item.path.parent not in _SHUFFLED:
+        return plain
+    return {**plain, **{f"seed{seed}": partial(ShufflingLoop, seed) for seed in _FEW_SEEDS}}
+
+
+@pytest.fixture(scope="session")
+def shuffle_seeds(pytestconfig: pytest.Config) -> range:
+    """The seeds for a test that opens shuffling loops itself: those that are asked for, or a few."""
+    return _seeds(pytestconfig) or range(1, 21)
+
+
+def _seeds(config: pytest.Config) -> range:
+    first = config.getoption("--shuffle-seed")
+    return range(0) if first is None else range(first, first + config.getoption("--shuffle-runs"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -157,14 +157,16 @@ def asked_seconds(timeout: str) -> float | None:
 
 
 async def unless_gone(receive: Receive, answer: asyncio.Future[_Answer]) -> _Answer:
-    """Return the answer, or raise ClientDisconnect where the client hangs up before it is there."""
+    """Return the answer, or raise ClientDisconnect if the client hangs up before it is there. Then it is cancelled: an
+    error that came for it later would be reported as one that nobody looked at."""
     leaving = asyncio.create_task(_gone(receive))
     try:
-        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)  # noqa: TID251 - there are two
         if not answer.done():
             raise ClientDisconnect
         return answer.result()
     finally:
+        answer.cancel()
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
 

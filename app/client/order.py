@@ -36,7 +36,8 @@ async def in_order(
             if taking is None and not ended and len(busy) < at_once and len(tasks) < _AHEAD * at_once:
                 taking = asyncio.ensure_future(take())
             waited_for: list[asyncio.Future[Any]] = [*busy, *([taking] if taking else [])]
-            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            # Not empty: without a task to wait for there is room to take.
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)  # noqa: TID251
             if taking is not None and taking.done():
                 piece, taking = taking.result(), None
                 if piece is None:

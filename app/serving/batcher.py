@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown
 from app.serving.batch_plan import BatchPlan
+from app.waiting import wait_all
 
 Array = NDArray[Any]
 _HANGS = 20
@@ -125,7 +126,7 @@ class Batcher(Generic[Item]):
         self._deadlines: dict[Reply, float] = {}  # of all that wait or run
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
         self._alarm_at = 0.0  # uvloop's handle does not know it where the time has come already
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], dict[Reply, Array]] = {}  # in threads, with their batches
         self._dispatch_is_due = False
         self._ran_until = monotonic()  # on the event loop
         self._closing = False
@@ -185,18 +186,27 @@ class Batcher(Generic[Item]):
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Refuse new items, give those accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
         self._closing = True
-        if self._waiting or self._running:
-            self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._drained], timeout=grace_s)
+        try:
+            if self._waiting or self._running:
+                self._drained = self._drained or asyncio.get_running_loop().create_future()
+                await wait_all([self._drained], timeout_s=grace_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End now, and cut the grace of an `aclose` that waits: whoever has no row yet gets ShuttingDown."""
+        self._closing = True
         for reply in list(self._waiting):
             self._fail(reply, ShuttingDown("The service stopped before this picture's turn came."))
         if self._alarm is not None:
             self._alarm.cancel()
-        for task in self._running:
+        for task in list(self._running):
             task.cancel()
+            self._end_run(task)
+        self._say_when_drained()
         if self._executor is not None:
             # A run that hangs cannot be stopped from here; its thread is left behind, and nobody waits for it.
-            self._executor.shutdown(wait=not self._running, cancel_futures=True)
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _say_when_drained(self) -> None:
         if self._drained is not None and not self._drained.done() and not self._waiting and not self._running:
@@ -219,7 +229,7 @@ class Batcher(Generic[Item]):
                 continue
             self._free_slots -= 1
             task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size))
-            self._running.add(task)
+            self._running[task] = batch
             task.add_done_callback(self._release_slot)
         if self._closing:
             self._say_when_drained()
@@ -244,9 +254,14 @@ class Batcher(Generic[Item]):
             self._schedule_dispatch()
 
     def _release_slot(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._end_run(task)
         self._free_slots += 1
         self._dispatch()
+
+    def _end_run(self, task: asyncio.Task[None]) -> None:
+        """Fail those of a task's batch who were not answered: it was cancelled, perhaps before its first step."""
+        for reply in self._running.pop(task, {}):
+            self._fail(reply, ShuttingDown("The service stopped while this picture was being classified."))
 
     def _fill(self) -> tuple[dict[Reply, Array], int]:
         """Take the next items from the queue and prepare them; what cannot be prepared, or would be too late, is
@@ -285,27 +300,23 @@ class Batcher(Generic[Item]):
 
     async def _run_in_thread(self, batch: dict[Reply, Array], size: int) -> None:
         parts = [(batch, size)]
-        try:
-            while parts:
-                part, size = parts.pop()
-                part = {reply: array for reply, array in part.items() if not reply.done()}
-                if part:
-                    began = monotonic()
-                    outcome = await self._outcome_in_thread(part, size)
-                    seconds = monotonic() - began
-                    self._meters.ran(len(part), seconds)
-                    parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
-        finally:
-            for reply in batch:  # only where this task was cancelled
-                self._fail(reply, ShuttingDown("The service stopped while this picture was being classified."))
+        while parts:
+            part, size = parts.pop()
+            part = {reply: array for reply, array in part.items() if not reply.done()}
+            if part:
+                began = monotonic()
+                outcome = await self._outcome_in_thread(part, size)
+                seconds = monotonic() - began
+                self._meters.ran(len(part), seconds)
+                parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
 
     async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Array | Exception | None:
         """Return what `_outcome` does, or None where it hangs."""
         loop = asyncio.get_running_loop()
         timeout_s = max(self._run_timeout_s, _HANGS * self._plan.seconds_of(size))
         running = loop.run_in_executor(self._executor, self._outcome, batch, size)
-        done, _ = await asyncio.wait([running], timeout=timeout_s)
-        if done:
+        await wait_all([running], timeout_s=timeout_s)
+        if running.done():
             return running.result()
         _log.error("inference hangs", seconds=timeout_s, pictures=len(batch))
         self._leave_thread_behind(running)

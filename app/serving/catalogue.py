@@ -7,7 +7,6 @@ event loop.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +18,7 @@ from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning
 from app.serving.versions import LoadedStore, Refusal, TunedModel
+from app.waiting import wait_all
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Catalogue:
         self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._give_up = give_up
         self._classifiers: dict[str, Classifier] = {}
-        self._retiring: dict[asyncio.Task[None], Classifier] = {}
+        self._ending: dict[asyncio.Task[None], Classifier] = {}
         self._set_default = default
         self._default: str | None = None
         admission.relieve = self._run_waiting
@@ -71,10 +71,12 @@ class Catalogue:
     async def aclose(self) -> None:
         """Finish what was accepted, within the grace, and free the models."""
         self.stopping = True
-        closing = [model.aclose(self._shutdown_grace_s) for model in self._classifiers.values()]
-        if self._retiring:
-            closing.append(self._end_retiring())
-        await asyncio.gather(*closing)
+        for classifier in self._classifiers.values():
+            self._begin_to_end(classifier, self._shutdown_grace_s)
+        await wait_all(self._ending, timeout_s=self._shutdown_grace_s)
+        for classifier in self._ending.values():  # those that were replaced may have had a longer grace
+            classifier.close()
+        await wait_all(self._ending)
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
 
     def _run_waiting(self) -> None:
@@ -120,7 +122,7 @@ class Catalogue:
         old = self._classifiers.get(model.name)
         self._take_live(model)
         if old is not None:
-            self._begin_to_retire(old)
+            self._begin_to_end(old, self._retire_grace_s)
         return True
 
     def may_remove(self, name: str) -> bool:
@@ -135,7 +137,7 @@ class Catalogue:
             old = self._classifiers.pop(name)
             self._say_in_metrics(old, 0.0)
             self._look_at_what_is_live()
-            self._begin_to_retire(old)
+            self._begin_to_end(old, self._retire_grace_s)
         return True
 
     def count_refusal(self, refusal: Refusal) -> None:
@@ -170,29 +172,18 @@ class Catalogue:
     def _count(self, name: str, version: int | None, outcome: str) -> None:
         self._metrics.model_load(name, "" if version is None else str(version), outcome).add()
 
-    def _begin_to_retire(self, classifier: Classifier) -> None:
-        task = asyncio.get_running_loop().create_task(self._retire(classifier))
-        self._retiring[task] = classifier
-        task.add_done_callback(self._retired)
+    def _begin_to_end(self, classifier: Classifier, grace_s: float) -> None:
+        task = asyncio.get_running_loop().create_task(classifier.aclose(grace_s))
+        self._ending[task] = classifier
+        task.add_done_callback(self._ended)
 
-    async def _retire(self, classifier: Classifier) -> None:
-        await classifier.aclose(self._retire_grace_s)
-        _log.info("model freed", model=classifier.manifest.name, version=classifier.manifest.version)
-
-    def _retired(self, task: asyncio.Task[None]) -> None:
-        self._retiring.pop(task, None)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        manifest = self._ending.pop(task).manifest
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a model that was replaced could not be freed", reason=str(error))
-
-    async def _end_retiring(self) -> None:
-        retiring = dict(self._retiring)
-        await asyncio.wait(retiring, timeout=self._shutdown_grace_s)
-        for task, classifier in retiring.items():
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-                await classifier.aclose()
+            reason = str(error)
+            _log.error("a model could not be freed", model=manifest.name, version=manifest.version, reason=reason)
+        elif not self.stopping:
+            _log.info("model freed", model=manifest.name, version=manifest.version)
 
 
 def _enough(tuning: Tuning) -> int:

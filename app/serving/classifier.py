@@ -18,6 +18,7 @@ from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Meters, Reply, refusal_while_stopping, row_for
 from app.serving.tuning import Tuning
+from app.waiting import wait_all
 
 _DECODED_CHANNELS = 3
 """Bytes of a decoded pixel, for the count of what is held; alpha or 16 bits may take more for a moment."""
@@ -34,7 +35,7 @@ class Limits:
 
 
 class Classifier:
-    """Owns its engine and its batcher; `aclose` ends both."""
+    """Owns its engine and its batcher; `aclose` and `close` end both."""
 
     def __init__(
         self,
@@ -130,10 +131,12 @@ class Classifier:
             decoding = _Decoding()
             lease = self._admission.hold(decoding, header.pixels * _DECODED_CHANNELS)
 
-            def decoded(_: object) -> None:
+            def decoded(task: asyncio.Task[None]) -> None:
                 decoding.is_over = True
                 lease.end()
                 self._decoding.pop(reply, None)
+                if task.cancelled() and not reply.done():  # perhaps before its first step
+                    reply.set_exception(refusal_while_stopping())
 
             task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
             self._decoding[reply] = task
@@ -158,12 +161,18 @@ class Classifier:
         self._closing = True
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
-        if self._decoding:
-            decoding = list(self._decoding.values())
-            await asyncio.wait(decoding, timeout=grace_s)
-            for task in decoding:
-                task.cancel()
-        await self._batcher.aclose(max(0.0, end - loop.time()))
+        try:
+            await wait_all(self._decoding.values(), timeout_s=grace_s)
+            await self._batcher.aclose(max(0.0, end - loop.time()))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End now, and cut the grace of an `aclose` that waits: what was accepted fails with ShuttingDown."""
+        self._closing = True
+        for task in self._decoding.values():
+            task.cancel()
+        self._batcher.close()
         self.loaded.engine.close()
 
     def _decoded(self, seconds: float) -> None:
@@ -195,10 +204,6 @@ class Classifier:
             self._decoded(seconds)  # here, not in the thread: a number has one writer
             if not reply.done():
                 self._batcher.put(image, reply, deadline=deadline)
-        except asyncio.CancelledError:
-            if not reply.done():
-                reply.set_exception(refusal_while_stopping())
-            raise
         except TimeoutError:
             self._expired()
             error = DeadlineExceeded("The picture could not be decoded before its deadline. Try again.")

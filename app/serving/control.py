@@ -28,13 +28,14 @@ class ModelControl:
     async def load(self, name: str) -> None:
         """Return when the version that the store wants is live in this worker; the others follow by themselves.
 
-        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, or ModelControlRefused where it fails its check.
+        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if it fails its
+        check.
         """
         self._check_allowed()
         await self._mark(name, unloaded=False)
         looks = 0
         async with _patience(name):
-            while self._live(name) != (wanted := await asyncio.to_thread(self._wanted, name)):
+            while (wanted := await asyncio.to_thread(self._wanted, name)) != self._live(name):
                 # What was refused once may have been replaced: it counts when two looks have found it as it is.
                 if looks >= 2:
                     self._raise_refusal(name, wanted)
@@ -44,17 +45,19 @@ class ModelControl:
     async def unload(self, name: str) -> None:
         """Return when the model is not served any more by this worker; the others follow by themselves.
 
-        Raises ModelControlOff, ModelNotFound or DeadlineExceeded, or ModelControlRefused where nothing would be left.
+        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if none would be
+        left.
         """
         self._check_allowed()
-        if self._live(name) is not None and not self._catalogue.may_remove(name):
-            raise ModelControlRefused(
-                f"'{name}' is the only model, or the one that IMAGECLASS_MODEL names: it stays, so that requests that "
-                "name none can be answered."
-            )
+        self._check_may_unload(name)
         await self._mark(name, unloaded=True)
         async with _patience(name):
             while self._live(name) is not None:
+                try:
+                    self._check_may_unload(name)  # another request may have unloaded all the others meanwhile
+                except ModelControlRefused:
+                    await self._mark(name, unloaded=False)
+                    raise
                 await self._watcher.next_look()
 
     def _check_allowed(self) -> None:
@@ -62,6 +65,13 @@ class ModelControl:
             raise ModelControlOff(
                 "Models are not loaded and unloaded on request here: the service follows its model store. "
                 "IMAGECLASS_MODEL_CONTROL=true allows it."
+            )
+
+    def _check_may_unload(self, name: str) -> None:
+        if self._live(name) is not None and not self._catalogue.may_remove(name):
+            raise ModelControlRefused(
+                f"'{name}' is the only model, or the one that IMAGECLASS_MODEL names: it stays, so that requests that "
+                "name none can be answered."
             )
 
     def _live(self, name: str) -> int | None:

@@ -25,6 +25,7 @@ import structlog
 
 from app.contract.fingerprint import Fingerprint, fingerprint_of
 from app.errors import BundleNotFound, ImageclassError
+from app.serving.batcher import refusal_while_stopping
 from app.serving.catalogue import Catalogue
 from app.serving.turns import taking_turns
 from app.serving.versions import LoadedStore, Loader, Refusal, TunedModel, say_what_is_live
@@ -75,20 +76,23 @@ class Watcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self._stop.set()
+        self._wake_waiting()
         if self._thread is not None:
             # It may be loading, and a thread that is left behind in native code can bring the ending process down.
             await asyncio.to_thread(self._thread.join)
 
-    def stop(self) -> None:
-        """Begin nothing new from now on."""
-        self._stop.set()
-
     async def next_look(self) -> None:
-        """Return when a look has ended that this call may have preceded: two of them hold a whole one."""
-        looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(looked)
-        await looked
+        """Return when a look has ended that this call may have preceded: two of them hold a whole one.
+
+        Raises ShuttingDown if there is no further look.
+        """
+        if not self._stop.is_set():
+            looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(looked)
+            await looked
+        if self._stop.is_set():
+            raise refusal_while_stopping()
 
     def look(self) -> None:
         """Look once at the whole store, and have what is ready to serve go live. It belongs to the watcher's thread."""
@@ -295,8 +299,7 @@ class Watcher:
             for refusal in sorted(by_name[name], key=lambda refusal: refusal.version or 0)
             if self._matters(refusal)
         )
-        if shown != self._catalogue.refusals:
-            self._on_loop(lambda: setattr(self._catalogue, "refusals", shown))
+        self._on_loop(lambda: setattr(self._catalogue, "refusals", shown))
 
     def _matters(self, refusal: Refusal) -> bool:
         live = self._live.get(refusal.name)

@@ -121,6 +121,21 @@ def test_garbage_behind_pipelined_requests_leaves_their_answers_whole(start: Sta
         assert connection.is_closed()
 
 
+def test_garbage_behind_an_answer_in_pieces_is_told(start: Start) -> None:
+    with start().open() as connection:
+        assert connection.send(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n").answer().status == 200
+        assert_refused(connection.send(b"\0\0\r\n\r\n").answer(), 400, "malformed_request")
+        assert connection.is_closed()
+
+
+def test_a_body_that_breaks_after_its_answer_gets_no_second_one(start: Start) -> None:
+    server = start()
+    with server.open() as connection:
+        connection.send(b"POST /nothing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.answer().status == 404
+        assert connection.send(b"no size\r\n").is_closed()
+
+
 @both_ways
 def test_an_upgrade_is_ignored(start: Start, protocol: type[ServerConnection], seven: bytes) -> None:
     server = start(protocol)
@@ -360,6 +375,39 @@ def test_an_early_answer_on_a_lasting_connection_is_followed_by_others(start: St
         assert connection.answer().status == 200
 
 
+@pytest.mark.parametrize("size", [200_000, 900_000])  # one comes in a single read
+def test_a_large_body_that_is_sent_ahead_is_read_to_its_end_after_its_early_answer(start: Start, size: int) -> None:
+    large = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    with start().open() as connection:
+        connection.send(LIVE + large + bytes(size) + LIVE)
+        assert [connection.answer().status for _ in range(3)] == [200, 404, 200]
+
+
+class ReadsLate(ServerConnection):
+    """Its client reads the 100 only after it has sent more."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if data.startswith(b"HTTP/1.1 100 "):
+            self.pause_writing()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.reads_answers:
+            self.resume_writing()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_body_that_comes_before_its_client_reads_is_whole(start: Start, seven: bytes, *, ends: bool) -> None:
+    with start(ReadsLate).open() as connection:
+        connection.send(request(seven, "Expect: 100-continue").removesuffix(seven))
+        assert connection.answer().status == 100
+        connection.send(seven + LIVE)
+        if ends:
+            connection.end()
+        assert [connection.answer().status for _ in range(2)] == [200, 200]
+
+
 # Clients that have said all that they have to say
 
 
@@ -388,6 +436,13 @@ def test_a_client_that_ends_its_side_amid_a_request_is_told(
             assert connection.is_closed()
     server.turn()
     assert (server.catalogue.admission.pending, server.catalogue.admission.pending_bytes) == (0, 0)
+
+
+def test_an_error_of_a_head_request_has_no_body(start: Start) -> None:
+    with start().open() as connection:
+        connection.send(b"HEAD /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n")
+        assert connection.answer(has_body=False).status == 400
+        assert connection.is_closed()
 
 
 def test_a_client_that_ends_its_side_and_asks_for_nothing_is_let_go(start: Start) -> None:

@@ -1,6 +1,7 @@
 """Many pictures of one request: in order, all or none, whatever the protocol."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.api.inference import Inference
+from app.api.inference import Inference, unless_gone
 from app.api.json_body import parse_json
 from app.contract.preprocessing import preprocess
 from app.errors import (
@@ -28,6 +29,7 @@ from app.errors import (
 )
 from app.main import load_from, open_catalogue, request_limits
 from app.metrics import Metrics
+from app.serving.batcher import RowFuture
 from app.settings import Settings
 
 
@@ -126,6 +128,23 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path,
             await asked.infer(None, pictures[:3], deadline=asked.deadline(), receive=receive)
         gate.set()
         assert asked.admission.pending == 0
+
+
+async def test_an_error_for_a_client_that_has_hung_up_is_not_reported_as_lost() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    answer = RowFuture()
+    with pytest.raises(ClientDisconnect):
+        await unless_gone(receive, answer)
+    if not answer.done():  # as whoever answers looks
+        answer.set_exception(DeadlineExceeded("too late"))
+    del answer
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_client_may_ask_for_less_time_than_the_service_allows_but_not_for_more(trained_store: Path) -> None:

@@ -10,6 +10,7 @@ from app.api.uploads import picture_of
 from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.errors import ImageError, RequestError
+from tests.fuzz.connections import connection, connection_seeds
 from tests.oddities import oddities, pillow
 
 Target = Callable[[bytes], str]
@@ -87,6 +88,7 @@ def form_seeds() -> list[bytes]:
 TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
     "picture": (picture, picture_seeds),
     "form": (form, form_seeds),
+    "connection": (connection, connection_seeds),
 }
 
 

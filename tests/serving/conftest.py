@@ -25,8 +25,10 @@ class Versioned:
     def __init__(self, version: int) -> None:
         self.version = version
         self.closed = False
+        self.before_predict: Callable[[], object] = lambda: None
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
+        self.before_predict()
         answers = np.zeros((len(batch), 10), np.float32)
         answers[:, 0] = self.version
         return answers
@@ -46,6 +48,8 @@ class FolderLoader:
         self.loads: list[tuple[str, int]] = []
         self.engines: dict[tuple[str, int], Versioned] = {}
         self.before_load: Callable[[], object] = lambda: None
+        self.on_event_loop = True
+        self.inline_decode_pixels = 1000
         self._bundle = bundle
 
     def publish(self, name: str, version: int, manifest: str = "good") -> Path:
@@ -69,7 +73,8 @@ class FolderLoader:
             update={"name": name, "version": version, "training": {"text": text}}
         )
         loaded = LoadedModel(Bundle(self._bundle.path, manifest), engine, "as a test", Proof(16, 0.0))
-        return TunedModel(loaded, Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=1000), fingerprint)
+        tuning = Tuning({1: 0.001}, on_event_loop=self.on_event_loop, inline_decode_pixels=self.inline_decode_pixels)
+        return TunedModel(loaded, tuning, fingerprint)
 
     def is_still(self, model: TunedModel) -> bool:
         text = (self.store.path(model.name, model.version) / "manifest.json").read_text()

@@ -606,6 +606,40 @@ async def test_replies_that_wait_behind_a_batch_that_hangs_are_told_so() -> None
     assert [[type(outcome) for outcome in caller.outcomes] for caller in callers] == [[ShuttingDown]] * 3
 
 
+@pytest.mark.parametrize("iterations", range(8))
+@in_both_places
+async def test_in_whatever_moment_it_ends_every_caller_gets_exactly_one_outcome(slots: int, iterations: int) -> None:
+    run = Doubler()
+    if slots:
+        run.gate.clear()
+    callers = [Caller() for _ in range(5)]
+    batcher = batcher_of(run, largest=2, slots=slots)
+    for caller in callers:
+        batcher.put(item(1), caller)
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    batcher.close()
+    assert [len(caller.outcomes) for caller in callers] == [1] * 5
+    run.gate.set()
+    if batcher._executor is not None:
+        await asyncio.to_thread(batcher._executor.shutdown)  # what still ran has nobody to answer
+    assert [len(caller.outcomes) for caller in callers] == [1] * 5
+
+
+async def test_an_end_cuts_the_grace_of_a_close_that_waits() -> None:
+    run = Doubler()
+    run.gate.clear()
+    batcher = batcher_of(run)
+    batcher.put(item(1), Caller())
+    await entered(run)
+    closing = asyncio.create_task(batcher.aclose(grace_s=3600))
+    await asyncio.sleep(0)
+    batcher.close()
+    async with asyncio.timeout(10):
+        await closing
+    run.gate.set()
+
+
 # What is told
 
 

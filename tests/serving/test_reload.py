@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.contract.header import IMAGE_FORMATS
-from app.errors import ModelNotNamed
+from app.errors import ModelNotNamed, ShuttingDown
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import RowFuture
@@ -29,7 +29,9 @@ PATIENT = 20
 class Following:
     """A catalogue that follows a store; `look` is one look of its watcher, in a thread as in the service."""
 
-    def __init__(self, loader: FolderLoader, loaded: LoadedStore, *, default: str | None = None) -> None:
+    def __init__(
+        self, loader: FolderLoader, loaded: LoadedStore, *, default: str | None = None, shutdown_grace_s: float = 5.0
+    ) -> None:
         self.metrics = Metrics()
         self.catalogue = Catalogue(
             loaded,
@@ -41,7 +43,7 @@ class Following:
             metrics=self.metrics,
             give_up=lambda: None,
             decode_threads=1,
-            shutdown_grace_s=5,
+            shutdown_grace_s=shutdown_grace_s,
             retire_grace_s=5,
         )
         self.watcher = Watcher(cast("Loader", loader), loaded, self.catalogue, interval_s=0)
@@ -398,6 +400,71 @@ async def test_a_version_that_is_ready_when_the_service_stops_is_freed(
     stopping.set()
     await looking
     assert folder_loader.engines["cats", 2].closed
+
+
+@pytest.mark.parametrize("iterations", range(8))
+async def test_a_service_stops_in_whatever_moment_a_version_that_was_replaced_is_freed(
+    folder_loader: FolderLoader, iterations: int
+) -> None:
+    folder_loader.publish("cats", 1)
+    following = Following(folder_loader, load_store(cast("Loader", folder_loader)))
+    folder_loader.publish("cats", 2)
+    await following.catalogue.replace(folder_loader.load("cats", 2))
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    await following.catalogue.aclose()
+    assert all(engine.closed for engine in folder_loader.engines.values())
+
+
+async def test_a_replaced_version_has_no_longer_than_the_grace_of_a_service_that_stops(
+    folder_loader: FolderLoader, data_folder: Path
+) -> None:
+    folder_loader.on_event_loop = False
+    folder_loader.publish("cats", 1)
+    following = Following(folder_loader, load_store(cast("Loader", folder_loader)), shutdown_grace_s=0)
+    entered, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        may_end.wait(60)
+
+    folder_loader.engines["cats", 1].before_predict = hold
+    folder_loader.publish("cats", 2)
+    caller = asyncio.create_task(following.catalogue.get("cats").classify((data_folder / "7-00000.png").read_bytes()))
+    await asyncio.to_thread(entered.wait, 60)
+    await following.catalogue.replace(folder_loader.load("cats", 2))
+    await following.catalogue.aclose()
+    with pytest.raises(ShuttingDown):
+        await caller
+    may_end.set()
+    assert all(engine.closed for engine in folder_loader.engines.values())
+
+
+async def test_whoever_waits_for_a_look_is_told_that_the_service_stops(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    waiting = asyncio.create_task(service.watcher.next_look())
+    await asyncio.sleep(0)
+    await service.watcher.__aexit__(None, None, None)
+    async with asyncio.timeout(10):
+        with pytest.raises(ShuttingDown):
+            await waiting
+        with pytest.raises(ShuttingDown):
+            await service.watcher.next_look()
+
+
+async def test_refusals_are_shown_as_the_last_look_left_them(folder_loader: FolderLoader, follow: Follow) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    folder_loader.publish("cats", 2, "bad")
+    service.watcher.look()
+    service.watcher.look()  # refuses it; the event loop has no time to hear of it
+    shutil.rmtree(folder_loader.store.path("cats", 2))
+    service.watcher.look()
+    await asyncio.sleep(0)
+    assert service.refused() == []
 
 
 async def test_the_watcher_looks_by_itself_and_ends_with_the_service(folder_loader: FolderLoader) -> None:

@@ -5,7 +5,7 @@ import re
 from app.errors import HeadersTooLarge, MalformedRequest
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+_TRAILER = re.compile(rb"(?!(?i:Content-Length|Transfer-Encoding):)[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 _LINE_BREAK = b"\r\n"
 _FRAMING_PER_BYTE = 8
 """Bytes of framing that a chunked body may have for each byte of content, besides the limit on headers."""
@@ -31,7 +31,10 @@ class BodyByLength:
 
 
 class BodyInChunks:
-    """A chunked body. Its extensions and trailers are checked and dropped; `limit` bounds their bytes."""
+    """A chunked body. Its extensions and trailers are checked and dropped; `limit` bounds their bytes.
+
+    A trailer may not say how long a body is (RFC 9110, section 6.5.1), lest another reader believes it.
+    """
 
     __slots__ = ("_content", "_framing", "_in_trailers", "_left", "_limit", "_line", "is_complete")
 
@@ -89,7 +92,7 @@ class BodyInChunks:
             if not line:
                 self.is_complete = True
             elif _TRAILER.fullmatch(line) is None:
-                raise _broken("a trailer is not 'name: value'")
+                raise _broken("a trailer is not 'name: value', or says how long a body is")
         else:
             found = _SIZE.fullmatch(line)
             if found is None:

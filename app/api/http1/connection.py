@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
         self._continue_is_owed = False  # the client waits to be told to send its body
-        self._answer_has_begun = False
+        self._answer_has_begun = False  # that of the request which arrived last
         self._is_last = False  # the server stops
         self._client_has_ended = False  # it sends nothing more
         self._is_ending = False  # nothing is answered any more
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._client_has_ended = True
         if self._is_ending:
             return False
-        if self._request_is_open:
+        if self._request_is_open and not self._ahead:
             return self._lose_rest()
         if self.is_idle:
             return False
@@ -205,28 +205,17 @@ class Connection(asyncio.Protocol):
             if self._body is None:
                 position = self._read_head(data, start)
             if position is not None and self._body is not None:
-                piece, position = self._body.read(data, position)
-                exchange = self.exchange
-                if piece and exchange is not None:
-                    self._continue_is_owed = False
-                    exchange.receive(piece)
-                if self._body.is_complete:
-                    self._body = None
-                    if exchange is None:
-                        self._put_on(None)  # it was answered before
-                    else:
-                        exchange.begin()
+                self._read_body(self._body, data, position)
         except Exception as exc:  # noqa: BLE001 - a defect gets the one error shape, too
             self._reject(exc)
             return
-        if position is not None and position < len(data):
-            self._ahead, self._ahead_from = data, position
         self._settle()
 
     def _read_head(self, data: bytes, start: int) -> int | None:
         reader = self._reader
         if reader is None:
             reader = self._reader = HeadReader(self._limits.max_header_bytes)
+            self._answer_has_begun = False
         had_begun = reader.has_begun
         position = reader.read(data, start)
         if not had_begun and reader.has_begun:
@@ -237,13 +226,27 @@ class Connection(asyncio.Protocol):
             self._open(head)
         return position
 
+    def _read_body(self, body: BodyByLength | BodyInChunks, data: bytes, position: int) -> None:
+        piece, position = body.read(data, position)
+        if piece and self.exchange is not None:
+            self._continue_is_owed = False
+            self.exchange.receive(piece)
+        if body.is_complete and not self._is_ending:
+            self._body = None
+            if position < len(data):  # kept before it is answered: its answer says whether others follow
+                self._ahead, self._ahead_from = data, position
+            if self.exchange is None:
+                self._put_on(None)  # it was answered before
+            else:
+                self.exchange.begin()
+
     def _open(self, head: Head) -> None:
         length = head.body_length
         self._body = BodyInChunks(self._limits.max_header_bytes) if length is None else BodyByLength(length)
         self._continue_is_owed = head.expects_continue
-        self._answer_has_begun = False
         services = self.services
         if services.reject_early(self, head):
+            self._answer_has_begun = True
             return
         route = services.routes.get(head.path)
         exchange = None if route is None else route(self, head)
@@ -255,21 +258,26 @@ class Connection(asyncio.Protocol):
             return
         if self._request_is_open:
             self._put_on(self._limits.receiving)
+            if self._ahead:  # the rest of its body came while the client did not read
+                self._resume_soon()
         elif self.exchange is not None or self._writing_is_paused:
             self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
         elif self._ahead:
             self._put_on(None)
-            if not self._resume_is_due:
-                self._resume_is_due = True
-                self.loop.call_soon(self._resume)
+            self._resume_soon()
         elif self._client_has_ended:
             self._end()
         elif self._clock is None:  # else no request has begun since it was put there
             self._put_on(self._limits.idle)
 
+    def _resume_soon(self) -> None:
+        if not self._resume_is_due:
+            self._resume_is_due = True
+            self.loop.call_soon(self._resume)
+
     def _resume(self) -> None:
         self._resume_is_due = False
-        if self._is_ending or self._writing_is_paused:
+        if self._is_ending or self._writing_is_paused or not self._ahead:
             return
         data, start = self._ahead, self._ahead_from
         self._ahead, self._ahead_from = b"", 0
@@ -314,6 +322,7 @@ class Connection(asyncio.Protocol):
     def answer(self, status: int, headers: RawAnswerHeaders, body: bytes) -> None:
         """Write a whole answer."""
         keep_alive = self.keeps_alive
+        self._answer_has_begun = True
         lines = self._lines(status, headers, keep_alive=keep_alive)
         lines.append(body)
         self.write(b"".join(lines))
@@ -334,6 +343,8 @@ class Connection(asyncio.Protocol):
         """Go on to the next request, or end the connection: the answer is written."""
         self.exchange = None
         if keep_alive:
+            if not self._ahead:
+                self.resume_reading()  # the exchange may have paused it, and answered before it took the body
             self._settle()
         else:
             self._end()
@@ -422,7 +433,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _reject(self, error: Exception) -> None:
-        """Answer the open request with the error, and read no further."""
+        """Answer the open request with the error, unless it has an answer, and read no further."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.cancel()
@@ -438,7 +449,9 @@ class Connection(asyncio.Protocol):
         scope: dict[str, Any] = {"type": "http", "headers": (), "state": {"request_id": request_id}}
         response = answer_error(Request(scope), error)
         lines = self._lines(response.status_code, response.raw_headers, keep_alive=False)
-        self.transport.write(b"".join((*lines, bytes(response.body))))
+        if head is None or head.method != b"HEAD":
+            lines.append(bytes(response.body))
+        self.transport.write(b"".join(lines))
         self.services.gate.note(
             request_id=request_id,
             method="" if head is None else head.method.decode("ascii"),

@@ -15,9 +15,11 @@ from app.errors import HeadersTooLarge, MalformedRequest, UnsupportedHttpVersion
 
 _END = b"\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?\r\n")
+_OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/(?:[02-9]|1\.[2-9])")  # whatever follows it
 _LINE_BREAK = b"\r\n"
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_MOST_LENGTH_DIGITS = 20
+"""Leading zeros beyond it are valid, but readers that stop there see another length."""
 _SINGLE = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
 _REASONS = {
     "Invalid method encountered": "it does not begin with a method of HTTP",
@@ -146,7 +148,7 @@ class HeadReader:
         expect = fields.get(b"expect")
         head.expects_continue = expect is not None and not head.is_1_0 and _has_token(expect, b"100-continue")
         head.body_length = _body_length(fields, is_1_0=head.is_1_0)
-        if target[:1] != b"/":
+        if target[:1] != b"/" or head.method == b"CONNECT":
             target = _origin_form(head, target)
         if b"#" in target:  # a client should keep it to itself
             target = target.partition(b"#")[0]
@@ -179,7 +181,7 @@ class HeadReader:
 
 
 def _rejection(seen: bytes, reason: str) -> MalformedRequest | UnsupportedHttpVersion:
-    if _OTHER_VERSION.match(seen) and not _LINE.match(seen):
+    if _OTHER_VERSION.match(seen):
         return UnsupportedHttpVersion("This service speaks HTTP/1.1. Send the request in that version.")
     reason = _REASONS.get(reason, reason[:1].lower() + reason[1:])
     return MalformedRequest(f"The request is not valid HTTP/1.1: {reason}.")
@@ -229,8 +231,8 @@ def _body_length(fields: dict[bytes, bytes], *, is_1_0: bool) -> int | None:
     if length is None:
         return 0
     digits = length.strip(b" \t")
-    if not digits.isdigit():
-        raise _rejection(b"", "its Content-Length is not a number")
+    if not digits.isdigit() or len(digits) > _MOST_LENGTH_DIGITS:
+        raise _rejection(b"", "its Content-Length is not a number of at most 20 digits")
     return int(digits)
 
 

@@ -1,8 +1,8 @@
 """Reject requests to classify a picture under overload for as little as possible: it must not cost the others.
 
 A plain request that arrives in one piece is recognised by one regular expression, which matches nothing that
-`app.api.http1.head` would read differently or reject. Any other is rejected after its head, and its body is read and
-dropped. This module knows nothing of pictures or models.
+`app.api.http1.head` would read differently or reject. Any other of a known length is rejected after its head, and its
+body is read and dropped; a chunked one is left to the application. This module knows nothing of pictures or models.
 """
 
 import re
@@ -65,6 +65,7 @@ class Shedding:
             and head.path == _PATH
             and head.method == b"POST"
             and self._is_used
+            and head.body_length is not None  # a chunked body may turn out to be broken, which is 400
             and not head.expects_continue
             and connection.keeps_alive
             and self._admission.must_refuse()

@@ -33,9 +33,9 @@ class Repository:
 
     async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Return every version of the store and every one that is live, with its state and why it is not served."""
+        versions, unloaded = (set(), set()) if only_ready else await asyncio.to_thread(self._stored)
         live = {(model.name, model.manifest.version) for model in self._catalogue.models}
         refused = {(refusal.name, refusal.version): refusal.code for refusal in self._catalogue.refusals}
-        versions, unloaded = (live, set()) if only_ready else await asyncio.to_thread(self._stored)
 
         def why(name: str) -> str:
             return "unloaded" if name in unloaded else "another version is served"

@@ -1,5 +1,6 @@
 """Models are loaded and unloaded on request, where the settings allow it, and for all workers that follow the store."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -76,6 +77,19 @@ async def test_what_requests_need_stays(store: Path, open_client: OpenClient) ->
     client = await open_client(model_store=store, **FOLLOW)  # both are marked, and one by hand
     assert "READY" in (await states(client)).values()
     assert (await client.get("/v2/health/ready")).status_code == 200
+
+
+async def test_of_two_requests_that_would_leave_no_model_one_is_refused_and_leaves_no_mark(
+    store: Path, open_client: OpenClient
+) -> None:
+    client = await open_client(model_store=store, **FOLLOW)
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(client.post(UNLOAD.format(name)) for name in ("digits", "more")))
+    refused, unloaded = sorted(answers, key=lambda answer: answer.status_code, reverse=True)
+    assert_error(refused, 400, "model_control_refused")
+    assert unloaded.status_code == 200
+    assert sorted((await states(client)).values()) == ["READY", "unloaded"]
+    assert sum((store / name / "unloaded").exists() for name in ("digits", "more")) == 1
 
 
 async def test_a_model_that_is_not_there_can_be_neither_loaded_nor_unloaded(

@@ -1,0 +1,60 @@
+"""One answer for each request, in order, whatever a client sends beside it. Over connections in memory."""
+
+import pytest
+
+from tests.api.http1.in_memory import Service, answered, answers_in
+
+CHUNKED = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/early", b"/echo?early"])
+def test_a_request_that_is_answered_before_its_body_breaks_gets_no_second_answer(path: bytes) -> None:
+    assert [answer.status for answer in answered([CHUNKED % path, b"1\r\na\r\n", b"5 \r\n"])] == [200]
+
+
+def test_a_broken_request_behind_an_answer_in_pieces_is_told() -> None:
+    for path in (b"/stream", b"/echo?pieces"):
+        data = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n\0" % path
+        assert [answer.status for answer in answered([data])] == [200, 400]
+
+
+def test_an_answer_to_head_has_no_body_though_it_is_an_error() -> None:
+    for sent in (b"", b"5 \r\n"):
+        (answer,) = answered([(CHUNKED % b"/predict").replace(b"POST", b"HEAD") + sent])
+        assert (answer.outcome, answer.body) == ((400 if sent else 408, True), b"")
+
+
+def test_a_client_that_has_ended_gets_its_answers_also_after_one_that_is_given_at_once() -> None:
+    slow, quick = (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"slow", b"echo"))
+    with Service() as service:
+        service.send(slow)
+        service.send(quick + quick + b"\0")
+        service.end()
+        service.loop.wait(60)
+        answers = answers_in(bytes(service.transport.written), [])
+    assert [answer.outcome for answer in answers] == [(200, False)] * 3 + [(400, True)]
+
+
+def test_a_connection_that_is_lost_holds_nothing() -> None:
+    for path in (b"/echo?never", b"/echo", b"/predict", b"/stream"):
+        with Service() as service:
+            service.send(CHUNKED % path + b"5\r\nhello\r\n" + b"0\r\n\r\n" * path.endswith(b"never"))
+            assert service.leftovers
+            service.transport.abort()
+            service.loop.settle()
+            assert not service.leftovers
+
+
+def test_what_a_client_sends_ahead_is_bounded_and_read_later() -> None:
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    sent = 0
+    with Service() as service:
+        service.send(get.replace(b"/", b"/slow", 1))
+        while service.send(get * 100):
+            sent += 100
+            assert sent * len(get) < 128 * 1024
+        service.loop.wait(1)
+        while service.transport.is_reading_paused:
+            service.loop.wait(0)
+        answers = answers_in(bytes(service.transport.written), [])
+    assert [answer.outcome for answer in answers] == [(200, False)] * (sent + 1)
