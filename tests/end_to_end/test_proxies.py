@@ -386,7 +386,8 @@ def ask(connection: Connection, upload: Upload) -> str:
         connection.closes = True
         if isinstance(exc.__cause__, TimeoutError):
             return HANGS
-        return "closed" if upload.ends and str(exc) == "no answer" else f"broke: {exc}"
+        gone = str(exc) == "no answer" or isinstance(exc.__cause__, ConnectionResetError)
+        return "closed" if upload.ends and gone else f"broke: {exc}"
     connection.closes |= upload.ends
     return said(status, body)
 
@@ -419,10 +420,14 @@ def ask_all(address: tuple[str, int], uploads: list[Upload], *, reuse_after_over
 
 
 @pytest.fixture(scope="module")
-def service(repository: Path) -> Iterator[DrainingService]:
-    settings = {"model": "mnist", "workers": 2, "max_upload_bytes": MAX_UPLOAD_BYTES}
+def service(repository: Path, mnist_pictures: list[tuple[Path, str]]) -> Iterator[DrainingService]:
+    settings = {"model": "mnist", "workers": 2, "max_upload_bytes": MAX_UPLOAD_BYTES, "request_timeout_s": 60}
     service = DrainingService(repository / "model_store", **settings)
     workers = service.children
+    # What a worker takes at once follows from the pictures that it has answered. Overload is not looked at here.
+    for path, label in mnist_pictures:
+        answer = httpx.post(f"{service.url}/predict", content=path.read_bytes(), headers={"content-type": "image/png"})
+        assert answer.json()["label"] == label
     yield service
     assert service.children == workers
     assert service.stop() == 0
