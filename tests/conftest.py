@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
-    parser.addoption("--examples", type=int, help="Generated streams of requests, in the tests that read them.")
+    parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +34,11 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         home = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="session")
+def examples(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--examples"))
 
 
 @pytest.fixture(scope="session")
