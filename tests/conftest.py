@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
-    parser.addoption("--examples", type=int, help="Generated streams of requests, in the tests that read them.")
+    parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")
     parser.addoption(
         "--shuffle-seed",
         type=int,
@@ -114,6 +114,11 @@ def nothing_is_leaked(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     leaked = [lease for admission in made for lease in admission.leases if lease.owner.done()]
     assert not corrected
     assert not leaked
+
+
+@pytest.fixture(scope="session")
+def examples(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--examples"))
 
 
 @pytest.fixture(scope="session")

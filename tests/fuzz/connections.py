@@ -1,7 +1,10 @@
 """A connection under fuzzing: how its data arrive, what the client does meanwhile, and what must hold of answers."""
 
+import random
+
 from structlog.testing import capture_logs
 
+from tests.api.http1.generated import generators, stream
 from tests.api.http1.in_memory import Service, WrittenAnswer, answers_in, echo_of
 from tests.api.http1.readings import Reading, read, read_by_h11
 
@@ -12,6 +15,10 @@ _RECEIVE_TIMEOUT_S = 5.0
 _LONG_S = 120.0
 """After it, every clock of the connection has run out."""
 _MOST_SEGMENTS = 200
+_TARGETS = (
+    *("/predict", "/echo", "/echo?early", "/echo?later", "/echo?pieces", "/echo?never", "/early", "/slow", "/stream"),
+    *("/fails", "/broken"),
+)
 _FAILING = (b"/fails", b"/broken")
 
 
@@ -25,7 +32,7 @@ def connection(data: bytes) -> str:
     sent = data[3:]
     size = max(size or len(sent), len(sent) // _MOST_SEGMENTS + 1)
     pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
-    turn = len(pieces) * moment // 255
+    turn = round(len(pieces) * moment / 255)
     delivered: list[bytes] = []
     with (
         capture_logs() as logs,
@@ -106,6 +113,12 @@ def _check(answers: list[WrittenAnswer], ours: Reading, *, calm: bool, may_be_cu
             assert is_early or answer.body == begin + message.body, (answer, message)
 
 
+def generated(rng: random.Random) -> bytes:
+    """Return an input that sends generated requests in one of the ways."""
+    does = sum(rng.choice((0, 0, 0, bit)) for bit in (_OVERLOADED, _ENDS, _IS_DEAF, _STOPS, _IS_SLOW, _LEAVES))
+    return bytes([does, rng.choice((0, 0, 1, 7, 40, 200)), rng.randrange(256)]) + stream(rng, _TARGETS)
+
+
 def connection_seeds() -> list[bytes]:
     get = b"GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n"
     post = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -140,5 +153,6 @@ def connection_seeds() -> list[bytes]:
         bytes([does, size, 128]) for does, size in ((0, 0), (1, 0), (1, 9), (2, 7), (4, 0), (8, 50), (16, 30), (32, 20))
     ]
     return [ways[number % len(ways)] + request for number, request in enumerate(requests)] + [
-        bytes(3) + request for request in requests
+        *(bytes(3) + request for request in requests),
+        *(generated(rng) for rng in generators(500)),
     ]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.http1.generated import generators
+from tests.fuzz.connections import connection, generated
 from tests.fuzz.fuzzer import Defect, Fuzzer
 from tests.fuzz.targets import TARGETS
 
@@ -13,8 +15,13 @@ def test_some_thousands_of_damaged_inputs_find_no_defect(name: str) -> None:
     target, seeds = TARGETS[name]
     fuzzer = Fuzzer(target, seeds(), seed=1)
     first = len(fuzzer.corpus)
-    fuzzer.run(inputs=4000)
+    fuzzer.run(inputs=2000 if name == "connection" else 4000)
     assert len(fuzzer.corpus) > first
+
+
+def test_no_generated_requests_find_a_defect_in_a_connection(examples: int) -> None:
+    outcomes = {connection(generated(rng)) for rng in generators(examples // 4)}
+    assert len(outcomes) > 20  # or they would show nothing
 
 
 def test_an_input_that_takes_another_way_is_kept_and_the_next_run_begins_with_it(tmp_path: Path) -> None:

@@ -51,10 +51,10 @@ def generators(count: int) -> Iterator[random.Random]:
         yield random.Random(seed)  # noqa: S311 - a run is to be repeatable
 
 
-def stream(rng: random.Random) -> bytes:
+def stream(rng: random.Random, usual_targets: Sequence[str] = ("/predict",)) -> bytes:
     """Return the bytes of one to three requests, as a client might send them on one connection."""
     oddity = rng.choice((0.0, 0.01, 0.03, 0.1))
-    data = b"".join(_request(rng, oddity) for _ in range(rng.choice((1, 1, 2, 3))))
+    data = b"".join(_request(rng, oddity, rng.choice(usual_targets)) for _ in range(rng.choice((1, 1, 2, 3))))
     what = rng.random()
     if what < 0.1:
         return damaged(data, data, rng)
@@ -102,10 +102,10 @@ def _either(rng: random.Random, oddity: float, usual: str, odd: Sequence[str]) -
     return rng.choice(odd) if rng.random() < oddity else usual
 
 
-def _request(rng: random.Random, oddity: float) -> bytes:
+def _request(rng: random.Random, oddity: float, usual_target: str) -> bytes:
     body = rng.choice(("", "", "hello", "0\r\n\r\n", "GET / HTTP/1.1\r\nHost: b\r\n\r\n", "x" * 40))
     method = _either(rng, 3 * oddity, "POST", _METHODS)
-    target = _either(rng, 3 * oddity, "/predict", _TARGETS)
+    target = _either(rng, 3 * oddity, usual_target, _TARGETS)
     version = _either(rng, 2 * oddity, "HTTP/1.1", _VERSIONS)
     lines = [f"{method}{_either(rng, oddity, ' ', ('  ', '', chr(9)))}{target} {version}"]
     fields = [] if rng.random() < oddity else [("Host", "a")]
