@@ -3,7 +3,7 @@
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,18 @@ def settings_of(store: Path, **given: Any) -> Settings:
     return Settings(**{"model_store": store, "engine": "openvino", "workers": 1, "inference_place": "loop", **given})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(trained_store: Path) -> Iterator[Start]:
+    """Return the function that starts a service, or returns the one that another test has started just so."""
+    running: dict[Hashable, Server] = {}
     with ExitStack() as stack:
 
         def start_server(protocol: type[ServerConnection] = ServerConnection, **given: Any) -> Server:
-            settings = settings_of(trained_store, **given)
-            return stack.enter_context(Server(settings, load_from(settings), protocol))
+            key = protocol, tuple(sorted(given.items()))
+            if key not in running:
+                settings = settings_of(trained_store, **given)
+                running[key] = stack.enter_context(Server(settings, load_from(settings), protocol))
+            return running[key]
 
         yield start_server
 
@@ -592,7 +597,7 @@ def test_every_answer_carries_the_id_of_its_request(
 
 
 def test_a_worker_that_stops_says_so_in_every_answer(start: Start, seven: bytes) -> None:
-    server = start()
+    server = start(max_pending=1000)  # its own
     server.lifecycle.stopping = True
     for data in (request(seven), request(b"junk"), LIVE):
         with server.open() as connection:
