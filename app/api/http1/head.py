@@ -93,6 +93,11 @@ class HeadReader:
         """Whether the request line has begun to arrive. Empty lines before it do not count (RFC 9112, section 2.2)."""
         return bool(self._seen)
 
+    @property
+    def asks_for_head(self) -> bool:
+        """Whether the request begins as one whose answer has no body, however it goes on."""
+        return self._seen.startswith(b"HEAD ")
+
     def read(self, data: bytes) -> int | None:
         """Read on, and return the position in `data` after the head, or None if the head continues in the next piece.
 
@@ -107,6 +112,7 @@ class HeadReader:
             seen = piece
         else:
             seen += data
+        self._seen = seen
         before = len(seen) - len(piece)
         end = seen.find(_END, max(0, before - 3), self._limit)
         length = len(seen) if end < 0 else end + len(_END)
@@ -121,7 +127,6 @@ class HeadReader:
             raise HeadersTooLarge(f"The request line and headers are longer than {limit}. Send fewer, or shorter ones.")
         if self._is_complete != (end >= 0):
             raise _rejection(seen, "its headers do not end as they should")
-        self._seen = seen
         return None if end < 0 else len(data) - (len(seen) - length)
 
     def head(self) -> Head:
