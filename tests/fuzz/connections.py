@@ -67,7 +67,8 @@ def connection(data: bytes) -> str:
     assert fails or not logs, logs
     _check(answers, ours, calm=not does & _OVERLOADED, may_be_cut=fails or bool(does & (_LEAVES | _IS_DEAF)))
     lasts = not (fails or does & (_STOPS | _LEAVES | _IS_DEAF | _IS_SLOW) or (does & _ENDS and does & _OVERLOADED))
-    if lasts and not any(message.query == b"never" for message in ours.messages):
+    # An answer before the body that a client waits to be told to send ends the connection.
+    if lasts and not any(message.query == b"never" or message.expects_continue for message in ours.messages):
         assert len(answers) == _expected(ours), "a request has no answer"
     return f"{[answer.outcome for answer in answers][-3:]} {ours.rest}"
 

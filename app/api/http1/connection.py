@@ -443,13 +443,15 @@ class Connection(asyncio.Protocol):
 
     def _answer_error(self, error: Exception) -> None:
         began = perf_counter()
-        head = self._head if self._reader is None else None
-        headers = self._reader.headers if self._reader is not None else () if head is None else head.headers
+        reader = self._reader
+        head = self._head if reader is None else None
+        headers = reader.headers if reader is not None else () if head is None else head.headers
+        asks_for_head = reader.asks_for_head if reader is not None else head is not None and head.method == b"HEAD"
         request_id = self.services.gate.request_id(headers)
         scope: dict[str, Any] = {"type": "http", "headers": (), "state": {"request_id": request_id}}
         response = answer_error(Request(scope), error)
         lines = self._lines(response.status_code, response.raw_headers, keep_alive=False)
-        if head is None or head.method != b"HEAD":
+        if not asks_for_head:
             lines.append(bytes(response.body))
         self.transport.write(b"".join(lines))
         self.services.gate.note(

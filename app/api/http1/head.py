@@ -93,6 +93,11 @@ class HeadReader:
         """Whether the request line has begun to arrive. Empty lines before it do not count (RFC 9112, section 2.2)."""
         return bool(self._seen)
 
+    @property
+    def asks_for_head(self) -> bool:
+        """Whether the request begins as one whose answer has no body, however it goes on."""
+        return self._seen.startswith(b"HEAD ")
+
     def read(self, data: bytes, position: int = 0) -> int | None:
         """Read on in `data` from `position`, and return where the head ends, or None if it continues in the next piece.
 

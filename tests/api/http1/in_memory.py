@@ -169,8 +169,8 @@ class Echo:
 
     def receive(self, piece: bytes) -> None:
         self._body += piece
-        if self._head.query == b"early" and not self.ends:
-            self._answer(200)
+        if self._head.query == b"early":
+            self._connection.loop.call_soon(self._answer, 200)
 
     def begin(self) -> None:
         if self._head.query == b"later":
@@ -185,8 +185,8 @@ class Echo:
         self.ends += 1
 
     def _answer(self, status: int) -> None:
-        if self.ends and self._connection.exchange is not self:
-            return  # it was cancelled before its time came
+        if self._connection.exchange is not self:
+            return  # it ended before its time came
         self.ends += 1
         body = echo_of(self._head.method, self._head.path, self._head.query, self._body)
         headers = [(b"content-length", b"%d" % len(body)), (b"x-echo", b"1")]
@@ -357,7 +357,11 @@ def answers_in(written: bytes, methods: list[bytes]) -> list[WrittenAnswer]:
         client.receive_data(written)
         while isinstance(event := client.next_event(), h11.InformationalResponse):
             pass
+        if event is h11.NEED_DATA and not client.trailing_data[0]:
+            break  # it was told to send its body, and has no answer
         assert isinstance(event, h11.Response), written  # else half an answer was written
+        if not {b"content-length", b"transfer-encoding"} & dict(event.headers).keys():
+            client.receive_data(b"")  # the body ends with the connection
         response, body = event, b""
         while isinstance(event := client.next_event(), h11.Data):
             body += event.data

@@ -34,7 +34,7 @@ class Reading:
     """The whole requests, and what comes after them. After a request that ends the connection, nothing is read."""
 
     methods: list[bytes] = field(default_factory=list)
-    """Of all requests that have a valid head; the last may have no whole body."""
+    """Of all requests that have a valid head, or begin with HEAD; the last may be broken or incomplete."""
     messages: list[Message] = field(default_factory=list)
     rest: Literal["nothing", "incomplete", "error"] = "nothing"
     reason: str = ""
@@ -78,6 +78,8 @@ def read(pieces: Iterable[bytes], limit: int = LIMIT) -> Reading:
         found.rest, found.reason = "error", str(exc)
     else:
         found.rest = "incomplete" if body is not None or reader.has_begun else "nothing"
+    if body is None and reader.asks_for_head and len(found.methods) == len(found.messages):
+        found.methods.append(b"HEAD")
     return found
 
 

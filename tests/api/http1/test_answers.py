@@ -19,9 +19,10 @@ def test_a_broken_request_behind_an_answer_in_pieces_is_told() -> None:
 
 
 def test_an_answer_to_head_has_no_body_though_it_is_an_error() -> None:
-    for sent in (b"", b"5 \r\n"):
-        (answer,) = answered([(CHUNKED % b"/predict").replace(b"POST", b"HEAD") + sent])
-        assert (answer.outcome, answer.body) == ((400 if sent else 408, True), b"")
+    head = (CHUNKED % b"/predict").replace(b"POST", b"HEAD")
+    for data, status in ((head, 408), (head + b"5 \r\n", 400), (head[:-2] + b"broken\r\n", 400), (head[:20], 408)):
+        (answer,) = answered([data])
+        assert (answer.outcome, answer.body) == ((status, True), b"")
 
 
 def test_a_client_that_has_ended_gets_its_answers_also_after_one_that_is_given_at_once() -> None:
