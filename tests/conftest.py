@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
+    parser.addoption(
+        "--connection-examples", type=int, default=30, help="Runs of the state machine of what clients may do."
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
