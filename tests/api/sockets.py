@@ -1,11 +1,13 @@
 """A real uvicorn with the service's own protocol in a thread, and a client's side of its connections, byte by byte."""
 
+import asyncio
 import select
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import uvicorn
 
@@ -19,6 +21,8 @@ from app.settings import Settings
 from app.worker import uvicorn_config
 
 TIMEOUT_S = 60
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,23 @@ class Server:
         self._listener.close()
 
     @property
-    def lifecycle(self) -> Lifecycle:
+    def services(self) -> Services:
         services: Services = self._server.lifespan.state["connections"]
-        return services.lifecycle
+        return services
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        return self.services.lifecycle
 
     @property
     def connections(self) -> int:
         """How many are open."""
         return len(self._server.server_state.connections)
+
+    @property
+    def tasks(self) -> int:
+        """How many answer requests."""
+        return len(self._server.server_state.tasks)
 
     @property
     def waiting(self) -> int:
@@ -141,6 +154,15 @@ class Server:
     def ask(self, data: bytes) -> Answer:
         with self.open() as connection:
             return connection.send(data).answer()
+
+    def on_loop(self, function: Callable[[asyncio.AbstractEventLoop], T]) -> T:
+        """Return what the function returns on the service's event loop."""
+        loop = self._server.servers[0].get_loop()
+
+        async def call() -> T:
+            return function(loop)
+
+        return asyncio.run_coroutine_threadsafe(call(), loop).result(TIMEOUT_S)
 
     def turn(self) -> None:
         """Return when the event loop has seen what was sent before."""
