@@ -87,7 +87,6 @@ def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         lifespan="on",
         server_header=False,
         proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
-        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
 
