@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
     parser.addoption(
-        "--connection-examples", type=int, default=30, help="Runs of the state machine of what clients may do."
+        "--connection-examples", type=int, default=20, help="Runs of the state machine of what clients may do."
     )
 
 
