@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")
     parser.addoption(
-        "--connection-examples", type=int, default=30, help="Runs of the state machine of what clients may do."
+        "--connection-examples", type=int, default=20, help="Runs of the state machine of what clients may do."
     )
     parser.addoption(
         "--shuffle-seed",
