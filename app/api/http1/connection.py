@@ -158,9 +158,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             self._linger_on()
         elif self._ahead or self._writing_is_paused or (self.exchange is not None and self._body is None):
-            self._ahead, self._ahead_from = self._ahead[self._ahead_from :] + data, 0
-            if len(self._ahead) > _MOST_AHEAD:
-                self.pause_reading()
+            self._keep(self._ahead[self._ahead_from :] + data, 0)
         elif (
             self.services.overloaded()
             and self._body is None
@@ -234,7 +232,7 @@ class Connection(asyncio.Protocol):
         if body.is_complete and not self._is_ending:
             self._body = None
             if position < len(data):  # kept before it is answered: its answer says whether others follow
-                self._ahead, self._ahead_from = data, position
+                self._keep(data, position)
             if self.exchange is None:
                 self._put_on(None)  # it was answered before
             else:
@@ -270,6 +268,16 @@ class Connection(asyncio.Protocol):
         elif self._clock is None:  # else no request has begun since it was put there
             self._put_on(self._limits.idle)
 
+    def _keep(self, data: bytes, position: int) -> None:
+        """Keep the data from the position on for later, and read no more until most of them have been used."""
+        self._ahead, self._ahead_from = data, position
+        if self._has_enough_ahead:
+            self.pause_reading()
+
+    @property
+    def _has_enough_ahead(self) -> bool:
+        return len(self._ahead) - self._ahead_from > _MOST_AHEAD
+
     def _resume_soon(self) -> None:
         if not self._resume_is_due:
             self._resume_is_due = True
@@ -302,7 +310,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_is_paused and not self.transport.is_closing():
+        if self._reading_is_paused and not (self._has_enough_ahead or self.transport.is_closing()):
             self._reading_is_paused = False
             self.transport.resume_reading()
 

@@ -59,3 +59,16 @@ def test_what_a_client_sends_ahead_is_bounded_and_read_later() -> None:
             service.loop.wait(0)
         answers = answers_in(bytes(service.transport.written), [])
     assert [answer.outcome for answer in answers] == [(200, False)] * (sent + 1)
+
+
+@pytest.mark.parametrize("path", [b"/slow", b"/echo?later"])
+def test_what_a_client_sends_ahead_stays_bounded_while_its_requests_are_answered(path: bytes) -> None:
+    get = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+    block = get * 2000
+    sent = 0
+    with Service() as service:
+        for _ in range(20):
+            while service.send(block):
+                sent += len(block)
+            service.loop.wait(1)
+    assert sent <= 2 * len(block)
