@@ -291,8 +291,8 @@ class Connection(asyncio.Protocol):
         self._ahead, self._ahead_from = b"", 0
         self.resume_reading()
         self._read(data, start)
-        if self._client_has_ended and self._request_is_open and not self._lose_rest():
-            self.transport.close()
+        if self._client_has_ended and self._request_is_open:
+            self._lose_rest()
 
     def _lose_rest(self) -> bool:
         """Return whether an answer is still to come: the rest of the open request is not."""
@@ -302,6 +302,8 @@ class Connection(asyncio.Protocol):
             return True
         if body is None:
             self._reject(ClientDisconnect())
+        else:
+            self._end()  # it is answered already
         return False
 
     def pause_reading(self) -> None:
@@ -360,7 +362,7 @@ class Connection(asyncio.Protocol):
     def break_off(self) -> None:
         """End a connection whose answer cannot be completed, so that the client does not take it for whole."""
         self.exchange = None
-        self.transport.close()
+        self._close()
 
     @property
     def keeps_alive(self) -> bool:
@@ -481,12 +483,21 @@ class Connection(asyncio.Protocol):
         self._is_ending = True
         self._ahead, self._body, self._reader = b"", None, None
         if self._client_has_ended:
-            self.transport.close()
+            self._close()
         elif not self.transport.is_closing():
             self.resume_reading()
-            self._linger_until = self.loop.time() + self._limits.receive_timeout_s
-            self._put_on(self._limits.lingering)
+            self._linger()
             self.transport.write_eof()
+
+    def _close(self) -> None:
+        """Close after what was written, if the client reads it in time."""
+        self._is_ending = True
+        self._linger()
+        self.transport.close()
+
+    def _linger(self) -> None:
+        self._linger_until = self.loop.time() + self._limits.receive_timeout_s
+        self._put_on(self._limits.lingering)
 
     def _linger_on(self) -> None:
         if self.loop.time() > self._linger_until:
