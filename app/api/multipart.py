@@ -35,6 +35,7 @@ _PLAIN_PART = re.compile(
 )
 _QUOTED_BOUNDARY = re.compile(r"[ -~]{0,69}[!-~]")
 _UNQUOTED_BOUNDARY = re.compile(r"[!#-\[\]-~]{1,70}")
+_AFTER_DELIMITER = re.compile(rb"(?=--|\r\n|[ \t])")
 _FOLD = re.compile(rb"\r\n[ \t]+")
 _DISPOSITION = re.compile(rb"content-disposition[ \t]*:[ \t]*form-data[ \t]*((?:;.*)?)", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(
@@ -108,11 +109,15 @@ def split_form(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
 
 def _after(body: bytes, delimiter: bytes, start: int) -> int:
     """Return the position after the next delimiter: one followed by "--", a blank or a line break, not by more text."""
-    while (found := body.find(delimiter, start)) >= 0:
+    found = body.find(delimiter, start)
+    if found >= 0:
         end = found + len(delimiter)
-        if body[end : end + 2] in (b"--", b"\r\n") or body[end : end + 1] in (b" ", b"\t"):
+        if _AFTER_DELIMITER.match(body, end) is not None:
             return end
-        start = end
+        # Millions of these may follow in one body, so they are not looked at one by one.
+        whole = re.compile(re.escape(delimiter) + _AFTER_DELIMITER.pattern).search(body, end)
+        if whole is not None:
+            return whole.end()
     raise MalformedRequest("The multipart body ends before its closing boundary.")
 
 

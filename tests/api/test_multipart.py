@@ -1,7 +1,9 @@
 """The form splitter against what clients send, what they should not send, and an independent parser."""
 
 import re
+import sys
 from email.utils import encode_rfc2231
+from typing import Any
 
 import httpx
 import pytest
@@ -56,6 +58,28 @@ def test_what_httpx_sends_is_read_back() -> None:
 )
 def test_data_that_looks_like_a_boundary_is_data(data: bytes) -> None:
     assert split(form(HEADER + data)) == [Part("file", "a.png", data)]
+
+
+@pytest.mark.parametrize("end", [b"\r\n--xyz--", b""], ids=["whole", "cut off"])
+def test_data_that_looks_like_boundaries_costs_no_step_for_each(end: bytes) -> None:
+    def steps(count: int) -> int:
+        events: list[str] = []
+
+        def note(_frame: Any, event: str, _what: Any) -> None:
+            events.append(event)
+
+        body = b"--xyz\r\n" + HEADER + b"\r\n--xyza" * count + end
+        sys.setprofile(note)
+        try:
+            split(body)
+        except MalformedRequest:
+            assert not end
+        finally:
+            sys.setprofile(None)
+        return len(events)
+
+    steps(2)  # expressions are compiled once
+    assert steps(2) == steps(2000)
 
 
 def test_text_before_the_first_and_after_the_last_boundary_is_ignored() -> None:

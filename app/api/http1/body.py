@@ -33,6 +33,8 @@ class BodyByLength:
 class BodyInChunks:
     """A chunked body. Its extensions and trailers are checked and dropped; `limit` bounds their bytes.
 
+    It bounds each line, too, however much content there is: a line is kept until it ends.
+
     A trailer may not say how long a body is (RFC 9110, section 6.5.1), lest another reader believes it.
     """
 
@@ -71,12 +73,12 @@ class BodyInChunks:
         piece = data[position:] if end < 0 else data[position : end + 1]
         self._framing += len(piece)
         if self._framing > self._limit + _FRAMING_PER_BYTE * self._content:
-            raise HeadersTooLarge(
-                f"The chunk extensions and trailers are longer than {self._limit:,} bytes. Send fewer, or none."
-            )
+            raise self._too_long()
         line = self._line = self._line + piece
         if self._left and not _LINE_BREAK.startswith(line):  # told before the line ends: what goes on may be content
             raise _broken("a chunk is longer than its size says")
+        if len(line) > self._limit:
+            raise self._too_long()
         if end < 0:
             return len(data)
         if not line.endswith(_LINE_BREAK):
@@ -100,6 +102,11 @@ class BodyInChunks:
             size = int(found[1], 16)
             self._in_trailers = not size
             self._left = size + 2 if size else 0
+
+    def _too_long(self) -> HeadersTooLarge:
+        return HeadersTooLarge(
+            f"The chunk extensions and trailers are longer than {self._limit:,} bytes. Send fewer, or none."
+        )
 
 
 def _broken(reason: str) -> MalformedRequest:

@@ -158,9 +158,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             self._linger_on()
         elif self._ahead or self._writing_is_paused or (self.exchange is not None and self._body is None):
-            self._ahead, self._ahead_from = self._ahead[self._ahead_from :] + data, 0
-            if len(self._ahead) > _MOST_AHEAD:
-                self.pause_reading()
+            self._keep(self._ahead[self._ahead_from :] + data, 0)
         elif (
             self.services.overloaded()
             and self._body is None
@@ -234,7 +232,7 @@ class Connection(asyncio.Protocol):
         if body.is_complete and not self._is_ending:
             self._body = None
             if position < len(data):  # kept before it is answered: its answer says whether others follow
-                self._ahead, self._ahead_from = data, position
+                self._keep(data, position)
             if self.exchange is None:
                 self._put_on(None)  # it was answered before
             else:
@@ -270,6 +268,16 @@ class Connection(asyncio.Protocol):
         elif self._clock is None:  # else no request has begun since it was put there
             self._put_on(self._limits.idle)
 
+    def _keep(self, data: bytes, position: int) -> None:
+        """Keep the data from the position on for later, and read no more until most of them have been used."""
+        self._ahead, self._ahead_from = data, position
+        if self._has_enough_ahead:
+            self.pause_reading()
+
+    @property
+    def _has_enough_ahead(self) -> bool:
+        return len(self._ahead) - self._ahead_from > _MOST_AHEAD
+
     def _resume_soon(self) -> None:
         if not self._resume_is_due:
             self._resume_is_due = True
@@ -283,8 +291,8 @@ class Connection(asyncio.Protocol):
         self._ahead, self._ahead_from = b"", 0
         self.resume_reading()
         self._read(data, start)
-        if self._client_has_ended and self._request_is_open and not self._lose_rest():
-            self.transport.close()
+        if self._client_has_ended and self._request_is_open:
+            self._lose_rest()
 
     def _lose_rest(self) -> bool:
         """Return whether an answer is still to come: the rest of the open request is not."""
@@ -294,6 +302,8 @@ class Connection(asyncio.Protocol):
             return True
         if body is None:
             self._reject(ClientDisconnect())
+        else:
+            self._end()  # it is answered already
         return False
 
     def pause_reading(self) -> None:
@@ -302,7 +312,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_is_paused and not self.transport.is_closing():
+        if self._reading_is_paused and not (self._has_enough_ahead or self.transport.is_closing()):
             self._reading_is_paused = False
             self.transport.resume_reading()
 
@@ -352,7 +362,7 @@ class Connection(asyncio.Protocol):
     def break_off(self) -> None:
         """End a connection whose answer cannot be completed, so that the client does not take it for whole."""
         self.exchange = None
-        self.transport.close()
+        self._close()
 
     @property
     def keeps_alive(self) -> bool:
@@ -473,12 +483,21 @@ class Connection(asyncio.Protocol):
         self._is_ending = True
         self._ahead, self._body, self._reader = b"", None, None
         if self._client_has_ended:
-            self.transport.close()
+            self._close()
         elif not self.transport.is_closing():
             self.resume_reading()
-            self._linger_until = self.loop.time() + self._limits.receive_timeout_s
-            self._put_on(self._limits.lingering)
+            self._linger()
             self.transport.write_eof()
+
+    def _close(self) -> None:
+        """Close after what was written, if the client reads it in time."""
+        self._is_ending = True
+        self._linger()
+        self.transport.close()
+
+    def _linger(self) -> None:
+        self._linger_until = self.loop.time() + self._limits.receive_timeout_s
+        self._put_on(self._limits.lingering)
 
     def _linger_on(self) -> None:
         if self.loop.time() > self._linger_until:

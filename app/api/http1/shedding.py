@@ -21,15 +21,14 @@ _ROUTE = _PATH.decode()
 _STATUS = 503
 _PLACE = "(the id)"
 _OTHER = (
-    rb"(?:(?!Host:|Content-Length:|Transfer-Encoding:|Connection:|Expect:|Origin:|X-Request-ID:)"
-    rb"[!#$%&'*+.^_`|~0-9A-Z-]+:[\t -~]*\r\n)*"
+    rb"(?:(?!(?i:Host|Content-Length|Transfer-Encoding|Connection|Expect|Origin|X-Request-ID):)"
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*"
 )
 _WHOLE = re.compile(
     rb"POST /predict(?:\?[!-~]*)? HTTP/1\.1\r\n"
-    + (_OTHER + rb"Host: [A-Z0-9._-]{1,255}(?::[0-9]{1,5})?\r\n" + _OTHER)
-    + (rb"Content-Length: ([0-9]{1,9})\r\n" + _OTHER)
-    + rb"\r\n",
-    re.IGNORECASE,
+    + (_OTHER + rb"(?i:Host): [A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?\r\n" + _OTHER)
+    + (rb"(?i:Content-Length): ([0-9]{1,9})\r\n" + _OTHER)
+    + rb"\r\n"
 )
 _MOST_HEAD_BYTES = 2048
 

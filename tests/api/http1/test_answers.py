@@ -59,3 +59,37 @@ def test_what_a_client_sends_ahead_is_bounded_and_read_later() -> None:
             service.loop.wait(0)
         answers = answers_in(bytes(service.transport.written), [])
     assert [answer.outcome for answer in answers] == [(200, False)] * (sent + 1)
+
+
+@pytest.mark.parametrize("path", [b"/slow", b"/echo?later"])
+def test_what_a_client_sends_ahead_stays_bounded_while_its_requests_are_answered(path: bytes) -> None:
+    get = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+    block = get * 2000
+    sent = 0
+    with Service() as service:
+        for _ in range(20):
+            while service.send(block):
+                sent += len(block)
+            service.loop.wait(1)
+    assert sent <= 2 * len(block)
+
+
+@pytest.mark.parametrize("overloaded", [False, True])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n"),
+        *(b"GET /ec", CHUNKED % b"/early" + b"5\r\n", CHUNKED % b"/broken" + b"0\r\n\r\n"),
+    ],
+    ids=["slow", "later", "half a head", "half a body", "broken off"],
+)
+def test_a_client_that_has_ended_and_does_not_read_is_let_go(data: bytes, *, overloaded: bool) -> None:
+    with Service(overloaded=overloaded) as service:
+        service.transport.client_reads = False  # little enough that nobody is told to write no more
+        service.send(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
+        service.send(data)
+        service.loop.settle()
+        service.end()
+        service.loop.wait(30)
+        assert service.transport.is_lost
+        assert not service.leftovers

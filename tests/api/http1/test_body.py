@@ -168,3 +168,12 @@ def test_chunks_of_one_byte_are_not_too_much_framing() -> None:
 def test_chunks_with_more_extensions_than_content_are_too_much_framing() -> None:
     with pytest.raises(HeadersTooLarge):
         read(BodyInChunks(LIMIT), [b"1;aaaaaaaa\r\nx\r\n" * LIMIT])
+
+
+@pytest.mark.parametrize("begin", [b"1;", b"0\r\nX:"], ids=["extension", "trailer"])
+def test_a_line_is_too_long_at_the_limit_however_much_content_came_before(begin: bytes) -> None:
+    size = 100 * LIMIT
+    body = BodyInChunks(LIMIT)
+    read(body, [b"%x\r\n%b\r\n%b" % (size, b"x" * size, begin)])
+    with pytest.raises(HeadersTooLarge):
+        body.read(b"a" * LIMIT, 0)

@@ -63,3 +63,12 @@ def assert_plain(data: bytes) -> None:
     assert (head.keep_alive, head.expects_continue, head.is_1_0) == (True, False, False), data
     assert not {b"origin", b"x-request-id", b"transfer-encoding"} & head.fields.keys(), data
     assert len(read([data]).messages) == len(read_by_h11(data).messages) == 1, data
+
+
+@pytest.mark.parametrize("line", [b"post /predict HTTP/1.1", b"POST /PREDICT HTTP/1.1", b"POST /predict http/1.1"])
+def test_a_request_line_in_another_case_is_another_request(line: bytes) -> None:  # RFC 9110, sections 9.1 and 4.2.3
+    data = line + b"\r\nhost: a\r\nCONTENT-LENGTH: 1\r\n\r\nx"
+    assert not is_whole_plain_request(data)
+    assert is_whole_plain_request(data.replace(line, b"POST /predict HTTP/1.1"))
+    (calm,), (busy,) = (answered([data], overloaded=overloaded) for overloaded in (False, True))
+    assert busy.outcome == calm.outcome
