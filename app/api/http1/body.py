@@ -9,6 +9,8 @@ _TRAILER = re.compile(rb"(?!(?i:Content-Length|Transfer-Encoding):)[!#$%&'*+.^_`
 _LINE_BREAK = b"\r\n"
 _FRAMING_PER_BYTE = 8
 """Bytes of framing that a chunked body may have for each byte of content, besides the limit on headers."""
+_LINES_AT_ONCE = 1000
+"""Read at most so many lines at once: a few milliseconds' work. A read may bring a hundred times as many."""
 
 
 class BodyByLength:
@@ -52,11 +54,12 @@ class BodyInChunks:
     def read(self, data: bytes, position: int) -> tuple[bytes, int]:
         """Return the content in `data` from `position` on, and the position after it.
 
+        That may be before the end, also of a body that goes on: others have their turn before the rest is read.
         Raises MalformedRequest, or HeadersTooLarge for extensions and trailers that are too long.
         """
         pieces: list[bytes] = []
-        size = len(data)
-        while position < size and not self.is_complete:
+        size, lines = len(data), 0
+        while position < size and not self.is_complete and lines < _LINES_AT_ONCE:
             if self._left > 2:
                 end = min(size, position + self._left - 2)
                 pieces.append(data[position:end])
@@ -65,6 +68,7 @@ class BodyInChunks:
                 position = end
             else:
                 position = self._read_line(data, position)
+                lines += 1
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), position
 
     def _read_line(self, data: bytes, position: int) -> int:

@@ -229,10 +229,12 @@ class Connection(asyncio.Protocol):
         if piece and self.exchange is not None:
             self._continue_is_owed = False
             self.exchange.receive(piece)
-        if body.is_complete and not self._is_ending:
+        if self._is_ending:
+            return
+        if position < len(data):  # kept before it is answered: its answer says whether others follow
+            self._keep(data, position)
+        if body.is_complete:
             self._body = None
-            if position < len(data):  # kept before it is answered: its answer says whether others follow
-                self._keep(data, position)
             if self.exchange is None:
                 self._put_on(None)  # it was answered before
             else:
@@ -256,7 +258,7 @@ class Connection(asyncio.Protocol):
             return
         if self._request_is_open:
             self._put_on(self._limits.receiving)
-            if self._ahead:  # the rest of its body came while the client did not read
+            if self._ahead:  # the rest of its body: it came while the client did not read, or is read by turns
                 self._resume_soon()
         elif self.exchange is not None or self._writing_is_paused:
             self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
@@ -291,7 +293,7 @@ class Connection(asyncio.Protocol):
         self._ahead, self._ahead_from = b"", 0
         self.resume_reading()
         self._read(data, start)
-        if self._client_has_ended and self._request_is_open:
+        if self._client_has_ended and self._request_is_open and not self._ahead:
             self._lose_rest()
 
     def _lose_rest(self) -> bool:

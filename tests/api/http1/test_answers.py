@@ -93,3 +93,19 @@ def test_a_client_that_has_ended_and_does_not_read_is_let_go(data: bytes, *, ove
         service.loop.wait(30)
         assert service.transport.is_lost
         assert not service.leftovers
+
+
+@pytest.mark.parametrize("path", [b"/slow", b"/early", b"/echo", b"/echo?early"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_body_in_many_small_chunks_is_whole_and_lets_others_have_their_turn(path: bytes, *, ends: bool) -> None:
+    next_one = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+    data = CHUNKED % path + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n" + next_one
+    with Service() as service:
+        service.send(data)
+        assert not service.transport.written
+        if ends:
+            service.end()
+        service.loop.wait(2)
+        answers = answers_in(bytes(service.transport.written), [])
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].body.endswith(b"x" * (1 if path.endswith(b"early") else 20_000)) or path == b"/early"

@@ -19,12 +19,11 @@ def read(body: BodyByLength | BodyInChunks, pieces: list[bytes]) -> tuple[bytes,
     """Return the content, and what follows the body."""
     content = rest = b""
     for piece in pieces:
-        if body.is_complete:
-            rest += piece
-        else:
-            found, position = body.read(piece, 0)
+        position = 0
+        while position < len(piece) and not body.is_complete:
+            found, position = body.read(piece, position)
             content += found
-            rest += piece[position:]
+        rest += piece[position:]
     return content, rest
 
 
@@ -177,3 +176,12 @@ def test_a_line_is_too_long_at_the_limit_however_much_content_came_before(begin:
     read(body, [b"%x\r\n%b\r\n%b" % (size, b"x" * size, begin)])
     with pytest.raises(HeadersTooLarge):
         body.read(b"a" * LIMIT, 0)
+
+
+def test_many_small_chunks_are_read_by_turns() -> None:
+    data = b"1\r\nx\r\n" * 10_000
+    body = BodyInChunks(LIMIT)
+    content, position = body.read(data, 0)
+    assert 0 < len(content) < 1000
+    assert position == 6 * len(content)
+    assert not body.is_complete
