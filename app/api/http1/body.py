@@ -10,7 +10,7 @@ _LINE_BREAK = b"\r\n"
 _FRAMING_PER_BYTE = 8
 """Bytes of framing that a chunked body may have for each byte of content, besides the limit on headers."""
 _LINES_AT_ONCE = 1000
-"""Read at most so many lines at once: a few milliseconds' work. A read may bring a hundred times as many."""
+"""Read at most this many lines at once: a few milliseconds of work. A read may bring a hundred times as many."""
 
 
 class BodyByLength:
