@@ -252,6 +252,11 @@ def test_a_head_that_is_valid_though_rare_is_answered(start: Start, line: str) -
         assert connection.answer().status == 200
 
 
+def test_blanks_around_the_value_of_a_header_are_not_part_of_it(start: Start, seven: bytes) -> None:
+    data = request(seven).replace(b"X-Request-ID: same-for-both", b"X-Request-ID:\t my-own \t")
+    assert dict(start().ask(data).headers)["x-request-id"] == "my-own"
+
+
 def test_the_host_of_an_absolute_target_counts_and_not_that_of_the_header(start: Start) -> None:
     server = start(allowed_hosts="good")
     assert server.ask(b"GET http://good/models HTTP/1.1\r\nHost: bad\r\n\r\n").status == 200

@@ -30,12 +30,16 @@ class Peer(asyncio.Protocol):
     def __init__(self, dialogue: Dialogue) -> None:
         self.dialogue = dialogue
         self.violation: Violation | None = None
+        self.patience: asyncio.Timeout | None = None
+        """How long the client waits: it begins anew with all that arrives."""
         self._waiter: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        if self.patience is not None and not self.patience.expired():
+            self.patience.reschedule(asyncio.get_running_loop().time() + _PATIENCE_S)
         self._judge(lambda: self.dialogue.receives(data))
 
     def eof_received(self) -> None:
@@ -303,13 +307,14 @@ class Crowd:
         peer = Peer(dialogue)
         await asyncio.get_running_loop().create_connection(lambda: peer, *self._address)
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_PATIENCE_S) as peer.patience:
                 await Talk(peer, self._requests, rng, name, self.counts).run()
         except Violation as violation:
             self.violations.append(violation)
         except TimeoutError:
             self.violations.append(dialogue.violation(f"it neither answered nor closed in {_PATIENCE_S:g} s"))
         finally:
+            peer.patience = None
             peer.transport.abort()
             self._count(dialogue)
 

@@ -179,7 +179,7 @@ class HeadReader:
     # What llhttp finds
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.strip(b" \t")))  # llhttp leaves tabs
 
     def on_headers_complete(self) -> None:
         self._is_complete = True
@@ -214,7 +214,7 @@ def _check_host(host: bytes | None, *, needed: bool) -> None:
 
 @lru_cache(maxsize=256)
 def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value.strip(b" \t")) is not None
+    return _HOST.fullmatch(value) is not None
 
 
 def _has_token(value: bytes, token: bytes) -> bool:
@@ -226,7 +226,7 @@ def _body_length(fields: dict[bytes, bytes], *, is_1_0: bool) -> int | None:
     if coding is not None:
         if is_1_0:
             raise _rejection(b"", "HTTP/1.0 has no Transfer-Encoding")
-        if coding.strip(b" \t").lower() != b"chunked":
+        if coding.lower() != b"chunked":
             sent = coding.decode("latin-1")
             raise UnsupportedTransferCoding(
                 f"The body's Transfer-Encoding is '{sent}'; send it as it is, or 'chunked'."
@@ -235,10 +235,9 @@ def _body_length(fields: dict[bytes, bytes], *, is_1_0: bool) -> int | None:
     length = fields.get(b"content-length")
     if length is None:
         return 0
-    digits = length.strip(b" \t")
-    if not digits.isdigit() or len(digits) > _MOST_LENGTH_DIGITS:
+    if not length.isdigit() or len(length) > _MOST_LENGTH_DIGITS:
         raise _rejection(b"", "its Content-Length is not a number of at most 20 digits")
-    return int(digits)
+    return int(length)
 
 
 def _origin_form(head: Head, target: bytes) -> bytes:
