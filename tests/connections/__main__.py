@@ -16,7 +16,7 @@ import httpx
 import uvloop
 
 from tests.connections.asked import MAX_HEADER_BYTES, MAX_UPLOAD_BYTES, Picture, Requests
-from tests.connections.crowd import KEEP_ALIVE_S, RECEIVE_TIMEOUT_S, Crowd
+from tests.connections.crowd import KEEP_ALIVE_S, RECEIVE_TIMEOUT_S, REQUEST_TIMEOUT_S, Crowd
 from tests.end_to_end.conftest import Service
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -111,6 +111,7 @@ class Watched:
             max_header_bytes=MAX_HEADER_BYTES,
             receive_timeout_s=RECEIVE_TIMEOUT_S,
             keep_alive_s=KEEP_ALIVE_S,
+            request_timeout_s=REQUEST_TIMEOUT_S,
             log_format="json",
         )
         self._service.wait_until_ready(_WORKERS)

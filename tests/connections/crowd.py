@@ -13,11 +13,14 @@ from tests.connections.asked import Asked, Requests, cut, spoil
 from tests.connections.dialogue import Dialogue, Violation
 
 RECEIVE_TIMEOUT_S = KEEP_ALIVE_S = 4
+REQUEST_TIMEOUT_S = 30
 _PHASE_S = 5.0
 _MOST_TURNS = 20
 _CALM_CLIENTS, _MOST_CLIENTS = 12, 150
 _MOST_VIOLATIONS = 20
-_PATIENCE_S = 60.0
+_PATIENCE_S = 60
+_SECOND_S = 1.0
+_STALL_S = 3.0
 _OVER_S = 5.0
 """So long after the last 503 no overload is left."""
 
@@ -30,16 +33,14 @@ class Peer(asyncio.Protocol):
     def __init__(self, dialogue: Dialogue) -> None:
         self.dialogue = dialogue
         self.violation: Violation | None = None
-        self.patience: asyncio.Timeout | None = None
-        """How long the client waits: it begins anew with all that arrives."""
+        self._waited_s = 0  # since something arrived
         self._waiter: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        if self.patience is not None and not self.patience.expired():
-            self.patience.reschedule(asyncio.get_running_loop().time() + _PATIENCE_S)
+        self._waited_s = 0
         self._judge(lambda: self.dialogue.receives(data))
 
     def eof_received(self) -> None:
@@ -47,6 +48,11 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(reset=exc is not None)
+
+    def wait_another_second(self) -> None:
+        self._waited_s += 1
+        if self._waited_s > _PATIENCE_S and not self.dialogue.is_over:
+            self._judge(self._lose_patience)
 
     def send(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -98,6 +104,9 @@ class Peer(asyncio.Protocol):
     def _end(self, *, reset: bool) -> None:
         if not self.dialogue.is_over:
             self._judge(lambda: self.dialogue.ends(reset=reset))
+
+    def _lose_patience(self) -> None:
+        raise self.dialogue.violation(f"it neither answered nor closed in {_PATIENCE_S} s")
 
     def _judge(self, event: Callable[[], None]) -> None:
         try:
@@ -263,12 +272,14 @@ class Crowd:
         self.statuses: Counter[int] = Counter()
         self.violations: list[Violation] = []
         self._most = 0
+        self._peers: set[Peer] = set()
         self._is_crowded = asyncio.Event()
         self._rejected_at = -_OVER_S
 
     async def run(self, requests: int) -> None:
         """Talk until so many requests have been sent in all, with few clients and with many by turns."""
         self._most = requests
+        patience = asyncio.create_task(self._count_seconds())
         async with asyncio.TaskGroup() as clients:
             for index in range(_MOST_CLIENTS):
                 clients.create_task(self._be_client(index))
@@ -276,6 +287,7 @@ class Crowd:
                 await asyncio.sleep(_PHASE_S)
                 self._change_phase()
             self._is_crowded.set()  # so that all see that it is over
+        patience.cancel()
 
     @property
     def _goes_on(self) -> bool:
@@ -292,6 +304,17 @@ class Crowd:
             self._is_crowded.set()
             self.counts["periods of overload"] += 1
 
+    async def _count_seconds(self) -> None:
+        """Let the clients wait. A time in which this program itself stands still, and reads nothing, is one second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(_SECOND_S)
+            if loop.time() - began > _STALL_S:
+                self.counts["times this program stood still"] += 1
+            for peer in list(self._peers):
+                peer.wait_another_second()
+
     async def _be_client(self, index: int) -> None:
         number = 0
         while self._goes_on:
@@ -302,19 +325,20 @@ class Crowd:
 
     async def _connect(self, rng: Random, name: str) -> None:
         dialogue = Dialogue(
-            receive_timeout_s=RECEIVE_TIMEOUT_S, keep_alive_s=KEEP_ALIVE_S, overloaded_until=self._overloaded_until
+            receive_timeout_s=RECEIVE_TIMEOUT_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            request_timeout_s=REQUEST_TIMEOUT_S,
+            overloaded_until=self._overloaded_until,
         )
         peer = Peer(dialogue)
         await asyncio.get_running_loop().create_connection(lambda: peer, *self._address)
+        self._peers.add(peer)
         try:
-            async with asyncio.timeout(_PATIENCE_S) as peer.patience:
-                await Talk(peer, self._requests, rng, name, self.counts).run()
+            await Talk(peer, self._requests, rng, name, self.counts).run()
         except Violation as violation:
             self.violations.append(violation)
-        except TimeoutError:
-            self.violations.append(dialogue.violation(f"it neither answered nor closed in {_PATIENCE_S:g} s"))
         finally:
-            peer.patience = None
+            self._peers.discard(peer)
             peer.transport.abort()
             self._count(dialogue)
 

@@ -28,6 +28,7 @@ from tests.connections.asked import MAX_HEADER_BYTES, MAX_UPLOAD_BYTES, Asked, K
 from tests.connections.dialogue import Dialogue
 
 _RECEIVE_TIMEOUT_S = _KEEP_ALIVE_S = 2
+_REQUEST_TIMEOUT_S = 30
 _SETTLES_WITHIN_S = 10
 
 chances = st.randoms(use_true_random=False)
@@ -176,6 +177,7 @@ class Clients(RuleBasedStateMachine):
         dialogue = Dialogue(
             receive_timeout_s=_RECEIVE_TIMEOUT_S,
             keep_alive_s=_KEEP_ALIVE_S,
+            request_timeout_s=_REQUEST_TIMEOUT_S,
             overloaded_until=lambda: self.service.overloaded_until,
         )
         self.lines.append(Line(self.service.server.address, dialogue, f"line-{len(self.lines)}"))
@@ -323,6 +325,7 @@ def start(trained_store: Path, data_folder: Path) -> Iterator[Start]:
             max_header_bytes=MAX_HEADER_BYTES,
             receive_timeout_s=_RECEIVE_TIMEOUT_S,
             keep_alive_s=_KEEP_ALIVE_S,
+            request_timeout_s=_REQUEST_TIMEOUT_S,
         )
         server = Server(given, load_from(given), protocol)
         servers.append(server.__enter__())

@@ -213,10 +213,11 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         if reader is None:
             reader = self._reader = HeadReader(self._limits.max_header_bytes)
-            self._answer_has_begun = False
-        had_begun = reader.has_begun
+            self._answer_has_begun = had_begun = False
+        else:
+            had_begun = reader.has_begun
         position = reader.read(data, start)
-        if not had_begun and reader.has_begun:
+        if not had_begun and self._clock is not None and reader.has_begun:
             self._put_on(None)  # the time of this request begins now
         if position is not None:
             head = self._head = reader.head()
@@ -268,7 +269,8 @@ class Connection(asyncio.Protocol):
         elif self._client_has_ended:
             self._end()
         elif self._clock is None:  # else no request has begun since it was put there
-            self._put_on(self._limits.idle)
+            self._clock = self._limits.idle
+            self._clock.start(self)
 
     def _keep(self, data: bytes, position: int) -> None:
         """Keep the data from the position on for later, and read no more until most of them have been used."""
@@ -355,7 +357,7 @@ class Connection(asyncio.Protocol):
         """Go on to the next request, or end the connection: the answer is written."""
         self.exchange = None
         if keep_alive:
-            if not self._ahead:
+            if self._reading_is_paused and not self._ahead:
                 self.resume_reading()  # the exchange may have paused it, and answered before it took the body
             self._settle()
         else:

@@ -131,7 +131,10 @@ class HeadReader:
             raise HeadersTooLarge(f"The request line and headers are longer than {limit}. Send fewer, or shorter ones.")
         if self._is_complete != is_last:
             raise _rejection(seen, "its headers do not end as they should")
-        return end if is_last else None
+        if not is_last:
+            return None
+        del self._parser  # it refers to this reader: without the cycle both are freed at once
+        return end
 
     def head(self) -> Head:
         """Return the head after `read` has found its end. Raises as `read` does."""
