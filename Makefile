@@ -58,7 +58,7 @@ format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff format .
 
 proto: setup-training ## write open_inference_pb2.py anew from open_inference.proto
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. app/api/open_inference/open_inference.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. app/api/protocols/open_inference/open_inference.proto
 
 benchmark: setup-training ## measure the service beside its peers (Linux, wrk; 45 minutes; ARGS="--only ours --rounds 5")
 	@$(BIN)/python -m benchmarks run $(ARGS)

@@ -81,7 +81,7 @@ def serve(**given: Any) -> None:
     """
     with _one_line_errors():
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    from app.server import serve as run  # uvicorn and the rest: not for --help
+    from app.process.server import serve as run  # uvicorn and the rest: not for --help
 
     try:
         code = run(settings)
@@ -130,9 +130,9 @@ def predict(
     One line for each, in order, as soon as it is there. A picture that cannot be used is a line on standard error, and
     exit code 1 at the end. A service that asks for an API key gets IMAGECLASS_API_KEY.
     """
-    from app.predict.command import predict_all, service_at  # HTTPX: not for the service
-    from app.predict.outputs import open_output
-    from app.predict.pictures import STANDARD_INPUT
+    from app.cli.predict.command import predict_all, service_at  # HTTPX: not for the service
+    from app.cli.predict.outputs import open_output
+    from app.cli.predict.pictures import STANDARD_INPUT
 
     if not files and files_from is None:
         raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
@@ -152,7 +152,7 @@ def predict(
                 at_once=concurrency,
             )
         else:
-            from app.predict.here import model_here  # the engines and the rest: not to ask a service
+            from app.cli.predict.here import model_here  # the engines and the rest: not to ask a service
 
             _log_errors_only()
             road = model_here(settings, top_k=written.top_k)
@@ -198,9 +198,9 @@ def bench(
 
 
 def _measure_here(settings: Settings, seconds: float) -> list[dict[str, Any]]:
-    from app.api.models import serving
+    from app.api.routes.models import serving
     from app.main import load_from
-    from app.server import with_workers
+    from app.process.server import with_workers
     from app.serving.measurement import measure
 
     _log_errors_only()

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.api.cors import Cors, cors_origins
-from app.api.docs import docs_routes, document_keys
-from app.api.entrance import Checked, Entrance
 from app.api.errors import install_error_handlers
-from app.api.gate import Gate
-from app.api.health import health_routes
-from app.api.hosts import AllowedHosts
+from app.api.guard.access import Gate
+from app.api.guard.cors import Cors, cors_origins
+from app.api.guard.hosts import AllowedHosts
+from app.api.guard.keys import ApiKeys
+from app.api.guard.request_context import Checked, Entrance
 from app.api.http1 import fast_path
 from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Limits as ConnectionLimits
@@ -29,33 +28,34 @@ from app.api.http1.connection import Services
 from app.api.http1.fast_path import FastPath
 from app.api.http1.shedding import Shedding
 from app.api.inference import Inference, RequestLimits
-from app.api.keys import ApiKeys
 from app.api.lifecycle import Lifecycle
-from app.api.metrics import metrics_routes
-from app.api.models import model_routes
-from app.api.open_inference.repository import Repository
-from app.api.open_inference.routes import open_inference_routes
-from app.api.openapi import install_openapi
-from app.api.predict import predict_routes
+from app.api.openapi.document import install_openapi
 from app.api.predictor import Predictor
-from app.api.tensorflow_serving.routes import tensorflow_serving_routes
+from app.api.protocols.open_inference.repository import Repository
+from app.api.protocols.open_inference.routes import open_inference_routes
+from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_routes
+from app.api.routes.docs import docs_routes, document_keys
+from app.api.routes.health import health_routes
+from app.api.routes.metrics import metrics_routes
+from app.api.routes.models import model_routes
+from app.api.routes.predict import predict_routes
 from app.contract.store import ModelStore
-from app.engines.cores import available_cores
 from app.errors import InvalidSetting
-from app.memory import give_back_freed_memory
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
 from app.serving.control import ModelControl
-from app.serving.reload import Watcher
+from app.serving.store_watcher import Watcher
 from app.serving.tuning import TuningOptions
 from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
+from app.system.allocator import give_back_freed_memory
+from app.system.cores import available_cores
 from app.telemetry import keep_standard_error_for_the_log
 
 if TYPE_CHECKING:
-    from app.api.open_inference.rpc_server import RpcServer
+    from app.api.protocols.open_inference.rpc_server import RpcServer
 
 _LONGEST_BURST_S = 2.0
 """A crowd that arrives at once is served where it can be within this time, or within half of the deadline."""
@@ -83,8 +83,8 @@ def create_app(
 
     def open_rpc_server() -> "RpcServer":
         # Imported here, after the fork: gRPC's threads would not survive one.
-        from app.api.open_inference.rpc import OpenInferenceService
-        from app.api.open_inference.rpc_server import RpcServer
+        from app.api.protocols.open_inference.rpc import OpenInferenceService
+        from app.api.protocols.open_inference.rpc_server import RpcServer
 
         service = OpenInferenceService(
             inference, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=_version()

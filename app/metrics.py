@@ -2,8 +2,8 @@
 
 A number is changed in place, in some tens of nanoseconds, without a lock, a flush or a message; any worker can read the
 rows of all. A worker that is replaced goes on in the row of the one before it, so totals never fall and nothing is
-counted twice, whatever ended that worker. It knows nothing of HTTP, nor of Prometheus: `app.api.metrics` writes the
-page.
+counted twice, whatever ended that worker. It knows nothing of HTTP, nor of Prometheus: `app.api.routes.metrics` writes
+the page.
 """
 
 import json

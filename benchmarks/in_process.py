@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
-from app.engines.cores import available_cores
 from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
 from app.errors import ImageclassError
+from app.system.cores import available_cores
 from benchmarks.contestant import NO_BF16, Precision
 from benchmarks.errors import DidNotStart
 from benchmarks.machine import has_bf16

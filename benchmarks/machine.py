@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 from benchmarks.workload import HERE
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "tensorflow", "fastapi", "starlette", "uvicorn", "uvloop")

@@ -17,7 +17,7 @@ from time import perf_counter
 
 import grpc
 
-from app.api.open_inference import open_inference_pb2 as pb
+from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.contract.bundle import read_manifest
 from app.contract.preprocessing import preprocess
 from benchmarks.contestant import ours

@@ -22,8 +22,8 @@ from uvicorn.server import ServerState
 from app.api import predictor as predictor_module
 from app.contract.preprocessing import preprocess
 from app.main import create_app, load_from
+from app.process.worker import uvicorn_config
 from app.settings import Settings
-from app.worker import uvicorn_config
 from benchmarks.contestant import ours
 from benchmarks.service import HOST, running
 from benchmarks.table import table

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from app.__main__ import cli
-from app.api.gate import Gate
+from app.api.guard.access import Gate
 from app.metrics import Counter, Gauge, Histogram
 
 

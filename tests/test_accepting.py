@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.accepting import Listener, OpenConnections, SharingLoop
+from app.process.listener import Listener, OpenConnections, SharingLoop
 
 
 class Holding(asyncio.Protocol):
@@ -166,7 +166,7 @@ class Exhausted:
 def test_connections_wait_while_there_are_no_file_descriptors(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.accepting._EXHAUSTED_S", 0.01)
+    monkeypatch.setattr("app.process.listener._EXHAUSTED_S", 0.01)
 
     async def serve() -> None:
         held: list[Any] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.schemas import Serving
+from app.api.openapi.schemas import Serving
 
 
 def bench(store: Path, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import pytest
 
 _MAPPED_AFTER_LARGE_ONES = """
 import ctypes
-from app.memory import give_back_freed_memory
+from app.system.allocator import give_back_freed_memory
 give_back_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engines.cores import available_cores
 from app.engines.tensorflow import import_tensorflow
+from app.system.cores import available_cores
 from training.augment import augment
 from training.errors import OptionError
 from training.preset import Recipe

@@ -36,10 +36,10 @@ from app.contract.bundle import (
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.contract.store import NAME_RULE, ModelStore, is_model_name
-from app.engines.cores import available_cores
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
+from app.system.cores import available_cores
 from training.dataset import Picture, Split
 from training.errors import OptionError, PublishError
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
-from training.cache_folder import cache_folder
 from training.errors import OptionError
 from training.folds import deal, folds_csv
 from training.progress import Reporter

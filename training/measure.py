@@ -14,7 +14,7 @@ from app.contract.bundle import Bundle
 from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
 from app.errors import ServiceError
-from training.cache_folder import cache_folder
+from app.system.cache_folder import cache_folder
 from training.calibration.figures import before_and_after
 from training.calibration.temperature import recorded_temperature
 from training.dataset import Dataset, Picture, Split

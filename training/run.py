@@ -13,10 +13,10 @@ from app.contract.store import ModelStore
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
 from app.errors import ImageError
+from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
-from training.cache_folder import cache_folder
 from training.calibration.temperature import calibrate
 from training.card import model_card
 from training.dataset import Dataset, Picture, Split

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 
 from app.contract.preprocessing import Image, PreprocessingSpec
+from app.system.memory import available_memory
 from training.errors import OptionError
-from training.memory import available_memory
 from training.segment import DIGEST_BYTES, SUFFIX, UNFINISHED, Draft, Segment, checksum, segment_name
 
 _LAYOUT = 1

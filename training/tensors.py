@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image, PreprocessingSpec, prepare, preprocess, use_one_thread_per_picture
-from app.engines.cores import available_cores
 from app.errors import ImageError
+from app.system.cores import available_cores
 from training.dataset import Picture
 from training.errors import DataError
 from training.tensor_cache import NO_CACHE, Shelf, TensorCache, digest_of

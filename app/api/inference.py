@@ -15,10 +15,10 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from app.api.content_coding import content_encoding, inflater_of
+from app.api.bodies.content_coding import content_encoding, inflater_of
+from app.api.bodies.json import parse_json
+from app.api.bodies.uploads import read_body
 from app.api.gathering import Gathering
-from app.api.json_body import parse_json
-from app.api.uploads import read_body
 from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
 from app.serving.admission import Admission
 from app.serving.batcher import Reply

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from starlette.types import Receive
 
 from app.api.answers import Answers
+from app.api.bodies.uploads import picture_of, read_picture, read_pictures
 from app.api.gathering import Gathering
 from app.api.inference import OF_ONE_PICTURE, Inference, asked_seconds, unless_gone
 from app.api.server_timing import of_many, of_one
-from app.api.uploads import picture_of, read_picture, read_pictures
 from app.errors import ImageclassError, InferenceFailed
 from app.serving.admission import Admission, Lease
 from app.serving.batcher import Reply, RowFuture

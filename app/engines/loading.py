@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.contract.bundle import Bundle, open_bundle
-from app.engines.cores import available_cores
 from app.engines.engine import Engine, EngineChoice, EngineFactory, EngineName, Precision, PrecisionChoice
 from app.engines.openvino import cpu_has_bf16, open_openvino
 from app.engines.precision import MAX_BF16_DIFFERENCE, check_precision
 from app.engines.proof import MAX_PROBABILITY_DIFFERENCE, Proof, check_probabilities
 from app.engines.tensorflow import open_tensorflow
 from app.errors import BundleTampered, EngineUnavailable, ImageclassError, SelfCheckFailed
+from app.system.cores import available_cores
 
 _FACTORIES: dict[EngineName, EngineFactory] = {"openvino": open_openvino, "tensorflow": open_tensorflow}
 _BY_SPEED: tuple[EngineName, ...] = ("openvino", "tensorflow")

@@ -1,7 +1,7 @@
 """Which versions are live: one classifier for each model, replaced between two batches when another version is ready.
 
-It loads nothing: `app.serving.versions` does, at the start and for `app.serving.reload`. All its methods belong to the
-event loop.
+It loads nothing: `app.serving.versions` does, at the start and for `app.serving.store_watcher`. All its methods belong
+to the event loop.
 """
 
 import asyncio

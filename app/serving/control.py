@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from app.contract.store import ModelStore
 from app.errors import BundleNotFound, DeadlineExceeded, ModelControlOff, ModelControlRefused, ModelNotFound
 from app.serving.catalogue import Catalogue
-from app.serving.reload import Watcher
+from app.serving.store_watcher import Watcher
 
 _PATIENCE_S = 60.0
 

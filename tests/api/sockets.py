@@ -15,10 +15,10 @@ from app.api.http1.connection import Connection as ServerConnection
 from app.api.http1.connection import Services
 from app.api.lifecycle import Lifecycle
 from app.main import create_app
+from app.process.worker import uvicorn_config
 from app.serving.catalogue import Catalogue
 from app.serving.versions import LoadedStore
 from app.settings import Settings
-from app.worker import uvicorn_config
 
 TIMEOUT_S = 60
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
-from app.api.content_coding import SLICE_BYTES, Inflater, inflater_of
-from app.api.uploads import read_body
+from app.api.bodies.content_coding import SLICE_BYTES, Inflater, inflater_of
+from app.api.bodies.uploads import read_body
 from app.errors import MalformedRequest, UploadTooLarge
 from tests.api.conftest import OpenClient
 from tests.api.open_inference.test_infer import INFER, encoded

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.api.cors import cors_origins
+from app.api.guard.cors import cors_origins
 from app.errors import InvalidSetting
 from tests.api.conftest import OpenClient
 
@@ -67,7 +67,7 @@ async def test_a_preflight_does_not_open_what_follows_it(open_client: OpenClient
 
 async def test_a_defect_is_readable_from_a_page_too(open_client: OpenClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await open_client(cors_origins=PAGE)
-    monkeypatch.setattr("app.api.models._summary", lambda _: 1 / 0)
+    monkeypatch.setattr("app.api.routes.models._summary", lambda _: 1 / 0)
     answer = await client.get("/models", headers={"origin": PAGE})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert answer.headers["access-control-allow-origin"] == PAGE

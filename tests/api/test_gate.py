@@ -7,9 +7,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.api.gate import DOCS_PATHS, HEALTH_PATHS, METRICS_PATHS, Gate
-from app.api.hosts import AllowedHosts
-from app.api.keys import ApiKeys, RawHeaders
+from app.api.guard.access import DOCS_PATHS, HEALTH_PATHS, METRICS_PATHS, Gate
+from app.api.guard.hosts import AllowedHosts
+from app.api.guard.keys import ApiKeys, RawHeaders
 from app.errors import InvalidSetting, Unauthorized, UnknownHost
 from app.main import open_gate
 from app.metrics import Metrics
@@ -116,7 +116,7 @@ def test_a_key_file_is_read_again_where_it_changes_and_a_bad_one_keeps_the_keys_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("app.api.keys.time.monotonic", lambda: now)
+    monkeypatch.setattr("app.api.guard.keys.time.monotonic", lambda: now)
     file = tmp_path / "keys"
     file.write_text("# of the autumn\nold-key\n")
     keys = ApiKeys("always-key", file)

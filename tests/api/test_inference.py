@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from app.api.bodies.json import parse_json
 from app.api.inference import Inference, unless_gone
-from app.api.json_body import parse_json
 from app.contract.preprocessing import preprocess
 from app.errors import (
     DeadlineExceeded,

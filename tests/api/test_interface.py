@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.api.errors import STATUS, status_of
-from app.api.schemas import ErrorBody, Health, ModelDetail, ModelList
+from app.api.openapi.schemas import ErrorBody, Health, ModelDetail, ModelList
 from app.contract.bundle import open_bundle
 from app.errors import (
     BundleError,
@@ -109,7 +109,7 @@ async def test_nothing_about_the_host_is_in_any_answer(
     client = await open_client(model_store=copy_of_store)
     paths = ["/health", "/models", "/models/digits", "/metrics", "/docs", "/openapi.json", "/nothing", "/predict"]
     answers = [await client.get(path) for path in paths]
-    monkeypatch.setattr("app.api.models._summary", lambda _: (copy_of_store / "no such file").read_text())
+    monkeypatch.setattr("app.api.routes.models._summary", lambda _: (copy_of_store / "no such file").read_text())
     answers.append(await client.get("/models"))
     assert answers[-1].status_code == 500
     for answer in answers:

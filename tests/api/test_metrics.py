@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 from pydantic import SecretStr
 
-from app.api.metrics import BUILD_INFO, metrics_routes
+from app.api.routes.metrics import BUILD_INFO, metrics_routes
 from app.metrics import FAMILIES, ROW_BYTES, Metrics
 from tests.api.conftest import OpenClient, client_of
 

@@ -13,7 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from urllib3.filepost import encode_multipart_formdata
 
-from app.api.multipart import Part, boundary_of, split_form
+from app.api.bodies.multipart import Part, boundary_of, split_form
 from app.errors import MalformedRequest
 
 BOUNDARY = b"xyz"

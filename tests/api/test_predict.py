@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from app.api.schemas import BatchAnswer, PredictionAnswer
+from app.api.openapi.schemas import BatchAnswer, PredictionAnswer
 from tests.api.conftest import OpenClient
 from tests.oddities import pillow, progressive_jpeg
 

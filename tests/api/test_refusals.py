@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from app.api.refusals import IN_FULL_PER_SECOND, RefusalLog
+from app.api.guard.request_log import IN_FULL_PER_SECOND, RefusalLog
 from tests.api.conftest import OpenClient
 
 Line = MutableMapping[str, Any]

@@ -46,8 +46,9 @@ class Dialogue:
     """One connection of a client that reads its answers at once, unless it says that it is deaf.
 
     `receive_timeout_s`, `keep_alive_s` and `request_timeout_s` are those of the service. Half of them is what excuses
-    the service for ending a connection, or for an answer 504: the client's clock and the service's differ. `overloaded_until` says when the service may have been
-    overloaded last: then it answers nobody who has ended the sending side.
+    the service for ending a connection, or for an answer 504: the client's clock and the service's differ.
+    `overloaded_until` says when the service may have been overloaded last: then it answers nobody who has ended the
+    sending side.
     """
 
     def __init__(

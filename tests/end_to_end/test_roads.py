@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.api.open_inference import open_inference_pb2 as pb
+from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.client import Prediction, ServiceClient
 from app.contract.bundle import GoldenSet, open_bundle
 from tests.end_to_end.draining import DrainingService

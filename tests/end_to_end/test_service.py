@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 from tests.end_to_end.conftest import StartService
 
 PNG = {"content-type": "image/png"}

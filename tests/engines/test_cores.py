@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 
 MANY = {f"core {index}" for index in range(16)}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import cv2
 
-from app.api.uploads import picture_of
+from app.api.bodies.uploads import picture_of
 from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.errors import ImageError, RequestError

@@ -18,8 +18,8 @@ from app.serving.admission import Admission
 from app.serving.batcher import RowFuture
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
-from app.serving.reload import Watcher
-from app.serving.turns import taking_turns
+from app.serving.load_lock import taking_turns
+from app.serving.store_watcher import Watcher
 from app.serving.versions import LoadedStore, Loader, load_store
 from tests.serving.conftest import FolderLoader
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.cache_folder import cache_folder
+from app.system.cache_folder import cache_folder
 
 
 def test_caches_lie_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

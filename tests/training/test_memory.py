@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.memory import available_memory
+from app.system.memory import available_memory
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:   20000000 kB\n"
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
 from training.audit.fix import write_fixed
@@ -16,7 +17,6 @@ from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
 from training.audit.run import AuditOptions, run_audit
-from training.cache_folder import cache_folder
 from training.errors import DataError
 from training.progress import Reporter
 from training.sources import open_data

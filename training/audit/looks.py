@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from app.contract.header import read_header
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare, use_one_thread_per_picture
-from app.engines.cores import available_cores
 from app.errors import ImageError
+from app.system.cores import available_cores
 from training.audit.damage import damage
 from training.audit.file_facts import file_facts
 from training.dataset import Picture

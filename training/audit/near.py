@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from app.contract.preprocessing import PreprocessingSpec, prepare
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 from training.audit.neighbours import Candidates, Rows, Thumbnails, candidates, has_even_border, searches
 from training.audit.pairs import NearPair
 from training.audit.registration import (

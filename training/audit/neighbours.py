@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import PreprocessingSpec, prepare
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 from training.audit.registration import Floats
 
 Thumbnails = NDArray[np.uint8]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from app.engines.cores import available_cores
+from app.system.cores import available_cores
 from training.audit.neighbours import Thumbnails
 from training.audit.registration import Floats
 

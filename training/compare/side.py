@@ -13,7 +13,7 @@ from app.contract.bundle import Bundle
 from app.contract.preprocessing import Image
 from app.engines.engine import Engine, EngineChoice
 from app.engines.loading import load_model
-from training.cache_folder import cache_folder
+from app.system.cache_folder import cache_folder
 from training.calibration.coverage import wilson_interval
 from training.calibration.error import debiased_error
 from training.dataset import Picture

@@ -8,10 +8,10 @@ import numpy as np
 
 from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
-from app.engines.cores import available_cores
 from app.engines.engine import Engine
 from app.engines.openvino import open_openvino
 from app.errors import BundleTampered, EngineUnavailable
+from app.system.cores import available_cores
 
 _BATCH_SIZES = (1, 32)
 _SECONDS = 0.1

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
+from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
-from training.cache_folder import cache_folder
 from training.compare.paired import Paired
 from training.dataset import Dataset, Picture
 from training.errors import OptionError, TrainingError

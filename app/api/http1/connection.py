@@ -21,9 +21,9 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.api.entrance import UNMATCHED
 from app.api.errors import answer_error
-from app.api.gate import Gate
+from app.api.guard.access import Gate
+from app.api.guard.request_context import UNMATCHED
 from app.api.http1.body import BodyByLength, BodyInChunks
 from app.api.http1.clocks import Clock
 from app.api.http1.head import Head, HeadReader

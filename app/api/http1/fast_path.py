@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 
 from app.api.errors import answer_error
-from app.api.gate import Gate
+from app.api.guard.access import Gate
 from app.api.http1.connection import Connection
 from app.api.http1.head import Head
 from app.api.predictor import Predictor

@@ -9,10 +9,10 @@ import re
 from time import perf_counter
 
 from app.api.errors import error_body
-from app.api.gate import Gate
+from app.api.guard.access import Gate
+from app.api.guard.keys import RawHeaders
 from app.api.http1.connection import STATUS_LINES, Connection
 from app.api.http1.head import Head
-from app.api.keys import RawHeaders
 from app.errors import Overloaded
 from app.serving.admission import Admission
 

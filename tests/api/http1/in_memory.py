@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.api.gate import Gate
+from app.api.guard.access import Gate
 from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Connection, Limits, Services
 from app.api.http1.head import Head

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.json_body import parse_json
-from app.api.open_inference.requests import InferRequest, Reader, RequestedOutput
-from app.api.open_inference.responses import output_tensor, to_body
-from app.api.open_inference.tensors import bytes_to_binary, encoded_from_binary
+from app.api.bodies.json import parse_json
+from app.api.protocols.open_inference.requests import InferRequest, Reader, RequestedOutput
+from app.api.protocols.open_inference.responses import output_tensor, to_body
+from app.api.protocols.open_inference.tensors import bytes_to_binary, encoded_from_binary
 from app.contract.bundle import Manifest, open_bundle
 from app.errors import MalformedRequest, UploadTooLarge
 

@@ -9,8 +9,8 @@ import grpc
 import httpx
 import pytest
 
-from app.api.open_inference import open_inference_pb2 as pb
-from app.api.open_inference.rpc import SERVICE
+from app.api.protocols.open_inference import open_inference_pb2 as pb
+from app.api.protocols.open_inference.rpc import SERVICE
 from app.errors import InvalidSetting
 from app.main import create_app, load_from
 from app.settings import Settings

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.open_inference.schemas import ModelStatistics
-from app.api.open_inference.statistics import model_statistics
+from app.api.protocols.open_inference.schemas import ModelStatistics
+from app.api.protocols.open_inference.statistics import model_statistics
 from app.main import load_from, open_catalogue
 from app.metrics import ROW_BYTES, Metrics
 from app.settings import Settings

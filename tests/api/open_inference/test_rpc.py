@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.api.errors import STATUS
-from app.api.open_inference import open_inference_pb2 as pb
-from app.api.open_inference.messages import infer_request, read
-from app.api.open_inference.requests import Reader
-from app.api.open_inference.rpc import CODES, SERVICE
-from app.api.open_inference.rpc_server import RpcServer
-from app.api.open_inference.tensors import bytes_to_binary, encoded_from_binary
+from app.api.protocols.open_inference import open_inference_pb2 as pb
+from app.api.protocols.open_inference.messages import infer_request, read
+from app.api.protocols.open_inference.requests import Reader
+from app.api.protocols.open_inference.rpc import CODES, SERVICE
+from app.api.protocols.open_inference.rpc_server import RpcServer
+from app.api.protocols.open_inference.tensors import bytes_to_binary, encoded_from_binary
 from app.contract.bundle import Manifest, open_bundle
 from app.contract.preprocessing import preprocess
 from app.errors import MalformedRequest, UploadTooLarge
@@ -235,7 +235,7 @@ async def test_errors_have_the_code_of_their_status_and_the_same_sentence(
 
 
 async def test_a_defect_is_told_without_what_is_inside(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.open_inference.rpc.server_metadata", lambda _: 1 / 0)
+    monkeypatch.setattr("app.api.protocols.open_inference.rpc.server_metadata", lambda _: 1 / 0)
     with pytest.raises(grpc.aio.AioRpcError, match="Something failed inside the service") as caught:
         await running.call("ServerMetadata")
     assert caught.value.code() is grpc.StatusCode.INTERNAL
@@ -349,7 +349,7 @@ def test_whatever_is_sent_is_pictures_or_a_sentence(manifest: Manifest, data: by
 
 @pytest.mark.parametrize("suffix", ["py", "pyi"])
 def test_the_generated_module_is_that_of_the_definition(repository: Path, tmp_path: Path, suffix: str) -> None:
-    package = "app/api/open_inference"
+    package = "app/api/protocols/open_inference"
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"),
@@ -364,6 +364,8 @@ def test_the_generated_module_is_that_of_the_definition(repository: Path, tmp_pa
 
 def test_grpc_is_not_imported_where_it_is_not_asked_for(repository: Path) -> None:
     """Neither in the process that workers are forked from, nor in workers without the port."""
-    script = "import sys, app.worker, app.server; print(*[name for name in sys.modules if 'grpc' in name])"
+    script = (
+        "import sys, app.process.worker, app.process.server; print(*[name for name in sys.modules if 'grpc' in name])"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

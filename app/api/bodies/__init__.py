@@ -1,0 +1,1 @@
+"""Read the bodies of requests: pictures, forms, JSON and compressed ones."""

@@ -1,0 +1,1 @@
+"""Protocols of other inference servers, one package each."""

@@ -1,0 +1,52 @@
+"""Routes about one model: each once for whatever version is live, and once for a version that is named."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+
+from app.api.openapi.schemas import error_responses
+
+ModelName = Annotated[str, Path(description="The model's name.")]
+ModelVersion = Annotated[str, Path(description="Its version, which must be the live one.")]
+Answer = Callable[[Request, str, str | None], Awaitable[Any]]
+
+
+class ModelRoutes:
+    """Adds routes to `router` below `root`, such as "/v2/models"."""
+
+    def __init__(self, router: APIRouter, root: str) -> None:
+        self._router = router
+        self._root = root
+
+    def add(
+        self,
+        method: str,
+        suffix: str,
+        answer: Answer,
+        summary: str,
+        schema: Any,
+        *statuses: int,
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """`answer` is told the model's name, and the version or None; `statuses` are those of its errors."""
+
+        async def of_model(request: Request, model: ModelName) -> Any:
+            return await answer(request, model, None)
+
+        async def of_version(request: Request, model: ModelName, version: ModelVersion) -> Any:
+            return await answer(request, model, version)
+
+        for path, endpoint in (("{model}", of_model), ("{model}/versions/{version}", of_version)):
+            self._router.add_api_route(
+                f"{self._root}/{path}{suffix}",
+                endpoint,
+                methods=[method],
+                name=answer.__name__,
+                summary=summary,
+                description=answer.__doc__ or "",
+                response_model=schema,
+                responses={**error_responses(*statuses), **(responses or {})},
+                **options,
+            )

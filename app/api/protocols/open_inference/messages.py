@@ -1,0 +1,109 @@
+"""The protocol's gRPC messages, read into what HTTP's JSON is read into, and written from the same answers."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError, Message
+
+from app.api.protocols.open_inference import open_inference_pb2 as pb
+from app.api.protocols.open_inference.requests import (
+    InferRequest,
+    Reader,
+    RequestedOutput,
+    check_parameters,
+    classes_of,
+    timeout_of,
+)
+from app.api.protocols.open_inference.responses import OutputTensor
+from app.api.protocols.open_inference.tensors import (
+    Pictures,
+    array_from_binary,
+    array_from_values,
+    encoded_from_binary,
+    shape_of,
+)
+from app.errors import MalformedRequest
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+def read(kind: type[_Message], data: bytes) -> _Message:
+    """Return the message of these bytes. Raises MalformedRequest."""
+    message: _Message = kind()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as exc:
+        raise MalformedRequest(f"These bytes are no {kind.DESCRIPTOR.name} message.") from exc
+    return message
+
+
+def write(kind: type[Message], content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a message that says what JSON would say over HTTP."""
+    return ParseDict(content, kind()).SerializeToString()  # type: ignore[no-any-return]
+
+
+def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest:
+    """Return what a message asks for. Raises MalformedRequest."""
+    reader.check_input([sent.name for sent in message.inputs])
+    reader.check_outputs([asked.name for asked in message.outputs])
+    sent, raw = message.inputs[0], message.raw_input_contents
+    parameters = _parameters(message.parameters)
+    check_parameters(_parameters(sent.parameters))
+    shape = shape_of(list(sent.shape), "The input")
+    if raw:
+        if len(raw) != 1 or sent.HasField("contents"):
+            raise MalformedRequest("'raw_input_contents' has one element, for the one input without 'contents'.")
+        pictures = reader.pictures(
+            sent.datatype,
+            shape,
+            encoded=lambda count, where: encoded_from_binary(raw[0], count, where),
+            array=lambda where: array_from_binary(raw[0], shape, where),
+        )
+    else:
+        pictures = _typed(sent, shape, reader)
+    asked = _parameters(message.outputs[0].parameters) if message.outputs else {}
+    return InferRequest(
+        pictures=pictures,
+        output=RequestedOutput(binary=bool(raw), classes=classes_of(asked)),
+        id=message.id,
+        timeout_s=timeout_of(parameters),
+    )
+
+
+def infer_response(request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str) -> bytes:
+    """Return the bytes of the answer: raw contents to a request with raw contents, else typed ones."""
+    output = pb.ModelInferResponse.InferOutputTensor(name=output_name, datatype=tensor.datatype, shape=tensor.shape)
+    message = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id)
+    if request.output.binary:
+        message.raw_output_contents.append(tensor.binary())
+    elif isinstance(tensor.values, np.ndarray):
+        output.contents.fp32_contents.extend(tensor.values.reshape(-1))
+    else:
+        output.contents.bytes_contents.extend(tensor.values)
+    message.outputs.append(output)
+    return message.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _typed(sent: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], reader: Reader) -> Pictures:
+    def encoded(count: int, where: str) -> list[bytes]:
+        pictures = list(sent.contents.bytes_contents)
+        if len(pictures) != count:
+            raise MalformedRequest(f"{where}: the shape {list(shape)} takes {count} elements, not {len(pictures)}.")
+        return pictures
+
+    return reader.pictures(
+        sent.datatype,
+        shape,
+        encoded=encoded,
+        array=lambda where: array_from_values(sent.contents.uint_contents, shape, where),
+    )
+
+
+def _parameters(sent: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    found = {}
+    for name, parameter in sent.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        found[name] = None if choice is None else getattr(parameter, choice)
+    return found

@@ -1,0 +1,240 @@
+"""What an inference request of the protocol asks for. It knows nothing of HTTP: a body is bytes, a header a number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from app.api.protocols.open_inference.tensors import (
+    Pictures,
+    array_from_binary,
+    array_from_json,
+    encoded_from_binary,
+    encoded_from_json,
+    pictures_of,
+    shape_of,
+)
+from app.contract.bundle import Manifest
+from app.contract.header import read_header
+from app.errors import ImageError, MalformedRequest, UnsupportedFormat
+
+ParseJson = Callable[[bytes], Any]
+CheckCount = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """The one output, as probabilities, or with `classes` as that many best labels; `binary` for binary data."""
+
+    binary: bool = False
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """`id` is empty where none was given, `timeout_s` None."""
+
+    pictures: Pictures
+    output: RequestedOutput
+    id: str = ""
+    timeout_s: float | None = None
+
+
+class Reader:
+    """Reads the requests to the model of a manifest.
+
+    `check_count` is asked before pictures are taken apart, and raises where they are too many.
+    """
+
+    def __init__(self, manifest: Manifest, *, parse_json: ParseJson, check_count: CheckCount) -> None:
+        self._signature = manifest.signature
+        self._shape = manifest.preprocessing.shape
+        self._parse_json = parse_json
+        self._check_count = check_count
+
+    def from_body(self, body: bytes, json_length: int | None) -> InferRequest:
+        """Return what a body asks for, of which the first `json_length` bytes are JSON; None means all of it.
+
+        With 0 the whole body is one tensor: pixels where they fill whole pictures, else one encoded picture. Raises
+        MalformedRequest, or UploadTooLarge.
+        """
+        if json_length == 0:
+            return InferRequest(self._raw(body), RequestedOutput(binary=True))
+        if json_length is not None and json_length > len(body):
+            raise MalformedRequest(
+                f"Inference-Header-Content-Length says {json_length:,} bytes of JSON; the body has {len(body):,}."
+            )
+        message = self._parse_json(body if json_length is None else body[:json_length])
+        if not isinstance(message, dict):
+            raise MalformedRequest("The JSON of an inference request is an object with 'inputs'.")
+        parameters = parameters_of(message, "The request")
+        return InferRequest(
+            pictures=self._input(message, b"" if json_length is None else body[json_length:]),
+            output=self._output(message, parameters),
+            id=_id_of(message),
+            timeout_s=timeout_of(parameters),
+        )
+
+    def check_input(self, names: Sequence[str]) -> None:
+        """Raise MalformedRequest unless there is one input, of the model's name."""
+        name = self._signature.input.name
+        if list(names) != [name]:
+            sent = ", ".join(f"'{sent[:40]}'" for sent in names[:8]) or "none"
+            raise MalformedRequest(f"The model has one input, '{name}'; the request has: {sent}.")
+
+    def check_outputs(self, names: Sequence[str]) -> None:
+        """Raise MalformedRequest unless what is asked for is the model's output, or nothing."""
+        name = self._signature.output.name
+        if len(names) > 1 or any(asked != name for asked in names):
+            asked = ", ".join(f"'{asked[:40]}'" for asked in names[:8])
+            raise MalformedRequest(f"The model has one output, '{name}'; the request asks for: {asked}.")
+
+    def pictures(
+        self,
+        datatype: object,
+        shape: tuple[int, ...],
+        *,
+        encoded: Callable[[int, str], list[bytes]],
+        array: Callable[[str], Pictures],
+    ) -> Pictures:
+        """Return the pictures of an input, with what takes its data apart for either datatype."""
+        where = f"Input '{self._signature.input.name}'"
+        if datatype == "BYTES":
+            count = pictures_of(shape, where)
+            self._check_count(count)
+            return encoded(count, where)
+        if datatype == "UINT8":
+            self._check_count(shape[0])
+            return array(where)
+        raise MalformedRequest(
+            f"{where}: the datatype is {datatype!r:.40}; the model takes BYTES for encoded pictures, "
+            "or UINT8 for preprocessed ones."
+        )
+
+    def _input(self, message: Mapping[str, Any], binary: bytes) -> Pictures:
+        inputs = _objects(message, "inputs")
+        self.check_input([str(each.get("name")) for each in inputs])
+        sent = inputs[0]
+        where = f"Input '{self._signature.input.name}'"
+        shape = shape_of(sent.get("shape"), where)
+        data = sent.get("data")
+        size = parameters_of(sent, where).get("binary_data_size")
+        if size is None:
+            if binary:
+                raise MalformedRequest(f"{where}: {len(binary):,} bytes follow the JSON, and no 'binary_data_size'.")
+            return self.pictures(
+                sent.get("datatype"),
+                shape,
+                encoded=lambda _, where: encoded_from_json(data, shape, where),
+                array=lambda where: array_from_json(data, shape, where),
+            )
+        if data is not None:
+            raise MalformedRequest(f"{where}: it has 'data' and 'binary_data_size'; send one of them.")
+        if type(size) is not int or size != len(binary):
+            raise MalformedRequest(
+                f"{where}: 'binary_data_size' is {size!r:.40}, but {len(binary):,} bytes follow the JSON. "
+                "The header Inference-Header-Content-Length says where the JSON ends."
+            )
+        return self.pictures(
+            sent.get("datatype"),
+            shape,
+            encoded=lambda count, where: encoded_from_binary(binary, count, where),
+            array=lambda where: array_from_binary(binary, shape, where),
+        )
+
+    def _output(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> RequestedOutput:
+        outputs = _objects(message, "outputs") if message.get("outputs") is not None else []
+        self.check_outputs([str(each.get("name")) for each in outputs])
+        of_all = _flag(parameters, "binary_data_output")
+        if not outputs:
+            return RequestedOutput(binary=of_all)
+        own = parameters_of(outputs[0], f"Output '{self._signature.output.name}'")
+        binary = _flag(own, "binary_data") if own.get("binary_data") is not None else of_all
+        return RequestedOutput(binary=binary, classes=classes_of(own))
+
+    def _raw(self, body: bytes) -> Pictures:
+        size = prod(self._shape)
+        count, rest = divmod(len(body), size)
+        if count and not rest and not _is_a_picture_by_all_signs(body):
+            self._check_count(count)
+            return array_from_binary(body, (count, *self._shape), "The body")
+        try:
+            read_header(body)
+        except UnsupportedFormat:
+            raise MalformedRequest(
+                f"The body is no encoded picture, and its {len(body):,} bytes are no whole number of the model's "
+                f"{'x'.join(map(str, self._shape))} pictures of {size:,} bytes."
+            ) from None
+        except ImageError:
+            pass  # what is wrong with it is told when its turn comes
+        return [body]
+
+
+def _is_a_picture_by_all_signs(body: bytes) -> bool:
+    """Say whether bytes that could be pixels are an encoded picture. Two or three bytes alone might be pixels."""
+    return (
+        body.startswith((b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
+        or (body.startswith(b"RIFF") and body[8:12] == b"WEBP")
+        or (body.startswith(b"\xff\xd8\xff") and body.endswith(b"\xff\xd9"))
+        or (body.startswith(b"BM") and int.from_bytes(body[2:6], "little") == len(body))
+    )
+
+
+def parameters_of(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return the parameters of a message, a tensor or an output. Raises MalformedRequest."""
+    parameters = message.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise MalformedRequest(f"{where}: 'parameters' is an object.")
+    check_parameters(parameters)
+    return parameters
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise MalformedRequest where they ask for what is not here."""
+    if "shared_memory_region" in parameters:
+        raise MalformedRequest("Shared memory is not supported. Send the data with the request.")
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """Return the seconds of the parameter `timeout`, which is in microseconds, 0 for none. Raises MalformedRequest."""
+    timeout = parameters.get("timeout")
+    if timeout is None:
+        return None
+    if type(timeout) is not int or timeout < 0:
+        raise MalformedRequest(f"'timeout' is {timeout!r:.40}; send a whole number of microseconds.")
+    return timeout / 1e6 if timeout else None
+
+
+def classes_of(parameters: Mapping[str, Any]) -> int:
+    """Return how many of the best labels are asked for with `classification`, 0 for none. Raises MalformedRequest."""
+    classes = parameters.get("classification")
+    if classes is None:
+        return 0
+    if type(classes) is not int or classes < 0:
+        raise MalformedRequest(f"'classification' is {classes!r:.40}; send a whole number of labels.")
+    return classes
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise MalformedRequest(f"'{name}' is true or false.")
+    return bool(value)
+
+
+def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    objects = message.get(name)
+    if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
+        raise MalformedRequest(f"'{name}' is a list of objects with 'name' and so on.")
+    return objects
+
+
+def _id_of(message: Mapping[str, Any]) -> str:
+    value = message.get("id")
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise MalformedRequest("'id' is a string.")
+    return value

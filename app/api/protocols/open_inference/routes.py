@@ -1,0 +1,221 @@
+"""The protocol over HTTP: /v2 and what is below it.
+
+Bodies are read by hand: tritonclient names no content type, and without one FastAPI refuses JSON.
+"""
+
+from time import perf_counter
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.guard.request_context import note_model
+from app.api.inference import Inference, asked_seconds
+from app.api.lifecycle import Lifecycle
+from app.api.openapi.schemas import error_responses
+from app.api.protocols.model_routes import ModelName, ModelRoutes
+from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
+from app.api.protocols.open_inference.repository import Repository
+from app.api.protocols.open_inference.requests import Reader, parameters_of
+from app.api.protocols.open_inference.responses import output_tensor, to_body
+from app.api.protocols.open_inference.schemas import (
+    CHANGE_REQUEST,
+    INDEX_REQUEST,
+    INFER_REQUEST,
+    Changed,
+    IndexEntry,
+    InferAnswer,
+    ModelMetadata,
+    ModelReady,
+    ModelStatistics,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+from app.api.protocols.open_inference.statistics import model_statistics
+from app.api.routes.health import refuse_unless_ready
+from app.api.server_timing import SERVER_TIMING_HEADER, of_many
+from app.errors import MalformedRequest
+from app.metrics import Metrics
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_JSON_LENGTH = {
+    "description": "How many bytes of the body are JSON; the tensor's binary data follows.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_INFER = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": INFER_REQUEST}, "application/octet-stream": _BINARY},
+    },
+    "parameters": [{"name": JSON_LENGTH_HEADER, "in": "header", "required": False, **_JSON_LENGTH}],
+}
+_CHANGE = {"requestBody": {"content": {"application/json": {"schema": CHANGE_REQUEST}}}}
+_INFERRED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The probabilities of every picture, in the order sent.",
+        "content": {"application/octet-stream": _BINARY},
+        "headers": {JSON_LENGTH_HEADER: _JSON_LENGTH},
+    }
+}
+
+
+def open_inference_routes(
+    inference: Inference, repository: Repository, *, lifecycle: Lifecycle, metrics: Metrics, version: str
+) -> APIRouter:
+    """`version` is the service's."""
+    router = APIRouter(tags=["Open Inference Protocol v2"])
+
+    @router.get("/v2", summary="What this server is", response_model=ServerMetadata)
+    async def server() -> dict[str, Any]:
+        return server_metadata(version)
+
+    @router.get("/v2/health/live", summary="The process answers", response_model=ServerLive)
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @router.get(
+        "/v2/health/ready",
+        summary="The service takes requests",
+        response_model=ServerReady,
+        responses=error_responses(503),
+    )
+    async def ready() -> dict[str, Any]:
+        refuse_unless_ready(lifecycle, metrics)
+        return {"live": True, "ready": True}
+
+    @router.get("/v2/models/stats", summary="What all models have done", response_model=ModelStatistics)
+    async def all_statistics() -> dict[str, Any]:
+        return model_statistics(metrics, inference.catalogue.models)
+
+    async def statistics(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_statistics(metrics, [inference.catalogue.get(name, asked)])
+
+    async def metadata(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_metadata(inference.catalogue.get(name, asked))
+
+    async def model_ready(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        model = inference.catalogue.get(name, asked)
+        refuse_unless_ready(lifecycle, metrics)
+        return {"name": model.name, "ready": True}
+
+    async def configuration(_: Request, name: str, asked: str | None) -> dict[str, Any]:
+        return model_configuration(
+            inference.catalogue.get(name, asked), max_batch_pictures=inference.limits.max_batch_pictures
+        )
+
+    async def infer(request: Request, name: str, asked: str | None) -> Response:
+        """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
+        return await _infer(inference, request, name, asked)
+
+    routes = ModelRoutes(router, "/v2/models")
+    routes.add("GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
+    routes.add("GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
+    routes.add("GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
+    routes.add("GET", "/stats", statistics, "What the model has done", ModelStatistics, 404)
+    routes.add(
+        "POST",
+        "/infer",
+        infer,
+        "Classify pictures",
+        InferAnswer,
+        *(404, 413, 415, 422, 503, 504),
+        responses=_INFERRED,
+        openapi_extra=_INFER,
+        response_model_exclude_unset=True,
+    )
+    _add_repository(router, inference, repository)
+    return router
+
+
+def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:
+    async def said(request: Request) -> dict[str, Any]:
+        """Return the object that a request's body holds, which may be empty."""
+        async with inference.body(request.receive, request.headers) as body:
+            message = inference.parse_json(body) if body else {}
+        if not isinstance(message, dict):
+            raise MalformedRequest("The body is empty, or a JSON object.")
+        return message
+
+    @router.post(
+        "/v2/repository/index",
+        summary="What the model store holds",
+        response_model=list[IndexEntry],
+        responses=error_responses(413, 415, 503),
+        openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
+    )
+    async def index(request: Request) -> list[dict[str, Any]]:
+        """Every version, and whether it is served. The body may be empty."""
+        ready = (await said(request)).get("ready")
+        if ready is not None and not isinstance(ready, bool):
+            raise MalformedRequest("'ready' is true for only what is served, or false.")
+        return await repository.index(only_ready=bool(ready))
+
+    @router.post(
+        "/v2/repository/models/{model}/load",
+        summary="Have a model served",
+        response_model=Changed,
+        responses=error_responses(403, 404, 413, 415, 503, 504),
+        openapi_extra=_CHANGE,
+    )
+    async def load(request: Request, model: ModelName) -> dict[str, Any]:
+        """Answers when the pinned version, else the newest, is live; other workers follow within a moment."""
+        await repository.load(model, parameters_of(await said(request), "The request"))
+        return {}
+
+    @router.post(
+        "/v2/repository/models/{model}/unload",
+        summary="Have a model not served any more",
+        response_model=Changed,
+        responses=error_responses(403, 404, 413, 415, 503, 504),
+        openapi_extra=_CHANGE,
+    )
+    async def unload(request: Request, model: ModelName) -> dict[str, Any]:
+        """Answers when it is not; other workers follow within a moment. The last model, and the default one, stay."""
+        await said(request)
+        await repository.unload(model)
+        return {}
+
+
+async def _infer(inference: Inference, request: Request, name: str, version: str | None) -> Response:
+    headers = request.headers
+    asked = inference.catalogue.get(name, version)
+    note_model(request, asked)
+    json_length = _json_length(headers.get(JSON_LENGTH_HEADER))
+    header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
+    began = perf_counter()
+    async with inference.body(request.receive, headers) as body:
+        read_s = perf_counter() - began
+        asked.observe_read(read_s)
+        reader = Reader(asked.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
+        message = reader.from_body(body, json_length)
+        timeouts = [seconds for seconds in (message.timeout_s, header_timeout_s) if seconds is not None]
+        inferred = await inference.infer(
+            name,
+            message.pictures,
+            version=version,
+            deadline=inference.deadline(min(timeouts, default=None)),
+            receive=request.receive,
+        )
+    model = inferred.model
+    note_model(request, model)
+    tensor = output_tensor(message.output, inferred.probabilities, model.manifest.labels)
+    content, json_length = to_body(
+        message, tensor, model=model.name, version=model.version, output_name=model.manifest.signature.output.name
+    )
+    answered = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
+    if json_length is None:
+        return Response(content, media_type="application/json", headers=answered)
+    answered[JSON_LENGTH_HEADER] = str(json_length)
+    return Response(content, media_type="application/octet-stream", headers=answered)
+
+
+def _json_length(header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdecimal() and len(header) < 16):
+        raise MalformedRequest(f"{JSON_LENGTH_HEADER} is '{header[:40]}'; it is the number of bytes of the JSON.")
+    return int(header)

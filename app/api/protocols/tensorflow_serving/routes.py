@@ -1,0 +1,133 @@
+"""The interface over HTTP: /v1/models/{model} and what is below it.
+
+Bodies are read by hand: TensorFlow Serving looks at no content type, and its clients send any.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Request
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from app.api.guard.request_context import note_model
+from app.api.inference import Inference, asked_seconds
+from app.api.protocols.model_routes import ModelRoutes
+from app.api.protocols.open_inference.tensors import Pictures
+from app.api.protocols.tensorflow_serving import metadata, responses
+from app.api.protocols.tensorflow_serving.requests import Reader
+from app.api.protocols.tensorflow_serving.schemas import (
+    CLASSIFY_REQUEST,
+    PREDICT_REQUEST,
+    Classifications,
+    ModelStatus,
+    Outputs,
+    Predictions,
+    SignatureMetadata,
+)
+from app.api.server_timing import SERVER_TIMING_HEADER, of_many
+from app.errors import MalformedRequest, ModelNotFound
+from app.serving.classifier import Classifier
+
+_VERBS = ("predict", "classify", "regress")
+
+
+def tensorflow_serving_routes(inference: Inference) -> APIRouter:
+    router = APIRouter(tags=["TensorFlow Serving"])
+
+    async def status(_: Request, name: str, version: str | None) -> dict[str, Any]:
+        if name.rpartition(":")[2] in _VERBS:
+            raise HTTPException(405, headers={"Allow": "POST"})
+        return metadata.status(inference.catalogue.get(name, version))
+
+    async def signature(_: Request, name: str, version: str | None) -> dict[str, Any]:
+        return metadata.metadata(inference.catalogue.get(name, version))
+
+    async def predict(request: Request, name: str, version: str | None) -> Response:
+        """Send `instances` or `inputs`: nested pixels in the network's shape, or encoded pictures as {"b64": …}."""
+        columns = False
+
+        def read(reader: Reader, message: Any) -> Pictures:
+            nonlocal columns
+            pictures, columns = reader.predict(message)
+            return pictures
+
+        def write(probabilities: NDArray[np.float32], _: Classifier) -> bytes:
+            return responses.predicted(probabilities, columns=columns)
+
+        return await _infer(inference, request, name, version, read=read, write=write)
+
+    async def classify(request: Request, name: str, version: str | None) -> Response:
+        """Send `examples`, each with the feature `image`: an encoded picture as {"b64": …}."""
+        return await _infer(
+            inference,
+            request,
+            name,
+            version,
+            read=Reader.classify,
+            write=lambda probabilities, model: responses.classified(probabilities, model.manifest.labels),
+        )
+
+    async def regress(_: Request, name: str, version: str | None) -> Response:
+        """Always refused: a classifier has no signature for it."""
+        model = inference.catalogue.get(name, version)
+        raise MalformedRequest(f"'{model.name}' is a classifier and has nothing to regress. Use :predict or :classify.")
+
+    routes = ModelRoutes(router, "/v1/models")
+    routes.add("GET", "", status, "Which version is live", ModelStatus, 404)
+    routes.add("GET", "/metadata", signature, "The model's signature", SignatureMetadata, 404)
+    predict_body, classify_body = _json_body(PREDICT_REQUEST), _json_body(CLASSIFY_REQUEST)
+    statuses = (404, 413, 415, 422, 503, 504)
+    both = Predictions | Outputs
+    routes.add("POST", ":predict", predict, "Classify", both, *statuses, openapi_extra=predict_body)
+    routes.add("POST", ":classify", classify, "Label", Classifications, *statuses, openapi_extra=classify_body)
+    routes.add("POST", ":regress", regress, "Not for classifiers", None, 404, include_in_schema=False)
+    _refuse_labels(router)
+    return router
+
+
+def _refuse_labels(router: APIRouter) -> None:
+    """Say what to do instead to whoever names a version by a label, which no version has here."""
+
+    async def label(model: str, label: str) -> Response:
+        raise ModelNotFound(f"No version of '{model}' has a label, '{label[:40]}' or any. Use /versions/N, or none.")
+
+    for path in ("{label}", "{label}/metadata", *(f"{{label}}:{verb}" for verb in _VERBS)):
+        method = "POST" if ":" in path else "GET"
+        router.add_api_route(f"/v1/models/{{model}}/labels/{path}", label, methods=[method], include_in_schema=False)
+
+
+async def _infer(
+    inference: Inference,
+    request: Request,
+    name: str,
+    version: str | None,
+    *,
+    read: Callable[[Reader, Any], Pictures],
+    write: Callable[[NDArray[np.float32], Classifier], bytes],
+) -> Response:
+    headers = request.headers
+    asked = inference.catalogue.get(name, version)
+    note_model(request, asked)
+    timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
+    began = perf_counter()
+    async with inference.body(request.receive, headers) as body:
+        read_s = perf_counter() - began
+        asked.observe_read(read_s)
+        reader = Reader(asked.manifest, check_count=inference.check_count)
+        inferred = await inference.infer(
+            name,
+            read(reader, inference.parse_json(body)),
+            version=version,
+            deadline=inference.deadline(timeout_s),
+            receive=request.receive,
+        )
+    note_model(request, inferred.model)
+    timing = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
+    return Response(write(inferred.probabilities, inferred.model), media_type="application/json", headers=timing)
+
+
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,58 @@
+"""GET /health, /health/ready and /health/live: the truth about the service, for people and for load balancers."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.api.lifecycle import Lifecycle
+from app.api.openapi.schemas import Health, Live, error_responses
+from app.errors import ShuttingDown
+from app.metrics import Metrics
+from app.serving.catalogue import Catalogue
+
+
+def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metrics, workers: int) -> APIRouter:
+    """`workers` is how many there should be; `metrics` knows how many are ready."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health", summary="Ready, and with what", response_model=Health, responses=error_responses(503))
+    @router.get("/health/ready", summary="The same", response_model=Health, responses=error_responses(503))
+    async def ready() -> dict[str, Any]:
+        """200 while the service takes requests, 503 from the moment that it is told to stop."""
+        ready = refuse_unless_ready(lifecycle, metrics)
+        return {
+            "status": "ok",
+            "workers": {"configured": workers, "ready": ready},
+            "models": [
+                {
+                    "name": model.manifest.name,
+                    "version": model.manifest.version,
+                    "engine": model.loaded.engine.name,
+                    "engine_reason": model.loaded.reason,
+                    "precision": model.loaded.precision,
+                    "age_seconds": round(model.age_s, 3),
+                }
+                for model in catalogue.models
+            ],
+            "refused": [
+                {"name": refusal.name, "version": refusal.version, "code": refusal.code}
+                for refusal in catalogue.refusals
+            ],
+        }
+
+    @router.get("/health/live", summary="The process answers", response_model=Live)
+    async def live() -> dict[str, str]:
+        """200 as long as the process can answer at all."""
+        return {"status": "live"}
+
+    return router
+
+
+def refuse_unless_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
+    """Return how many workers are ready. Raises ShuttingDown where the service takes no requests."""
+    ready = metrics.workers_ready()
+    if lifecycle.service_stopping:
+        raise ShuttingDown("The service is stopping. Send requests to another instance.")
+    if lifecycle.stopping and not ready:
+        raise ShuttingDown("The worker is being replaced, and no other is ready. Ask again in a moment.")
+    return ready

@@ -1,0 +1,64 @@
+"""GET /models and /models/{name}: what is served, and what it was made of."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.api.openapi.schemas import ModelDetail, ModelList, error_responses
+from app.engines.loading import LoadedModel
+from app.serving.catalogue import Catalogue
+from app.serving.classifier import Classifier
+from app.serving.tuning import Tuning
+
+
+def model_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models", summary="The models that are served", response_model=ModelList)
+    async def models() -> dict[str, Any]:
+        return {"models": [_summary(model) for model in catalogue.models]}
+
+    @router.get(
+        "/models/{name}",
+        summary="One model: labels, metrics, preprocessing, card",
+        response_model=ModelDetail,
+        responses=error_responses(404),
+    )
+    async def model(name: str) -> dict[str, Any]:
+        found = catalogue.get(name)
+        manifest = found.manifest
+        return {
+            **_summary(found),
+            "serving": serving(found.loaded, found.tuning),
+            "created_at": manifest.created_at.isoformat(),
+            "preprocessing": manifest.preprocessing,
+            "training": manifest.training,
+            "libraries": manifest.libraries,
+            "card": found.card,
+        }
+
+    return router
+
+
+def serving(loaded: LoadedModel, tuning: Tuning) -> dict[str, Any]:
+    """Return `Serving` as a dictionary."""
+    return {
+        "engine": loaded.engine.name,
+        "engine_reason": loaded.reason,
+        "precision": loaded.precision,
+        "precision_reason": loaded.precision_reason,
+        "threads": loaded.threads,
+        "batch_milliseconds": {str(size): round(taken * 1000, 4) for size, taken in tuning.batch_seconds.items()},
+        "inference": "event loop" if tuning.on_event_loop else "thread",
+        "inline_decode_pixels": tuning.inline_decode_pixels,
+    }
+
+
+def _summary(model: Classifier) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "labels": list(manifest.labels),
+        "metrics": manifest.metrics,
+    }

@@ -1,0 +1,36 @@
+"""Classify pictures with a model that is loaded in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import orjson
+
+from app.api.answers import Answers
+from app.cli.predict.command import Classify
+from app.client import Failure, Outcome
+from app.client.answers import prediction
+from app.errors import ImageclassError
+from app.main import load_from, open_catalogue
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def model_here(settings: Settings, *, top_k: int | None) -> AsyncIterator[Classify]:
+    """Load the model that the settings name, and give what classifies pictures with it."""
+    async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
+        classifier = catalogue.get(settings.model)
+        answers = Answers(classifier.manifest)
+
+        async def one(picture: bytes) -> Outcome:
+            try:
+                probabilities = await classifier.classify(picture)
+            except ImageclassError as exc:
+                return Failure(str(exc), exc.code)
+            return prediction(orjson.loads(answers.answer(probabilities, top_k)))
+
+        async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
+            return await asyncio.gather(*map(one, pictures))
+
+        yield classify

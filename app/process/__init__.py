@@ -1,0 +1,1 @@
+"""Processes of the service: the supervisor, its workers, and the port that they share."""

@@ -1,0 +1,243 @@
+"""What runs in a worker process: uvicorn around the application, under the orders of the supervisor.
+
+It serves until it is ordered to stop or to make room, asks for it itself (SIGTERM), or has lost its supervisor. Then it
+drains: nobody who was accepted is cut off.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+
+from app.api.http1.connection import Connection
+from app.api.lifecycle import Lifecycle
+from app.engines.openvino import import_openvino
+from app.errors import ImageclassError
+from app.main import worker_app
+from app.process.listener import Listener, OpenConnections, SharingLoop
+from app.process.worker_process import RETIRE, STOP, Place
+from app.serving.self_check import SelfCheck
+from app.settings import Settings
+from app.waiting import wait_all
+
+if TYPE_CHECKING:
+    from app.api.protocols.open_inference.rpc_server import RpcServer
+
+_SIGN_OF_LIFE_S = 0.5
+_SWITCH_S = 0.0005
+"""How long a thread that loads a version, or decodes, may keep the interpreter's lock from the event loop. Python's own
+5 ms show in the slowest answers."""
+_LINGER_S = 0.5
+"""How long an idle connection stays open while its worker drains: a request may be on its way on it."""
+_LAST_ANSWERS_S = 0.5
+"""How long those whose request did not make it within the grace have to take their refusal."""
+_END_MARGIN_S = 2.0
+_LIFE_MARGIN_S = 10.0
+"""What a request may live beyond its arrival and its deadline before the worker is taken to be stuck."""
+_STATM = Path("/proc/self/statm")
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def preload() -> None:
+    """Import the rest of what every worker needs, in the process that they are forked from."""
+    with suppress(ImportError):  # the worker says what is wrong
+        import_openvino()
+
+
+def work(place: Place, settings: Settings, listener: socket.socket) -> int:
+    """Load the models, serve until the end, and return the exit code."""
+    sys.setswitchinterval(_SWITCH_S)
+    began = time.monotonic()
+    leaving: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: leaving.append(number))  # until the event loop takes it over
+    place.metrics.begin()
+    lifecycle = Lifecycle()
+    try:
+        app = worker_app(settings, place.metrics, lifecycle)
+    except ImageclassError as exc:
+        place.tell("failed", reason=str(exc), code=exc.code)
+        return STARTUP_FAILURE
+    server = WorkerServer(settings, app, place, lifecycle)
+    server.run_until_drained(listener, began=began, leave_at_once=bool(leaving))
+    return 0
+
+
+def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level="warning",
+        loop="uvloop",
+        http=Connection,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn's server, but for the way it ends."""
+
+    def __init__(self, settings: Settings, app: FastAPI, place: Place, lifecycle: Lifecycle) -> None:
+        super().__init__(uvicorn_config(settings, app))
+        self._settings = settings
+        self._place = place
+        self._lifecycle = lifecycle
+        self._connections = OpenConnections()
+        self._connections.watch(place.metrics.connections.set)
+        self.server_state.connections = self._connections
+        self._draining = asyncio.Event()
+        self._self_check = SelfCheck(
+            app.state.predictor.admission,
+            place.metrics,
+            longest_s=settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S,
+        )
+        self._living: asyncio.Task[None] | None = None
+        self._saying: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._leave_at_once = False
+
+    def run_until_drained(self, listener: socket.socket, *, began: float, leave_at_once: bool) -> None:
+        """Serve on the listener. `began` is when this worker did; it may have been asked to leave since."""
+        self._began, self._leave_at_once = began, leave_at_once
+
+        def loop() -> SharingLoop:
+            return SharingLoop(self._connections, self._settings.max_connections)
+
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(self.serve([listener]))
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the supervisor's orders come another way."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._living = loop.create_task(self._show_signs_of_life())
+        self._place.line.setblocking(False)
+        self._place.tell("listening")
+        await super().startup(sockets)
+        self._place.metrics.set_ready(ready=True)
+        self._place.tell("ready")
+        seconds = round(time.monotonic() - self._began, 3)
+        _log.info("ready", worker=self._place.index, process=os.getpid(), seconds=seconds)
+        loop.add_reader(self._place.line, self._read_order)
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        if self._leave_at_once:
+            self._leave()
+
+    async def main_loop(self) -> None:
+        """Serve until told to drain. Only the date of the answers needs a look at the clock."""
+        while not self._draining.is_set():
+            await self.on_tick(0)
+            await _within(self._draining.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.shutdown_grace_s
+        for listener in cast("list[Listener]", self.servers):
+            if self._lifecycle.service_stopping:
+                listener.close_for_all()
+            else:
+                listener.close()
+            await listener.wait_closed()
+        for sock in sockets or []:
+            sock.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end), asyncio.TaskGroup() as draining:
+                draining.create_task(self._drain())
+                if self._rpc is not None:
+                    draining.create_task(self._rpc.stop(max(0.0, end - loop.time())))
+        unanswered = sum(not connection.is_idle for connection in self._connections)
+        if unanswered:
+            _log.error("stopped before all was answered", worker=self._place.index, connections=unanswered)
+        # Ends the models: whoever still waits for one is refused.
+        await _within(self.lifespan.shutdown(), _END_MARGIN_S)
+        await _within(self._connections.wait_empty(), _LAST_ANSWERS_S)
+        if self._living is not None:
+            self._living.cancel()
+
+    async def _drain(self) -> None:
+        """Wait until every connection has ended: those with a request by its answer, the others soon."""
+        await _within(self._connections.wait_empty(), _LINGER_S)
+        for connection in list(self._connections):
+            connection.shutdown()
+        await self._connections.wait_empty()
+        await wait_all(self.server_state.tasks)
+
+    @property
+    def _rpc(self) -> "RpcServer | None":
+        return cast("RpcServer | None", self.lifespan.state.get("rpc"))
+
+    # Orders
+
+    def _read_order(self) -> None:
+        try:
+            order = self._place.line.recv(1)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:  # the supervisor ended with something of this worker's unread
+            order = b""
+        if order == STOP:
+            self._begin_to_stop(service=True, delay_s=self._settings.shutdown_delay_s)
+        elif order == RETIRE:
+            self._begin_to_stop(service=False)
+        else:
+            asyncio.get_running_loop().remove_reader(self._place.line)
+            _log.error("the supervisor is gone; this worker stops", worker=self._place.index)
+            signal.alarm(self._settings.shutdown_grace_s + 10)  # nobody is left to kill it, should it hang
+            self._begin_to_stop(service=True)
+
+    def _leave(self) -> None:
+        """Ask to be replaced, and go. What calls for it is a signal, from outside or from this very worker."""
+        self._place.tell("leaving")
+        self._begin_to_stop(service=False)
+
+    def _begin_to_stop(self, *, service: bool, delay_s: float = 0.0) -> None:
+        self._lifecycle.stopping = True
+        self._lifecycle.service_stopping = self._lifecycle.service_stopping or service
+        self._place.metrics.set_ready(ready=False)
+        if self._rpc is not None and self._saying is None:
+            self._saying = asyncio.get_running_loop().create_task(self._rpc.say_not_serving())
+        asyncio.get_running_loop().call_later(delay_s, self._draining.set)
+
+    async def _show_signs_of_life(self) -> None:
+        while True:
+            self._place.metrics.sign_of_life(resident_bytes=_resident_bytes())
+            stuck = self._self_check.look()
+            if stuck is not None and not self._lifecycle.stopping:
+                _log.error("this worker is stuck and is replaced", worker=self._place.index, reason=stuck)
+                self._leave()
+            await asyncio.sleep(_SIGN_OF_LIFE_S)
+
+
+async def _within(waiting: Any, seconds: float) -> None:
+    """Wait for something, but no longer than this."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await waiting
+
+
+def _resident_bytes() -> int | None:
+    """Return the resident memory of this process, where the system tells."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

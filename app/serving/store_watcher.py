@@ -1,0 +1,322 @@
+"""Follow the store while the service answers: new versions, pins, and versions that are taken away.
+
+A thread of its own looks at the store, loads what is to be served, and hands it to the catalogue when it is proven and
+tuned. No request waits for any of it. The rules:
+
+- what should be served is the pinned version, else the newest that passes;
+- a version is tried when two looks in a row have found its files the same, so not while it is being copied;
+- one that is refused is tried again only when its files have changed, and what serves goes on serving;
+- a pin that cannot be followed leaves what serves in place: half of the workers may still follow the pin before it;
+- nothing that happens to the store takes a model away, but for the mark that says so: what is in memory has passed its
+  check.
+"""
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from app.contract.fingerprint import Fingerprint, fingerprint_of
+from app.errors import BundleNotFound, ImageclassError
+from app.serving.batcher import refusal_while_stopping
+from app.serving.catalogue import Catalogue
+from app.serving.load_lock import taking_turns
+from app.serving.versions import LoadedStore, Loader, Refusal, TunedModel, say_what_is_live
+
+_PATIENT_LOOKS = 20
+"""Looks in a row that find a folder unchanged and without a manifest, until it counts as a bundle half copied."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the last look found at a version's place, and how many looks in a row have found the same."""
+
+    fingerprint: Fingerprint | None
+    looks: int
+
+
+class Watcher:
+    """Keeps a catalogue at what its store says; an async context manager around the application's life."""
+
+    def __init__(self, loader: Loader, loaded: LoadedStore, catalogue: Catalogue, *, interval_s: float) -> None:
+        self._loader = loader
+        self._store = loader.store
+        self._catalogue = catalogue
+        self._interval_s = interval_s
+        self._live = {model.name: model for model in loaded.models}
+        self._refused: dict[tuple[str, int | None], Refusal] = {
+            (refusal.name, refusal.version): refusal for refusal in loaded.refusals
+        }
+        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._said: dict[str, str] = {}
+        self._failure = ""
+        self._is_settling = False
+        self._waiting: list[asyncio.Future[None]] = []  # for the end of a look; they belong to the event loop
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        if self._interval_s:
+            # A daemon, so that a process that is made to end at once does not wait for it.
+            self._thread = threading.Thread(target=self._watch, name="reload", daemon=True)
+            self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._wake_waiting()
+        if self._thread is not None:
+            # It may be loading, and a thread that is left behind in native code can bring the ending process down.
+            await asyncio.to_thread(self._thread.join)
+
+    async def next_look(self) -> None:
+        """Return when a look has ended that this call may have preceded: two of them hold a whole one.
+
+        Raises ShuttingDown if there is no further look.
+        """
+        if not self._stop.is_set():
+            looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(looked)
+            await looked
+        if self._stop.is_set():
+            raise refusal_while_stopping()
+
+    def look(self) -> None:
+        """Look once at the whole store, and have what is ready to serve go live. It belongs to the watcher's thread."""
+        self._is_settling = False
+        try:
+            names = self._store.names()
+        except BundleNotFound as exc:
+            self._say("", f"{exc} What is in memory keeps serving.")
+            return
+        self._say("", None)
+        for name in sorted({*names, *self._live, *(name for name, _ in self._refused)}):
+            if self._is_ending():
+                return
+            try:
+                self._look_at(name)
+            except OSError as exc:
+                self._say(name, f"{self._store.root / name} cannot be read: {exc.strerror}. What is in memory serves.")
+        self._show_refusals()
+        self._on_loop(self._wake_waiting)
+
+    def _wake_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for looked in waiting:
+            if not looked.done():
+                looked.set_result(None)
+
+    def _watch(self) -> None:
+        # No lower priority for this thread: with all cores taken, a load would take ten times as long, and while it is
+        # not its turn it could hold the interpreter's lock. OpenVINO's threads would keep the priority for good.
+        while not self._stop.wait(self._interval_s / 2 if self._is_settling else self._interval_s):
+            try:
+                self.look()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the next look may go better
+                if self._failure != repr(exc):  # once, not twice a second
+                    self._failure = repr(exc)
+                    _log.exception("looking at the model store failed")
+
+    def _is_ending(self) -> bool:
+        return self._stop.is_set() or self._catalogue.stopping
+
+    def _look_at(self, name: str) -> None:
+        if self._store.is_unloaded(name) and self._unload(name):
+            return
+        versions = self._store.versions(name)
+        pin = self._pin(name, versions)
+        self._forget(name, {*versions, pin})
+        live = self._live.get(name)
+        order = versions[::-1]
+        if pin is not None:
+            order = [pin] if live is not None else [pin, *(version for version in order if version != pin)]
+        elif (name, None) in self._refused and live is not None:
+            return
+        is_gone = live is not None and live.version not in versions
+        # Missed once, it may be on its way to another place.
+        is_missed = live is not None and is_gone and self._look_at_version(name, live.version).looks < 2
+        is_settling = is_missed
+        for version in order:
+            seen = self._look_at_version(name, version)
+            is_settling |= seen.looks < 2
+            if live is not None and version == live.version:
+                self._say(name, None)
+                self._check_unchanged(live, seen)
+                return
+            if self._is_ready(name, version, seen):
+                if live is None or version > live.version or version == pin or not is_missed:
+                    self._try(name, version)
+                return
+        if live is not None and is_gone and not is_settling:
+            self._say(name, f"Version {live.version} is no longer in the store. It keeps serving from memory.")
+
+    def _unload(self, name: str) -> bool:
+        """Take a model away that is marked so; say whether it is. What is needed stays: see `Catalogue.may_remove`."""
+        if name in self._live:
+            if not asyncio.run_coroutine_threadsafe(self._catalogue.remove(name), self._loop).result():
+                return False
+            live = self._live.pop(name)
+            _log.info("model unloaded", model=name, version=live.version)
+        self._forget(name, set())
+        self._refused.pop((name, None), None)
+        return True
+
+    def _pin(self, name: str, versions: Iterable[int]) -> int | None:
+        """Return the pinned version, None where none is or the pin names none; what is wrong with it is refused."""
+        try:
+            pin = self._store.pinned(name)
+        except BundleNotFound as exc:
+            self._refuse(Refusal(name, None, exc.code, str(exc)))
+            return None
+        self._refused.pop((name, None), None)
+        if pin is not None and pin not in versions:
+            reason = f"Version {pin} of {name} is pinned, but is not in the store. What serves keeps serving."
+            self._refuse(Refusal(name, pin, BundleNotFound.code, reason))
+        return pin
+
+    def _forget(self, name: str, there: set[int | None]) -> None:
+        """Forget what was refused or seen of versions that are neither there nor pinned."""
+        for of_name, version in list(self._refused):
+            if of_name == name and version is not None and version not in there:
+                del self._refused[of_name, version]
+        live = self._live.get(name)
+        for of_name, seen in list(self._seen):
+            if of_name == name and seen not in there and (live is None or seen != live.version):
+                del self._seen[of_name, seen]
+
+    def _look_at_version(self, name: str, version: int) -> _Seen:
+        fingerprint = fingerprint_of(self._store.path(name, version))
+        before = self._seen.get((name, version))
+        looks = before.looks + 1 if before is not None and before.fingerprint == fingerprint else 1
+        seen = self._seen[name, version] = _Seen(fingerprint, looks)
+        self._is_settling = self._is_settling or looks == 1
+        return seen
+
+    def _is_ready(self, name: str, version: int, seen: _Seen) -> bool:
+        """Say whether a version is whole as far as can be seen, has not changed of late, and was not refused before."""
+        refused = self._refused.get((name, version))
+        if seen.fingerprint is None or (refused is not None and refused.fingerprint == seen.fingerprint):
+            return False
+        if not seen.fingerprint.has_manifest:
+            if seen.looks >= _PATIENT_LOOKS:
+                reason = f"{self._store.path(name, version)} is not a bundle: it has no manifest.json."
+                self._refuse(Refusal(name, version, BundleNotFound.code, reason, seen.fingerprint))
+            return False
+        return seen.looks >= 2
+
+    def _check_unchanged(self, live: TunedModel, seen: _Seen) -> None:
+        """See to a live version whose files have changed: bundles are not to be changed, but some copy over them."""
+        name, version = live.name, live.version
+        if seen.fingerprint == live.fingerprint:
+            self._refused.pop((name, version), None)
+        elif self._is_ready(name, version, seen):
+            try:
+                if self._loader.is_still(live):
+                    self._live[name] = replace(live, fingerprint=seen.fingerprint)
+                    return
+            except (ImageclassError, OSError) as exc:
+                code = exc.code if isinstance(exc, ImageclassError) else BundleNotFound.code
+                self._refuse(Refusal(name, version, code, str(exc), seen.fingerprint))
+                return
+            _log.warning(
+                "a live version was replaced by another bundle of the same number", model=name, version=version
+            )
+            self._try(name, version)
+
+    def _try(self, name: str, version: int) -> None:
+        seen = self._seen[name, version]
+        with self._turn():
+            if self._is_ending():
+                return
+            began = time.monotonic()
+            try:
+                model = self._loader.load(name, version, like=self._live.get(name), busy=True)
+            except ImageclassError as exc:
+                self._refuse(Refusal(name, version, exc.code, str(exc), seen.fingerprint))
+                return
+            except Exception as exc:  # noqa: BLE001 - whatever it is, what serves goes on serving
+                _log.exception("a version could not be loaded", model=name, version=version)
+                reason = f"It could not be loaded: {exc!r}."
+                self._refuse(Refusal(name, version, ImageclassError.code, reason, seen.fingerprint))
+                return
+            taken = time.monotonic() - began
+        # What was found before the load counts: where the files have changed since, the next look finds another.
+        model = replace(model, fingerprint=seen.fingerprint)
+        if not self._take_live(model):
+            model.loaded.engine.close()
+            return
+        before = self._live.get(name)
+        self._live[name] = model
+        self._refused.pop((name, version), None)
+        say_what_is_live(model, replaces=None if before is None else before.version, load_seconds=round(taken, 3))
+
+    def _take_live(self, model: TunedModel) -> bool:
+        try:
+            return asyncio.run_coroutine_threadsafe(self._catalogue.replace(model), self._loop).result()
+        except Exception as exc:  # noqa: BLE001 - the same
+            _log.exception("a version could not go live", model=model.name, version=model.version)
+            reason = f"It could not go live: {exc!r}."
+            self._refuse(Refusal(model.name, model.version, ImageclassError.code, reason, model.fingerprint))
+            return False
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return taking_turns(self._store.root, self._stop)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Remember, log and count a refusal, once for the same files."""
+        key = (refusal.name, refusal.version)
+        before = self._refused.get(key)
+        if before is not None and (before.code, before.fingerprint) == (refusal.code, refusal.fingerprint):
+            return
+        self._refused[key] = refusal
+        self._show_refusals()  # first, so that whoever reads the log finds it in /health
+        _log.error(
+            "version refused", model=refusal.name, version=refusal.version, code=refusal.code, reason=refusal.reason
+        )
+        self._on_loop(lambda: self._catalogue.count_refusal(refusal))
+
+    def _show_refusals(self) -> None:
+        """Tell the catalogue of the refusals that matter: of what would be served, had it passed."""
+        by_name: dict[str, list[Refusal]] = defaultdict(list)
+        for refusal in self._refused.values():
+            by_name[refusal.name].append(refusal)
+        shown = tuple(
+            refusal
+            for name in sorted(by_name)
+            for refusal in sorted(by_name[name], key=lambda refusal: refusal.version or 0)
+            if self._matters(refusal)
+        )
+        self._on_loop(lambda: setattr(self._catalogue, "refusals", shown))
+
+    def _matters(self, refusal: Refusal) -> bool:
+        live = self._live.get(refusal.name)
+        if live is None or refusal.version is None or refusal.version >= live.version:
+            return True
+        try:
+            return self._store.pinned(refusal.name) == refusal.version
+        except BundleNotFound:
+            return False
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(call)
+
+    def _say(self, about: str, sentence: str | None) -> None:
+        """Warn of what is odd about the store or a model, once, until it is in order again or odd in another way."""
+        before = self._said.pop(about, None)
+        if sentence is not None:
+            self._said[about] = sentence
+            if sentence != before:
+                _log.warning("the model store has changed", model=about or None, reason=sentence)
