@@ -44,7 +44,7 @@ from benchmarks.workload import (
     pictures_of_npz,
     resnet50,
 )
-from training.presets import PRESETS, preset_named
+from training.model.presets import PRESETS, preset_named
 
 cli = typer.Typer(
     help="Measure the service beside its peers and its ceilings, on this machine.",

@@ -14,15 +14,15 @@ import numpy as np
 
 from app.engines.tensorflow import import_tensorflow
 from benchmarks.accuracy import TO, TUTORIAL
-from training.dataset import Split
-from training.fit import fit
-from training.network import build_network
-from training.presets import preset_named
+from training.data.dataset import Split
+from training.data.sources import open_data
+from training.data.split import assign_splits
+from training.data.tensors import Tensors, load_tensors
+from training.fitting.fit import fit
+from training.model.network import build_network
+from training.model.presets import preset_named
+from training.model.tta import average_shifts
 from training.progress import Reporter
-from training.sources import open_data
-from training.split import assign_splits
-from training.tensors import Tensors, load_tensors
-from training.views import average_shifts
 
 _BATCH = 500
 _HELD_OUT = 1 / 12

@@ -12,13 +12,13 @@ from benchmarks.audit_beside import CLEANVISION, COLUMNS, Copies, cleanlab_rows,
 from benchmarks.audit_planting import NEAR, Planted, mislabel, plant
 from benchmarks.table import NONE, table
 from training.audit.checks import Thresholds
+from training.audit.image_stats import look_at_all, scale_of
 from training.audit.labels import describe, find_wrong_labels, label_probabilities
-from training.audit.looks import look_at_all, scale_of
 from training.audit.report import Audit
 from training.audit.run import AuditOptions, run_audit
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.sources import open_data
 from training.progress import Reporter
-from training.sources import open_data
 
 _TARGET_OF_NEAR = {"recompressed": 0.95, "resized": 0.95, "brightened": 0.95}
 _TARGET_OF_MOVED = 0.90

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image, PreprocessingSpec, decode
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
 
 _RGB = PreprocessingSpec(height=1, width=1, colour="rgb")
 _DEGREES = 5.0

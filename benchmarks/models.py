@@ -16,8 +16,8 @@ from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from benchmarks.workload import WORK
-from training.dataset import Picture
-from training.export import Contents, Measured, publish
+from training.bundling.export import Contents, Measured, publish
+from training.data.dataset import Picture
 
 _SIDE = 224
 _LABELS = tuple(str(label) for label in range(10))

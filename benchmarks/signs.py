@@ -19,13 +19,13 @@ from app.engines.loading import LoadedModel
 from benchmarks.errors import BenchmarkError
 from benchmarks.table import table
 from benchmarks.workload import HERE
-from training.export import SPLIT_FILE
-from training.folds import Fold, folds_csv
+from training.bundling.export import SPLIT_FILE
+from training.data.folds import Fold, folds_csv
+from training.data.split import read_splits
+from training.model.preset import Preset
 from training.options import FitOptions
-from training.preset import Preset
 from training.progress import Reporter
 from training.run import run_fit
-from training.split import read_splits
 
 PUBLISHED = HERE / "signs_folds.csv"
 BY_PERSON, AT_RANDOM = "by person", "at random"

@@ -11,7 +11,7 @@ from app.api.errors import STATUS
 from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
 from training.audit.checks import CHECKS
-from training.presets import PRESETS
+from training.model.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

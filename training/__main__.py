@@ -15,20 +15,20 @@ from app.contract.store import ModelStore
 from app.errors import ImageclassError
 from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
-from training.calibration.tables import print_calibration
-from training.distribution import StrategyName
+from training.data.folds import parse_fold
 from training.errors import ChiefPublishes, OptionError
-from training.evaluate import Scores
-from training.folds import parse_fold
-from training.gate import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
+from training.evaluation.acceptance import FIGURES, check_recall, check_requirements, parse_against, parse_requirement
+from training.evaluation.calibration.tables import print_calibration
+from training.evaluation.score import Scores
+from training.fitting.distribution import StrategyName
+from training.model.preset import ClassWeights, Loss, OptimizerName, Precision, Schedule
+from training.model.presets import PRESETS, preset_named
 from training.options import FitOptions, parse_batch_size, parse_size, with_recipe, with_transfer
-from training.preset import ClassWeights, Loss, OptimizerName, Precision, Schedule
-from training.presets import PRESETS, preset_named
 from training.progress import Reporter
 
 if TYPE_CHECKING:
     from app.engines.loading import LoadedModel
-    from training.measure import Measurement
+    from training.evaluation.measure import Measurement
 
 cli = typer.Typer(
     help="Train image classifiers on labelled pictures, and measure them.",
@@ -396,9 +396,9 @@ def evaluate(
         with _one_line_errors():
             from app.contract.bundle import open_bundle
             from training.audit.groups import groups_of
-            from training.measure import choose_pictures, measure
-            from training.rival import rival_of, score_rival
-            from training.sources import open_data
+            from training.data.sources import open_data
+            from training.evaluation.baseline import rival_of, score_rival
+            from training.evaluation.measure import choose_pictures, measure
 
             requirements = [parse_requirement(text) for text in require or ()]
             store = ModelStore(model_store)
@@ -445,7 +445,7 @@ def compare(
     """Put two bundles side by side on the same labelled pictures, and test whether the difference is real."""
     try:
         with _one_line_errors():
-            from training.compare.command import compare as run_compare_command
+            from training.evaluation.compare.command import compare as run_compare_command
 
             run_compare_command(
                 a,
@@ -529,7 +529,7 @@ def folds(
     """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
     try:
         with _one_line_errors():
-            from training.fold_file import run_folds
+            from training.commands.folds import run_folds
 
             run_folds(data, count=count, seed=seed, group_by=group_by, out=out, reporter=Reporter())
     except KeyboardInterrupt:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from training.calibration.temperature import Method
-from training.distribution import StrategyName
+from training.data.folds import Fold
 from training.errors import OptionError
-from training.folds import Fold
-from training.gate import Against, Requirement
-from training.preset import FineTune, Preset, Recipe
-from training.presets import PRESETS, preset_named
+from training.evaluation.acceptance import Against, Requirement
+from training.evaluation.calibration.temperature import Method
+from training.fitting.distribution import StrategyName
+from training.model.preset import FineTune, Preset, Recipe
+from training.model.presets import PRESETS, preset_named
 
 Size = tuple[int, int] | Literal["data"]
 Colour = Literal["grey", "rgb", "data"]

@@ -12,7 +12,7 @@ import cv2
 
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare
 from app.errors import ImageError
-from training.dataset import Picture
+from training.data.dataset import Picture
 from training.errors import DataError
 
 _SIDE = 128

@@ -17,27 +17,27 @@ from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
-from training.calibration.temperature import calibrate
-from training.card import model_card
-from training.dataset import Dataset, Picture, Split
-from training.diagnosis import Finding
+from training.bundling.card import model_card
+from training.bundling.export import Contents, Measured, Report, check_can_publish, publish
+from training.bundling.pruning import prune
+from training.data.dataset import Dataset, Picture, Split
+from training.data.folds import hold_out
+from training.data.sources import open_data
+from training.data.split import Assignment, assign_splits, fractions_to_hold_out
+from training.data.tensor_cache import TensorCache
+from training.data.tensors import Tensors, load_tensors
 from training.errors import ChiefPublishes, DataError, OptionError
-from training.examination import Splits, Trained, find_troubles, judge, measure
-from training.export import Contents, Measured, Report, check_can_publish, publish
-from training.folds import hold_out
+from training.evaluation.baseline import learned_pictures, rival_of
+from training.evaluation.calibration.temperature import calibrate
+from training.evaluation.diagnosis import Finding
+from training.evaluation.examination import Splits, Trained, find_troubles, judge, measure
+from training.fitting.resumable import digest_of_data, open_run, prepare_tensorflow, train
+from training.fitting.run_folder import RUN_ID, published_run
+from training.model.tta import average_shifts
 from training.options import FitOptions
 from training.progress import Reporter
-from training.pruning import prune
 from training.report.material import Material
 from training.report.report import write_report
-from training.rival import learned_pictures, rival_of
-from training.runs import RUN_ID, published_run
-from training.sources import open_data
-from training.split import Assignment, assign_splits, fractions_to_hold_out
-from training.tensor_cache import TensorCache
-from training.tensors import Tensors, load_tensors
-from training.training_run import digest_of_data, open_run, prepare_tensorflow, train
-from training.views import average_shifts
 
 _LARGEST_SIDE_FROM_DATA = 224
 _LOOKED_AT = 200

@@ -12,7 +12,7 @@ from benchmarks.audit import markdown, measure_copies, measure_labels
 from benchmarks.audit_beside import cleanlab_rows
 from benchmarks.audit_planting import NEAR, mislabel, pixels_of, plant
 from benchmarks.errors import BenchmarkError
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
 
 EQUAL_BYTES = """
 import collections, json, pathlib, sys

@@ -10,9 +10,9 @@ import pytest
 from benchmarks import signs
 from benchmarks.errors import BenchmarkError
 from benchmarks.signs import AT_RANDOM, BY_PERSON, PUBLISHED, FoldResult, check_published, markdown, measure_folds
-from training.folds import Fold
+from training.data.folds import Fold
+from training.model.presets import preset_named
 from training.options import with_recipe
-from training.presets import preset_named
 
 
 def result(number: int, right: int, wrong: int) -> FoldResult:

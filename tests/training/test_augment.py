@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.augment import augment
-from training.preset import Augmentation
+from training.fitting.augment import augment
+from training.model.preset import Augmentation
 
 SEED = (3, 5)
 

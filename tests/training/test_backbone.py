@@ -10,18 +10,18 @@ from app.contract.bundle import Signature
 from app.contract.preprocessing import PreprocessingSpec
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
-from training.backbone import NAME, build_backbone, let_learn
-from training.dataset import Picture
+from training.bundling.export import save
+from training.data.dataset import Picture
+from training.data.tensors import Tensors
 from training.errors import OptionError
-from training.export import save
-from training.fit import fit
-from training.layers import Application, Backbone, Dropout, GlobalAveragePool2D
-from training.network import build_network
+from training.fitting.fit import fit
+from training.model.backbone import NAME, build_backbone, let_learn
+from training.model.layers import Application, Backbone, Dropout, GlobalAveragePool2D
+from training.model.network import build_network
+from training.model.preset import FineTune, Recipe
+from training.model.presets import preset_named
 from training.options import with_transfer
-from training.preset import FineTune, Recipe
-from training.presets import preset_named
 from training.progress import Reporter
-from training.tensors import Tensors
 
 # Keras's own reading of weights, with TensorFlow's variables and NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.batches import Batches, Stopwatch, balanced_weights, held_out_batches
-from training.preset import Augmentation, Recipe
-from training.tensors import Tensors
+from training.data.tensors import Tensors
+from training.fitting.batches import Batches, Stopwatch, balanced_weights, held_out_batches
+from training.model.preset import Augmentation, Recipe
 
 Batch = tuple[np.ndarray, ...]
 

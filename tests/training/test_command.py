@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from app.contract.bundle import open_bundle
 from training.__main__ import cli
-from training.preset import Loss, OptimizerName
+from training.model.preset import Loss, OptimizerName
 
 COMMAND = [sys.executable, "-m", "training"]
 

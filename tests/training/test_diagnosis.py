@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from app.contract.preprocessing import PreprocessingSpec
 from app.engines.tensorflow import import_tensorflow
-from training import batches
 from training.__main__ import cli
-from training.augment import augment
-from training.dataset import Split
-from training.diagnosis import Facts, diagnose
-from training.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+from training.data.dataset import Split
+from training.evaluation.diagnosis import Facts, diagnose
+from training.fitting import batches
+from training.fitting.augment import augment
+from training.model.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
+from training.model.preset import Augmentation, Preset, Recipe
+from training.model.presets import preset_named
 from training.options import FitOptions
-from training.preset import Augmentation, Preset, Recipe
-from training.presets import preset_named
 from training.progress import Reporter
 from training.run import run_fit
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from app.engines.tensorflow import import_tensorflow
-from training.distribution import normalize_over_replicas, open_distribution
+from training.fitting.distribution import normalize_over_replicas, open_distribution
 
 tf = import_tensorflow()
 strategy, out = sys.argv[1:]
@@ -26,12 +26,12 @@ distribution = open_distribution(strategy, say=print)
 assert distribution.replicas == (1 if strategy == "none" else 2)
 
 import keras
-from training.fit import fit
-from training.layers import Conv2D, GlobalAveragePool2D
-from training.network import build_network
-from training.preset import Augmentation, Recipe
+from training.fitting.fit import fit
+from training.model.layers import Conv2D, GlobalAveragePool2D
+from training.model.network import build_network
+from training.model.preset import Augmentation, Recipe
 from training.progress import Reporter
-from training.tensors import Tensors
+from training.data.tensors import Tensors
 
 random = np.random.default_rng(0)
 def tensors(count):

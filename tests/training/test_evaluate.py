@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluate import predict_all, score
+from training.evaluation.score import predict_all, score
 
 LABELS = ("cat", "dog", "fox")
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]], np.float32)

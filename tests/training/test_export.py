@@ -15,11 +15,11 @@ from app.contract.store import ModelStore
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.errors import SelfCheckFailed
+from training.bundling.export import check_can_publish, save
 from training.errors import OptionError, PublishError
-from training.export import check_can_publish, save
+from training.model.preset import Preset
+from training.model.presets import preset_named
 from training.options import FitOptions, with_recipe
-from training.preset import Preset
-from training.presets import preset_named
 from training.progress import Reporter
 from training.run import run_fit
 
@@ -76,7 +76,7 @@ def test_a_crash_while_exporting_leaves_nothing_but_the_run_to_be_resumed(
     def crash(*_: object) -> None:
         raise SelfCheckFailed("the model lies")
 
-    monkeypatch.setattr(f"training.export.{step}", crash)
+    monkeypatch.setattr(f"training.bundling.export.{step}", crash)
     with pytest.raises(SelfCheckFailed):
         run_fit(options(tmp_path), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
@@ -93,7 +93,7 @@ def test_a_disk_full_while_exporting_is_one_sentence(tmp_path: Path, monkeypatch
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("training.export._sync", full)
+    monkeypatch.setattr("training.bundling.export._sync", full)
     with pytest.raises(PublishError, match=r"disk of .* is full"):
         run_fit(options(tmp_path), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
@@ -123,7 +123,7 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, mon
         other.mkdir()
         (other / "manifest.json").write_text(json.dumps({}))
 
-    monkeypatch.setattr("training.export._sync", another_run_is_faster)
+    monkeypatch.setattr("training.bundling.export._sync", another_run_is_faster)
     with pytest.raises(PublishError, match="another run"):
         run_fit(options(tmp_path), Reporter())
     assert (other / "manifest.json").read_text() == "{}"

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 
+from training.data.tensors import Tensors
 from training.errors import OptionError
-from training.fit import FitResult, fit
-from training.layers import Conv2D, GlobalAveragePool2D
-from training.network import build_network
-from training.preset import FineTune, Recipe
+from training.fitting.fit import FitResult, fit
+from training.model.layers import Conv2D, GlobalAveragePool2D
+from training.model.network import build_network
+from training.model.preset import FineTune, Recipe
 from training.progress import Advance, Reporter
-from training.tensors import Tensors
 
 RECIPE = Recipe(optimizer="adam", learning_rate=0.02, batch_size=16, epochs=3)
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from app.contract.bundle import open_bundle
 from training.__main__ import cli
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
+from training.data.folds import Fold, deal, hold_out, parse_fold
 from training.errors import OptionError
-from training.folds import Fold, deal, hold_out, parse_fold
 
 IMAGE = np.zeros((2, 2), np.uint8)
 PEOPLE = {f"{label}/{person:02}.png": f"{person:02}" for label in "abcde" for person in range(23)}

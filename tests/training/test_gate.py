@@ -12,10 +12,16 @@ from typer.testing import CliRunner, Result
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
 from training.__main__ import cli
+from training.bundling.pruning import prune
 from training.errors import NotGoodEnough, OptionError
-from training.gate import Requirement, check_recall, check_requirements, parse_against, parse_requirement
+from training.evaluation.acceptance import (
+    Requirement,
+    check_recall,
+    check_requirements,
+    parse_against,
+    parse_requirement,
+)
 from training.progress import Reporter
-from training.pruning import prune
 
 FIT = ["fit", "--data", "digits", "--name", "digits", "--epochs", "1", "--batch-size", "256"]
 

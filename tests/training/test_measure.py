@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from app.contract.bundle import Bundle, open_bundle
-from training.dataset import Dataset, Picture, Split
+from training.data.dataset import Dataset, Picture, Split
+from training.data.sources import open_data
 from training.errors import DataError
-from training.measure import choose_pictures
-from training.sources import open_data
+from training.evaluation.measure import choose_pictures
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from training.layers import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
-from training.network import build_network
-from training.normalization import fused_batch_normalization
-from training.views import average_shifts
+from training.model.layers import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
+from training.model.network import build_network
+from training.model.normalization import fused_batch_normalization
+from training.model.tta import average_shifts
 
 
 @pytest.fixture

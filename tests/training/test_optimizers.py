@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from training.optimizers import optimizer_of, rate_schedule
-from training.preset import Recipe
+from training.fitting.optimizers import optimizer_of, rate_schedule
+from training.model.preset import Recipe
 
 
 def rates(schedule: object, steps: int) -> list[float]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.photographic import photograph
-from training.preset import Augmentation
+from training.fitting.photographic import photograph
+from training.model.preset import Augmentation
 
 SEED = np.array([3, 4], np.int32)
 EVERYTHING = Augmentation(mirror=True, colour=1.0, blur=0.5, noise=6.0, erase=0.5)

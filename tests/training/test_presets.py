@@ -8,9 +8,9 @@ import pytest
 
 from app.contract.preprocessing import PreprocessingSpec
 from training.errors import OptionError
-from training.network import build_network
-from training.preset import Recipe
-from training.presets import PRESETS, preset_named
+from training.model.network import build_network
+from training.model.preset import Recipe
+from training.model.presets import PRESETS, preset_named
 
 
 def config_of(network: Any) -> list[tuple[str, dict[str, Any]]]:

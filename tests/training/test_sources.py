@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.dataset import Dataset, Picture, sorted_labels
+from training.data.dataset import Dataset, Picture, sorted_labels
+from training.data.sources import named, open_data
 from training.errors import DataError
-from training.sources import named, open_data
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 RGB = np.arange(36, dtype=np.uint8).reshape(3, 4, 3) * 7

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from training.dataset import Dataset, Picture, Split
+from training.data.dataset import Dataset, Picture, Split
+from training.data.split import Assignment, assign_splits, read_splits, recorded_pictures
 from training.errors import DataError, OptionError
-from training.split import Assignment, assign_splits, read_splits, recorded_pictures
 
 IMAGE = np.zeros((2, 2), np.uint8)
 

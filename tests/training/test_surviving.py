@@ -109,7 +109,7 @@ def full_disk_after_two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr("training.checkpoint.os.fsync", full)
+    monkeypatch.setattr("training.fitting.checkpoint.os.fsync", full)
 
 
 @pytest.mark.usefixtures("full_disk_after_two_epochs")
@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_once_it_has_published_does_not_publish_again(
             raise KeyboardInterrupt
         return load_model(folder)
 
-    monkeypatch.setattr("training.export.load_model", killed)
+    monkeypatch.setattr("training.bundling.export.load_model", killed)
     assert invoke(*FIT, store=tmp_path).exit_code == 130
     monkeypatch.undo()
     left = tmp_path / "d" / ".runs" / "1"

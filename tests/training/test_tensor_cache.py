@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from app.contract.preprocessing import Image, PreprocessingSpec, preprocess
-from training import segment, tensor_cache, tensors
-from training.dataset import Picture
+from training.data import segment, tensor_cache, tensors
+from training.data.dataset import Picture
+from training.data.tensor_cache import TensorCache
+from training.data.tensors import Tensors, load_tensors
 from training.errors import DataError, OptionError
-from training.tensor_cache import TensorCache
-from training.tensors import Tensors, load_tensors
 
 SPEC = PreprocessingSpec(height=6, width=5, colour="rgb")
 ROW_BYTES = 6 * 5 * 3
@@ -325,9 +325,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from app.contract.preprocessing import PreprocessingSpec, preprocess
-from training.dataset import Picture
-from training.tensor_cache import TensorCache
-from training.tensors import load_tensors
+from training.data.dataset import Picture
+from training.data.tensor_cache import TensorCache
+from training.data.tensors import load_tensors
 
 data, folder, most = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 pictures = [Picture(file.name, "a", None, file) for file in sorted(data.iterdir())]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from app.contract.preprocessing import PreprocessingSpec, prepare, preprocess
-from training.dataset import Picture
+from training.data.dataset import Picture
+from training.data.tensors import BadPicture, load_tensors
 from training.errors import DataError
-from training.tensors import BadPicture, load_tensors
 
 GREY = PreprocessingSpec(height=6, width=5, colour="grey")
 RGB = PreprocessingSpec(height=6, width=5, colour="rgb")

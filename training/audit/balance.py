@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from training.audit.checks import Thresholds
 from training.audit.findings import Finding
-from training.dataset import Picture
+from training.data.dataset import Picture
 
 
 def find_small_classes(pictures: Sequence[Picture], thresholds: Thresholds) -> Iterator[Finding]:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image
-from training.audit.looks import Look, Scale
+from training.audit.image_stats import Look, Scale
 from training.audit.pairs import NearPair
 from training.audit.registration import Floats
-from training.dataset import Picture
+from training.data.dataset import Picture
 
 _VERSION = 1
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)

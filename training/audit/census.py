@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from training.audit.findings import Finding
-from training.audit.looks import Look
-from training.dataset import Dataset, Picture
+from training.audit.image_stats import Look
+from training.data.dataset import Dataset, Picture
 
 _ENDINGS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".tif": "tiff",

@@ -17,9 +17,9 @@ from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
 from training.audit.run import AuditOptions, run_audit
+from training.data.sources import open_data
 from training.errors import DataError
 from training.progress import Reporter
-from training.sources import open_data
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from training.audit.findings import Finding
-from training.audit.looks import Look
+from training.audit.image_stats import Look
 from training.audit.pairs import NearPair
-from training.dataset import Picture
+from training.data.dataset import Picture
 
 
 def exact_groups(looks: Sequence[Look]) -> list[list[int]]:

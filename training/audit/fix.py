@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from training.audit.report import Audit
-from training.dataset import SPLITS, Picture
+from training.data.dataset import SPLITS, Picture
 from training.errors import OptionError
 
 _COLUMNS = ("path", "label", "split")
@@ -106,7 +106,7 @@ def _write_folder(kept: Sequence[Picture], gone: dict[str, str], out: Path) -> N
 
 
 def _place(picture: Picture) -> tuple[str, ...]:
-    """Return the parts of a path that `training.sources.folder` reads back with the picture's label and split."""
+    """Return the parts of a path that `training.data.sources.folder` reads back with the picture's label and split."""
     name = PurePosixPath(picture.id).parts
     split = (picture.split,) if picture.split else ()
     # What a folder calls its own split or class comes off; the rest keeps pictures of one name apart.

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
+from training.data.sources import csv_manifest
 from training.errors import OptionError
-from training.sources import csv_manifest
 
 _RUNS = "runs"
 _LONGEST_STEP = 2

@@ -12,7 +12,7 @@ from training.audit.findings import Finding
 from training.audit.groups import together
 from training.audit.report import Audit
 from training.audit.run import AuditOptions, run_audit
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.errors import LeakageError
 from training.progress import Reporter
 

@@ -15,7 +15,7 @@ from training.audit.findings import Finding
 from training.audit.neighbours import Thumbnails
 from training.audit.patches import patch_features
 from training.audit.registration import Floats
-from training.dataset import Picture
+from training.data.dataset import Picture
 from training.progress import Advance, Reporter
 
 FEWEST_PICTURES = 100

@@ -9,7 +9,7 @@ from html import escape
 from training.audit.checks import CHECKS, Check
 from training.audit.findings import Finding
 from training.audit.report import Audit
-from training.dataset import Picture
+from training.data.dataset import Picture
 from training.page import document, figure, thumbnail
 
 _SHOWN_OF_A_CHECK = 60

@@ -10,8 +10,8 @@ import numpy as np
 
 from training.audit.checks import Thresholds
 from training.audit.findings import Finding
-from training.audit.looks import Look
-from training.dataset import Picture
+from training.audit.image_stats import Look
+from training.data.dataset import Picture
 
 
 def find_poor_pictures(pictures: Sequence[Picture], looks: Sequence[Look], thresholds: Thresholds) -> Iterator[Finding]:

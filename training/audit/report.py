@@ -8,9 +8,9 @@ from typing import Any
 
 from training.audit.checks import CHECKS, Thresholds
 from training.audit.findings import Finding, worst_first
-from training.audit.looks import Look
+from training.audit.image_stats import Look
 from training.audit.pairs import NearPair
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 
 _SCHEMA = 1
 

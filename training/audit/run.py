@@ -14,13 +14,13 @@ from training.audit.checks import Thresholds
 from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
 from training.audit.findings import Finding, worst_first
 from training.audit.groups import together
+from training.audit.image_stats import Look, Scale, look_at_all, scale_of
 from training.audit.labels import FEWEST_PICTURES, describe, find_wrong_labels, label_probabilities
-from training.audit.looks import Look, Scale, look_at_all, scale_of
 from training.audit.near import near_pairs
 from training.audit.pairs import NearPair
 from training.audit.quality import find_poor_pictures
 from training.audit.report import Audit
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
 from training.progress import Reporter
 
 _SMALLEST_COMPARED = 16  # pixels a side

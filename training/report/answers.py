@@ -2,8 +2,8 @@
 
 from html import escape
 
-from training.dataset import SPLITS
-from training.interval import wilson
+from training.data.dataset import SPLITS
+from training.evaluation.interval import wilson
 from training.page import figure, table, thumbnail
 from training.report.material import Material
 from training.report.mistakes import worst_mistakes

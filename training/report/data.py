@@ -7,7 +7,7 @@ from html import escape
 from training.audit.checks import CHECKS
 from training.audit.findings import Finding
 from training.audit.page import finding_card
-from training.dataset import SPLITS, Picture
+from training.data.dataset import SPLITS, Picture
 from training.page import figure, table, thumbnail
 from training.report.material import Material
 from training.report.mistakes import suspected_labels

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from app.contract.preprocessing import PreprocessingSpec
 from training.audit.findings import Finding
-from training.dataset import Dataset, Split
-from training.tensors import Tensors
+from training.data.dataset import Dataset, Split
+from training.data.tensors import Tensors
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.contract.bundle import Signature
 from app.engines.engine import Engine
-from training.export import Report
+from training.bundling.export import Report
 from training.progress import Reporter
 from training.report.cost import cost
 from training.report.material import Material

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare
 from app.engines.engine import Engine
-from training.evaluate import predict_all
+from training.evaluation.score import predict_all
 from training.progress import Reporter
 
 _MOST_PICTURES, _FEWEST_PICTURES = 500, 40

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from training.interval import wilson
+from training.evaluation.interval import wilson
 from training.page import figure, table
 from training.report.material import Material
 from training.report.robustness import changed_examples

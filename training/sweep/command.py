@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.engines.loading import LoadedModel
-from training.compare.paired import SIGNIFICANT
 from training.errors import OptionError
+from training.evaluation.compare.paired import SIGNIFICANT
 from training.options import FitOptions
 from training.progress import Reporter
 from training.sweep.halving import Candidate, Sweep, parse_budget, publish_best, run_trials

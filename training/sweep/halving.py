@@ -21,23 +21,23 @@ from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
-from training.compare.paired import Paired
-from training.dataset import Dataset, Picture
+from training.bundling.export import check_can_publish
+from training.data.dataset import Dataset, Picture
+from training.data.sources import open_data
+from training.data.split import Assignment, assign_splits, fractions_to_hold_out
+from training.data.tensor_cache import TensorCache
+from training.data.tensors import Tensors, load_tensors
 from training.errors import OptionError, TrainingError
-from training.evaluate import predict_all
-from training.export import check_can_publish
-from training.fit import fit
-from training.network import build_network
+from training.evaluation.compare.paired import Paired
+from training.evaluation.score import predict_all
+from training.fitting.fit import fit
+from training.model.network import build_network
+from training.model.preset import Preset
+from training.model.presets import preset_named
+from training.model.tta import average_shifts
 from training.options import FitOptions, with_recipe
-from training.preset import Preset
-from training.presets import preset_named
 from training.progress import Reporter
 from training.run import preprocessing_of, run_fit
-from training.sources import open_data
-from training.split import Assignment, assign_splits, fractions_to_hold_out
-from training.tensor_cache import TensorCache
-from training.tensors import Tensors, load_tensors
-from training.views import average_shifts
 
 _TRIALS_SHARE = 0.5
 """Of the budget; the rest is the winner's."""

@@ -41,8 +41,8 @@ def pets(tmp_path: Path) -> Path:
 def found(tmp_path: Path) -> Callable[[Path], dict[str, list[tuple[str, ...]]]]:
     """Return the function that audits a path without models, and gives the pictures of every check's findings."""
     from training.audit.run import AuditOptions, run_audit
+    from training.data.sources import open_data
     from training.progress import Reporter
-    from training.sources import open_data
 
     def audit(data: Path) -> dict[str, list[tuple[str, ...]]]:
         findings = run_audit(open_data(str(data)), AuditOptions(near=False, labels=False), Reporter()).findings

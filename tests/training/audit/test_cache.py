@@ -10,13 +10,13 @@ import pytest
 from tests.training.audit.conftest import scene, write
 from training.audit import run
 from training.audit.cache import Cache
+from training.audit.image_stats import look_at_all
 from training.audit.labels import describe
-from training.audit.looks import look_at_all
 from training.audit.near import near_pairs
 from training.audit.report import Audit
 from training.audit.run import AuditOptions, run_audit
+from training.data.sources import open_data
 from training.progress import Reporter
-from training.sources import open_data
 
 
 class Work:

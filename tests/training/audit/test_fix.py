@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.training.audit.conftest import scene, write
 from training.__main__ import cli
-from training.sources import open_data
+from training.data.sources import open_data
 
 
 def fix(data: Path, out: Path, *options: str) -> tuple[int, str]:

@@ -13,10 +13,10 @@ from app.contract.bundle import open_bundle
 from tests.training.audit.conftest import scene, write
 from training.__main__ import cli
 from training.audit.groups import groups_of, together
-from training.dataset import Dataset, Picture, Split
+from training.data.dataset import Dataset, Picture, Split
+from training.data.sources import open_data
+from training.data.split import assign_splits
 from training.errors import OptionError
-from training.sources import open_data
-from training.split import assign_splits
 
 IMAGE = np.zeros((2, 2), np.uint8)
 

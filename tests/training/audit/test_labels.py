@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from training.audit.labels import describe, find_wrong_labels, label_probabilities, suspects
 from training.audit.run import AuditOptions, run_audit
-from training.dataset import Dataset, Picture
+from training.data.dataset import Dataset, Picture
 from training.progress import Reporter
 
 

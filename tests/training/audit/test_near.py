@@ -12,8 +12,8 @@ from tests.training.audit.conftest import scene, write
 from training.audit.near import near_pairs
 from training.audit.pairs import NearPair
 from training.audit.run import AuditOptions, run_audit
+from training.data.sources import open_data
 from training.progress import Reporter
-from training.sources import open_data
 
 Array = NDArray[np.uint8]
 SIDE = 48

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.calibration.coverage import risk_coverage, threshold_table, wilson_interval
+from training.evaluation.calibration.coverage import risk_coverage, threshold_table, wilson_interval
 
 CONFIDENCE = np.array([0.99, 0.95, 0.95, 0.7, 0.4])
 RIGHT = np.array([True, True, False, True, False])

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from training.calibration.bins import Bins
-from training.calibration.error import BINS, DebiasedError, debiased_error, plain_error
+from training.evaluation.calibration.bins import Bins
+from training.evaluation.calibration.error import BINS, DebiasedError, debiased_error, plain_error
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

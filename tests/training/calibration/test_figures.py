@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from training.calibration.figures import before_and_after, figures
+from training.evaluation.calibration.figures import before_and_after, figures
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (400, 4))
 PROBABILITIES = softmax(LOGITS, axis=1)

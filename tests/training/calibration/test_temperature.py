@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.calibration.temperature import calibrate, fit_temperature, recorded_temperature, uncalibrated
+from training.data.tensors import Tensors
 from training.errors import TrainingError
-from training.layers import Conv2D, GlobalAveragePool2D
-from training.network import build_network
-from training.tensors import Tensors
-from training.views import average_shifts
+from training.evaluation.calibration.temperature import calibrate, fit_temperature, recorded_temperature, uncalibrated
+from training.model.layers import Conv2D, GlobalAveragePool2D
+from training.model.network import build_network
+from training.model.tta import average_shifts
 
 Floats = NDArray[np.float64]
 

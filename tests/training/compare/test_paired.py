@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.compare.paired import Paired
+from training.evaluation.compare.paired import Paired
 
 
 def test_the_test_is_mcnemar_s_exact_one() -> None:

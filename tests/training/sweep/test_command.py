@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from app.contract.bundle import open_bundle
 from training.__main__ import cli
-from training.fit import fit as train
+from training.fitting.fit import fit as train
+from training.model.presets import preset_named
 from training.options import FitOptions, with_recipe
-from training.presets import preset_named
 from training.progress import Reporter
 from training.sweep.halving import Candidate, Sweep, run_trials
 

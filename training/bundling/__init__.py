@@ -1,0 +1,1 @@
+"""Write a bundle into the model store, and remove old ones."""

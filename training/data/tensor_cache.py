@@ -1,0 +1,276 @@
+"""Keep preprocessed pictures between runs, each under the digest of its file's bytes.
+
+What a picture becomes depends on its bytes, the preprocessing spec and the decoder, and on nothing else: those are the
+key, so a changed file or spec finds nothing, and a renamed file, another split or another data set with the same
+pictures finds them all. A row that is damaged is worked out again. Arrays that memory has no room for lie in a mapped
+file of the same folder. It decodes nothing.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+
+from app.contract.preprocessing import Image, PreprocessingSpec
+from app.system.memory import available_memory
+from training.data.segment import DIGEST_BYTES, SUFFIX, UNFINISHED, Draft, Segment, checksum, segment_name
+from training.errors import OptionError
+
+_LAYOUT = 1
+_MOST_BYTES = 32 << 30
+_DISK_SHARE = 0.5
+_MEMORY_SHARE = 0.25  # TensorFlow makes a copy of what it trains on
+_UNFINISHED_FOR_S = 24 * 3600
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return what names the content of a picture's file."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+class TensorCache:
+    """Where the preprocessed pictures of earlier runs lie; `folder` None knows and keeps nothing.
+
+    `keeps` False neither reads nor keeps, and uses the folder only for arrays larger than memory. `in_memory_bytes` is
+    the largest array to hold in memory, a share of what is available where it is None. `say` hears, once, why nothing
+    could be kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        keeps: bool = True,
+        in_memory_bytes: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.folder = folder
+        self.keeps = keeps and folder is not None
+        self.in_memory_bytes = in_memory_bytes
+        self._say = say
+        self._has_said = False
+
+    def shelf(self, spec: PreprocessingSpec, count: int) -> "Shelf":
+        """Return an array of `count` pictures to fill from the cache and otherwise."""
+        return Shelf(self, spec, count)
+
+    def make_room(self, folder: Path, size: int) -> bool:
+        """Remove the segments that went unused longest until `size` more bytes may lie in the cache; say whether they
+        may: the cache takes 32 GiB at most, and half of what the disk has beside other files."""
+        entries = []
+        for path in folder.rglob(f"*{SUFFIX}"):
+            with suppress(OSError):
+                status = path.stat()
+                entries.append((status.st_mtime, status.st_size, path))
+        finished = sorted(entry for entry in entries if not entry[2].name.startswith(UNFINISHED))
+        used = sum(its_size for _, its_size, _ in finished)
+        limit = min(_MOST_BYTES, int(_DISK_SHARE * (shutil.disk_usage(folder).free + used)))
+        if size > limit:
+            return False
+        for changed_at, _, path in entries:
+            if path.name.startswith(UNFINISHED) and time.time() - changed_at > _UNFINISHED_FOR_S:
+                path.unlink(missing_ok=True)  # a run was killed
+        for _, its_size, path in finished:
+            if used + size <= limit:
+                break
+            path.unlink(missing_ok=True)
+            used -= its_size
+        return True
+
+    def say_once(self, line: str) -> None:
+        if not self._has_said:
+            self._has_said = True
+            self._say(line)
+
+
+NO_CACHE = TensorCache(None)
+
+
+class Shelf:
+    """The pictures of one spec: those kept by earlier runs, and an array of this run's. Safe to fill from threads.
+
+    A context: what is not finished at its end leaves no file behind.
+    """
+
+    def __init__(self, cache: TensorCache, spec: PreprocessingSpec, count: int) -> None:
+        self._cache, self._spec, self._count = cache, spec, count
+        self._folder = None if cache.folder is None else cache.folder / _key(spec)
+        self._lock = threading.Lock()
+        self._array: Image | None = None
+        self._draft: Draft | None = None
+        self._digests = [b""] * count
+        self._checksums = [0] * count
+        self._segments: dict[str, Segment] = {}
+        self._places: dict[bytes, tuple[Segment, int]] = {}
+        self._used: set[Path] = set()
+        if self._folder is not None and cache.keeps:
+            for path in self._folder.glob(f"[!{UNFINISHED}]*{SUFFIX}"):
+                self._add(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._draft is not None:
+            self._draft.forget()
+
+    def has(self, digest: bytes) -> bool:
+        return digest in self._places
+
+    def take(self, row: int, digest: bytes) -> bool:
+        """Fill a row of the array with what an earlier run kept; False where there is none that is whole."""
+        place = self._places.get(digest)
+        if place is None:
+            return False
+        segment, at = place
+        self._images()[row] = segment.images[at]
+        if checksum(digest, self._images()[row]) != segment.checksums[at]:
+            self._drop(segment)
+            return False
+        self._digests[row], self._checksums[row] = digest, segment.checksums[at]
+        self._used.add(segment.path)
+        return True
+
+    def put(self, row: int, digest: bytes | None, image: Image) -> None:
+        """Fill a row of the array with a new picture; one without a digest is not kept."""
+        self._images()[row] = image
+        if digest is not None:
+            self._digests[row], self._checksums[row] = digest, checksum(digest, image)
+
+    def whole(self, digests: Sequence[bytes]) -> Image | None:
+        """Return the mapped pixels (N, H, W, C) where a segment holds exactly these pictures in this order.
+
+        None where there is none, where it is damaged, and where the array fits in memory, which is faster.
+        """
+        if self._fits_in_memory():
+            return None
+        segment = self._segments.get(segment_name(digests))
+        if segment is None:
+            return None
+        if segment.digests != tuple(digests) or not all(segment.is_whole(row) for row in range(len(digests))):
+            self._drop(segment)
+            return None
+        self._used.add(segment.path)
+        self._touch()
+        return segment.images
+
+    def finish(self, rows: Sequence[int]) -> Image:
+        """Return the pictures (N, H, W, C) of those rows of the array, ascending, and keep them for later runs."""
+        images = self._images()
+        for place, row in enumerate(rows):  # moved within the array: a second one might not fit in memory
+            if place != row:
+                images[place] = images[row]
+        images = images[: len(rows)]
+        if self._cache.keeps and self._cache.folder is not None:
+            try:
+                self._keep(self._cache.folder, images, rows)
+            except OSError as exc:
+                reason = "the disk is full" if exc.errno == errno.ENOSPC else exc.strerror
+                self._cache.say_once(f"no decoded pictures are kept in {self._cache.folder} for later runs: {reason}")
+        self._touch()
+        return images
+
+    def _keep(self, folder: Path, images: Image, rows: Sequence[int]) -> None:
+        """Keep an array in memory as its new rows, one in a file as it is. Raises OSError."""
+        is_new = [
+            bool(self._digests[row]) and (self._draft is not None or not self.has(self._digests[row])) for row in rows
+        ]
+        places = [place for place, new in enumerate(is_new) if new]
+        if not places or (self._draft is not None and len(places) < len(rows)):
+            return
+        digests = [self._digests[rows[place]] for place in places]
+        checksums = [self._checksums[rows[place]] for place in places]
+        own = folder / _key(self._spec)
+        own.mkdir(parents=True, exist_ok=True)
+        size = len(places) * images[0].nbytes
+        if not self._cache.make_room(folder, size):
+            raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache may")
+        if self._draft is not None:
+            self._draft.publish(digests, checksums)
+            images.flags.writeable = False  # it is the kept file itself
+            return
+        draft = Draft(own, len(places), self._spec.shape)
+        try:
+            for at, place in enumerate(places):
+                draft.images[at] = images[place]
+            draft.publish(digests, checksums)
+        finally:
+            draft.forget()
+
+    def _images(self) -> Image:
+        with self._lock:
+            if self._array is None:
+                self._array = self._allocate()
+            return self._array
+
+    def _allocate(self) -> Image:
+        what = f"{self._count:,} pictures of {self._spec.width}x{self._spec.height} pixels"
+        shape = (self._count, *self._spec.shape)
+        if self._fits_in_memory():
+            try:
+                return np.empty(shape, np.uint8)
+            except MemoryError:
+                raise OptionError(f"{what} do not fit in this machine's memory; choose a smaller size.") from None
+        folder = self._folder or Path(tempfile.gettempdir())
+        try:
+            self._draft = Draft(folder, self._count, self._spec.shape)
+        except OSError as exc:
+            raise OptionError(
+                f"{what} fit neither in this machine's memory nor into {folder} ({exc.strerror}); make room there, or "
+                "choose a smaller --size."
+            ) from exc
+        if not self._cache.keeps:
+            self._draft.forget()
+        return self._draft.images
+
+    def _fits_in_memory(self) -> bool:
+        most = self._cache.in_memory_bytes
+        if most is None:
+            most = int(_MEMORY_SHARE * available_memory())
+        return self._count * int(np.prod(self._spec.shape)) <= most
+
+    def _add(self, path: Path) -> None:
+        try:
+            segment = Segment.open(path, self._spec.shape)
+        except FileNotFoundError:
+            return  # another run has made room
+        except (OSError, ValueError):
+            with suppress(OSError):
+                path.unlink()
+            return
+        self._segments[path.name] = segment
+        for row, digest in enumerate(segment.digests):
+            self._places[digest] = (segment, row)
+
+    def _drop(self, segment: Segment) -> None:
+        """Forget a damaged segment, so that its rows are worked out and kept anew."""
+        with self._lock:
+            self._segments.pop(segment.path.name, None)
+            self._places = {digest: place for digest, place in self._places.items() if place[0] is not segment}
+        with suppress(OSError):
+            segment.path.unlink()
+
+    def _touch(self) -> None:
+        """Note that the segments are used, for whoever makes room later."""
+        for path in self._used:
+            with suppress(OSError):
+                os.utime(path)
+
+
+def _key(spec: PreprocessingSpec) -> str:
+    """Return what names the way from bytes to pixels: the spec, whose version numbers its meaning, and this OpenCV."""
+    facts = (str(_LAYOUT), spec.model_dump_json(), cv2.__version__, cv2.getBuildInformation())
+    return hashlib.blake2b("\0".join(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()

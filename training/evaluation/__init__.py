@@ -1,0 +1,1 @@
+"""Judge a model: scores, calibration, comparison, diagnosis and acceptance."""

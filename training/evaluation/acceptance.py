@@ -1,0 +1,95 @@
+"""The gate before a model is published: figures that it must reach, and classes that must not get worse.
+
+It compares what `training.evaluation.score` has measured, and knows nothing of bundles, engines or the store.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from training.errors import NotGoodEnough, OptionError
+
+Against = int | Literal["live"]
+
+FIGURES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "worst_recall", "loss")
+"""What can be required: keys of a split's scores. The loss must be at most what is required, the others at least."""
+
+_ROUNDING = 1e-9
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """The value that a figure must reach."""
+
+    figure: str
+    value: float
+
+    def is_met_by(self, found: float) -> bool:
+        return found <= self.value if self.figure == "loss" else found >= self.value
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Return the requirement that "accuracy=0.98" stands for. Raises OptionError."""
+    figure, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if figure not in FIGURES or not math.isfinite(value):
+        raise OptionError(
+            f"--require {text} is no figure and number: write accuracy=0.98. Figures are: {', '.join(FIGURES)}."
+        )
+    if figure != "loss" and not 0 <= value <= 1:
+        raise OptionError(f"--require {text} is not from 0 to 1: 98 % is {figure}=0.98.")
+    return Requirement(figure, value)
+
+
+def parse_against(text: str) -> Against:
+    """Return "live" or the number of a version. Raises OptionError."""
+    if text == "live":
+        return "live"
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--against {text} is neither the number of a version nor live.")
+    return int(text)
+
+
+def check_requirements(scores: Mapping[str, Any], requirements: Sequence[Requirement], *, on: str) -> None:
+    """Raise NotGoodEnough, with both figures of each, unless the scores on the pictures `on` meet what is required."""
+    missed = [
+        f"{each.figure} is {_shown(each.figure, scores[each.figure])}, and at "
+        f"{'most' if each.figure == 'loss' else 'least'} {_shown(each.figure, each.value)} is required"
+        for each in requirements
+        if not each.is_met_by(scores[each.figure])
+    ]
+    if missed:
+        raise NotGoodEnough(f"On {on}, {'; '.join(missed)}.")
+
+
+def check_recall(
+    scores: Mapping[str, Any], before: Mapping[str, Any], *, version: int, max_drop: float, on: str
+) -> None:
+    """Raise NotGoodEnough where the recall of a class is lower than `before` by more than `max_drop`.
+
+    Both are scores on the same pictures, `before` those of `version`. A class that is new has nothing to lose; one that
+    is gone has lost all.
+    """
+    worse = []
+    for label, old in before["by_class"].items():
+        if old["recall"] is None:
+            continue
+        found = scores["by_class"].get(label)
+        recall = 0.0 if found is None or found["recall"] is None else found["recall"]
+        if old["recall"] - recall > max_drop + _ROUNDING:
+            worse.append((recall - old["recall"], f"'{label}' from {old['recall']:.2%} to {recall:.2%}"))
+    if worse:
+        named = ", ".join(sentence for _, sentence in sorted(worse)[:_SHOWN])
+        more = f" and {len(worse) - _SHOWN} more" if len(worse) > _SHOWN else ""
+        raise NotGoodEnough(
+            f"On {on}, recall falls by more than {max_drop:.2%} against version {version}: {named}{more}."
+        )
+
+
+def _shown(figure: str, value: float) -> str:
+    return f"{value:.4f}" if figure == "loss" else f"{value:.2%}"

@@ -1,0 +1,118 @@
+"""Temperature scaling: one number, fitted on held-out pictures, that makes a network as sure as it is right.
+
+Guo et al. 2017, arXiv:1706.04599. The labels that the network answers with stay what they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.preprocessing import Image
+from training.data.tensors import Tensors
+from training.errors import TrainingError
+
+Method = Literal["temperature", "none"]
+
+_LEAST_PICTURES = 50
+"""With fewer, one mistake made with certainty decides."""
+_BOUNDS = (0.05, 20.0)
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was done to the softmax: it is that of logits / `temperature`, which is 1 where the method is "none".
+
+    `fitted_on` counts pictures; `reason` is for people.
+    """
+
+    method: Method
+    temperature: float
+    fitted_on: int
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def sentence(self) -> str:
+        if self.method == "none":
+            return f"the probabilities are not calibrated: {self.reason}"
+        return f"calibrated: the softmax is that of logits / {self.temperature:.3f}, {self.reason}"
+
+
+def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calibration:
+    """Fit a temperature on the validation pictures and divide the weights of the last layer of `network` by it.
+
+    `network` is a `keras.Model` and is changed in place. It stays as it is, with the reason, where that was asked for
+    or cannot be done.
+    """
+    if method == "none":
+        return _untouched("as asked for")
+    if validation is None:
+        return _untouched("there are no validation pictures to fit a temperature on; give --validation a share")
+    count = len(validation.targets)
+    if count < _LEAST_PICTURES:
+        return _untouched(f"{count} validation pictures are too few for a temperature; it takes {_LEAST_PICTURES}")
+    last = network.layers[-1]
+    if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", None) != "softmax":
+        return _untouched("the network does not end in a Dense layer with softmax")
+    temperature = fit_temperature(_logits(network, last, validation.images), validation.targets)
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+    return Calibration("temperature", temperature, count, f"fitted on {count:,} validation pictures")
+
+
+def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+    """Return the temperature at which softmax(logits / temperature) makes the true labels (N,) likeliest.
+
+    `logits` is (N, K). log(temperature) has a standard normal prior, worth less than one picture: it decides only where
+    the pictures do not, as where all of them are classified right and likelihood alone would ask for 0.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    if not np.isfinite(logits).all():
+        raise TrainingError("The network's outputs are not finite, so it cannot be calibrated. Train it again.")
+    below_largest = logits - logits.max(axis=1, keepdims=True)
+    below_true = below_largest[np.arange(len(targets)), targets]
+
+    def cost(log_temperature: float) -> float:
+        scale = np.exp(-log_temperature)
+        negative_log_likelihood = logsumexp(below_largest * scale, axis=1) - below_true * scale
+        return float(negative_log_likelihood.sum() + log_temperature**2 / 2)
+
+    found = minimize_scalar(cost, bounds=np.log(_BOUNDS), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Return the softmax of the logits themselves, from probabilities (N, K) at that temperature.
+
+    softmax(z) is softmax(z / T) to the power of T, divided by its sum.
+    """
+    powers = probabilities.astype(np.float64) ** temperature
+    restored: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return restored
+
+
+def recorded_temperature(training: Mapping[str, Any]) -> float:
+    """Return the temperature that a manifest's training record tells; 1 where it tells none, as older ones do."""
+    calibration = training.get("calibration")
+    return float(calibration["temperature"]) if isinstance(calibration, dict) else 1.0
+
+
+def _untouched(reason: str) -> Calibration:
+    return Calibration("none", 1.0, 0, reason)
+
+
+def _logits(network: Any, last: Any, images: Image) -> NDArray[np.float64]:
+    """Return what goes into the softmax, which probabilities in float32 no longer tell where they are 0 or 1."""
+    softmax, last.activation = last.activation, None
+    try:
+        starts = range(0, len(images), _BATCH)
+        batches = [network(images[start : start + _BATCH], training=False) for start in starts]
+    finally:
+        last.activation = softmax
+    return np.concatenate([np.asarray(batch, np.float64) for batch in batches])

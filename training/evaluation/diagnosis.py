@@ -1,0 +1,370 @@
+"""Say in plain words what is wrong with a finished run, with the evidence and the next command to try.
+
+Pure functions from the run's figures to findings; where each threshold comes from is in docs/training.md. Held-out
+pictures here are validation's where there are any, so that a choice made on this advice leaves the test untouched.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Split
+from training.evaluation.interval import wilson
+from training.model.preset import OptimizerName
+from training.options import FitOptions, with_recipe
+
+USUAL_RATES: Mapping[OptimizerName, float] = {
+    "sgd": 0.05,
+    "momentum": 0.02,
+    "rmsprop": 0.001,
+    "adam": 0.001,
+    "adamw": 0.001,
+}
+"""Where the search for a learning rate begins; Keras's own defaults for the last three."""
+
+# Of the training loss: what share of the largest fall in an epoch the last one has to be, and how much must be left of
+# it, for a rate that is too low; after how many steps that can be said.
+_STEADY, _BARELY, _STEPS_TO_JUDGE = 0.5, 0.6, 100
+# A rate so many times below the usual is too low where so much of the loss is left.
+_FAR, _STANDING = 20, 0.9
+# How far from guessing at most, for a rate that is too high; or the jump between two epochs, over the loss of guessing.
+_CHANCE, _JUMP = 0.1, 0.25
+_LEAST_LEARNED = 0.9  # accuracy on the training pictures
+_UNSETTLED = 0.1  # accuracy that is lost between training and what is served
+_STILL_FALLING = 0.25  # of the largest fall in an epoch
+_GAP = 0.02  # accuracy on training pictures over the upper end of the held-out pictures' interval
+_LOSS_RISE = 1.33  # of the validation loss, over its best epoch
+# Held-out pictures over training ones: mistakes, by the interval's lower end, and loss; after so many mistakes.
+_MORE_MISTAKES, _MORE_LOSS, _MISTAKES_TO_JUDGE = 3, 5, 20
+# Of the surer half of the answers: the least share of wrong ones, relative to all answers, and how far from guessing.
+_NOISE, _SURE, _LEARNED = 0.02, 0.5, 0.3
+_FEW = 10  # training pictures, as in the audit
+_TELLS_APART = 0.05  # half of the interval of an accuracy
+_WAIT = 0.25  # share of an epoch
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said of the pictures that it has not learned: how sure it was (N,), and whether `right`."""
+
+    confidence: NDArray[np.float32]
+    right: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a finished run.
+
+    `epochs` and `scores` are metrics.json's, `audit` is the manifest's record of the inspection before the training.
+    """
+
+    options: FitOptions
+    counts: Mapping[Split, Mapping[str, int]]
+    epochs: Sequence[Mapping[str, Any]]
+    scores: Mapping[Split, Mapping[str, Any] | None]
+    audit: Mapping[str, Any]
+    answers: Answers | None
+
+    @property
+    def held_out(self) -> tuple[str, Mapping[str, Any]] | None:
+        """The scores that choices may be made on, with the name of their split."""
+        return next(((name, found) for name in ("validation", "test") if (found := self.scores[name])), None)
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        return np.array([epoch["loss"] for epoch in self.epochs])
+
+    @property
+    def chance_loss(self) -> float:
+        """The training loss of always answering with the shares of the classes."""
+        counts = np.array([count for count in self.counts["train"].values() if count], np.float64)
+        shares = counts / counts.sum()
+        if self.options.preset.recipe.loss == "mse":
+            return float((shares * (1 - shares)).mean())
+        return float(-(shares * np.log(shares)).sum())
+
+    @property
+    def steps(self) -> int:
+        """How often the weights were moved."""
+        pictures, batch_size = sum(self.counts["train"].values()), self.options.preset.recipe.batch_size
+        return len(self.epochs) * (1 if batch_size == "full" else -(-pictures // batch_size))
+
+
+@dataclass(frozen=True)
+class AuditOf:
+    """An audit of the data as the next thing to run; `fix` names where the mended data goes."""
+
+    options: FitOptions
+    fix: str | None = None
+
+    def command(self, *, here: bool = False) -> str:
+        data = self.options.data if here else Path(self.options.data).name
+        return shlex.join(
+            ["python", "-m", "training", "audit", "--data", data, *(["--fix", self.fix] if self.fix else [])]
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trouble, what shows it, what helps, and what to run next."""
+
+    name: str
+    evidence: str
+    advice: str
+    next: FitOptions | AuditOf
+
+    def told(self) -> str:
+        """Return it as some lines for a terminal, with a command that runs as it stands."""
+        return f"{self.name}: {self.evidence}\n  {self.advice} {self.next.command(here=True)}"
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it in JSON's types; the command is without the folders of this machine."""
+        return {
+            "name": self.name,
+            "evidence": self.evidence,
+            "advice": self.advice,
+            "command": self.next.command(),
+        }
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """Return what is wrong with the run, what spoils its figures first; nothing of a run that has no trouble.
+
+    Where the learning rate is wrong, what the network did not learn says nothing else about it or about the labels.
+    """
+    rate = _rate_too_low(facts) or _rate_too_high(facts)
+    noise = None if rate else _label_noise(facts)
+    found = [
+        _leakage(facts),
+        rate,
+        noise,
+        None if rate or noise else _underfitting(facts),
+        None if rate else _overfitting(facts),
+        _little_data(facts),
+        _small_validation(facts),
+        _starving(facts),
+    ]
+    return [finding for finding in found if finding]
+
+
+def _leakage(facts: Facts) -> Finding | None:
+    shared = {name: facts.audit.get(name, 0) for name in ("leakage", "near-leakage")}
+    if not any(shared.values()):
+        return None
+    counted = " and ".join(f"{count:,} × {name}" for name, count in shared.items() if count)
+    return Finding(
+        "leakage",
+        f"The data's own splits have pictures or groups in common: {counted}. The held-out figures are too good.",
+        "Remove the copies, and measure again.",
+        AuditOf(facts.options, fix="cleaned"),
+    )
+
+
+def _rate_too_low(facts: Facts) -> Finding | None:
+    recipe, losses = facts.options.preset.recipe, facts.losses
+    usual = USUAL_RATES[recipe.optimizer]
+    drops = -np.diff(losses)
+    steady = len(losses) > 2 and drops[-1] > 0 and drops[-1] >= _STEADY * drops.max()
+    crawls = steady and losses[-1] >= _BARELY * losses[0] and facts.steps >= _STEPS_TO_JUDGE
+    standing = recipe.learning_rate <= usual / _FAR and losses[-1] >= _STANDING * losses[0]
+    if not (crawls and recipe.learning_rate < usual) and not standing:
+        return None
+    return Finding(
+        "learning rate too low",
+        f"After {len(losses)} epochs of {facts.steps // len(losses):,} steps the training loss has come from "
+        f"{losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of {recipe.learning_rate:g}, and has not levelled off.",
+        f"Larger steps: {recipe.optimizer} usually takes about {usual:g}.",
+        _again(facts, learning_rate=max(recipe.learning_rate * 10, usual)),
+    )
+
+
+def _rate_too_high(facts: Facts) -> Finding | None:
+    recipe, losses, chance = facts.options.preset.recipe, facts.losses, facts.chance_loss
+    rises = np.diff(losses)
+    stuck = _beyond_chance(facts, "train") < _CHANCE and losses[-1] >= chance
+    if stuck and recipe.learning_rate >= USUAL_RATES[recipe.optimizer]:
+        shown = (
+            f"The training loss ends at {losses[-1]:.3g}, no better than the {chance:.3g} of answering with the shares "
+            f"of the classes; in the first epoch it was {losses[0]:.3g}."
+        )
+    elif len(losses) > 1 and rises.max() >= _JUMP * chance:
+        epoch = int(rises.argmax()) + 2
+        shown = f"The training loss jumps, from {losses[epoch - 2]:.3g} to {losses[epoch - 1]:.3g} in epoch {epoch}."
+    else:
+        return None
+    return Finding(
+        "learning rate too high",
+        f"{shown} The rate was {recipe.learning_rate:g}.",
+        f"Smaller steps: {recipe.optimizer} usually takes about {USUAL_RATES[recipe.optimizer]:g}.",
+        _again(facts, learning_rate=min(recipe.learning_rate / 10, USUAL_RATES[recipe.optimizer])),
+    )
+
+
+def _label_noise(facts: Facts) -> Finding | None:
+    """Wrong labels are independent of how sure the model is; mistakes of its own are among its unsure answers."""
+    answers = facts.answers
+    if answers is None or _still_falling(facts) or _lost_in_serving(facts) >= _UNSETTLED:
+        return None
+    surest = np.argsort(-answers.confidence, kind="stable")[: len(answers.right) // 2]
+    wrong, of_all = int((~answers.right[surest]).sum()), float((~answers.right).mean())
+    if not len(surest) or wilson(wrong, len(surest))[0] < _NOISE or wrong / len(surest) < _SURE * of_all:
+        return None
+    if _beyond(1 - of_all, len(facts.counts["train"])) < _LEARNED:
+        return None
+    return Finding(
+        "label noise",
+        f"Of the half of the held-out pictures that the model is surest of it gets {wrong / len(surest):.1%} wrong, "
+        f"and of all {of_all:.1%}: being sure does not help, as where labels are wrong.",
+        "Look at the labels that the report suspects, mend them, and train again.",
+        AuditOf(facts.options),
+    )
+
+
+def _underfitting(facts: Facts) -> Finding | None:
+    train = facts.scores["train"]
+    if train is None or train["accuracy"] >= _LEAST_LEARNED:
+        return None
+    recipe = facts.options.preset.recipe
+    evidence = f"It gets {train['accuracy']:.1%} right of the very pictures that it learned from"
+    if _lost_in_serving(facts) >= _UNSETTLED and recipe.batch_size != "full":
+        return Finding(
+            "underfitting",
+            f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {facts.steps:,} steps were too few "
+            "for the averages of batch normalisation, which stand in for each batch's own when it is served.",
+            "More and smaller steps.",
+            _again(facts, epochs=recipe.epochs * 2, batch_size=max(8, recipe.batch_size // 2)),
+        )
+    if _still_falling(facts) or recipe.schedule != "constant":
+        return Finding(
+            "underfitting",
+            f"{evidence}, and {len(facts.epochs)} epochs ended before the loss ({facts.losses[-1]:.3g}) levelled off.",
+            "Train longer.",
+            _again(facts, epochs=recipe.epochs * 3),
+        )
+    spec = facts.options.preset.preprocessing
+    height, width = facts.options.size if isinstance(facts.options.size, tuple) else (spec.height, spec.width)
+    return Finding(
+        "underfitting",
+        f"{evidence}, and the loss has levelled off at {facts.losses[-1]:.3g}.",
+        "A larger network, or pictures with more detail.",
+        replace(facts.options, size=(2 * height, 2 * width)),
+    )
+
+
+def _overfitting(facts: Facts) -> Finding | None:
+    train, held_out = facts.scores["train"], facts.held_out
+    if train is None or held_out is None:
+        return None
+    name, found = held_out
+    pictures = found["pictures"]
+    high = wilson(round(found["accuracy"] * pictures), pictures)[1]
+    gap = train["accuracy"] - high
+    validation = [epoch["validation_loss"] for epoch in facts.epochs if epoch["validation_loss"] is not None]
+    best = int(np.argmin(validation)) + 1 if validation else 0
+    taken_back = facts.options.preset.recipe.early_stopping > 0  # to the best epoch
+    rises = bool(validation) and gap > 0 and not taken_back and validation[-1] >= _LOSS_RISE * validation[best - 1]
+    learned_by_heart = (
+        round((1 - found["accuracy"]) * pictures) >= _MISTAKES_TO_JUDGE
+        and 1 - high >= _MORE_MISTAKES * (1 - train["accuracy"])
+        and found["loss"] >= _MORE_LOSS * train["loss"]
+    )
+    if gap < _GAP and not rises and not learned_by_heart:
+        return None
+    evidence = (
+        f"Training pictures {train['accuracy']:.2%} right, {pictures:,} {name} pictures {found['accuracy']:.2%} "
+        f"({high:.2%} at best, by the 95 % interval)."
+    )
+    if rises:
+        evidence += (
+            f" The validation loss was {validation[best - 1]:.3g} in epoch {best} and rose to {validation[-1]:.3g}."
+        )
+        return Finding("overfitting", evidence, "Stop at the best epoch, or augment.", _again(facts, early_stopping=3))
+    if learned_by_heart:
+        evidence += f" The loss is {train['loss']:.2g} on the former, and {found['loss']:.2g} on the latter."
+    mixup = facts.options.preset.recipe.mixup or 0.1
+    return Finding(
+        "overfitting", evidence, "Collect more pictures, augment them, or blend them.", _again(facts, mixup=2 * mixup)
+    )
+
+
+def _little_data(facts: Facts) -> Finding | None:
+    few = {label: count for label, count in facts.counts["train"].items() if count < _FEW}
+    if not few:
+        return None
+    shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
+    return Finding(
+        "too little data for a class",
+        f"Training pictures: {shown}{' …' if len(few) > 5 else ''}; what is learned of so few is those few.",
+        f"Collect {_FEW} and better 100 of each class, or leave the class out; until then let all weigh alike.",
+        _again(facts, class_weights="balanced"),
+    )
+
+
+def _small_validation(facts: Facts) -> Finding | None:
+    held_out, options = facts.held_out, facts.options
+    share = options.preset.recipe.validation
+    if held_out is None:
+        evidence = "No pictures were held out: nothing says how it does on pictures that it has not learned."
+        return Finding("nothing held out", evidence, "Hold some out.", replace(options, test=0.2))
+    name, found = held_out
+    low, high = wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])
+    if (high - low) / 2 <= _TELLS_APART:
+        return None
+    more = min(0.3, max(2 * share, 0.2))
+    return Finding(
+        f"{name} set too small",
+        f"{found['pictures']:,} {name} pictures, {found['accuracy']:.1%} right: the 95 % interval is {low:.1%} to "
+        f"{high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
+        "Hold more out, or collect more pictures.",
+        _again(facts, validation=more) if name == "validation" else replace(options, test=min(0.5, 2 * options.test)),
+    )
+
+
+def _starving(facts: Facts) -> Finding | None:
+    waits = [wait for epoch in facts.epochs if (wait := epoch.get("input_wait")) is not None]
+    waited = float(np.median(waits[1:] or waits)) if waits else 0.0
+    if waited < _WAIT:
+        return None
+    recipe = facts.options.preset.recipe
+    larger = "full" if recipe.batch_size == "full" else recipe.batch_size * 4
+    return Finding(
+        "input starving",
+        f"The network waited for its pictures for {waited:.0%} of each epoch.",
+        "Larger batches, less augmentation, or more cores: other programs may be taking them.",
+        _again(facts, batch_size=larger),
+    )
+
+
+def _still_falling(facts: Facts) -> bool:
+    """Say whether the training ended while the loss went down: then what it got wrong says little."""
+    drops = -np.diff(facts.losses)
+    if not len(drops):
+        return True
+    constant = facts.options.preset.recipe.schedule == "constant"
+    return constant and bool(drops[-1] > 0 and drops[-1] >= _STILL_FALLING * drops.max())
+
+
+def _lost_in_serving(facts: Facts) -> float:
+    """Return how much accuracy on the training pictures was lost between the last epoch and what is served."""
+    train = facts.scores["train"]
+    return 0.0 if train is None else float(facts.epochs[-1]["accuracy"] - train["accuracy"])
+
+
+def _beyond_chance(facts: Facts, split: Split) -> float:
+    found = facts.scores[split]
+    return 1.0 if found is None else _beyond(found["accuracy"], len(facts.counts["train"]))
+
+
+def _beyond(accuracy: float, classes: int) -> float:
+    """Return how far an accuracy is from that of guessing, 0, to that of being right, 1."""
+    return (accuracy - 1 / classes) / (1 - 1 / classes)
+
+
+def _again(facts: Facts, **changes: Any) -> FitOptions:
+    return replace(facts.options, preset=with_recipe(facts.options.preset, changes))

@@ -1,0 +1,1 @@
+"""Train a network: batches, augmentation, optimizers, checkpoints and the loop itself."""

@@ -1,0 +1,88 @@
+"""A training between two epochs, as one file: all that it takes to go on as if nothing had happened.
+
+A new checkpoint is written beside the old one, made durable, and renamed over it: one of the two is always whole.
+"""
+
+import errno
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import CheckpointError
+from training.fitting.history import Epoch
+
+Arrays = Mapping[str, list[NDArray[Any]]]
+
+TEMPORARY = ".checkpoint-"
+_RECORD = "record"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`arrays`: by name, the network's variables, the averages, the optimizer's variables, the best epoch's weights.
+
+    `best_epoch`, counted from 1, is None where none is kept; `seconds` have been spent on training until here.
+    """
+
+    epochs: tuple[Epoch, ...]
+    seconds: float
+    best_epoch: int | None
+    arrays: Arrays
+
+
+def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint in the place of the one before it, which stays where this fails. Raises CheckpointError."""
+    record = {
+        "epochs": [epoch.as_dict() for epoch in checkpoint.epochs],
+        "seconds": checkpoint.seconds,
+        "best_epoch": checkpoint.best_epoch,
+    }
+    arrays: dict[str, Any] = {_RECORD: np.array(json.dumps(record))}
+    for name, group in checkpoint.arrays.items():
+        arrays |= {f"{name}/{index}": array for index, array in enumerate(group)}
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                np.savez(stream, **arrays)
+                stream.flush()
+                os.fsync(descriptor)
+            Path(temporary).replace(file)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        done = len(checkpoint.epochs)
+        kept = f"The checkpoint of epoch {done - 1} stays" if done > 1 else "There is no checkpoint yet"
+        reason = f"the disk of {file.parent} is full" if exc.errno == errno.ENOSPC else f"{file}: {exc.strerror or exc}"
+        advice = "make room and run again with --resume" if exc.errno == errno.ENOSPC else "mend it, then use --resume"
+        raise CheckpointError(f"Epoch {done} cannot be kept: {reason}. {kept}; {advice}.") from exc
+
+
+def read_checkpoint(file: Path) -> Checkpoint | None:
+    """Return what was written there last; None where nothing was. Raises CheckpointError."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            record = json.loads(str(stored[_RECORD]))
+            groups: dict[str, list[NDArray[Any]]] = {}
+            for key in stored.files:  # in the order in which they were written
+                if key != _RECORD:
+                    groups.setdefault(key.partition("/")[0], []).append(stored[key])
+        return Checkpoint(
+            epochs=tuple(Epoch(**epoch) for epoch in record["epochs"]),
+            seconds=record["seconds"],
+            best_epoch=record["best_epoch"],
+            arrays=groups,
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as exc:
+        raise CheckpointError(f"The checkpoint {file} cannot be read: {exc}. Start without --resume.") from exc

@@ -1,0 +1,251 @@
+"""Train a network on tensors in contract form. It knows nothing of files, splits or bundles."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engines.tensorflow import import_tensorflow
+from training.data.tensors import Tensors
+from training.errors import CheckpointError, DivergedError, OptionError
+from training.fitting.batches import Batches, held_out_batches, open_stopwatch
+from training.fitting.checkpoint import Arrays, Checkpoint
+from training.fitting.history import Epoch
+from training.fitting.optimizers import optimizer_of
+from training.fitting.precision import computing_in, precision_here
+from training.fitting.trainer import build_trainer, compile_trainer
+from training.model.backbone import NAME, let_learn
+from training.model.preset import Recipe
+from training.progress import Advance, Reporter
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
+
+    `best_epoch`, counted from 1, is the one whose weights the network has; the last where nothing else was asked.
+    """
+
+    epochs: tuple[Epoch, ...]
+    seconds: float
+    parameters: int
+    best_epoch: int
+    precision: str
+
+
+def fit(
+    network: Any,
+    recipe: Recipe,
+    train: Tensors,
+    validation: Tensors | None,
+    *,
+    classes: int,
+    seed: int,
+    reporter: Reporter,
+    start: Checkpoint | None = None,
+    after_epoch: Callable[[Checkpoint], None] | None = None,
+) -> FitResult:
+    """Train `network` (a `keras.Model`, uint8 to probabilities) in place. Seed Keras first.
+
+    It goes on from `start`, and hands `after_epoch` where it stands after each epoch. A distribution strategy has to be
+    in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError where the loss
+    diverges, CheckpointError for a `start` of another network.
+    """
+    training = _Training(network, recipe, train, validation, classes=classes, seed=seed)
+    if start is not None:
+        training.go_on_from(start)
+    precision = precision_here(recipe.precision)
+    steps = training.batches.steps * (recipe.total_epochs - len(training.epochs))
+    with computing_in(network, precision), reporter.task("training", total=steps) as advance:
+        while not training.is_done:
+            training.run_epoch(advance)
+            if after_epoch is not None:
+                after_epoch(training.checkpoint())
+            reporter.say(training.line())
+    training.finish()
+    return FitResult(tuple(training.epochs), training.seconds(), network.count_params(), training.best_epoch, precision)
+
+
+class _Training:
+    """The state of one training between epochs, and how it goes on by one."""
+
+    def __init__(
+        self, network: Any, recipe: Recipe, train: Tensors, validation: Tensors | None, *, classes: int, seed: int
+    ) -> None:
+        if recipe.early_stopping and validation is None:
+            raise OptionError("--early-stopping needs validation pictures. Give --validation a share, as in 0.1.")
+        self._network = network
+        self._recipe = recipe
+        self._classes = classes
+        replicas = import_tensorflow().distribute.get_strategy().num_replicas_in_sync
+        self.batches = Batches(train, recipe, classes=classes, seed=seed, replicas=replicas)
+        self._held_out = None
+        if validation is not None:
+            self._held_out = held_out_batches(validation, classes=classes, replicas=replicas)
+        self._stopwatch = open_stopwatch(replicas=replicas)
+        self._trainer = build_trainer(network, recipe)
+        self.epochs: list[Epoch] = []
+        self._spent = 0.0
+        self._started = time.monotonic()
+        self._best: tuple[Epoch, list[NDArray[np.generic]]] | None = None
+
+    @property
+    def best_epoch(self) -> int:
+        """The number, from 1, of the epoch whose weights are taken in the end."""
+        return len(self.epochs) if self._best is None else 1 + self.epochs.index(self._best[0])
+
+    @property
+    def is_done(self) -> bool:
+        patience = self._recipe.early_stopping
+        is_stalled = patience > 0 and len(self.epochs) - self.best_epoch >= patience
+        return is_stalled or len(self.epochs) >= self._recipe.total_epochs
+
+    def run_epoch(self, advance: Advance) -> None:
+        """Train for one epoch, and tell `advance` after each step. Raises DivergedError where the loss does."""
+        number = len(self.epochs)
+        if self._starts_phase():
+            self._begin_phase()
+        waited = self._waited()
+        started = time.monotonic()
+        logs = self._trainer.fit(
+            self.batches.epoch(number, stopwatch=self._stopwatch),
+            initial_epoch=number,
+            epochs=number + 1,
+            shuffle=False,  # the batches come in their order
+            verbose=0,
+            callbacks=[_step_callback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
+        ).history
+        seconds = time.monotonic() - started
+        with self._trainer.averaged():
+            found = (
+                {} if self._held_out is None else self._trainer.evaluate(self._held_out, verbose=0, return_dict=True)
+            )
+            epoch = Epoch(
+                loss=logs["loss"][0],
+                accuracy=logs["accuracy"][0],
+                validation_loss=found.get("loss"),
+                validation_accuracy=found.get("accuracy"),
+                seconds=seconds,
+                learning_rate=_number(self._trainer.optimizer.learning_rate),
+                images_per_second=self.batches.pictures / seconds,
+                input_wait=None if waited is None else min(1.0, ((self._waited() or 0.0) - waited) / seconds),
+            )
+            self.epochs.append(epoch)
+            if self._recipe.early_stopping and self._is_best(epoch):
+                self._best = epoch, self._network.get_weights()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that going on from here takes."""
+        arrays = {
+            "network": [variable.numpy() for variable in self._network.variables],
+            "averages": [average.numpy() for average in self._trainer.averages],
+            "optimizer": [variable.numpy() for variable in self._trainer.optimizer.variables],
+            "best": [] if self._best is None else self._best[1],
+        }
+        return Checkpoint(tuple(self.epochs), self.seconds(), None if self._best is None else self.best_epoch, arrays)
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Stand where `checkpoint` was taken. Raises CheckpointError where it is another network's."""
+        self.epochs = list(checkpoint.epochs)
+        self._spent = checkpoint.seconds
+        if checkpoint.best_epoch is not None:
+            self._best = self.epochs[checkpoint.best_epoch - 1], checkpoint.arrays["best"]
+        _assign(self._network.variables, checkpoint.arrays, "network")
+        _assign(self._trainer.averages, checkpoint.arrays, "averages")
+        if not self._starts_phase():
+            self._begin_phase()
+            _assign(self._trainer.optimizer.variables, checkpoint.arrays, "optimizer")
+
+    def seconds(self) -> float:
+        """Return the time spent on training, in the runs that this one goes on from too."""
+        return self._spent + time.monotonic() - self._started
+
+    def finish(self) -> None:
+        """Give the network the weights that the training came to."""
+        if self._best is not None:
+            self._network.set_weights(self._best[1])
+        else:
+            self._trainer.take_averages()
+
+    def line(self) -> str:
+        """Return what there is to say of the epoch just done."""
+        epoch = self.epochs[-1]
+        held_out = "" if epoch.validation_accuracy is None else f", validation accuracy {epoch.validation_accuracy:.2%}"
+        return (
+            f"epoch {len(self.epochs)}/{self._recipe.total_epochs}: loss {epoch.loss:.4f}, "
+            f"accuracy {epoch.accuracy:.2%}{held_out}, {epoch.seconds:.1f} s"
+        )
+
+    def _waited(self) -> float | None:
+        return None if self._stopwatch is None else self._stopwatch.seconds
+
+    def _starts_phase(self) -> bool:
+        return len(self.epochs) in (0, self._recipe.epochs)
+
+    def _begin_phase(self) -> None:
+        """Freeze or free the backbone, and start its optimizer and schedule."""
+        recipe, fine_tune = self._recipe, self._recipe.fine_tune
+        epochs, learning_rate = recipe.epochs, recipe.learning_rate
+        if fine_tune is not None:
+            is_fine = len(self.epochs) >= recipe.epochs
+            let_learn(self._backbone(), is_fine)
+            if is_fine:
+                epochs, learning_rate = fine_tune.epochs, fine_tune.learning_rate
+        optimizer = optimizer_of(
+            recipe,
+            self._network.trainable_variables,
+            learning_rate=learning_rate,
+            steps=self.batches.steps * epochs,
+        )
+        compile_trainer(self._trainer, recipe, optimizer, classes=self._classes)
+        self._trainer.make_train_function(force=True)
+
+    def _backbone(self) -> Any:
+        try:
+            return self._network.get_layer(NAME)
+        except ValueError as exc:
+            raise OptionError("This preset has no backbone that could be frozen first and fine-tuned then.") from exc
+
+    def _is_best(self, epoch: Epoch) -> bool:
+        return self._best is None or _loss_of(epoch) < _loss_of(self._best[0])
+
+
+def _assign(variables: list[Any], arrays: Arrays, name: str) -> None:
+    found = arrays.get(name, [])
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in found]:
+        raise CheckpointError("The checkpoint is of another network. Start anew, without --resume.")
+    for variable, array in zip(variables, found, strict=True):
+        variable.assign(array)
+
+
+def _number(value: Any) -> float:
+    """Return a Keras variable's or a tensor's value, whatever strategy it is spread by."""
+    import keras
+
+    return float(keras.ops.convert_to_tensor(value).numpy())
+
+
+def _loss_of(epoch: Epoch) -> float:
+    return float("inf") if epoch.validation_loss is None else epoch.validation_loss
+
+
+def _step_callback(title: str, steps: int, advance: Advance) -> Any:
+    import keras
+
+    class StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
+        _done = 0
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
+            if not np.isfinite(loss):
+                raise DivergedError(
+                    f"The loss became {loss} in {title}: training diverged. Try a lower --learning-rate."
+                )
+            done = min(batch + 1, steps)  # Keras counts the last execution as a whole one
+            advance(done - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+            self._done = done
+
+    return StepCallback()

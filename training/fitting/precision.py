@@ -1,0 +1,41 @@
+"""Let a float32 network compute in bfloat16 while it is trained, where the hardware gains by it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from app.engines.openvino import cpu_has_bf16
+from app.errors import EngineUnavailable
+from training.model.preset import Precision
+
+
+def precision_here(precision: Precision) -> Literal["float32", "mixed_bfloat16"]:
+    """Return what "auto" comes to on this machine: bfloat16 where the CPU multiplies in it."""
+    if precision != "auto":
+        return precision
+    try:
+        return "mixed_bfloat16" if cpu_has_bf16() else "float32"
+    except EngineUnavailable:
+        return "float32"
+
+
+@contextmanager
+def computing_in(network: Any, precision: Literal["float32", "mixed_bfloat16"]) -> Iterator[None]:
+    """Have the layers of `network` compute in `precision` while the block runs; weights and last layer stay float32."""
+    layers = [] if precision == "float32" else list(_innermost(network.layers[:-1]))
+    before = [layer.dtype_policy for layer in layers]
+    for layer in layers:
+        layer.dtype_policy = precision
+    try:
+        yield
+    finally:
+        for layer, policy in zip(layers, before, strict=True):
+            layer.dtype_policy = policy
+
+
+def _innermost(layers: Sequence[Any]) -> Iterator[Any]:
+    for layer in layers:
+        if hasattr(layer, "layers"):  # a network within the network
+            yield from _innermost(layer.layers)
+        else:
+            yield layer

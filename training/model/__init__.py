@@ -1,0 +1,1 @@
+"""Networks as data, and the Keras networks that they become."""

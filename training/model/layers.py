@@ -1,0 +1,65 @@
+"""Layers as data: what a preset's network is made of. `training.model.network` turns them into Keras layers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Application = Literal["mobilenet_v3_small", "efficientnet_v2_b0"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of `keras.applications` without its head, before all other layers. It takes levels from 0 to 255.
+
+    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps their
+    statistics even while all else is trained on: a small data set would spoil them.
+    """
+
+    application: Application
+    weights: str = "imagenet"
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    """A convolution with ReLU, and batch normalisation between the two where asked.
+
+    `pool` takes the largest of each square of that side straight after the convolution. What follows then has a quarter
+    of the work, which on a CPU is most of a small network's.
+    """
+
+    filters: int
+    kernel: int = 3
+    padding: Literal["valid", "same"] = "valid"
+    batch_normalization: bool = False
+    stride: int = 1
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class MaxPool2D:
+    size: int = 2
+
+
+@dataclass(frozen=True)
+class GlobalAveragePool2D:
+    pass
+
+
+@dataclass(frozen=True)
+class Flatten:
+    pass
+
+
+@dataclass(frozen=True)
+class Dropout:
+    rate: float
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer with ReLU. The last one, a softmax unit for each class, is not listed: all have it."""
+
+    units: int
+
+
+Layer = Conv2D | MaxPool2D | GlobalAveragePool2D | Flatten | Dropout | Dense
+"""Between the input (scaled to [0, 1]) and the softmax."""
