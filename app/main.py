@@ -21,7 +21,6 @@ from app.api.guard.cors import Cors, cors_origins
 from app.api.guard.hosts import AllowedHosts
 from app.api.guard.keys import ApiKeys
 from app.api.guard.request_context import Checked, Entrance
-from app.api.http1 import fast_path
 from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Limits as ConnectionLimits
 from app.api.http1.connection import Services
@@ -30,15 +29,15 @@ from app.api.http1.shedding import Shedding
 from app.api.inference import Inference, RequestLimits
 from app.api.lifecycle import Lifecycle
 from app.api.openapi.document import install_openapi
-from app.api.predictor import Predictor
 from app.api.protocols.open_inference.repository import Repository
 from app.api.protocols.open_inference.routes import open_inference_routes
 from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_routes
+from app.api.questions import Questions
 from app.api.routes.docs import docs_routes, document_keys
 from app.api.routes.health import health_routes
 from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
-from app.api.routes.predict import predict_routes
+from app.api.routes.predict import lean_routes, predict_routes
 from app.contract.store import ModelStore
 from app.errors import InvalidSetting
 from app.metrics import Metrics
@@ -75,7 +74,7 @@ def create_app(
     catalogue = open_catalogue(settings, loaded, metrics)
     watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
     inference = Inference(catalogue, request_limits(settings))
-    predictor = Predictor(inference, max_form_fields=settings.max_form_fields)
+    questions = Questions(inference)
 
     store = ModelStore(settings.model_store)
     control = ModelControl(store, catalogue, watcher, allowed=settings.model_control)
@@ -106,7 +105,7 @@ def create_app(
             rpc = None
             if settings.grpc_port:
                 rpc = await stack.enter_async_context(open_rpc_server())
-            yield {"connections": connection_services(settings, predictor, gate, lifecycle), "rpc": rpc}
+            yield {"connections": connection_services(settings, questions, gate, lifecycle), "rpc": rpc}
             gate.close()
 
     app = _Service(
@@ -128,8 +127,8 @@ def create_app(
     install_openapi(app, catalogue)
     if settings.api_keys is not None or settings.api_keys_file is not None:
         document_keys(app, open_paths=gate.open_paths)
-    app.state.predictor = predictor
-    app.include_router(predict_routes(predictor))
+    app.state.inference = inference
+    app.include_router(predict_routes(questions))
     app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
     app.include_router(model_routes(catalogue))
     app.include_router(tensorflow_serving_routes(inference))
@@ -158,10 +157,12 @@ class _Service(FastAPI):
         return Entrance(inside, self._gate)
 
 
-def connection_services(settings: Settings, predictor: Predictor, gate: Gate, lifecycle: Lifecycle) -> Services:
+def connection_services(settings: Settings, questions: Questions, gate: Gate, lifecycle: Lifecycle) -> Services:
     """Return what the connections of a worker share."""
     cors = settings.cors_origins is not None
-    admission = predictor.admission
+    inference = questions.inference
+    admission = inference.admission
+    fast_path = FastPath(inference, gate, cors=cors)
     shedding = Shedding(admission, gate, cors=cors)
     return Services(
         gate=gate,
@@ -174,7 +175,7 @@ def connection_services(settings: Settings, predictor: Predictor, gate: Gate, li
         overloaded=lambda: admission.overloaded,
         reject_unread=shedding.reject_unread,
         reject_early=shedding.reject_early,
-        routes={fast_path.PATH: FastPath(predictor, gate, cors=cors).open},
+        routes={route.path: fast_path.opener(route) for route in lean_routes(questions)},
         application=AsgiExchange,
     )
 
@@ -228,6 +229,7 @@ def request_limits(settings: Settings) -> RequestLimits:
         max_upload_bytes=settings.max_upload_bytes,
         max_batch_bytes=settings.max_batch_bytes,
         max_batch_pictures=settings.max_batch_pictures,
+        max_form_fields=settings.max_form_fields,
         max_json_values=settings.max_json_values,
     )
 

@@ -1,33 +1,40 @@
-"""Many pictures of one request, in order, whole or not at all: what every protocol but `/predict` itself delegates to.
+"""The one life of a request to classify pictures, whatever its protocol.
 
-It reads bodies within the limits of the settings, and knows no protocol.
+Its body is read under admission. In one iteration of the event loop the live model is looked up, the message taken
+apart, and its pictures admitted and handed to the model. The outcomes are awaited unless the client leaves, and the
+answer is written. A protocol supplies a `Question`: how its message is taken apart and how its answer is written.
+`Inference.answer` is that life as a coroutine; a connection that answers without one (`app.api.http1.fast_path`) uses
+its two halves, `Inference.begin` and `Call`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from app.api.bodies.content_coding import content_encoding, inflater_of
 from app.api.bodies.json import parse_json
-from app.api.bodies.uploads import read_body
-from app.api.gathering import Gathering
+from app.api.server_timing import of_many, of_one
 from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
-from app.serving.admission import Admission
+from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.batcher import Reply
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
-_Answer = TypeVar("_Answer")
-OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
-"""What is wrong with one picture of many, and none of the others' fault."""
+_Result = TypeVar("_Result")
+_OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
+"""What is wrong with one picture of many, and no fault of the others."""
+
+Pictures = Sequence[bytes] | NDArray[np.uint8]
+"""Encoded pictures, or an array (N, H, W, C) in the model's own input shape."""
+Outcome = NDArray[np.float32] | Exception
+"""The probabilities (K,) of one picture, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +45,200 @@ class RequestLimits:
     max_upload_bytes: int
     max_batch_bytes: int
     max_batch_pictures: int
+    max_form_fields: int
     max_json_values: int
 
 
-class Inferred(NamedTuple):
-    """The probabilities (N, K) of a request's N pictures, in their order, the model that they are of, and the replies,
-    which know what each took."""
+Message = tuple[Pictures, float | None]
+"""What a request holds: its pictures, and the seconds that its message allows for an answer, if it says so."""
 
+
+class Written(NamedTuple):
+    """An answer as its protocol has it. `failures` are of single pictures, and are for the operator to look into."""
+
+    body: bytes
+    media_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+    failures: Sequence[InferenceFailed] = ()
+
+
+class Question(ABC):
+    """One request, as its protocol has it."""
+
+    fails_as_one = True
+    """Whether a picture that cannot be used fails all of them. If so, `write` gets probabilities only."""
+    model: str | None = None
+    """None asks the default model."""
+    version: str | None = None
+    """None asks whichever version is live."""
+
+    def check_head(self) -> None:  # noqa: B027 - most protocols have nothing to check
+        """Raise an ImageclassError if the headers already say that the body cannot be used."""
+
+    @abstractmethod
+    def read(self, body: bytes, model: Classifier) -> Message:
+        """Take the message apart. Raises an ImageclassError."""
+
+    @abstractmethod
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        """Return the answer: `outcomes` has an `Outcome` for each picture, in the order of the message."""
+
+
+class Source(Protocol):
+    """Where a request comes from: what its transport says about it, and its body."""
+
+    @property
+    def receive(self) -> Receive | None:
+        """Tells when the client is gone; None if the transport cancels the request's task instead."""
+
+    def about(self, model: Classifier) -> None:
+        """Note which model the request is about."""
+
+    def check(self) -> float | None:
+        """Return the seconds that the client allows for an answer. Raises an ImageclassError for unusable headers."""
+
+    async def read(self, received: Callable[[int], None]) -> bytes:
+        """Return the whole body; report the size of each piece to `received`, which may raise Overloaded."""
+
+
+class Answered(NamedTuple):
+    """A written answer, the model that gave it, and where its time went as the value of Server-Timing."""
+
+    written: Written
     model: Classifier
-    probabilities: NDArray[np.float32]
-    replies: Sequence[Reply]
+    server_timing: bytes
+
+
+class Call(ABC):
+    """One request from its question to its answer. It owns what the request holds, and gives it back once.
+
+    `Inference.begin` hands its pictures to a model; `end` must follow. A call of one picture is that picture's Reply.
+    """
+
+    __slots__ = (
+        *("_lease", "_left", "has_failures", "is_over", "model", "outcome", "prepared_s", "question", "queued_s"),
+        *("ran_s", "read_s", "replies"),
+    )
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.model: Classifier | None = None
+        """Which one answers, as soon as it is known."""
+        self.replies: Sequence[Call | PictureReply] = ()
+        self.read_s = 0.0
+        """The seconds in which the request arrived."""
+        self.is_over = False
+        """Whether nobody waits for an answer any more."""
+        self.has_failures = False
+        """Whether the outcome of some picture is an exception."""
+        self.outcome: Outcome | None = None
+        self.queued_s = self.prepared_s = self.ran_s = 0.0
+        self._lease: Lease | None = None
+        self._left = 0
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Go on: every picture has its outcome."""
+
+    def write(self, model: Classifier) -> Written:
+        """Return the answer of the model, between `finish` and `end`. Raises what fails the whole request."""
+        outcomes = [reply.outcome for reply in self.replies]
+        if self.has_failures:
+            self._raise_failure(outcomes)
+        return self.question.write(model, outcomes)
+
+    def server_timing(self) -> bytes:
+        """Return where the time went, between `finish` and `end`."""
+        replies = self.replies
+        return of_one(replies[0], self.read_s) if len(replies) == 1 else of_many(replies, self.read_s)
+
+    def hold(self, lease: Lease, count: int) -> None:
+        """Own the lease, which is for `count` pictures, and have a reply for each."""
+        self._lease = lease
+        self._left = count
+        self.replies = (self,) if count == 1 else [PictureReply(self) for _ in range(count)]
+
+    def end(self) -> None:
+        self.is_over = True
+        replies, self.replies = self.replies, ()  # they refer to this: without the cycle all are freed at once
+        if self.model is not None:
+            for reply in replies:
+                self.model.withdraw(reply)
+        if self._lease is not None:
+            self._lease.end()
+            self._lease = None
+
+    def count_outcome(self) -> None:
+        """Note that one picture more has its outcome."""
+        self._left -= 1
+        if not self._left and not self.is_over:
+            self.finish()
+
+    def _raise_failure(self, outcomes: Sequence[Outcome | None]) -> None:
+        """Raise the first outcome that fails the whole request, if one does."""
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, _OF_ONE_PICTURE):
+                if self.question.fails_as_one:
+                    raise _at(index, outcome, len(outcomes)) from outcome
+            elif isinstance(outcome, Exception):
+                raise outcome
+
+    # The Reply of the one picture
+
+    def done(self) -> bool:
+        return self.is_over or self.outcome is not None
+
+    def set_result(self, row: NDArray[np.float32]) -> None:
+        self.outcome = row
+        if not self.is_over:
+            self.finish()
+
+    def set_exception(self, error: Exception) -> None:
+        self.outcome = error
+        self.has_failures = True
+        if not self.is_over:
+            self.finish()
+
+
+class PictureReply:
+    """The Reply of one picture of many."""
+
+    __slots__ = ("_call", "outcome", "prepared_s", "queued_s", "ran_s")
+
+    def __init__(self, call: Call) -> None:
+        self.queued_s = self.prepared_s = self.ran_s = 0.0
+        self.outcome: Outcome | None = None
+        self._call = call
+
+    def done(self) -> bool:
+        return self.outcome is not None or self._call.is_over
+
+    def set_result(self, row: NDArray[np.float32]) -> None:
+        self.outcome = row
+        self._call.count_outcome()
+
+    def set_exception(self, error: Exception) -> None:
+        self.outcome = error
+        self._call.has_failures = True
+        self._call.count_outcome()
+
+
+class _AwaitedCall(Call):
+    """A call that a coroutine waits for."""
+
+    __slots__ = ("finished",)
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question)
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
 
 
 class Inference:
-    """Has pictures classified by the models of a catalogue."""
+    """Answers questions by the models of a catalogue, within the limits of the settings."""
 
     def __init__(self, catalogue: Catalogue, limits: RequestLimits) -> None:
         self.catalogue = catalogue
@@ -61,28 +248,68 @@ class Inference:
     def admission(self) -> Admission:
         return self.catalogue.admission
 
-    def deadline(self, asked_s: float | None = None) -> float:
-        """Return when an answer must be there, on the event loop's clock, where the client asks for so many seconds."""
-        seconds = self.limits.timeout_s if asked_s is None else min(self.limits.timeout_s, asked_s)
-        return asyncio.get_running_loop().time() + seconds
+    async def answer(self, question: Question, source: Source) -> Answered:
+        """Answer one request. Raises an ImageclassError, or ClientDisconnect.
 
-    @asynccontextmanager
-    async def body(self, receive: Receive, headers: Headers) -> AsyncIterator[bytes]:
-        """Read and inflate the whole body of a request with many pictures; count it as held until the block ends.
-
-        Raises UnsupportedMediaType, UploadTooLarge, MalformedRequest, Overloaded or ClientDisconnect.
+        If its task is cancelled or the client leaves, work that has not begun is not done.
         """
-        inflater = inflater_of(content_encoding(headers))
-        length, limit = headers.get("content-length", ""), self.limits.max_batch_bytes
+        source.about(self.catalogue.get(question.model, question.version))
+        timeout_s = source.check()
+        began = perf_counter()
+        call = _AwaitedCall(question)
         with self.admission.receive() as received:
-            yield await read_body(receive, length, limit, received, inflater)
+            question.check_head()
+            body = await source.read(received)
+            call.read_s = perf_counter() - began
+            try:
+                model = self.begin(call, body, this_task(), timeout_s)
+                source.about(model)
+                await (call.finished if source.receive is None else unless_gone(source.receive, call.finished))
+                return Answered(call.write(model), model, call.server_timing())
+            finally:
+                call.end()
+
+    def begin(self, call: Call, body: bytes, owner: Owner, timeout_s: float | None, *, size: int = 0) -> Classifier:
+        """Have the pictures of a whole body classified for a call. `Call.end` must follow, also if this raises.
+
+        Return the model that answers. All of it happens in one iteration of the event loop, in which that model is
+        live. `timeout_s` is what the client allows, and `size` the bytes that the owner holds from now on, besides a
+        place for each picture. Raises an ImageclassError.
+        """
+        question = call.question
+        model = call.model = self.catalogue.get(question.model, question.version)
+        pictures, own_timeout_s = question.read(body, model)
+        count = len(pictures)
+        self.check_count(count)
+        put: Callable[..., None] = self._put
+        if isinstance(pictures, np.ndarray):
+            _check_shape(pictures, model)
+            put = _put_image
+        if timeout_s is None or (own_timeout_s is not None and own_timeout_s < timeout_s):
+            timeout_s = own_timeout_s
+        deadline = self.deadline(timeout_s)
+        call.hold(self.admission.enter(owner, count, size=size), count)
+        for picture, reply in zip(pictures, call.replies, strict=True):
+            try:
+                put(model, picture, reply, deadline)
+            except ImageclassError as exc:
+                if question.fails_as_one:
+                    raise _at(call.replies.index(reply), exc, count) from exc
+                reply.set_exception(exc)
+        model.observe_read(call.read_s)
+        return model
+
+    def deadline(self, asked_s: float | None = None) -> float:
+        """Return when an answer must be there, on the event loop's clock. A request may ask for less time, not more."""
+        most_s = self.limits.timeout_s
+        return asyncio.get_running_loop().time() + (most_s if asked_s is None or asked_s > most_s else asked_s)
 
     def parse_json(self, body: bytes | memoryview) -> Any:
         """Return the JSON of a body, or of its beginning. Raises MalformedRequest or UploadTooLarge."""
         return parse_json(body, max_values=self.limits.max_json_values)
 
     def check_count(self, pictures: int) -> None:
-        """Raise MalformedRequest where a request holds no picture, or too many."""
+        """Raise MalformedRequest if a request holds no picture, or too many."""
         if not pictures:
             raise MalformedRequest("The request holds no picture. Send one at least.")
         if pictures > self.limits.max_batch_pictures:
@@ -91,60 +318,19 @@ class Inference:
                 "Send them in several requests."
             )
 
-    async def infer(
-        self,
-        name: str | None,
-        pictures: Sequence[bytes] | NDArray[np.uint8],
-        *,
-        version: str | None = None,
-        deadline: float,
-        receive: Receive | None = None,
-    ) -> Inferred:
-        """Return the probabilities of encoded pictures, or of an array (N, H, W, C) in the model's own input shape.
-
-        All of them, or an ImageclassError, which names the index of a picture that is at fault. `deadline` is what
-        `deadline` returns. Cancelled, or where `receive` says that the client is gone, what has not begun is not done.
-        """
-        count = len(pictures)
-        self.check_count(count)
-        model = self.catalogue.get(name, version)
-        if isinstance(pictures, np.ndarray):
-            _check_shape(pictures, model)
-        with self.admission.admit(count):
-            gathering = Gathering(count)
-            try:
-                for index, (picture, reply) in enumerate(zip(pictures, gathering.replies, strict=True)):
-                    try:
-                        self.put(model, picture, reply, deadline)
-                    except OF_ONE_PICTURE as exc:
-                        raise _at(index, exc, count) from exc
-                outcomes = await (gathering.outcomes if receive is None else unless_gone(receive, gathering.outcomes))
-            finally:
-                for reply in gathering.replies:
-                    model.withdraw(reply)
-        rows = []
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, OF_ONE_PICTURE):
-                raise _at(index, outcome, count) from outcome
-            if isinstance(outcome, Exception):
-                raise outcome
-            rows.append(outcome)
-        return Inferred(model, np.stack(rows), gathering.replies)
-
-    def put(self, model: Classifier, picture: bytes | NDArray[np.uint8], reply: Reply, deadline: float) -> None:
-        """Have one picture of many classified: `reply` gets its outcome. Raises what `Classifier.put` does, and
-        UploadTooLarge."""
-        if isinstance(picture, np.ndarray):
-            model.put_image(picture, reply, deadline=deadline)
-        elif len(picture) > self.limits.max_upload_bytes:
+    def _put(self, model: Classifier, picture: bytes, reply: Reply, deadline: float) -> None:
+        if len(picture) > self.limits.max_upload_bytes:
             limit = f"{self.limits.max_upload_bytes:,} bytes"
             raise UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one.")
-        else:
-            model.put(picture, reply, deadline=deadline)
+        model.put(picture, reply, deadline=deadline)
+
+
+def _put_image(model: Classifier, image: NDArray[np.uint8], reply: Reply, deadline: float) -> None:
+    model.put_image(image, reply, deadline=deadline)
 
 
 def asked_seconds(timeout: str) -> float | None:
-    """Return the seconds of an X-Request-Timeout header, None where it is empty. Raises MalformedRequest."""
+    """Return the seconds of an X-Request-Timeout header, None if it is empty. Raises MalformedRequest."""
     if not timeout:
         return None
     try:
@@ -156,9 +342,11 @@ def asked_seconds(timeout: str) -> float | None:
     return seconds
 
 
-async def unless_gone(receive: Receive, answer: asyncio.Future[_Answer]) -> _Answer:
-    """Return the answer, or raise ClientDisconnect if the client hangs up before it is there. Then it is cancelled: an
-    error that came for it later would be reported as one that nobody looked at."""
+async def unless_gone(receive: Receive, answer: asyncio.Future[_Result]) -> _Result:
+    """Return the answer, or raise ClientDisconnect if the client hangs up before it is there.
+
+    Then the answer is cancelled: an error that came for it later would be reported as one that nobody looked at.
+    """
     leaving = asyncio.create_task(_gone(receive))
     try:
         await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)  # noqa: TID251 - there are two
@@ -187,5 +375,7 @@ def _check_shape(pictures: NDArray[np.uint8], model: Classifier) -> None:
 
 
 def _at(index: int, error: ImageclassError, count: int) -> ImageclassError:
-    """Return the error of one picture as that of the whole request, which names the picture where there are several."""
-    return error if count == 1 else type(error)(f"Picture {index}, counted from 0: {error}")
+    """Return the error of one picture as that of the whole request, which names the picture if there are several."""
+    if count == 1 or not isinstance(error, _OF_ONE_PICTURE):
+        return error
+    return type(error)(f"Picture {index}, counted from 0: {error}")

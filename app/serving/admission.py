@@ -205,15 +205,6 @@ class Admission:
             self._look(now)
 
     @contextmanager
-    def admit(self, pictures: int = 1) -> Iterator[None]:
-        """Hold the places of `pictures` while the block of this task runs. Raises Overloaded if there are too few."""
-        lease = self.enter(_this_task(), pictures)
-        try:
-            yield
-        finally:
-            lease.end()
-
-    @contextmanager
     def receive(self) -> Iterator[Callable[[int], None]]:
         """Yield a callback that counts the bytes of a body as they arrive, until the block of this task ends.
 
@@ -221,7 +212,7 @@ class Admission:
         """
         if self.is_full and self.must_refuse():
             raise self.refusal(1)
-        lease = self.hold(_this_task(), 0)
+        lease = self.hold(this_task(), 0)
         try:
             yield lease.hold
         finally:
@@ -302,7 +293,8 @@ class Admission:
         return min(self._max_pictures, max(_SHORT_PICTURES, self.enough, int(self._rate * self._burst_s)))
 
 
-def _this_task() -> Owner:
+def this_task() -> Owner:
+    """Return the running task as the owner of a lease."""
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("only a task can hold a lease by a block")

@@ -213,7 +213,7 @@ async def test_inflated_bytes_are_held_by_the_admission_as_plain_ones_are(
     open_client: OpenClient, seven: bytes
 ) -> None:
     client = await open_client(max_pending_bytes=300_000)
-    admission = client._transport.app.state.predictor.admission  # type: ignore[attr-defined]
+    admission = client._transport.app.state.inference.admission  # type: ignore[attr-defined]
     large = in_json(seven) + b" " * 400_000
     compressed = gzip.compress(large)
     assert len(compressed) < 2000

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from app.api.bodies.json import parse_json
-from app.api.inference import Inference, unless_gone
+from app.api.inference import Answered, Inference, Pictures, Question, Written, unless_gone
+from app.api.inference import Message as Asked
 from app.contract.preprocessing import preprocess
 from app.errors import (
     DeadlineExceeded,
@@ -30,6 +32,7 @@ from app.errors import (
 from app.main import load_from, open_catalogue, request_limits
 from app.metrics import Metrics
 from app.serving.batcher import RowFuture
+from app.serving.classifier import Classifier
 from app.settings import Settings
 
 
@@ -38,6 +41,54 @@ async def inference(store: Path, **settings: Any) -> AsyncIterator[Inference]:
     asked = Settings(**{"model_store": store, "engine": "openvino", **settings})
     async with open_catalogue(asked, load_from(asked), Metrics()) as catalogue:
         yield Inference(catalogue, request_limits(asked))
+
+
+class Probabilities(Question):
+    """Asks for pictures that are at hand, and keeps their probabilities (N, K)."""
+
+    def __init__(self, pictures: Pictures, name: str | None, version: str | None) -> None:
+        self.model, self.version = name, version
+        self._pictures = pictures
+        self.found = np.empty((0, 0), np.float32)
+
+    def read(self, body: bytes, model: Classifier) -> Asked:
+        assert body == b"a body"
+        return self._pictures, None
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        self.found = np.stack(outcomes)
+        return Written(b"")
+
+
+class AtHand:
+    """The Source of a request whose body is at hand."""
+
+    def __init__(self, *, timeout_s: float | None, receive: Receive | None) -> None:
+        self.receive = receive
+        self._timeout_s = timeout_s
+
+    def about(self, model: Classifier) -> None: ...
+
+    def check(self) -> float | None:
+        return self._timeout_s
+
+    async def read(self, received: Callable[[int], None]) -> bytes:
+        received(6)
+        return b"a body"
+
+
+async def infer(
+    asked: Inference,
+    name: str | None,
+    pictures: Pictures,
+    *,
+    version: str | None = None,
+    timeout_s: float | None = None,
+    receive: Receive | None = None,
+) -> tuple[Answered, NDArray[np.float32]]:
+    question = Probabilities(pictures, name, version)
+    answered = await asked.answer(question, AtHand(timeout_s=timeout_s, receive=receive))
+    return answered, question.found
 
 
 @pytest.fixture
@@ -51,21 +102,21 @@ async def test_more_pictures_than_a_batch_holds_are_answered_in_order(
     async with inference(trained_store, max_batch_size=16, max_batch_pictures=80) as asked:
         model = asked.catalogue.get()
         alone = [await model.classify(picture) for picture in pictures]
-        found = await asked.infer("digits", pictures, deadline=asked.deadline())
-        assert found.model is model
-        assert found.probabilities.shape == (80, 10)
-        assert found.probabilities.dtype == np.float32
-        np.testing.assert_allclose(found.probabilities, alone, atol=1e-5)
-        assert len({row.tobytes() for row in found.probabilities}) > 60  # so a wrong order would show
+        answered, found = await infer(asked, "digits", pictures)
+        assert answered.model is model
+        assert found.shape == (80, 10)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+        assert len({row.tobytes() for row in found}) > 60  # so a wrong order would show
 
 
 async def test_a_tensor_gets_what_its_pictures_get(trained_store: Path, pictures: list[bytes]) -> None:
     async with inference(trained_store) as asked:
         spec = asked.catalogue.get().manifest.preprocessing
         tensor = np.stack([preprocess(picture, spec) for picture in pictures[:5]])
-        by_tensor = await asked.infer(None, tensor, deadline=asked.deadline())
-        by_bytes = await asked.infer(None, pictures[:5], deadline=asked.deadline())
-        np.testing.assert_allclose(by_tensor.probabilities, by_bytes.probabilities, atol=1e-6)
+        _, by_tensor = await infer(asked, None, tensor)
+        _, by_bytes = await infer(asked, None, pictures[:5])
+        np.testing.assert_allclose(by_tensor, by_bytes, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 28, 28), (2, 27, 28, 1), (2, 28, 28, 3), (2,)])
@@ -74,7 +125,7 @@ async def test_a_tensor_of_another_shape_is_refused_with_the_models(
 ) -> None:
     async with inference(trained_store) as asked:
         with pytest.raises(MalformedRequest, match=r"takes \[N, 28, 28, 1\]"):
-            await asked.infer(None, np.zeros(shape, np.uint8), deadline=asked.deadline())
+            await infer(asked, None, np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -90,31 +141,31 @@ async def test_a_bad_picture_refuses_them_all_and_is_named(
 ) -> None:
     async with inference(trained_store, max_upload_bytes=1500) as asked:
         with pytest.raises(error, match=r"^Picture 2, counted from 0: .*\.$"):
-            await asked.infer(None, [*pictures[:2], bad(pictures[2]), pictures[3]], deadline=asked.deadline())
+            await infer(asked, None, [*pictures[:2], bad(pictures[2]), pictures[3]])
         with pytest.raises(error, match=r"^(?!Picture 0,)"):
-            await asked.infer(None, [bad(pictures[2])], deadline=asked.deadline())
+            await infer(asked, None, [bad(pictures[2])])
         assert asked.admission.pending == asked.admission.pending_bytes == 0
-        await asked.infer(None, pictures[:4], deadline=asked.deadline())
+        await infer(asked, None, pictures[:4])
 
 
 @pytest.mark.parametrize("count", [0, 5])
 async def test_no_picture_and_too_many_are_refused(trained_store: Path, pictures: list[bytes], count: int) -> None:
     async with inference(trained_store, max_batch_pictures=4) as asked:
         with pytest.raises(MalformedRequest, match="picture"):
-            await asked.infer(None, pictures[:count], deadline=asked.deadline())
+            await infer(asked, None, pictures[:count])
 
 
 async def test_only_the_version_that_is_live_can_be_asked(trained_store: Path, pictures: list[bytes]) -> None:
     async with inference(trained_store) as asked:
-        await asked.infer("digits", pictures[:1], version="1", deadline=asked.deadline())
+        await infer(asked, "digits", pictures[:1], version="1")
         with pytest.raises(ModelNotFound, match=r"Version '2' of 'digits' is not live here; version 1 is\."):
-            await asked.infer("digits", pictures[:1], version="2", deadline=asked.deadline())
+            await infer(asked, "digits", pictures[:1], version="2")
 
 
 async def test_a_deadline_that_has_passed_is_told(trained_store: Path, pictures: list[bytes]) -> None:
     async with inference(trained_store) as asked:
         with pytest.raises(DeadlineExceeded):
-            await asked.infer(None, pictures[:3], deadline=asyncio.get_running_loop().time() - 1)
+            await infer(asked, None, pictures[:3], timeout_s=-1)
 
 
 async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path, pictures: list[bytes]) -> None:
@@ -125,7 +176,7 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path,
     async with inference(trained_store, workers=64, inline_decode_pixels=0) as asked:
         asked.catalogue._decode_pool.submit(gate.wait, 60)
         with pytest.raises(ClientDisconnect):
-            await asked.infer(None, pictures[:3], deadline=asked.deadline(), receive=receive)
+            await infer(asked, None, pictures[:3], receive=receive)
         gate.set()
         assert asked.admission.pending == 0
 

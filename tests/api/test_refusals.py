@@ -166,7 +166,7 @@ async def test_nothing_of_a_key_or_a_picture_is_logged(
             ),
             await client.post("/predict", content=picture, headers={"x-api-key": "sesame-wrong"}),
         ]
-        monkeypatch.setattr("app.api.predictor.read_picture", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("app.api.http_request.read_body", lambda *_, **__: 1 / 0)
         answers.append(await client.post("/predict", content=picture, headers=keys))
     assert [answer.status_code for answer in answers] == [404, 200, 422, 415, 401, 500]
     logged = repr([{**line, "exc_info": None} for line in lines])

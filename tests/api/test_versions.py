@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 from starlette.types import Message
 
-from app.api.predictor import Predictor
+from app.api.http_request import HttpSource
+from app.api.questions import Questions
 from app.main import create_app, load_from, loader
 from app.serving.catalogue import Catalogue
 from app.settings import Settings
@@ -35,11 +37,11 @@ def settings(copy_of_store: Path) -> Settings:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[tuple[Predictor, Catalogue]]:
+async def serving(settings: Settings) -> AsyncIterator[tuple[Questions, Catalogue]]:
     app = create_app(settings, load_from(settings))
     async with app.router.lifespan_context(app):
-        predictor = app.state.predictor
-        yield predictor, predictor._catalogue
+        inference = app.state.inference
+        yield Questions(inference), inference.catalogue
 
 
 def version_of(answer: bytes) -> int:
@@ -49,18 +51,19 @@ def version_of(answer: bytes) -> int:
 async def test_answers_name_the_version_that_gave_them_and_what_is_gone_is_forgotten(
     settings: Settings, seven: bytes
 ) -> None:
-    async with serving(settings) as (predictor, catalogue):
+    async with serving(settings) as (questions, catalogue):
         for version in range(1, 6):
             if version > 1:
                 assert await catalogue.replace(loader(settings).load("digits", version))
             classifier = catalogue.get()
             row = await classifier.classify(seven)
-            assert version_of(predictor.answer(classifier, row, None)) == version
-            assert len(predictor._answers) <= 2
+            answer = questions.one(None, None, PNG).write(classifier, [row])
+            assert version_of(answer.body) == version
+            assert len(questions.writers._writers) <= 2
 
 
 async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Settings, seven: bytes) -> None:
-    async with serving(settings) as (predictor, catalogue):
+    async with serving(settings) as (questions, catalogue):
         begun, swapped = asyncio.Event(), asyncio.Event()
         parts = iter([seven[:50], seven[50:]])
 
@@ -73,19 +76,12 @@ async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Set
                 await asyncio.Event().wait()  # the client stays
             return {"type": "http.request", "body": part, "more_body": part == seven[:50]}
 
-        asked = asyncio.create_task(
-            predictor.predict(
-                predictor.model(None),
-                receive,
-                content_type=PNG,
-                content_length=str(len(seven)),
-                asked_timeout="",
-                top_k=None,
-            )
-        )
+        scope = {"type": "http", "headers": [(b"content-length", b"%d" % len(seven))]}
+        source = HttpSource(Request(scope, receive), max_bytes=1_000_000)
+        asked = asyncio.create_task(questions.inference.answer(questions.one(None, None, PNG), source))
         await begun.wait()
         old = catalogue.get()
         assert await catalogue.replace(loader(settings).load("digits", 2))
         await old.aclose()
         swapped.set()
-        assert version_of((await asked).body) == 2
+        assert version_of((await asked).written.body) == 2

@@ -7,6 +7,7 @@ import pytest
 from app.errors import Overloaded
 from app.metrics import Metrics
 from app.serving.admission import Admission
+from tests.serving.places import places
 
 
 class Clock:
@@ -97,7 +98,7 @@ def refused(metrics: Metrics) -> float:
 
 async def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=3)
-    with admission.admit(2), admission.admit():
+    with places(admission, 2), places(admission):
         assert admission.pending == 3
         assert metrics.read()["imageclass_pending_pictures"][()] == [3]
     assert admission.pending == 0
@@ -106,7 +107,7 @@ async def test_what_fits_is_admitted_and_gives_its_place_back(clock: Clock, metr
 
 async def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=3)
-    with admission.admit(2), pytest.raises(Overloaded, match="more than it can do"), admission.admit(2):
+    with places(admission, 2), pytest.raises(Overloaded, match="more than it can do"), places(admission, 2):
         raise AssertionError("admitted")
     assert admission.pending == 0
     assert refused(metrics) == 2
@@ -114,7 +115,7 @@ async def test_one_more_than_fits_is_refused_counted_and_takes_no_place(clock: C
 
 async def test_a_place_comes_back_after_a_failure(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=1)
-    with pytest.raises(KeyError), admission.admit():
+    with pytest.raises(KeyError), places(admission):
         raise KeyError
     assert admission.pending == 0
 
@@ -165,7 +166,7 @@ def test_no_burst_is_taken_that_could_not_be_answered_in_time(clock: Clock, metr
 async def test_the_rate_is_that_of_a_busy_worker_not_of_a_quiet_day(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=100, burst_s=5)
     for _ in range(100):
-        with admission.admit():
+        with places(admission):
             clock.now += 0.125
         clock.now += 60
     assert fill(admission) == 40

@@ -15,6 +15,7 @@ from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
 from app.serving.versions import Loader, load_store
 from tests.serving.conftest import FolderLoader
+from tests.serving.places import places
 from tests.shuffling import ShufflingLoop
 
 CALLERS = 12
@@ -66,7 +67,7 @@ def test_every_caller_is_answered_and_every_version_freed_however_it_falls_out(
 
         async def call() -> float | None:
             await moment()
-            with admission.admit():
+            with places(admission):
                 row = await catalogue.get("cats").classify(seven)
             return float(row[0])
 

@@ -22,52 +22,32 @@ _SLICES_IN_A_TURN = 4
 Received = Callable[[int], None]
 
 
-async def read_picture(
-    receive: Receive,
-    *,
-    content_type: str,
-    content_length: str,
-    field: str,
-    max_bytes: int,
-    max_fields: int,
-    received: Received,
-) -> bytes:
-    """Return the one picture of a request: its multipart field `field`, or its whole body.
-
-    `max_fields` is how many fields a form may have beside its pictures. `received` is told the size of each piece that
-    arrives, and may raise. Raises UnsupportedMediaType or MalformedRequest for its headers, UploadTooLarge while it
-    reads, MalformedRequest for a broken form, and ClientDisconnect.
-    """
-    boundary = _boundary(content_type, field)
-    body = await read_body(receive, content_length, max_bytes, received)
-    return _picture(body, boundary, content_type, field, max_fields)
+def check_content_type(content_type: str, field: str, *, forms_only: bool = False) -> None:
+    """Raise UnsupportedMediaType or MalformedRequest if no body of this type can hold pictures in `field`."""
+    if forms_only and not is_form(content_type):
+        raise _unsupported(content_type, field)
+    _boundary(content_type, field)
 
 
 def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, max_fields: int) -> bytes:
-    """Return the one picture of a request whose body is at hand. Raises as `read_picture` does."""
+    """Return the one picture of a body: its multipart field `field`, or all of it.
+
+    `max_fields` is how many fields a form may have beside its pictures. Raises UnsupportedMediaType, MalformedRequest
+    for a broken form, or UploadTooLarge.
+    """
     boundary = _boundary(content_type, field)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
-    return _picture(body, boundary, content_type, field, max_fields)
-
-
-async def read_pictures(
-    receive: Receive,
-    *,
-    content_type: str,
-    content_length: str,
-    field: str,
-    max_bytes: int,
-    max_pictures: int,
-    max_fields: int,
-    received: Received,
-) -> list[Part]:
-    """Return all pictures of a multipart request, in order: its parts named `field`. Raises as `read_picture` does."""
-    if not is_form(content_type):
+    if boundary is not None:
+        return _files(split_form(body, boundary, max_parts=1 + max_fields), field=field, max_files=1)[0].data
+    if not content_type and (not body or body.startswith(b"--")):
         raise _unsupported(content_type, field)
-    boundary = boundary_of(content_type)
-    body = await read_body(receive, content_length, max_bytes, received)
-    form = split_form(body, boundary, max_parts=max_pictures + max_fields)
+    return body
+
+
+def pictures_of(body: bytes, *, content_type: str, field: str, max_pictures: int, max_fields: int) -> list[Part]:
+    """Return all pictures of a form, in order: its parts named `field`. Raises as `picture_of` does."""
+    form = split_form(body, boundary_of(content_type), max_parts=max_pictures + max_fields)
     return _files(form, field=field, max_files=max_pictures)
 
 
@@ -116,14 +96,6 @@ def _boundary(content_type: str, field: str) -> bytes | None:
     if is_form(content_type):
         return boundary_of(content_type)
     raise _unsupported(content_type, field)
-
-
-def _picture(body: bytes, boundary: bytes | None, content_type: str, field: str, max_fields: int) -> bytes:
-    if boundary is not None:
-        return _files(split_form(body, boundary, max_parts=1 + max_fields), field=field, max_files=1)[0].data
-    if not content_type and (not body or body.startswith(b"--")):
-        raise _unsupported(content_type, field)
-    return body
 
 
 def _unsupported(content_type: str, field: str) -> UnsupportedMediaType:

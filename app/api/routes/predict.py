@@ -1,22 +1,24 @@
-"""POST /predict and POST /predict/batch as FastAPI routes: what OpenAPI documents."""
+"""POST /predict and POST /predict/batch as FastAPI routes, which OpenAPI documents, and the lean route of the first."""
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.bodies.content_coding import content_encoding, refuse_coding
-from app.api.errors import log_failure
-from app.api.guard.request_context import note_model
+from app.api.http1.fast_path import LeanRoute
+from app.api.http_request import answer_request
+from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
-from app.api.predictor import Answered, Predictor
-from app.api.server_timing import SERVER_TIMING_HEADER
+from app.api.questions import Questions
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
-ModelName = Annotated[str | None, Query(description="The model to ask, where several are served.")]
+ModelName = Annotated[str | None, Query(description="The model to ask, if several are served.")]
 
+_PLAIN_QUERY = re.compile(rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8}))?")
 _PICTURE = {"type": "string", "format": "binary"}
 _PREDICT_BODY = {
     "requestBody": {
@@ -46,8 +48,9 @@ _BATCH_BODY = {
 }
 
 
-def predict_routes(predictor: Predictor) -> APIRouter:
+def predict_routes(questions: Questions) -> APIRouter:
     router = APIRouter(tags=["predict"])
+    inference, limits = questions.inference, questions.limits
 
     @router.post(
         "/predict",
@@ -58,7 +61,10 @@ def predict_routes(predictor: Predictor) -> APIRouter:
     )
     async def predict(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
-        return await _answered(predictor, predictor.predict, request, top_k, model)
+        question = questions.one(model, top_k, request.headers.get("content-type", ""))
+        return await answer_request(
+            inference, request, question, max_bytes=limits.max_upload_bytes, may_be_compressed=False
+        )
 
     @router.post(
         "/predict/batch",
@@ -69,31 +75,28 @@ def predict_routes(predictor: Predictor) -> APIRouter:
     )
     async def predict_batch(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
-        return await _answered(predictor, predictor.predict_batch, request, top_k, model)
+        question = questions.many(model, top_k, request.headers.get("content-type", ""))
+        return await answer_request(
+            inference, request, question, max_bytes=limits.max_batch_bytes, may_be_compressed=False
+        )
 
     return router
 
 
-async def _answered(
-    predictor: Predictor,
-    predict: Callable[..., Awaitable[Answered]],
-    request: Request,
-    top_k: int | None,
-    model: str | None,
-) -> Response:
-    asked = predictor.model(model)
-    note_model(request, asked)
-    refuse_coding(content_encoding(request.headers))
-    answered = await predict(
-        asked,
-        request.receive,
-        content_type=request.headers.get("content-type", ""),
-        content_length=request.headers.get("content-length", ""),
-        asked_timeout=request.headers.get("x-request-timeout", ""),
-        top_k=top_k,
-    )
-    note_model(request, answered.model)
-    for failure in answered.failures:
-        log_failure(request, failure)
-    headers = {SERVER_TIMING_HEADER: answered.server_timing.decode("ascii")}
-    return Response(answered.body, media_type="application/json", headers=headers)
+def lean_routes(questions: Questions) -> list[LeanRoute]:
+    @lru_cache(maxsize=256)  # a question of one picture keeps nothing of a request, and most are asked again and again
+    def question(query: bytes, content_type: bytes) -> Question | None:
+        plain = _PLAIN_QUERY.fullmatch(query)
+        if plain is None:
+            return None
+        name, top_k = plain.groups()
+        return questions.one(
+            None if name is None else name.decode("ascii"),
+            None if top_k is None else int(top_k),
+            content_type.decode("latin-1"),
+        )
+
+    def predict(query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
+        return question(query, fields.get(b"content-type", b""))
+
+    return [LeanRoute(b"/predict", predict)]

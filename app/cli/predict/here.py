@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from app.api.answers import Answers
+from app.api.answers import AnswerWriter
 from app.cli.predict.command import Classify
 from app.client import Failure, Outcome
 from app.client.answers import prediction
@@ -21,7 +21,7 @@ async def model_here(settings: Settings, *, top_k: int | None) -> AsyncIterator[
     """Load the model that the settings name, and give what classifies pictures with it."""
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
-        answers = Answers(classifier.manifest)
+        answers = AnswerWriter(classifier.manifest)
 
         async def one(picture: bytes) -> Outcome:
             try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from app.api.protocols.open_inference.routes import JSON_LENGTH_HEADER
+from app.api.protocols.open_inference.questions import JSON_LENGTH_HEADER
 from app.api.protocols.open_inference.schemas import InferAnswer
 from app.api.protocols.open_inference.tensors import bytes_to_binary
 from app.contract.bundle import open_bundle

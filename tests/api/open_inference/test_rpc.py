@@ -88,7 +88,7 @@ async def serving(store: Path, **settings: Any) -> AsyncIterator[Running]:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         http = await stack.enter_async_context(client_of(app))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        yield Running(state, app.state.predictor._catalogue, http, channel)
+        yield Running(state, app.state.inference.catalogue, http, channel)
 
 
 @pytest.fixture

@@ -3,21 +3,20 @@
 Bodies are read by hand: tritonclient names no content type, and without one FastAPI refuses JSON.
 """
 
-from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.guard.request_context import note_model
-from app.api.inference import Inference, asked_seconds
+from app.api.http_request import answer_request, read_small_body
+from app.api.inference import Inference
 from app.api.lifecycle import Lifecycle
 from app.api.openapi.schemas import error_responses
 from app.api.protocols.model_routes import ModelName, ModelRoutes
 from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
+from app.api.protocols.open_inference.questions import JSON_LENGTH_HEADER, HttpInfer
 from app.api.protocols.open_inference.repository import Repository
-from app.api.protocols.open_inference.requests import Reader, parameters_of
-from app.api.protocols.open_inference.responses import output_tensor, to_body
+from app.api.protocols.open_inference.requests import parameters_of
 from app.api.protocols.open_inference.schemas import (
     CHANGE_REQUEST,
     INDEX_REQUEST,
@@ -34,12 +33,8 @@ from app.api.protocols.open_inference.schemas import (
 )
 from app.api.protocols.open_inference.statistics import model_statistics
 from app.api.routes.health import refuse_unless_ready
-from app.api.server_timing import SERVER_TIMING_HEADER, of_many
 from app.errors import MalformedRequest
 from app.metrics import Metrics
-
-JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
-
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _JSON_LENGTH = {
@@ -109,7 +104,8 @@ def open_inference_routes(
 
     async def infer(request: Request, name: str, asked: str | None) -> Response:
         """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
-        return await _infer(inference, request, name, asked)
+        question = HttpInfer(inference, name, asked, request.headers.get(JSON_LENGTH_HEADER))
+        return await answer_request(inference, request, question, max_bytes=inference.limits.max_batch_bytes)
 
     routes = ModelRoutes(router, "/v2/models")
     routes.add("GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
@@ -134,8 +130,8 @@ def open_inference_routes(
 def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:
     async def said(request: Request) -> dict[str, Any]:
         """Return the object that a request's body holds, which may be empty."""
-        async with inference.body(request.receive, request.headers) as body:
-            message = inference.parse_json(body) if body else {}
+        body = await read_small_body(inference, request)
+        message = inference.parse_json(body) if body else {}
         if not isinstance(message, dict):
             raise MalformedRequest("The body is empty, or a JSON object.")
         return message
@@ -178,44 +174,3 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         await said(request)
         await repository.unload(model)
         return {}
-
-
-async def _infer(inference: Inference, request: Request, name: str, version: str | None) -> Response:
-    headers = request.headers
-    asked = inference.catalogue.get(name, version)
-    note_model(request, asked)
-    json_length = _json_length(headers.get(JSON_LENGTH_HEADER))
-    header_timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
-    began = perf_counter()
-    async with inference.body(request.receive, headers) as body:
-        read_s = perf_counter() - began
-        asked.observe_read(read_s)
-        reader = Reader(asked.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
-        message = reader.from_body(body, json_length)
-        timeouts = [seconds for seconds in (message.timeout_s, header_timeout_s) if seconds is not None]
-        inferred = await inference.infer(
-            name,
-            message.pictures,
-            version=version,
-            deadline=inference.deadline(min(timeouts, default=None)),
-            receive=request.receive,
-        )
-    model = inferred.model
-    note_model(request, model)
-    tensor = output_tensor(message.output, inferred.probabilities, model.manifest.labels)
-    content, json_length = to_body(
-        message, tensor, model=model.name, version=model.version, output_name=model.manifest.signature.output.name
-    )
-    answered = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
-    if json_length is None:
-        return Response(content, media_type="application/json", headers=answered)
-    answered[JSON_LENGTH_HEADER] = str(json_length)
-    return Response(content, media_type="application/octet-stream", headers=answered)
-
-
-def _json_length(header: str | None) -> int | None:
-    if header is None:
-        return None
-    if not (header.isascii() and header.isdecimal() and len(header) < 16):
-        raise MalformedRequest(f"{JSON_LENGTH_HEADER} is '{header[:40]}'; it is the number of bytes of the JSON.")
-    return int(header)

@@ -4,7 +4,7 @@ The same catalogue, admission, deadlines, keys, errors and numbers. gRPC is impo
 service, and only in workers that serve it: it must not be there when they are forked.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,14 +15,13 @@ from grpc.aio import ServicerContext
 from app.api.errors import status_of
 from app.api.guard.access import Gate
 from app.api.guard.keys import RawHeaders
-from app.api.inference import Inference
+from app.api.inference import Inference, Message, Written
 from app.api.lifecycle import Lifecycle
 from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.api.protocols.open_inference.messages import infer_request, infer_response, read, write
 from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
+from app.api.protocols.open_inference.questions import InferQuestion
 from app.api.protocols.open_inference.repository import Repository
-from app.api.protocols.open_inference.requests import Reader
-from app.api.protocols.open_inference.responses import output_tensor
 from app.api.protocols.open_inference.statistics import model_statistics
 from app.api.routes.health import refuse_unless_ready
 from app.errors import ImageclassError, Overloaded
@@ -208,25 +207,48 @@ class OpenInferenceService:
         inference = self._inference
         with inference.admission.receive() as received:
             received(len(call.data))
-            message = read(pb.ModelInferRequest, call.data)
-            name, version = message.model_name, message.model_version or None
-            model = self._catalogue.get(name, version)
-            call.about(model)
-            reader = Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
-            request = infer_request(message, reader)
-            timeouts = [seconds for seconds in (call.timeout_s, request.timeout_s) if seconds is not None]
-            deadline = inference.deadline(min(timeouts, default=None))
-            inferred = await inference.infer(name, request.pictures, version=version, deadline=deadline)
-        model = inferred.model
-        call.about(model)
-        labels, output_name = model.manifest.labels, model.manifest.signature.output.name
-        tensor = output_tensor(request.output, inferred.probabilities, labels)
-        return infer_response(request, tensor, model=model.name, version=model.version, output_name=output_name)
+            question = _RpcInfer(inference, read(pb.ModelInferRequest, call.data))
+            answered = await inference.answer(question, _CallSource(call))
+        return answered.written.body
 
     def _model_of(
         self, asked: pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest
     ) -> Classifier:
         return self._catalogue.get(asked.name, asked.version or None)
+
+
+class _RpcInfer(InferQuestion):
+    """A message that is parsed already: its body is not looked at."""
+
+    def __init__(self, inference: Inference, message: pb.ModelInferRequest) -> None:
+        super().__init__(inference, message.model_name, message.model_version or None)
+        self._message = message
+
+    def read(self, _: bytes, model: Classifier) -> Message:
+        asked = self.asked = infer_request(self._message, self.reader(model))
+        return asked.pictures, asked.timeout_s
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        tensor, output_name = self.tensor(model, outcomes), model.manifest.signature.output.name
+        return Written(
+            infer_response(self.asked, tensor, model=model.name, version=model.version, output_name=output_name)
+        )
+
+
+class _CallSource:
+    """The Source of a call, whose message has arrived. If its client leaves, gRPC cancels its task."""
+
+    receive = None
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.about = call.about
+
+    def check(self) -> float | None:
+        return self._call.timeout_s
+
+    async def read(self, _: Callable[[int], None]) -> bytes:
+        return self._call.data
 
 
 def _headers(context: ServicerContext[Any, Any]) -> RawHeaders:

@@ -3,21 +3,16 @@
 Bodies are read by hand: TensorFlow Serving looks at no content type, and its clients send any.
 """
 
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, HTTPException, Request
-from numpy.typing import NDArray
 from starlette.responses import Response
 
-from app.api.guard.request_context import note_model
-from app.api.inference import Inference, asked_seconds
+from app.api.http_request import answer_request
+from app.api.inference import Inference
 from app.api.protocols.model_routes import ModelRoutes
-from app.api.protocols.open_inference.tensors import Pictures
-from app.api.protocols.tensorflow_serving import metadata, responses
-from app.api.protocols.tensorflow_serving.requests import Reader
+from app.api.protocols.tensorflow_serving import metadata
+from app.api.protocols.tensorflow_serving.questions import Classify, Predict
 from app.api.protocols.tensorflow_serving.schemas import (
     CLASSIFY_REQUEST,
     PREDICT_REQUEST,
@@ -27,15 +22,14 @@ from app.api.protocols.tensorflow_serving.schemas import (
     Predictions,
     SignatureMetadata,
 )
-from app.api.server_timing import SERVER_TIMING_HEADER, of_many
 from app.errors import MalformedRequest, ModelNotFound
-from app.serving.classifier import Classifier
 
 _VERBS = ("predict", "classify", "regress")
 
 
 def tensorflow_serving_routes(inference: Inference) -> APIRouter:
     router = APIRouter(tags=["TensorFlow Serving"])
+    max_bytes = inference.limits.max_batch_bytes
 
     async def status(_: Request, name: str, version: str | None) -> dict[str, Any]:
         if name.rpartition(":")[2] in _VERBS:
@@ -47,28 +41,11 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
 
     async def predict(request: Request, name: str, version: str | None) -> Response:
         """Send `instances` or `inputs`: nested pixels in the network's shape, or encoded pictures as {"b64": …}."""
-        columns = False
-
-        def read(reader: Reader, message: Any) -> Pictures:
-            nonlocal columns
-            pictures, columns = reader.predict(message)
-            return pictures
-
-        def write(probabilities: NDArray[np.float32], _: Classifier) -> bytes:
-            return responses.predicted(probabilities, columns=columns)
-
-        return await _infer(inference, request, name, version, read=read, write=write)
+        return await answer_request(inference, request, Predict(inference, name, version), max_bytes=max_bytes)
 
     async def classify(request: Request, name: str, version: str | None) -> Response:
         """Send `examples`, each with the feature `image`: an encoded picture as {"b64": …}."""
-        return await _infer(
-            inference,
-            request,
-            name,
-            version,
-            read=Reader.classify,
-            write=lambda probabilities, model: responses.classified(probabilities, model.manifest.labels),
-        )
+        return await answer_request(inference, request, Classify(inference, name, version), max_bytes=max_bytes)
 
     async def regress(_: Request, name: str, version: str | None) -> Response:
         """Always refused: a classifier has no signature for it."""
@@ -97,36 +74,6 @@ def _refuse_labels(router: APIRouter) -> None:
     for path in ("{label}", "{label}/metadata", *(f"{{label}}:{verb}" for verb in _VERBS)):
         method = "POST" if ":" in path else "GET"
         router.add_api_route(f"/v1/models/{{model}}/labels/{path}", label, methods=[method], include_in_schema=False)
-
-
-async def _infer(
-    inference: Inference,
-    request: Request,
-    name: str,
-    version: str | None,
-    *,
-    read: Callable[[Reader, Any], Pictures],
-    write: Callable[[NDArray[np.float32], Classifier], bytes],
-) -> Response:
-    headers = request.headers
-    asked = inference.catalogue.get(name, version)
-    note_model(request, asked)
-    timeout_s = asked_seconds(headers.get("x-request-timeout", ""))
-    began = perf_counter()
-    async with inference.body(request.receive, headers) as body:
-        read_s = perf_counter() - began
-        asked.observe_read(read_s)
-        reader = Reader(asked.manifest, check_count=inference.check_count)
-        inferred = await inference.infer(
-            name,
-            read(reader, inference.parse_json(body)),
-            version=version,
-            deadline=inference.deadline(timeout_s),
-            receive=request.receive,
-        )
-    note_model(request, inferred.model)
-    timing = {SERVER_TIMING_HEADER: of_many(inferred.replies, read_s).decode("ascii")}
-    return Response(write(inferred.probabilities, inferred.model), media_type="application/json", headers=timing)
 
 
 def _json_body(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Inference requests as questions. What HTTP and gRPC have in common of them, and how HTTP writes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from app.api.inference import Inference, Message, Question, Written
+from app.api.protocols.open_inference.requests import InferRequest, Reader
+from app.api.protocols.open_inference.responses import OutputTensor, output_tensor, to_body
+from app.errors import MalformedRequest
+from app.serving.classifier import Classifier
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+
+class InferQuestion(Question):
+    """Pictures to classify, and how their probabilities are to be sent."""
+
+    asked: InferRequest
+    """What the message asks for, once it is read."""
+
+    def __init__(self, inference: Inference, model: str, version: str | None) -> None:
+        self.model, self.version = model, version
+        self._inference = inference
+
+    def reader(self, model: Classifier) -> Reader:
+        inference = self._inference
+        return Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
+
+    def tensor(self, model: Classifier, outcomes: Sequence[Any]) -> OutputTensor:
+        """Return the probabilities as they are asked for."""
+        return output_tensor(self.asked.output, np.stack(outcomes), model.manifest.labels)
+
+
+class HttpInfer(InferQuestion):
+    """JSON, of which `json_length` says how long it is if binary data follows: a header's value, or None."""
+
+    def __init__(self, inference: Inference, model: str, version: str | None, json_length: str | None) -> None:
+        super().__init__(inference, model, version)
+        self._json_length = json_length
+
+    def check_head(self) -> None:
+        _length_of(self._json_length)
+
+    def read(self, body: bytes, model: Classifier) -> Message:
+        asked = self.asked = self.reader(model).from_body(body, _length_of(self._json_length))
+        return asked.pictures, asked.timeout_s
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        tensor, output_name = self.tensor(model, outcomes), model.manifest.signature.output.name
+        body, json_length = to_body(
+            self.asked, tensor, model=model.name, version=model.version, output_name=output_name
+        )
+        if json_length is None:
+            return Written(body)
+        return Written(body, "application/octet-stream", [(JSON_LENGTH_HEADER, str(json_length))])
+
+
+def _length_of(header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdecimal() and len(header) < 16):
+        raise MalformedRequest(f"{JSON_LENGTH_HEADER} is '{header[:40]}'; it is the number of bytes of the JSON.")
+    return int(header)

@@ -1,0 +1,93 @@
+"""What `POST /predict` and `POST /predict/batch` ask: pictures in bodies and forms, answered as JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from app.api.answers import AnswerWriters
+from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
+from app.api.inference import Inference, Message, Question, Written
+from app.errors import ImageclassError, InferenceFailed
+from app.serving.classifier import Classifier
+
+
+class Questions:
+    """Makes the questions of requests to one service."""
+
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
+        self.limits = inference.limits
+        self.writers = AnswerWriters(lambda: inference.catalogue.models)
+
+    def one(self, model: str | None, top_k: int | None, content_type: str) -> "OnePicture":
+        return OnePicture(self, model, top_k, content_type)
+
+    def many(self, model: str | None, top_k: int | None, content_type: str) -> "ManyPictures":
+        return ManyPictures(self, model, top_k, content_type)
+
+
+class OnePicture(Question):
+    """One picture, as the field `file` of a form or as the whole body; answered as `PredictionAnswer`."""
+
+    def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
+        self.model = model
+        self._questions = questions
+        self._top_k = top_k
+        self._content_type = content_type
+
+    def check_head(self) -> None:
+        check_content_type(self._content_type, "file")
+
+    def read(self, body: bytes, _: Classifier) -> Message:
+        limits = self._questions.limits
+        picture = picture_of(
+            body,
+            content_type=self._content_type,
+            field="file",
+            max_bytes=limits.max_upload_bytes,
+            max_fields=limits.max_form_fields,
+        )
+        return [picture], None
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        return Written(self._questions.writers.of(model).answer(outcomes[0], self._top_k))
+
+
+class ManyPictures(Question):
+    """Pictures as the fields `files` of a form; answered as `BatchAnswer`, in which each fails by itself."""
+
+    fails_as_one = False
+
+    def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
+        self.model = model
+        self._questions = questions
+        self._top_k = top_k
+        self._content_type = content_type
+        self._names: list[str | None] = []
+
+    def check_head(self) -> None:
+        check_content_type(self._content_type, "files", forms_only=True)
+
+    def read(self, body: bytes, _: Classifier) -> Message:
+        limits = self._questions.limits
+        files = pictures_of(
+            body,
+            content_type=self._content_type,
+            field="files",
+            max_pictures=limits.max_batch_pictures,
+            max_fields=limits.max_form_fields,
+        )
+        self._names = [file.filename for file in files]
+        return [file.data for file in files], None
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        writer = self._questions.writers.of(model)
+        entries = []
+        for name, outcome in zip(self._names, outcomes, strict=True):
+            if isinstance(outcome, ImageclassError):
+                entries.append(orjson.dumps({"file": name, "error": str(outcome), "code": outcome.code}))
+            else:
+                entries.append(writer.entry(name, outcome, self._top_k))
+        failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
+        return Written(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), writer.model), failures=failures)
