@@ -19,10 +19,11 @@ import numpy as np
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.api import predictor as predictor_module
+from app.api import questions
+from app.api.inference import Call
 from app.contract.preprocessing import preprocess
 from app.main import create_app, load_from
-from app.process.worker import uvicorn_config
+from app.process.http_server.server import uvicorn_config
 from app.settings import Settings
 from benchmarks.contestant import ours
 from benchmarks.service import HOST, running
@@ -92,22 +93,24 @@ class _Driver:
         """Return the medians of each stage over some rounds."""
         async with self._app.router.lifespan_context(self._app) as yielded:
             state: dict[str, Any] = dict(yielded or {})
-            predictor = state["predictor"]
-            (classifier,) = predictor._catalogue.models  # noqa: SLF001 - there is no other way to take it apart
-            batcher = classifier._batcher  # noqa: SLF001
+            inference = self._app.state.inference
+            (classifier,) = inference.catalogue.models
+            batcher = classifier._batcher  # noqa: SLF001 - there is no other way to take it apart
             probabilities = np.full((1024, len(classifier.manifest.labels)), 0.1, np.float32)
-            body = predictor.answer(classifier, probabilities[0], None)
+            one = questions.OnePicture(questions.Questions(inference), None, None, "image/png")
+            written = one.write(classifier, [probabilities[0]])
 
-            def answer_soon(_body: bytes, reply: Any, **_: Any) -> Any:
-                asyncio.get_running_loop().call_soon(reply.set_result, probabilities[0])
-                return classifier
+            def answer_soon(call: Call, *_: Any, **__: Any) -> None:
+                call.model = classifier
+                call.replies = (call,)
+                asyncio.get_running_loop().call_soon(call.set_result, probabilities[0])
 
             replacements: list[tuple[str, Any, str, Callable[..., Any]]] = [
                 ("inference", batcher, "_run", lambda batch: probabilities[: len(batch)]),
                 ("decode, resize", batcher, "_prepare", lambda _: self._image),
-                ("answer as JSON", predictor, "answer", lambda *_: body),
-                ("multipart form", predictor_module, "picture_of", lambda *_, **__: self._picture),
-                ("header, limits, queue, batch", predictor, "begin", answer_soon),
+                ("answer as JSON", questions.OnePicture, "write", lambda *_: written),
+                ("multipart form", questions, "picture_of", lambda *_, **__: self._picture),
+                ("header, limits, queue, batch", inference, "begin", answer_soon),
             ]
             rounds = [await self._one_round(state, replacements) for _ in range(_ROUNDS)]
         medians = [statistics.median(taken) for taken in zip(*rounds, strict=True)]

@@ -10,22 +10,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.config import STARTUP_FAILURE
 
-from app.api.http1.connection import Connection
 from app.api.lifecycle import Lifecycle
 from app.engines.openvino import import_openvino
 from app.errors import ImageclassError
 from app.main import worker_app
-from app.process.listener import Listener, OpenConnections, SharingLoop
+from app.process.http_server.server import STARTUP_FAILURE, DrainingServer
+from app.process.listener import Listener, SharingLoop
 from app.process.worker_process import RETIRE, STOP, Place
 from app.serving.self_check import SelfCheck
 from app.settings import Settings
@@ -74,37 +71,17 @@ def work(place: Place, settings: Settings, listener: socket.socket) -> int:
     return 0
 
 
-def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        log_level="warning",
-        loop="uvloop",
-        http=Connection,
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
-
-
-class WorkerServer(uvicorn.Server):
-    """uvicorn's server, but for the way it ends."""
+class WorkerServer(DrainingServer):
+    """Serves in a worker process, obeys its supervisor, and ends so that nobody is cut off."""
 
     def __init__(self, settings: Settings, app: FastAPI, place: Place, lifecycle: Lifecycle) -> None:
-        super().__init__(uvicorn_config(settings, app))
+        super().__init__(settings, app)
         self._settings = settings
         self._place = place
         self._lifecycle = lifecycle
-        self._connections = OpenConnections()
-        self._connections.watch(place.metrics.connections.set)
-        self.server_state.connections = self._connections
-        self._draining = asyncio.Event()
+        self.connections.watch(place.metrics.connections.set)
         self._self_check = SelfCheck(
-            app.state.predictor.admission,
+            app.state.inference.admission,
             place.metrics,
             longest_s=settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S,
         )
@@ -117,23 +94,15 @@ class WorkerServer(uvicorn.Server):
         """Serve on the listener. `began` is when this worker did; it may have been asked to leave since."""
         self._began, self._leave_at_once = began, leave_at_once
 
-        def loop() -> SharingLoop:
-            return SharingLoop(self._connections, self._settings.max_connections)
+        self.run_on(listener, lambda: SharingLoop(self.connections, self._settings.max_connections))
 
-        with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(self.serve([listener]))
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: the supervisor's orders come another way."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        self._living = loop.create_task(self._show_signs_of_life())
+    def begin(self) -> None:
+        self._living = asyncio.get_running_loop().create_task(self._show_signs_of_life())
         self._place.line.setblocking(False)
         self._place.tell("listening")
-        await super().startup(sockets)
+
+    def is_ready(self) -> None:
+        loop = asyncio.get_running_loop()
         self._place.metrics.set_ready(ready=True)
         self._place.tell("ready")
         seconds = round(time.monotonic() - self._began, 3)
@@ -143,48 +112,40 @@ class WorkerServer(uvicorn.Server):
         if self._leave_at_once:
             self._leave()
 
-    async def main_loop(self) -> None:
-        """Serve until told to drain. Only the date of the answers needs a look at the clock."""
-        while not self._draining.is_set():
-            await self.on_tick(0)
-            await _within(self._draining.wait(), 1.0)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def end(self, listeners: list[Listener]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.shutdown_grace_s
-        for listener in cast("list[Listener]", self.servers):
+        for listener in listeners:
             if self._lifecycle.service_stopping:
                 listener.close_for_all()
             else:
                 listener.close()
             await listener.wait_closed()
-        for sock in sockets or []:
-            sock.close()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end), asyncio.TaskGroup() as draining:
                 draining.create_task(self._drain())
                 if self._rpc is not None:
                     draining.create_task(self._rpc.stop(max(0.0, end - loop.time())))
-        unanswered = sum(not connection.is_idle for connection in self._connections)
+        unanswered = sum(not connection.is_idle for connection in self.connections)
         if unanswered:
             _log.error("stopped before all was answered", worker=self._place.index, connections=unanswered)
         # Ends the models: whoever still waits for one is refused.
-        await _within(self.lifespan.shutdown(), _END_MARGIN_S)
-        await _within(self._connections.wait_empty(), _LAST_ANSWERS_S)
+        await _within(self.end_lifespan(), _END_MARGIN_S)
+        await _within(self.connections.wait_empty(), _LAST_ANSWERS_S)
         if self._living is not None:
             self._living.cancel()
 
     async def _drain(self) -> None:
         """Wait until every connection has ended: those with a request by its answer, the others soon."""
-        await _within(self._connections.wait_empty(), _LINGER_S)
-        for connection in list(self._connections):
+        await _within(self.connections.wait_empty(), _LINGER_S)
+        for connection in list(self.connections):
             connection.shutdown()
-        await self._connections.wait_empty()
-        await wait_all(self.server_state.tasks)
+        await self.connections.wait_empty()
+        await wait_all(self.tasks)
 
     @property
     def _rpc(self) -> "RpcServer | None":
-        return cast("RpcServer | None", self.lifespan.state.get("rpc"))
+        return cast("RpcServer | None", self.application_state.get("rpc"))
 
     # Orders
 
@@ -216,7 +177,7 @@ class WorkerServer(uvicorn.Server):
         self._place.metrics.set_ready(ready=False)
         if self._rpc is not None and self._saying is None:
             self._saying = asyncio.get_running_loop().create_task(self._rpc.say_not_serving())
-        asyncio.get_running_loop().call_later(delay_s, self._draining.set)
+        asyncio.get_running_loop().call_later(delay_s, self.drain)
 
     async def _show_signs_of_life(self) -> None:
         while True:

@@ -15,7 +15,7 @@ from app.api.http1.connection import Connection as ServerConnection
 from app.api.http1.connection import Services
 from app.api.lifecycle import Lifecycle
 from app.main import create_app
-from app.process.worker import uvicorn_config
+from app.process.http_server.server import uvicorn_config
 from app.serving.catalogue import Catalogue
 from app.serving.versions import LoadedStore
 from app.settings import Settings
@@ -99,7 +99,7 @@ class Server:
 
     def __init__(self, settings: Settings, loaded: LoadedStore, protocol: type[ServerConnection]) -> None:
         app = create_app(settings, loaded)
-        self.catalogue: Catalogue = app.state.predictor._catalogue
+        self.catalogue: Catalogue = app.state.inference.catalogue
         config = uvicorn_config(settings, app)
         config.http = protocol
         self._server = uvicorn.Server(config)

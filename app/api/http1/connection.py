@@ -18,8 +18,6 @@ from typing import Any, Protocol
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from app.api.errors import answer_error
 from app.api.guard.access import Gate
@@ -91,6 +89,22 @@ class Services:
     """What answers every other request."""
 
 
+class ServerConfig(Protocol):
+    """What the HTTP server says of itself to each connection."""
+
+    @property
+    def loaded_app(self) -> ASGIApp: ...
+
+
+class ServerState(Protocol):
+    """What the HTTP server knows of all connections of a worker."""
+
+    connections: set[Any]
+    tasks: set[asyncio.Task[None]]
+    default_headers: list[tuple[bytes, bytes]]
+    """Of every answer; a new list every second, as the date changes."""
+
+
 class Connection(asyncio.Protocol):
     """It finds its `Services` as `connections` in the state that the application's lifespan yields."""
 
@@ -98,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        config: Config,
+        config: ServerConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
@@ -141,7 +155,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self.server_state.connections.add(self)
         self._put_on(self._limits.receiving)  # a client that connects and says nothing is slow, too
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,16 @@
+"""uvicorn as this service uses it: the only package that knows uvicorn's internals.
+
+uvicorn runs the event loop's servers, the application's lifespan and the date of the answers. Connections are this
+service's own (`app.api.http1`), and so is the way in which a worker starts and ends. For that the package relies on
+names that uvicorn does not document, and pyproject.toml allows only the versions that were tested with them:
+
+| of | what is relied on |
+|---|---|
+| `Config` | calls its `http` with the keywords `config`, `server_state`, `app_state`, `_loop`; has `loaded_app` |
+| `ServerState` | the sets `connections` and `tasks`, and the list `default_headers`, replaced every second |
+| `Server` | `serve` calls `capture_signals`, `startup`, `main_loop`, `shutdown`; `on_tick` renews the date |
+| `Server` | the attributes `servers`, `server_state` and `lifespan`, which has `state` and `shutdown` |
+| `config` | the exit code `STARTUP_FAILURE` |
+
+`tests/process/test_uvicorn_names.py` says which of them is gone.
+"""

@@ -1,0 +1,101 @@
+"""Run an application on a listener until told to drain."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+
+from app.api.http1.connection import Connection
+from app.process.listener import Listener, OpenConnections
+from app.settings import Settings
+
+__all__ = ["STARTUP_FAILURE", "DrainingServer", "uvicorn_config"]
+
+
+def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level="warning",
+        loop="uvloop",
+        http=Connection,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, but for the way it starts and ends, which a subclass decides."""
+
+    def __init__(self, settings: Settings, app: FastAPI) -> None:
+        super().__init__(uvicorn_config(settings, app))
+        self.connections = OpenConnections()
+        self.server_state.connections = self.connections
+        self._draining = asyncio.Event()
+
+    def run_on(self, listener: socket.socket, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        """Serve on the listener until `drain` is called and `end` has returned."""
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(self.serve([listener]))
+
+    def drain(self) -> None:
+        """Take no more connections, and end."""
+        self._draining.set()
+
+    def begin(self) -> None:
+        """Prepare, on the event loop and before the lifespan of the application begins."""
+
+    def is_ready(self) -> None:
+        """Do what is to be done when connections are taken."""
+
+    async def end(self, listeners: list[Listener]) -> None:
+        """Close the listeners, let requests be answered, and end the lifespan."""
+        raise NotImplementedError
+
+    @property
+    def application_state(self) -> dict[str, Any]:
+        """What the lifespan of the application has yielded."""
+        return cast("dict[str, Any]", self.lifespan.state)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """Those in which the application answers requests."""
+        return self.server_state.tasks
+
+    async def end_lifespan(self) -> None:
+        await self.lifespan.shutdown()
+
+    # What uvicorn calls
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the supervisor's orders come another way."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.begin()
+        await super().startup(sockets)
+        self.is_ready()
+
+    async def main_loop(self) -> None:
+        """Serve until told to drain. Only the date of the answers needs a look at the clock."""
+        while not self._draining.is_set():
+            await self.on_tick(0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._draining.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.end(cast("list[Listener]", self.servers))
+        for sock in sockets or []:
+            sock.close()
