@@ -1,45 +1,46 @@
-"""Bound what a worker holds, in pictures and in bytes: one over the bound is refused before any work is done for it.
+"""Bound the pictures and bytes that a worker holds. One over the bound is rejected before any work is done for it.
 
-The bound on pictures is in one of two places. Where it is calm, a burst waits for its turn: up to `max_pictures`, and
-no more than can be answered in `burst_s`. Once that many have been held, more is asked than can be done, and every
-picture of a full queue would be answered late: from then on no more is held than is answered in a few milliseconds,
-until hardly anything has to be refused. So a crowd that arrives at once is served, and a load that stays too high gets
-quick answers and quick refusals. That queues should absorb bursts but not stand is from Nichols and Jacobson,
+The bound on pictures has two values. When the worker is calm, a burst waits for its turn: at most `max_pictures`, and
+at most what can be answered in `burst_s`. When that many have been held, more is asked than can be done, and every
+picture of a full queue would be answered late: from then on the worker holds only what it can answer in a few
+milliseconds, until hardly anything has to be rejected. So a crowd that arrives at once is served, and a load that stays
+too high gets quick answers and quick rejections. Queues should absorb bursts but not stand: Nichols and Jacobson,
 "Controlling Queue Delay" (ACM Queue 10(5), 2012). The signal here is the bound that was hit, not a measured delay:
-clients that wait for each answer make a standing queue that does no harm. And where no more connections are open than
-may wait calmly, there is no overload, however often the same few clients ask again.
+clients that wait for each answer make a standing queue that does no harm. If no more connections are open than may wait
+calmly, there is no overload, however often the same few clients ask again.
 
 Under overload there is a second queue before this one: what has arrived at the sockets while the event loop was at
-work. So what the loop comes to late is refused, and a full batch is run as soon as its last picture is there
+work. So a request that the loop comes to late is rejected, and a full batch is run as soon as its last picture is there
 (`relieve`), not after all that has arrived has been looked at.
+
+`make_room` decides: it may begin or end the state of overload. The other methods count.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, KeysView
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from app.errors import Overloaded
 from app.metrics import Metrics
 
 _SHORT_S = 0.004
-"""Under overload no more is held than is answered in so many seconds, and nothing is taken that the event loop has not
-come to for so long."""
+"""While overloaded, hold only what can be answered within this time, and reject what waited longer for the loop."""
 _SHORT_PICTURES = 2
-"""But so many are held at least: one that runs, and one that is next."""
+"""While overloaded, hold at least this many pictures: one that runs, and one that is next."""
 _WINDOW_S = 0.25
-"""The rate of answers, and the share of refusals, are those of so many seconds in which the worker was busy."""
+"""The rate of answers and the share of rejections are taken over this much time in which the worker was busy."""
 _CALM_SHARE = 0.1
-"""A window in which a smaller share was refused is calm, and so is one after a break of two in which nothing was."""
+"""A window is calm if a smaller share was rejected, or after a break of two windows in which nothing was."""
 _MAX_RETRY_AFTER_S = 60
 
 
 class LoopLag:
     """Tells how long the event loop has been at work on what it found when it last looked at its sockets.
 
-    The first call in a turn of the loop counts as that look; the turn ends with the next callback that is due.
+    The first call in an iteration of the loop counts as that look; the iteration ends with the next callback.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,53 @@ class LoopLag:
 
     def _end_turn(self) -> None:
         self._since = None
+
+
+class RateWindow:
+    """Counts answers and rejections over the time in which a worker was busy, and tells the rate of answers."""
+
+    def __init__(self, now: float) -> None:
+        self.rate = 0.0
+        """Pictures a second that leave while the worker is busy; 0 before it is known."""
+        self._left = 0  # pictures since the window began
+        self._rejected = 0  # the same
+        self._busy_s = 0.0  # the same, without the time since `_busy_since`
+        self._busy_since = now  # while pictures are held
+        self._look_at = 1
+
+    def begin_work(self, now: float) -> None:
+        """The worker holds pictures from now on."""
+        self._busy_since = now
+
+    def end_work(self, now: float) -> None:
+        """The worker holds none any more."""
+        self._busy_s += now - self._busy_since
+
+    def count_left(self, pictures: int) -> bool:
+        """Count pictures that leave. Return whether enough have left since the last look to look again."""
+        self._left += pictures
+        return self._left >= self._look_at
+
+    def count_rejected(self, pictures: int) -> None:
+        self._rejected += pictures
+
+    def look(self, now: float, *, busy: bool) -> float | None:
+        """Take the rate, and begin a new window if this one has been long enough. Return the share it rejected.
+
+        The share is that of the rejected among the answered; None if the window goes on.
+        """
+        if busy:
+            self._busy_s += now - self._busy_since
+            self._busy_since = now
+        share = None
+        if self._busy_s >= _WINDOW_S:
+            self.rate = self._left / self._busy_s
+            share = self._rejected / self._left if self._left else inf
+            self._busy_s, self._left, self._rejected = 0.0, 0, 0
+        elif self._busy_s and not self.rate:
+            self.rate = self._left / self._busy_s  # better than none
+        self._look_at = self._left + max(1, int(self.rate * _WINDOW_S / 4))
+        return share
 
 
 def _nothing_waits() -> None:
@@ -121,13 +169,8 @@ class Admission:
         self._leases: dict[Lease, None] = {}  # the open ones, oldest first
         self.given_back_at = clock()
         """When an owner last gave something back, on the admission's clock."""
-        self._rate = 0.0  # pictures a second that leave while the worker is busy; 0 before it is known
-        self._left = 0  # pictures since the window began
-        self._refused = 0  # the same
-        self._busy_s = 0.0  # the same, without the time since `_busy_since`
-        self._busy_since = clock()  # while pictures are held
-        self._refused_at = self._busy_since
-        self._look_at = 1  # look at the window when so many have left
+        self._window = RateWindow(self.given_back_at)
+        self._rejected_at = self.given_back_at
 
     @property
     def pending(self) -> int:
@@ -154,13 +197,13 @@ class Admission:
 
     def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
         """Take places for `pictures` and `size` bytes until the lease ends. Raises Overloaded if there is no room."""
-        if (self.overloaded or self._pending + pictures > self._bound) and self.must_refuse(pictures):
-            raise self.refusal(pictures)
+        if (self.overloaded or self._pending + pictures > self._bound) and not self.make_room(pictures):
+            raise self.reject(pictures)
         if size:
             self._check_room(size)
         now = self._clock()
         if not self._pending:
-            self._busy_since = now
+            self._window.begin_work(now)
         self._pending += pictures
         self._bytes += size
         lease = Lease(self, owner, pictures, size, now)
@@ -197,11 +240,10 @@ class Admission:
         if not lease.pictures:
             return
         self._pending -= lease.pictures
-        self._left += lease.pictures
         self._metrics.pending_pictures.set(self._pending)
         if not self._pending:
-            self._busy_s += now - self._busy_since
-        if self._left >= self._look_at:
+            self._window.end_work(now)
+        if self._window.count_left(lease.pictures):
             self._look(now)
 
     @contextmanager
@@ -210,8 +252,8 @@ class Admission:
 
         Raises Overloaded at once if a picture would not be taken anyway; so does the callback, if they are too many.
         """
-        if self.is_full and self.must_refuse():
-            raise self.refusal(1)
+        if self.is_full and not self.make_room():
+            raise self.reject()
         lease = self.hold(this_task(), 0)
         try:
             yield lease.hold
@@ -220,77 +262,71 @@ class Admission:
 
     def _check_room(self, size: int, *, own: int = 0) -> None:
         if self._bytes > own and self._bytes + size > self._max_bytes:
-            raise self.refusal(1, f"The service holds {self._bytes:,} bytes of pictures already.")
+            raise self.reject(1, f"The service holds {self._bytes:,} bytes of pictures already.")
 
     def _add(self, lease: Lease, size: int) -> None:
         lease.size += size
         self._bytes += size
         self._metrics.pending_bytes.set(self._bytes)
 
-    def must_refuse(self, pictures: int = 1) -> bool:
-        """Say whether so many pictures are refused now, after `relieve` has done what it can."""
+    def make_room(self, pictures: int = 1) -> bool:
+        """Make room for pictures if that can be done, and return whether there is.
+
+        That may begin or end the state of overload, and run a batch of what waits (`relieve`).
+        """
         if self.overloaded:
             if self._lag() > _SHORT_S:
-                return True  # for all that is late in this turn of the loop; the first of them has looked at the window
+                return False  # as all that is late in this iteration; the first of them has looked at the window
         elif self._pending + pictures <= self._bound:
-            return False
+            return True
         now = self._clock()
         self._look(now)
-        if self.overloaded and now - self._refused_at > 2 * _WINDOW_S:
+        if self.overloaded and now - self._rejected_at > 2 * _WINDOW_S:
             self.overloaded = False
             self._set_bound()
         if not self.overloaded:
             if self._pending + pictures <= self._bound:
-                return False
+                return True
             self.overloaded = self._connections() > self._bound
             self._set_bound()
-        else:
-            if self._pending >= self._bound:
-                self.relieve()
-            # A request of many pictures may reach over a short bound that it finds open: else it would never enter.
-            if self._pending < self._bound and self._pending + pictures <= self._max_pictures:
-                return False
-        return True
+            return False
+        if self._pending >= self._bound:
+            self.relieve()
+        # A request of many pictures may reach over a short bound that it finds open: else it would never enter.
+        return self._pending < self._bound and self._pending + pictures <= self._max_pictures
 
-    def refuse(self, pictures: int = 1) -> int:
-        """Count so many pictures as refused, and return the seconds after which to try again."""
-        self._refused += pictures
-        self._refused_at = self._clock()
+    def count_rejected(self, pictures: int = 1) -> int:
+        """Count pictures as rejected, and return the seconds after which to try again."""
+        self._window.count_rejected(pictures)
+        self._rejected_at = self._clock()
         self._dropped.add(pictures)
-        seconds = ceil(self._pending / self._rate) if self._rate else 1
-        return max(1, min(_MAX_RETRY_AFTER_S, seconds))
+        rate = self._window.rate
+        return max(1, min(_MAX_RETRY_AFTER_S, ceil(self._pending / rate) if rate else 1))
 
-    def refusal(self, pictures: int, what: str = "The service is asked for more than it can do.") -> Overloaded:
-        """Return the error that says `what` is in the way, and when to come back; so many pictures count as refused."""
-        seconds = self.refuse(pictures)
+    def reject(self, pictures: int = 1, what: str = "The service is asked for more than it can do.") -> Overloaded:
+        """Count pictures as rejected, and return the error that says `what` is in the way and when to try again."""
+        seconds = self.count_rejected(pictures)
         return Overloaded(f"{what} Try again in {seconds} s.", retry_after_s=seconds)
 
     def _look(self, now: float) -> None:
-        """Where the window has been long enough, take from it what the rate is, and whether it is calm."""
-        if self._pending:
-            self._busy_s += now - self._busy_since
-            self._busy_since = now
-        if self._busy_s >= _WINDOW_S:
-            self._rate = self._left / self._busy_s
-            if self._refused < _CALM_SHARE * self._left or self._connections() <= self._calm_bound():
-                self.overloaded = False
-            self._busy_s, self._left, self._refused = 0.0, 0, 0
-        elif self._busy_s and not self._rate:
-            self._rate = self._left / self._busy_s  # better than none
-        self._look_at = self._left + max(1, int(self._rate * _WINDOW_S / 4))
+        """Take the rate of the window, and end the state of overload if the window was calm."""
+        share = self._window.look(now, busy=self._pending > 0)
+        if share is not None and (share < _CALM_SHARE or self._connections() <= self._calm_bound()):
+            self.overloaded = False
         self._set_bound()
 
     def _set_bound(self) -> None:
         if self.overloaded:
-            short = max(_SHORT_PICTURES, self.enough, int(self._rate * _SHORT_S))
+            short = max(_SHORT_PICTURES, self.enough, int(self._window.rate * _SHORT_S))
             self._bound = min(self._max_pictures, short)
         else:
             self._bound = self._calm_bound()
 
     def _calm_bound(self) -> int:
-        if not self._rate:
+        rate = self._window.rate
+        if not rate:
             return self._max_pictures
-        return min(self._max_pictures, max(_SHORT_PICTURES, self.enough, int(self._rate * self._burst_s)))
+        return min(self._max_pictures, max(_SHORT_PICTURES, self.enough, int(rate * self._burst_s)))
 
 
 def this_task() -> Owner:

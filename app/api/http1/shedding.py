@@ -52,7 +52,7 @@ class Shedding:
 
     def reject_unread(self, connection: Connection, data: bytes) -> bool:
         """Answer 503 if the data are one plain request that there is no room for; say whether it did."""
-        if self._is_used and is_whole_plain_request(data) and self._admission.must_refuse():
+        if self._is_used and is_whole_plain_request(data) and not self._admission.make_room():
             self._reject(connection, ())
             return True
         return False
@@ -67,7 +67,7 @@ class Shedding:
             and head.body_length is not None  # a chunked body may turn out to be broken, which is 400
             and not head.expects_continue
             and connection.keeps_alive
-            and self._admission.must_refuse()
+            and not self._admission.make_room()
         ):
             self._reject(connection, head.headers)
             return True
@@ -75,7 +75,7 @@ class Shedding:
 
     def _reject(self, connection: Connection, headers: RawHeaders) -> None:
         began = perf_counter()
-        seconds = self._admission.refuse()
+        seconds = self._admission.count_rejected()
         request_id = self._gate.request_id(headers)
         self._gate.note(
             request_id=request_id,

@@ -243,7 +243,7 @@ class Service:
         self.noted: list[int] = []
         self._body_began = False
         gate = _NotingGate(self.noted)
-        admission = SimpleNamespace(overloaded=overloaded, must_refuse=lambda: overloaded, refuse=lambda: 1)
+        admission = SimpleNamespace(overloaded=overloaded, make_room=lambda: not overloaded, count_rejected=lambda: 1)
         shedding = Shedding(cast("Admission", admission), gate, cors=False)
         self._state = ServerState()
         self._state.default_headers = [(b"date", b"today"), (b"server", b"imageclass")]
