@@ -1,12 +1,15 @@
 """What all tests share: the pictures of tests/data, and a small bundle that training itself has made."""
 
 import asyncio
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,7 +161,28 @@ def mnist_pictures(data_folder: Path) -> list[tuple[Path, str]]:
 @pytest.fixture(scope="session")
 def trained_store(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model store with the bundle digits/1. It is trained in another process: TensorFlow does not enter this one."""
-    store = tmp_path_factory.mktemp("trained") / "model_store"
+    with shared_folder(tmp_path_factory, "trained") as folder:
+        store = folder / "model_store"
+        if not store.exists():
+            _train_digits(repository, folder)
+    return store
+
+
+@contextmanager
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Yield a folder that the processes of one test run share. One of them at a time runs the block."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / name
+    folder.mkdir(exist_ok=True)
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _train_digits(repository: Path, folder: Path) -> None:
+    store = folder / "being trained"
     options = ["--data", "digits", "--name", "digits", "--preset", "seed", "--epochs", "2", "--model-store", str(store)]
     done = subprocess.run(
         [sys.executable, "-m", "training", "fit", *options],
@@ -171,7 +195,7 @@ def trained_store(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     )
     if done.returncode != 0:
         pytest.fail(f"training failed with exit code {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
-    return store
+    store.rename(folder / "model_store")
 
 
 @pytest.fixture
