@@ -1,11 +1,9 @@
 """The report on the answers: scores, which classes are taken for which, and the surest mistakes as pictures."""
 
-from html import escape
-
 from training.data.dataset import SPLITS
 from training.evaluation.interval import wilson
-from training.page import figure, table, thumbnail
-from training.report.material import Material
+from training.pages.images import thumbnail
+from training.report.material import Content, Material
 from training.report.mistakes import worst_mistakes
 
 _MISTAKES = 24
@@ -13,7 +11,7 @@ _WIDEST_MATRIX = 30
 _CONFUSED_PAIRS = 30
 
 
-def scores(material: Material) -> str:
+def scores(material: Material) -> Content:
     rows = []
     for split in SPLITS:
         found = material.metrics[split]
@@ -31,21 +29,22 @@ def scores(material: Material) -> str:
                 ]
             )
     head = ["pictures", "number", "accuracy", "95 % interval", "macro F1", "worst recall", "loss"]
-    return table(head, rows)
+    return {"head": head, "rows": rows}
 
 
-def by_class(material: Material) -> str:
-    def shown(value: float | None) -> str:
-        return "never" if value is None else f"<span class=bar style='--v:{value:.4f}'>{value:.2%}</span>"
+def by_class(material: Material) -> Content:
+    def shown(value: float | None) -> Content | str:
+        return "never" if value is None else {"share": f"{value:.4f}", "text": f"{value:.2%}"}
 
     rows = [
-        [escape(label), shown(row["precision"]), shown(row["recall"]), f"{row['pictures']:,}"]
+        [label, shown(row["precision"]), shown(row["recall"]), f"{row['pictures']:,}"]
         for label, row in material.metrics[material.shown.split]["by_class"].items()
     ]
-    return table(["class", "precision", "recall", "pictures"], rows)
+    return {"head": ["class", "precision", "recall", "pictures"], "rows": rows}
 
 
-def confusion(material: Material) -> str:
+def confusion(material: Material) -> Content:
+    """Return the matrix, or the pairs of classes confused most often if it is too wide for a page."""
     counts = material.metrics[material.shown.split]["confusion"]
     labels = material.dataset.labels
     if len(labels) > _WIDEST_MATRIX:
@@ -54,43 +53,39 @@ def confusion(material: Material) -> str:
              if row != column and counts[row][column]),
             reverse=True,
         )  # fmt: skip
-        rows = [[escape(labels[row]), escape(labels[column]), f"{n:,}"] for n, row, column in pairs[:_CONFUSED_PAIRS]]
-        return "<p class=soft>The pairs most often confused.</p>" + table(["is", "taken for", "pictures"], rows)
-    body = ""
-    for label, row in zip(labels, counts, strict=True):
-        total = sum(row) or 1
-        cells = "".join(
-            f"<td class='{'right' if labels[column] == label else 'wrong'}' style='--v:{count / total:.4f}'>"
-            f"{f'{count:,}' if count else ''}</td>"
-            for column, count in enumerate(row)
-        )
-        body += f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>"
-    head = "".join(f"<th scope=col>{escape(label)}</th>" for label in labels)
-    return (
-        "<p class=soft>A row for each true class, a column for what it was taken for.</p>"
-        f"<div class=wide><table class=matrix><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "</div>"
-    )
+        rows = [[labels[row], labels[column], f"{n:,}"] for n, row, column in pairs[:_CONFUSED_PAIRS]]
+        return {"head": ["is", "taken for", "pictures"], "rows": rows}
+    return {"matrix": [_matrix_row(label, row, labels) for label, row in zip(labels, counts, strict=True)]}
 
 
-def mistakes(material: Material) -> str:
+def _matrix_row(label: str, counts: list[int], labels: tuple[str, ...]) -> Content:
+    total = sum(counts) or 1
+    cells = [
+        {"right": taken_for == label, "share": f"{count / total:.4f}", "count": f"{count:,}" if count else ""}
+        for taken_for, count in zip(labels, counts, strict=True)
+    ]
+    return {"label": label, "cells": cells}
+
+
+def mistakes(material: Material) -> Content:
     held, labels = material.shown, material.dataset.labels
-    worst = worst_mistakes(held.probabilities, held.tensors.targets, labels, most=_MISTAKES)
-    if not worst:
-        return f"<p>None of the {len(held.tensors.targets):,} {held.split} pictures.</p>"
     scored = material.metrics[held.split]
-    wrong = round(scored["pictures"] * (1 - scored["accuracy"]))
-    figures = []
-    for mistake in worst:
+    shown = []
+    for mistake in worst_mistakes(held.probabilities, held.tensors.targets, labels, most=_MISTAKES):
         picture = held.tensors.pictures[mistake.row]
-        figures.append(
-            figure(
-                thumbnail(picture),
-                f"<b>{escape(mistake.predicted)}</b> {mistake.probability:.1%}, is <b>{escape(picture.label)}</b> "
-                f"{mistake.of_own_label:.1%}<br><span class=soft>{escape(picture.id)}</span>",
-            )
+        shown.append(
+            {
+                "image": thumbnail(picture),
+                "id": picture.id,
+                "label": picture.label,
+                "of_own_label": f"{mistake.of_own_label:.1%}",
+                "predicted": mistake.predicted,
+                "probability": f"{mistake.probability:.1%}",
+            }
         )
-    return (
-        f"<p class=soft>{wrong:,} of {scored['pictures']:,} {held.split} pictures are wrong; the surest first.</p>"
-        f"<div class='pictures many'>{''.join(figures)}</div>"
-    )
+    return {
+        "split": held.split,
+        "pictures": f"{scored['pictures']:,}",
+        "wrong": f"{round(scored['pictures'] * (1 - scored['accuracy'])):,}",
+        "mistakes": shown,
+    }

@@ -1,45 +1,38 @@
 """The report on probabilities: whether they mean what they say, and what is gained by not answering when unsure."""
 
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from training.page import table
-from training.report.material import Material
-from training.report.plots import Series, chart, percent
+from training.report.material import Content, Material
+from training.report.plots import Plot, Series, percent, plot
 
 _GROUPS = 15
 
 
-def calibration(material: Material) -> str:
-    """Show metrics.json's `calibration`; nothing where the run has none."""
+def calibration(material: Material) -> Content | None:
+    """Return metrics.json's `calibration`, and None if the run has none."""
     found, split = material.metrics.get("calibration"), material.shown.split
     figures = found and found.get(split)
     if not found or not figures:
-        return ""
+        return None
     before, after = figures["before"], figures["after"]
-    note = (
-        f"<p class=soft>Temperature {found['temperature']:.3f}: {escape(found['reason'])}. Measured on "
-        f"{after['pictures']:,} {split} pictures.</p>"
-    )
-    parts = [
-        note,
-        _figures(before, after),
-        "<div class=plots>",
-        _reliability(before, after),
-        _risk_coverage(after),
-        "</div>",
-        _thresholds(after),
-    ]
-    if after.get("groups"):
-        parts.append(_groups(after["groups"]))
-    return "".join(parts)
+    return {
+        "temperature": f"{found['temperature']:.3f}",
+        "reason": found["reason"],
+        "pictures": f"{after['pictures']:,}",
+        "split": split,
+        "figures": _figures(before, after),
+        "reliability": _reliability(before, after),
+        "risk_coverage": _risk_coverage(after),
+        "thresholds": _thresholds(after),
+        "groups": _groups(after.get("groups") or []),
+    }
 
 
-def _figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+def _figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Content:
     columns = [("as served", after)] if before is None else [("before", before), ("after", after)]
 
-    def row(name: str, show: Any) -> list[str]:
+    def row(name: str, show: Callable[[Mapping[str, Any]], str]) -> list[str]:
         return [name, *(show(each) for _, each in columns)]
 
     rows = [
@@ -52,10 +45,10 @@ def _figures(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
         row("negative log-likelihood", lambda each: f"{each['nll']:.4f}"),
         row("Brier score", lambda each: f"{each['brier']:.4f}"),
     ]
-    return table(["", *(name for name, _ in columns)], rows)
+    return {"head": ["", *(name for name, _ in columns)], "rows": rows}
 
 
-def _reliability(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+def _reliability(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Plot:
     def points(figures: Mapping[str, Any]) -> list[tuple[float, float]]:
         return [(each["confidence"], each["accuracy"]) for each in figures["reliability"]]
 
@@ -65,17 +58,17 @@ def _reliability(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
     if before:
         series.append(Series("before", points(before)))
     series.append(Series("calibrated", [(min(ends), min(ends)), (max(ends), max(ends))], guide=True))
-    return chart("accuracy", series, across="confidence (band: where a calibrated model lies)",
-                 format_x=percent, format_y=percent)  # fmt: skip
+    return plot("accuracy", series, across="confidence (band: where a calibrated model lies)",
+                format_x=percent, format_y=percent)  # fmt: skip
 
 
-def _risk_coverage(after: Mapping[str, Any]) -> str:
+def _risk_coverage(after: Mapping[str, Any]) -> Plot:
     points = [(each["coverage"], each["risk"]) for each in after["risk_coverage"]["points"]]
-    return chart("wrong answers", [Series("risk", points)], across="share of pictures answered, the surest first",
-                 format_x=percent, format_y=percent)  # fmt: skip
+    return plot("wrong answers", [Series("risk", points)], across="share of pictures answered, the surest first",
+                format_x=percent, format_y=percent)  # fmt: skip
 
 
-def _thresholds(after: Mapping[str, Any]) -> str:
+def _thresholds(after: Mapping[str, Any]) -> Content:
     rows = [
         [
             f"{each['threshold']:g}",
@@ -85,13 +78,13 @@ def _thresholds(after: Mapping[str, Any]) -> str:
         ]
         for each in after["thresholds"]
     ]
-    return "<h3>Answer only at or above</h3>" + table(["probability", "answered", "right", "95 % interval"], rows)
+    return {"head": ["probability", "answered", "right", "95 % interval"], "rows": rows}
 
 
-def _groups(groups: list[Mapping[str, Any]]) -> str:
+def _groups(groups: list[Mapping[str, Any]]) -> Content:
     rows = [
         [
-            escape(str(each["group"])),
+            str(each["group"]),
             f"{each['pictures']:,}",
             f"{each['accuracy']:.1%}",
             f"{each['confidence']:.1%}",
@@ -100,4 +93,4 @@ def _groups(groups: list[Mapping[str, Any]]) -> str:
         for each in groups[:_GROUPS]
     ]
     head = ["group", "pictures", "accuracy", "confidence", "calibrated would be"]
-    return f"<h3>By group, of {len(groups):,} those it is too sure of first</h3>" + table(head, rows)
+    return {"number": f"{len(groups):,}", "head": head, "rows": rows}

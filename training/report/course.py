@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
-from training.page import table
-from training.report.material import Material
-from training.report.plots import Series, chart, percent, plain
+from training.report.material import Content, Material
+from training.report.plots import Series, percent, plain, plot
 
 _CURVES = (
     ("loss", (("training", "loss"), ("validation", "validation_loss")), plain),
@@ -16,32 +14,29 @@ _CURVES = (
 )
 
 
-def curves(material: Material) -> str:
+def curves(material: Material) -> Content:
     epochs = material.metrics["epochs"]
     plots = [
-        chart(title, drawn, across="epoch", format_y=format_y)
+        plot(title, drawn, across="epoch", format_y=format_y)
         for title, lines, format_y in _CURVES
         if (drawn := [series for name, figure in lines if (series := _over_epochs(name, figure, epochs)).points])
     ]
-    note = (
-        "<p class=soft>Training figures are means over the epoch, while the weights change, and on augmented pictures "
-        "where there is augmentation; so they can be worse than validation's.</p>"
-    )
-    return f"{note}<div class=plots>{''.join(plots)}</div>"
+    return {"plots": plots}
 
 
-def repeat(material: Material) -> str:
+def repeat(material: Material) -> Content:
     record = material.training
-    rows = [
-        [escape(name.replace("_", " ")), escape(value if isinstance(value, str) else json.dumps(value))]
-        for name, value in record["recipe"].items()
-    ]
-    layers = escape(json.dumps(record["layers"], indent=1))
-    return (
-        f"<pre><code>{escape(record['command'])}</code></pre>"
-        f"<p class=soft>Preset {escape(str(record['preset']))}, seed {record['seed']}.</p>{table(['recipe', ''], rows)}"
-        f"<details><summary>Layers</summary><pre>{layers}</pre></details>"
-    )
+    return {
+        "command": record["command"],
+        "preset": record["preset"],
+        "seed": record["seed"],
+        "head": ["recipe", ""],
+        "rows": [
+            [name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)]
+            for name, value in record["recipe"].items()
+        ],
+        "layers": json.dumps(record["layers"], indent=1),
+    }
 
 
 def _over_epochs(name: str, figure: str, epochs: list[Mapping[str, Any]]) -> Series:

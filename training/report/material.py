@@ -12,6 +12,9 @@ from training.audit.findings import Finding
 from training.data.dataset import Dataset, Split
 from training.data.tensors import Tensors
 
+Content = dict[str, Any]
+"""What a section shows, by the names that its template uses."""
+
 
 @dataclass(frozen=True)
 class HeldOut:

@@ -1,26 +1,14 @@
-"""Draw plots as inline SVG that follows the page's colours and scales to its width. It does not know what it plots."""
+"""Place lines, axes and ticks of plots, which templates/plot.html.j2 draws. It does not know what they show."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
-
-_WIDTH, _HEIGHT = 420, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 34, 40
+from typing import ClassVar
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
 
-STYLE = """
-svg.plot { width: 100%; max-width: 27rem; height: auto; display: block; font: 12px system-ui, sans-serif; }
-svg.plot text { fill: currentColor; } svg.plot .grid { stroke: var(--line); stroke-width: 1; }
-svg.plot .s0 { stroke: var(--first); fill: var(--first); } svg.plot .s1 { stroke: var(--second); fill: var(--second); }
-svg.plot .s2 { stroke: currentColor; fill: currentColor; opacity: .5; }
-svg.plot .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg.plot .guide { stroke-dasharray: 4 4; }
-svg.plot .band { stroke: none; opacity: .2; }
-svg.plot tspan[class] { stroke: none; font-weight: 600; } svg.plot tspan.s2 { opacity: 1; font-weight: 400; }
-"""
-"""Wants --first, --second and --line as colours of the page."""
+_MOST_DOTS = 40
 
 
 @dataclass(frozen=True)
@@ -33,6 +21,49 @@ class Series:
     guide: bool = False
 
 
+@dataclass(frozen=True)
+class Dot:
+    x: str
+    y: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series in its place. `points` and the outline `band` are texts "x,y"; `colour` is a number of report.css."""
+
+    name: str
+    colour: int
+    guide: bool
+    points: Sequence[str]
+    band: Sequence[str]
+    dots: Sequence[Dot]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines over common axes, which end at `left`, `right`, `top` and `bottom` of the drawing."""
+
+    width: ClassVar = 420
+    height: ClassVar = 260
+    left: ClassVar = 58
+    right: ClassVar = 400
+    top: ClassVar = 34
+    bottom: ClassVar = 220
+
+    title: str
+    across: str
+    ticks_x: Sequence[Tick]
+    ticks_y: Sequence[Tick]
+    lines: Sequence[Line]
+
+
 def percent(value: float) -> str:
     """Return a share as text, with as many places as its nearness to 0 or 1 wants."""
     return f"{value:.2%}" if min(abs(value), abs(1 - value)) < 0.01 and value not in (0, 1) else f"{value:.0%}"
@@ -43,68 +74,46 @@ def plain(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
-def chart(
+def plot(
     title: str, series: Sequence[Series], *, across: str, format_x: Format = plain, format_y: Format = plain
-) -> str:
-    """Return a plot of lines over common axes; `across` names what the horizontal one is. Needs one point at least."""
-    shown = [line for line in series if line.points]
-    xs = [x for line in shown for x, _ in line.points]
-    ys = [y for line in shown for _, y in line.points] + [y for line in shown for _, *ends in line.band for y in ends]
+) -> Plot:
+    """Return a plot of lines; `across` names the horizontal axis. Needs one point at least."""
+    shown = [each for each in series if each.points]
+    xs = [x for each in shown for x, _ in each.points]
+    ys = [y for each in shown for _, y in each.points] + [y for each in shown for _, *ends in each.band for y in ends]
     ticks_x, ticks_y = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
     low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
     low_y, span_y = ticks_y[0], ticks_y[-1] - ticks_y[0]
-    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    if all(float(x).is_integer() for x in xs):
+        ticks_x = [x for x in ticks_x if x.is_integer()]
+
+    def along(x: float) -> str:
+        return f"{Plot.left + (x - low_x) / span_x * (Plot.right - Plot.left):.1f}"
+
+    def up(y: float) -> str:
+        return f"{Plot.bottom - (y - low_y) / span_y * (Plot.bottom - Plot.top):.1f}"
 
     def place(x: float, y: float) -> str:
-        along, up = (x - low_x) / span_x, (y - low_y) / span_y
-        return f"{_LEFT + along * wide:.1f},{_HEIGHT - _BOTTOM - up * high:.1f}"
+        return f"{along(x)},{up(y)}"
 
-    parts = [f"<text x='{_LEFT}' y='14' font-weight='600'>{escape(title)}</text>"]
-    for y in ticks_y:
-        height = place(low_x, y).split(",")[1]
-        parts.append(f"<line class=grid x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{height}' y2='{height}'/>")
-        parts.append(f"<text x='{_LEFT - 6}' y='{float(height) + 4:.1f}' text-anchor='end'>{format_y(y)}</text>")
-    for x in ticks_x:
-        between_whole_ones = all(float(known).is_integer() for known in xs) and not float(x).is_integer()
-        if 0 <= x - low_x <= span_x and not between_whole_ones:
-            along = place(x, low_y).split(",")[0]
-            parts.append(f"<text x='{along}' y='{_HEIGHT - _BOTTOM + 16}' text-anchor='middle'>{format_x(x)}</text>")
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f"<text x='{middle:.0f}' y='{_HEIGHT - 6}' text-anchor='middle' opacity='.75'>{escape(across)}</text>")
-    for number, line in enumerate(shown):
-        parts.append(_drawn(line, 2 if line.guide else number % 2, place))
-    parts.append(_legend(shown))
-    described = ", ".join(line.name for line in shown)
-    return (
-        f"<svg class=plot viewBox='0 0 {_WIDTH} {_HEIGHT}' role=img aria-label='{escape(title)}: {escape(described)}'>"
-        f"{''.join(parts)}</svg>"
+    def line(each: Series, colour: int) -> Line:
+        dotted = not each.guide and len(each.points) <= _MOST_DOTS
+        return Line(
+            name=each.name,
+            colour=colour,
+            guide=each.guide,
+            points=[place(x, y) for x, y in each.points],
+            band=[place(x, high) for x, _, high in each.band] + [place(x, low) for x, low, _ in reversed(each.band)],
+            dots=[Dot(along(x), up(y), f"{plain(x)}: {y:.5g}") for x, y in each.points] if dotted else [],
+        )
+
+    return Plot(
+        title=title,
+        across=across,
+        ticks_x=[Tick(along(x), format_x(x)) for x in ticks_x if 0 <= x - low_x <= span_x],
+        ticks_y=[Tick(up(y), format_y(y)) for y in ticks_y],
+        lines=[line(each, 2 if each.guide else number % 2) for number, each in enumerate(shown)],
     )
-
-
-def _drawn(line: Series, colour: int, place: Callable[[float, float], str]) -> str:
-    drawn = ""
-    if line.band:
-        upper = [place(x, high) for x, _, high in line.band]
-        lower = [place(x, low) for x, low, _ in reversed(line.band)]
-        drawn += f"<polygon class='band s{colour}' points='{' '.join([*upper, *lower])}'/>"
-    points = [place(x, y) for x, y in line.points]
-    guide = " guide" if line.guide else ""
-    drawn += f"<polyline class='line s{colour}{guide}' points='{' '.join(points)}'/>"
-    if not line.guide and len(points) <= 40:
-        for point, (x, y) in zip(points, line.points, strict=True):
-            cx, cy = point.split(",")
-            drawn += f"<circle class=s{colour} cx='{cx}' cy='{cy}' r='2.6'><title>{plain(x)}: {y:.5g}</title></circle>"
-    return drawn
-
-
-def _legend(shown: Sequence[Series]) -> str:
-    if len(shown) == 1:
-        return ""
-    words = "".join(
-        f"<tspan class=s{2 if line.guide else number % 2} dx='{10 if number else 0}'>{escape(line.name)}</tspan>"
-        for number, line in enumerate(shown)
-    )
-    return f"<text x='{_WIDTH - _RIGHT}' y='14' text-anchor='end'>{words}</text>"
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -42,7 +42,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_strangers_named(pets: Path
     audit(pets, tmp_path / "out")
     page = (tmp_path / "out" / "audit.html").read_text()
     assert "<img src=x" not in page
-    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&#x27;&quot;.png" in page
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&#39;&#34;.png" in page
     assert "http:" not in page
     assert "https:" not in page
     assert "<script" not in page
