@@ -23,7 +23,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-programs test format proto benchmark benchmark-short benchmark-soak benchmark-growth lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-programs test format proto benchmark benchmark-short benchmark-soak benchmark-scaling lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,8 +69,8 @@ benchmark-short: setup-training ## the same in three minutes: ours, the tutorial
 benchmark-soak: setup-training ## a million requests, and what the memory does meanwhile
 	@$(BIN)/python -m benchmarks soak $(ARGS)
 
-benchmark-growth: setup-training ## tables and plots against connections, picture bytes, model, batch size, workers
-	@$(BIN)/python -m benchmarks growth $(ARGS)
+benchmark-scaling: setup-training ## tables and plots against connections, picture bytes, model, batch size, workers
+	@$(BIN)/python -m benchmarks scaling $(ARGS)
 
 lock: ## write requirements/ anew from pyproject.toml, changing no more than needed (UPGRADE=1: newest of all)
 	@$(usable_python)

@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks run | stages | soak | swap | overload | counting | …`."""
+"""The benchmark's command line: `python -m benchmarks run | stages | soak | swap | overload | metrics-overhead | …`."""
 
 import itertools
 import resource
@@ -13,27 +13,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.errors import ImageclassError
-from benchmarks import accuracy as accuracy_benchmark
-from benchmarks import audit as audit_benchmark
-from benchmarks import signs as signs_benchmark
-from benchmarks.campaign import Campaign, Plan
-from benchmarks.contestant import contestants, ours
-from benchmarks.counting import counting_line, measure_counting
-from benchmarks.errors import BenchmarkError
-from benchmarks.growth import Growth, sweeps
-from benchmarks.growth_report import write_growth
-from benchmarks.in_process import pipelines
-from benchmarks.machine import this_machine
-from benchmarks.models import build
-from benchmarks.overload import overload as run_overload
-from benchmarks.overload import overload_table
-from benchmarks.results import Results
-from benchmarks.roads import measure_roads, roads_table
-from benchmarks.soak import read_soak
-from benchmarks.soak import soak as run_soak
-from benchmarks.stages import measure_stages
-from benchmarks.swap import measure_swaps
-from benchmarks.workload import (
+from benchmarks.audit import recall as audit_benchmark
+from benchmarks.harness.contestant import contestants, ours
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.machine import this_machine
+from benchmarks.harness.models import build
+from benchmarks.harness.workload import (
     HERE,
     WORK,
     WORKLOADS,
@@ -44,6 +29,21 @@ from benchmarks.workload import (
     pictures_of_npz,
     resnet50,
 )
+from benchmarks.serving.campaign import Campaign, Plan
+from benchmarks.serving.in_process import pipelines
+from benchmarks.serving.metrics_overhead import measure_metrics_overhead, metrics_overhead_line
+from benchmarks.serving.overload import overload as run_overload
+from benchmarks.serving.overload import overload_table
+from benchmarks.serving.protocols import measure_protocols, protocols_table
+from benchmarks.serving.results import Results
+from benchmarks.serving.scaling import Scaling, sweeps
+from benchmarks.serving.scaling_report import write_scaling
+from benchmarks.serving.soak import read_soak
+from benchmarks.serving.soak import soak as run_soak
+from benchmarks.serving.stages import measure_stages
+from benchmarks.serving.swap import measure_swaps
+from benchmarks.training import accuracy as accuracy_benchmark
+from benchmarks.training import signs as signs_benchmark
 from training.model.presets import PRESETS, preset_named
 
 cli = typer.Typer(
@@ -118,21 +118,21 @@ def run(
 
 
 @cli.command()
-def roads(
+def protocols(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which each road is driven once.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which each protocol is driven once.")] = 5,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 2,
     mnist_npz: MnistNpz = None,
     out: Out = WORK / "results",
 ) -> None:
-    """Send the same pictures to one service by every protocol that it speaks, and write roads.md."""
+    """Send the same pictures to one service by every protocol that it speaks, and write protocols.md."""
     with _one_line_errors():
-        found = measure_roads(
+        found = measure_protocols(
             _workload("mnist", _DATA / "photos", mnist_npz), workers=workers, rounds=rounds, seconds=seconds
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "roads.md").write_text(roads_table(found) + "\n", encoding="utf-8")
-    typer.echo(roads_table(found))
+    (out / "protocols.md").write_text(protocols_table(found) + "\n", encoding="utf-8")
+    typer.echo(protocols_table(found))
 
 
 @cli.command()
@@ -179,7 +179,7 @@ def overload(
 
 
 @cli.command()
-def counting(
+def metrics_overhead(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of one load on each.")] = 15,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 3,
@@ -188,8 +188,8 @@ def counting(
     """Say what metrics, request ids in the log and so on cost: the service beside itself without them."""
     with _one_line_errors():
         workload = _workload("mnist", _DATA / "photos", mnist_npz)
-        found = measure_counting(workload, workers=workers, rounds=rounds, seconds=seconds)
-    typer.echo(counting_line(found))
+        found = measure_metrics_overhead(workload, workers=workers, rounds=rounds, seconds=seconds)
+    typer.echo(metrics_overhead_line(found))
 
 
 @cli.command()
@@ -222,21 +222,21 @@ def swap(
 
 
 @cli.command()
-def growth(
+def scaling(
     photos: Photos = _DATA / "photos",
     mnist_npz: MnistNpz = None,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each point.")] = 4,
     out: Out = WORK / "results",
 ) -> None:
-    """Sweep connections, picture bytes, model, batch size and workers; write growth.json, growth.md and plots."""
+    """Sweep connections, picture bytes, model, batch size and workers; write scaling.json, scaling.md and plots."""
     _allow_many_files()
     with _one_line_errors():
         models = [(name, _workload(name, photos, mnist_npz)) for name in WORKLOADS]
-        found = Growth(_command(), this_machine(), seconds)
+        found = Scaling(_command(), this_machine(), seconds)
         for sweep in sweeps(models[0][1], models, pictures_of_folder(photos), seconds=seconds):
             found.sweeps.append(sweep)
-            write_growth(found, out)
-    typer.echo((out / "growth.md").read_text(encoding="utf-8"))
+            write_scaling(found, out)
+    typer.echo((out / "scaling.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

@@ -2,12 +2,12 @@
 
 import pytest
 
-from benchmarks.in_process import PipelineSpeed, Split
-from benchmarks.machine import Machine
-from benchmarks.open_loop import OpenLoop
-from benchmarks.request import Body
-from benchmarks.results import FixedRate, PipelineResult, Results, Sample, ServiceResult, WorkloadResult
-from benchmarks.wrk import Load
+from benchmarks.harness.machine import Machine
+from benchmarks.harness.open_loop import OpenLoop
+from benchmarks.harness.request import Body
+from benchmarks.harness.wrk import Load
+from benchmarks.serving.in_process import PipelineSpeed, Split
+from benchmarks.serving.results import FixedRate, PipelineResult, Results, Sample, ServiceResult, WorkloadResult
 
 _SPEED_OF_ROUND = {1: 1.0, 2: 0.5}
 

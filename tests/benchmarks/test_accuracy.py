@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy import Run, markdown, summarize
+from benchmarks.training.accuracy import Run, markdown, summarize
 
 RUN = Run("tutorial", 0, 0.99, 121_930, 100.0, 130.0, (20.0, 10.0, 14.0), 0.1)
 

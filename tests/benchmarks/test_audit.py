@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import audit, audit_beside
-from benchmarks.audit import markdown, measure_copies, measure_labels
-from benchmarks.audit_beside import cleanlab_rows
-from benchmarks.audit_planting import NEAR, mislabel, pixels_of, plant
-from benchmarks.errors import BenchmarkError
+from benchmarks.audit import beside, recall
+from benchmarks.audit.beside import cleanlab_rows
+from benchmarks.audit.planting import NEAR, mislabel, pixels_of, plant
+from benchmarks.audit.recall import markdown, measure_copies, measure_labels
+from benchmarks.harness.errors import BenchmarkError
 from training.data.dataset import Dataset, Picture
 
 EQUAL_BYTES = """
@@ -86,8 +86,8 @@ def test_the_audit_finds_what_was_planted_in_easy_pictures() -> None:
 @pytest.fixture
 def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand where the contestants are; the Python that runs the tests runs them."""
-    monkeypatch.setattr(audit_beside, "HERE", tmp_path)
-    monkeypatch.setattr(audit_beside, "python_of", lambda _contestant: Path(sys.executable))
+    monkeypatch.setattr(beside, "HERE", tmp_path)
+    monkeypatch.setattr(beside, "python_of", lambda _contestant: Path(sys.executable))
     return tmp_path / "contestants"
 
 
@@ -113,8 +113,8 @@ def test_cleanlab_decides_on_our_probabilities_and_has_a_column_for_each_filter(
     contestants: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(contestants, "cleanlab", ALL_OR_NONE)
-    monkeypatch.setattr(audit, "describe", lambda thumbnails, _reporter: thumbnails)
-    monkeypatch.setattr(audit, "label_probabilities", lambda features, *_: np.full((len(features), 3), 1 / 3))
+    monkeypatch.setattr(recall, "describe", lambda thumbnails, _reporter: thumbnails)
+    monkeypatch.setattr(recall, "label_probabilities", lambda features, *_: np.full((len(features), 3), 1 / 3))
     rows = measure_labels(dataset(60), seed=0, beside=True)
     assert len(rows) == 4
     for row in rows:

@@ -1,11 +1,11 @@
 import json
 from pathlib import Path
 
-from benchmarks.growth import Growth, GrowthPoint, Sweep
-from benchmarks.growth_report import write_growth
-from benchmarks.report import markdown
-from benchmarks.results import Results
-from benchmarks.soak import Soak, SoakPoint, read_soak
+from benchmarks.serving.report import markdown
+from benchmarks.serving.results import Results
+from benchmarks.serving.scaling import Scaling, ScalingPoint, Sweep
+from benchmarks.serving.scaling_report import write_scaling
+from benchmarks.serving.soak import Soak, SoakPoint, read_soak
 
 
 def test_the_report_opens_with_the_targets(results: Results) -> None:
@@ -38,12 +38,12 @@ def test_a_soak_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_soak(tmp_path / "none.json") is None
 
 
-def test_growth_has_a_table_and_a_plot_for_each_sweep(results: Results, tmp_path: Path) -> None:
+def test_scaling_has_a_table_and_a_plot_for_each_sweep(results: Results, tmp_path: Path) -> None:
     ours = results.workloads[0].services[0]
-    points = [GrowthPoint(load.connections, str(load.connections), ours.name, load) for load in ours.loads(64)]
+    points = [ScalingPoint(load.connections, str(load.connections), ours.name, load) for load in ours.loads(64)]
     sweep = Sweep("connections", "connections", "MNIST", points, failures=["bare-2: it ended"])
-    write_growth(Growth("python -m benchmarks growth", results.machine, 4.0, [sweep]), tmp_path)
-    report = (tmp_path / "growth.md").read_text(encoding="utf-8")
+    write_scaling(Scaling("python -m benchmarks scaling", results.machine, 4.0, [sweep]), tmp_path)
+    report = (tmp_path / "scaling.md").read_text(encoding="utf-8")
     assert "| 64 | ours-openvino-f32-2 | 3,000 | 0.50 | 2.00 | 0 |" in report
     assert "Not measured: bare-2: it ended" in report
-    assert "<svg" in (tmp_path / "growth-connections.svg").read_text(encoding="utf-8")
+    assert "<svg" in (tmp_path / "scaling-connections.svg").read_text(encoding="utf-8")

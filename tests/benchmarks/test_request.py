@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.request import BATCH_PICTURES, batches, multipart_post, raw_post
-from benchmarks.sized_pictures import sized_picture
+from benchmarks.harness.request import BATCH_PICTURES, batches, multipart_post, raw_post
+from benchmarks.harness.sized_pictures import sized_picture
 
 _PNG = b"\x89PNG\r\n\x1a\nrest"
 _JPEG = b"\xff\xd8\xffrest"

@@ -1,8 +1,8 @@
 import pytest
 
-from benchmarks.contestant import contestants
-from benchmarks.in_process import pipelines
-from benchmarks.schedule import order
+from benchmarks.harness.contestant import contestants
+from benchmarks.serving.in_process import pipelines
+from benchmarks.serving.schedule import order
 
 
 def _names(number: int, rounds: int = 3) -> list[str]:

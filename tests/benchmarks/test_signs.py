@@ -7,9 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import signs
-from benchmarks.errors import BenchmarkError
-from benchmarks.signs import AT_RANDOM, BY_PERSON, PUBLISHED, FoldResult, check_published, markdown, measure_folds
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.training import signs
+from benchmarks.training.signs import (
+    AT_RANDOM,
+    BY_PERSON,
+    PUBLISHED,
+    FoldResult,
+    check_published,
+    markdown,
+    measure_folds,
+)
 from training.data.folds import Fold
 from training.model.presets import preset_named
 from training.options import with_recipe

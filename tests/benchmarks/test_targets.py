@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.results import FixedRate, Results
-from benchmarks.soak import Soak, SoakPoint
-from benchmarks.targets import OURS, Target, targets
+from benchmarks.serving.results import FixedRate, Results
+from benchmarks.serving.soak import Soak, SoakPoint
+from benchmarks.serving.targets import OURS, Target, targets
 
 
 def _target(results: Results, beginning: str) -> Target:

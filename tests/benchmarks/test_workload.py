@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.workload import pictures_of_folder
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.workload import pictures_of_folder
 
 
 def test_the_pictures_of_a_folder_come_in_the_order_of_their_names(tmp_path: Path) -> None:

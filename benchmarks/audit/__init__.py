@@ -1,0 +1,1 @@
+"""Benchmarks of the data audit: recall and precision on planted defects."""

@@ -1,0 +1,1 @@
+"""The parts that several benchmarks use: contestants, workloads, load generators, the machine, and tables."""

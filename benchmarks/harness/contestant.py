@@ -1,0 +1,170 @@
+"""The contestants: how each is started, and what sets it apart from the others.
+
+How a peer is tuned, and where its documentation says so, stands in contestants/<name>/.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from app.engines.engine import EngineName
+from benchmarks.harness.environment import python_of
+from benchmarks.harness.machine import has_bf16
+from benchmarks.harness.workload import HERE, Workload
+
+Group = Literal["ours", "peer", "tutorial", "ceiling"]
+Precision = Literal["f32", "auto"]
+BASELINE = "tutorial-2"
+NO_BF16 = "this CPU has no bf16 arithmetic (avx512_bf16, amx_bf16), so that precision=auto is f32"
+
+_SHARED = HERE / "contestants" / "shared"
+_ROOT = HERE.parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A service. `command` takes the interpreter, the port and the workload; None stands for the harness's own one."""
+
+    name: str
+    group: Group
+    about: str
+    environment: str | None
+    command: Callable[[str, int, Workload], list[str]] = field(repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    precision: Precision = "f32"
+    """Which in-process ceiling it is held against."""
+    in_short: bool = False
+    takes_bodies: bool = False
+    """Whether it is also driven with raw bodies and batches."""
+
+    def prepare(self) -> str:
+        """Return the interpreter to start it with, built if need be. Raises NotBuilt."""
+        return sys.executable if self.environment is None else str(python_of(self.environment))
+
+    def reason_to_skip(self) -> str | None:
+        """Return why it cannot take part at all, or None."""
+        return NO_BF16 if self.precision == "auto" and not has_bf16() else None
+
+    def process_environment(self, port: int, spare_port: int, workload: Workload) -> dict[str, str]:
+        """Return what the process sees: the machine's environment without settings of ours, and the run's own."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
+        own = {"PYTHONPATH": str(_ROOT)} if self.environment is None else {"PYTHONPATH": str(_SHARED)}
+        run = {
+            "BENCHMARK_BUNDLE": str(workload.bundle),
+            "BENCHMARK_PORT": str(port),
+            "BENCHMARK_SPARE_PORT": str(spare_port),
+            "BENCHMARK_BATCH_SIZE": str(workload.batch_size),
+        }
+        return {**inherited, **own, **run, **self.variables}
+
+    def folder(self) -> Path:
+        """Return the folder to run it in."""
+        return _ROOT if self.group == "ours" else HERE / "contestants" / (self.environment or "bare")
+
+
+def contestants() -> list[Contestant]:
+    """Return all of them, in the order of the tables."""
+    return [
+        ours("openvino", workers=1, in_short=True),
+        ours("openvino", workers=2, in_short=True),
+        ours("openvino", workers=1, precision="auto"),
+        ours("openvino", workers=2, precision="auto"),
+        ours("tensorflow", workers=1),
+        ours("tensorflow", workers=2),
+        _tutorial("tutorial-1", "service:app", workers=1),
+        _tutorial(BASELINE, "service:app", workers=2, in_short=True),
+        _tutorial("tutorial-tuned", "tuned:app", workers=2, more=("--no-access-log",)),
+        _peer("litserve", lambda python, *_: [python, "service.py"]),
+        _peer("bentoml", _bentoml),
+        _peer("mlserver", lambda python, *_: [python, "start.py"]),
+        _peer(
+            "ray_serve",
+            lambda python, *_: [python, "service.py"],
+            {
+                "RAY_SERVE_ENABLE_HA_PROXY": "1",
+                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            },
+        ),
+        bare(workers=1),
+        bare(workers=2),
+    ]
+
+
+def ours(engine: EngineName, *, workers: int, precision: Precision | None = None, in_short: bool = False) -> Contestant:
+    """Return this project's service; on OpenVINO in f32 it is driven with every body."""
+    return Contestant(
+        name=f"ours-{engine}-{precision or 'f32'}-{workers}",
+        group="ours",
+        about=f"this project, engine={engine}, precision={precision or 'f32'}, {_workers(workers)}",
+        environment=None,
+        command=lambda python, port, workload: [
+            *(python, "-m", "app", "serve", "--host", "127.0.0.1", "--port", str(port)),
+            *("--model-store", str(workload.store), "--log-level", "warning"),
+        ],
+        variables={
+            "IMAGECLASS_ENGINE": engine,
+            "IMAGECLASS_WORKERS": str(workers),
+            "IMAGECLASS_PRECISION": precision or "f32",
+        },
+        precision=precision or "f32",
+        in_short=in_short,
+        takes_bodies=engine == "openvino" and precision is None,
+    )
+
+
+def bare(*, workers: int) -> Contestant:
+    return Contestant(
+        name=f"bare-{workers}",
+        group="ceiling",
+        about=f"bare ASGI under our uvicorn settings, fixed answer, {_workers(workers)}",
+        environment=None,
+        command=lambda python, port, _workload: [
+            *(python, "-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", str(workers), "--loop", "uvloop", "--http", "httptools", "--lifespan", "off"),
+            *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+        ],
+        in_short=True,
+        takes_bodies=True,
+    )
+
+
+def _tutorial(
+    name: str, target: str, *, workers: int, more: tuple[str, ...] = (), in_short: bool = False
+) -> Contestant:
+    return Contestant(
+        name=name,
+        group="tutorial",
+        about=f"FastAPI, UploadFile, TensorFlow in the endpoint{' (def)' if more else ''}, {_workers(workers)}",
+        environment="tutorial",
+        command=lambda python, port, _workload: [
+            *(python, "-m", "uvicorn", target, "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", str(workers), *more),
+        ],
+        in_short=in_short,
+    )
+
+
+def _peer(
+    name: str, command: Callable[[str, int, Workload], list[str]], variables: Mapping[str, str] | None = None
+) -> Contestant:
+    return Contestant(
+        name=name,
+        group="peer",
+        about="its own batching, TensorFlow",
+        environment=name,
+        command=command,
+        variables=variables or {},
+    )
+
+
+def _bentoml(python: str, port: int, _workload: Workload) -> list[str]:
+    program = str(Path(python).with_name("bentoml"))
+    return [program, "serve", "service:Classifier", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

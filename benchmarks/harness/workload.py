@@ -1,0 +1,136 @@
+"""A workload: a bundle, the pictures that are sent to it, and the numbers of connections that send them."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from app.contract.store import ModelStore
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.request import batches, multipart_post, raw_post
+
+WorkloadName = Literal["mnist", "mobilenet", "resnet50"]
+WORKLOADS: tuple[WorkloadName, ...] = get_args(WorkloadName)
+
+HERE = Path(__file__).parents[1]
+WORK = HERE / ".work"
+_MOST_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`store` holds nothing but the bundle; requests are whole HTTP requests, one file each.
+
+    `requests` and `raw_requests` send the pictures one by one, `batch_requests` BATCH_PICTURES at once.
+    """
+
+    name: WorkloadName
+    bundle: Path
+    store: Path
+    pictures: tuple[bytes, ...]
+    requests: tuple[Path, ...]
+    raw_requests: tuple[Path, ...]
+    batch_requests: tuple[Path, ...]
+    connections: tuple[int, ...]
+    batch_size: int
+    """The largest batch that contestants may make: what suits the model on a CPU."""
+    batch_connections: tuple[int, ...] = ()
+    """Connections that send `batch_requests`; none where one such request takes a good part of a second."""
+    patience: float = 1
+    """How much longer a load at many connections lasts: what is under way at its end does not count, and a slow model
+    has much under way."""
+
+    @property
+    def main_connections(self) -> int:
+        """The number of connections at which contestants are compared first."""
+        return self.connections[1]
+
+    def describe(self) -> str:
+        sizes = [len(picture) for picture in self.pictures]
+        return f"{len(sizes)} pictures of {min(sizes):,} to {max(sizes):,} bytes"
+
+
+def mnist(pictures: Sequence[bytes]) -> Workload:
+    bundle = ModelStore(HERE.parent / "model_store").newest("mnist")
+    return _workload("mnist", bundle, pictures, connections=(1, 64, 256), batch_size=64, batch_connections=(4, 8))
+
+
+def mobilenet(pictures: Sequence[bytes]) -> Workload:
+    return _workload("mobilenet", _built("mobilenet"), pictures, connections=(1, 32), batch_size=8, patience=2)
+
+
+def resnet50(pictures: Sequence[bytes]) -> Workload:
+    return _workload("resnet50", _built("resnet50"), pictures, connections=(1, 16), batch_size=8, patience=2)
+
+
+def pictures_of_folder(folder: Path) -> list[bytes]:
+    """Return the first PNG and JPEG files of a folder, or where it holds folders only, some from all over them."""
+    files = _pictures(folder.iterdir())
+    if not files:
+        below = _pictures(folder.rglob("*"))
+        files = below[:: max(1, len(below) // _MOST_PICTURES)]
+    if not files:
+        raise BenchmarkError(f"{folder} holds no .png, .jpg or .jpeg files.")
+    return [file.read_bytes() for file in files[:_MOST_PICTURES]]
+
+
+def _pictures(files: Iterable[Path]) -> list[Path]:
+    return sorted(file for file in files if file.suffix.lower() in {".png", ".jpg", ".jpeg"})
+
+
+def pictures_of_npz(file: Path) -> list[bytes]:
+    """Return the first test pictures of MNIST's mnist.npz as PNG."""
+    with np.load(file) as arrays:
+        images = arrays["x_test"][:_MOST_PICTURES]
+    return [cv2.imencode(".png", image)[1].tobytes() for image in images]
+
+
+def write_requests(folder: Path, requests: Sequence[bytes]) -> tuple[Path, ...]:
+    """Write each request into a file of its own, and nothing else into `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files = tuple(folder / f"{index:02}.http" for index in range(len(requests)))
+    for file, request in zip(files, requests, strict=True):
+        file.write_bytes(request)
+    return files
+
+
+def _built(name: WorkloadName) -> Path:
+    store = ModelStore(WORK / "model_store")
+    if name not in store.names():
+        raise BenchmarkError(f"The bundle {name} is not built yet. Run: python -m benchmarks models")
+    return store.newest(name)
+
+
+def _workload(
+    name: WorkloadName,
+    bundle: Path,
+    pictures: Sequence[bytes],
+    *,
+    connections: tuple[int, ...],
+    batch_size: int,
+    batch_connections: tuple[int, ...] = (),
+    patience: float = 1,
+) -> Workload:
+    store = WORK / "stores" / name
+    copy = store / bundle.parent.name / bundle.name
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(bundle, copy)
+    folder = WORK / "requests" / name
+    return Workload(
+        name=name,
+        bundle=copy,
+        store=store,
+        pictures=tuple(pictures),
+        requests=write_requests(folder / "multipart", [multipart_post(picture) for picture in pictures]),
+        raw_requests=write_requests(folder / "raw", [raw_post(picture) for picture in pictures]),
+        batch_requests=write_requests(folder / "batch", batches(pictures)),
+        connections=connections,
+        batch_size=batch_size,
+        batch_connections=batch_connections,
+        patience=patience,
+    )

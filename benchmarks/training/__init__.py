@@ -1,0 +1,1 @@
+"""Benchmarks of trained networks: accuracy and cost of presets."""
