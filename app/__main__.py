@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.engines.registry import EngineChoice
 from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
 from app.settings import API_KEY_VARIABLE, Settings, allowed_range, is_secret
 
@@ -39,9 +40,7 @@ ModelStoreOption = Annotated[
 
 ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
 VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")]
-EngineOption = Annotated[
-    Literal["auto", "openvino", "tensorflow"], typer.Option(help="What to run the golden pictures on.")
-]
+EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden pictures on.")]
 
 
 @contextmanager
@@ -109,7 +108,7 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
     model_store: ModelStoreOption = None,
     engine: Annotated[
-        Literal["auto", "openvino", "tensorflow"] | None,
+        EngineChoice | None,
         typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
     ] = None,
     top_k: Annotated[

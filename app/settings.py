@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.engines.registry import EngineChoice
 from app.errors import InvalidSetting
 
 ENV_PREFIX = "IMAGECLASS_"
@@ -34,7 +35,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Model that answers where a request names none; needed where the store holds several."
     )
-    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+    engine: EngineChoice = Field(
         "auto", description="What runs the models; auto takes the fastest that passes the golden check."
     )
     precision: Literal["f32", "auto"] = Field(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.contract.store import ModelStore
+from app.engines.registry import EngineChoice
 from app.errors import ImageclassError
 from training.audit.command import FailOnOption, FixOption, GroupByOption, ThresholdOption
 from training.audit.command import audit as run_audit_command
@@ -373,9 +374,7 @@ def evaluate(
     split: Annotated[
         Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")
     ] = "test",
-    engine: Annotated[
-        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What runs the model here.")
-    ] = "auto",
+    engine: Annotated[EngineChoice, typer.Option(help="What runs the model here.")] = "auto",
     url: Annotated[
         str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
     ] = None,
@@ -436,9 +435,7 @@ def compare(
     split: Annotated[
         Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to compare on.")
     ] = "test",
-    engine: Annotated[
-        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What runs the models here.")
-    ] = "auto",
+    engine: Annotated[EngineChoice, typer.Option(help="What runs the models here.")] = "auto",
     cache: CacheOption = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

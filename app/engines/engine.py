@@ -1,4 +1,4 @@
-"""The one small interface of an engine, and the names of those that exist."""
+"""The one small interface of an engine."""
 
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
+from app.engines.registry import EngineName
 
-EngineName = Literal["openvino", "tensorflow"]
-EngineChoice = Literal["auto", "openvino", "tensorflow"]
 Precision = Literal["f32", "bf16"]
 PrecisionChoice = Literal["f32", "auto"]
 
@@ -32,9 +31,9 @@ class Engine(Protocol):
 
 
 class EngineFactory(Protocol):
-    def __call__(self, path: Path, signature: Signature, *, threads: int) -> Engine:
-        """Load the SavedModel at `path` to run on `threads` cores, in float32.
+    def __call__(self, path: Path, signature: Signature, *, threads: int, precision: Precision = "f32") -> Engine:
+        """Load the SavedModel at `path` to run on `threads` cores.
 
-        Raises EngineUnavailable where the engine is not installed, BundleTampered where the SavedModel cannot be read
-        or its signature is not `signature`.
+        Raises EngineUnavailable if the engine is not installed or cannot compute in `precision` here, BundleTampered if
+        the SavedModel cannot be read or its signature is not `signature`.
         """

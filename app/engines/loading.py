@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 
-from app.contract.bundle import Bundle, open_bundle
-from app.engines.engine import Engine, EngineChoice, EngineFactory, EngineName, Precision, PrecisionChoice
-from app.engines.openvino import cpu_has_bf16, open_openvino
+from app.contract.bundle import Bundle, Signature, open_bundle
+from app.engines.engine import Engine, EngineFactory, Precision, PrecisionChoice
 from app.engines.precision import MAX_BF16_DIFFERENCE, check_precision
 from app.engines.proof import MAX_PROBABILITY_DIFFERENCE, Proof, check_probabilities
-from app.engines.tensorflow import open_tensorflow
+from app.engines.registry import ENGINES, EngineChoice, EngineName
 from app.errors import BundleTampered, EngineUnavailable, ImageclassError, SelfCheckFailed
 from app.system.cores import available_cores
-
-_FACTORIES: dict[EngineName, EngineFactory] = {"openvino": open_openvino, "tensorflow": open_tensorflow}
-_BY_SPEED: tuple[EngineName, ...] = ("openvino", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,9 @@ def load_model(
 ) -> LoadedModel:
     """Open the bundle at `path` and check it whole.
 
-    The engine "auto" is the first of OpenVINO and TensorFlow that passes the golden check; the precision "auto" is
-    bfloat16 where the CPU has it and the model's answers stay what they are. Raises a BundleError or EngineUnavailable
-    with the reason.
+    The engine "auto" is the first in the registry that passes the golden check; the precision "auto" is bfloat16
+    if the CPU has it and the model's answers stay what they are. Raises a BundleError or EngineUnavailable with the
+    reason.
     """
     bundle = open_bundle(path)
     threads = threads or available_cores()
@@ -51,14 +48,18 @@ def load_model(
     return loaded if precision == "f32" else _in_bf16_where_proven(loaded, threads)
 
 
+def open_engine(
+    name: EngineName, path: Path, signature: Signature, *, threads: int, precision: Precision = "f32"
+) -> Engine:
+    """Import the engine's module and load the SavedModel at `path` on it; see `EngineFactory`."""
+    factory: EngineFactory = resolve_name(ENGINES[name].factory)
+    return factory(path, signature, threads=threads, precision=precision)
+
+
 def _in_bf16_where_proven(exact: LoadedModel, threads: int) -> LoadedModel:
-    if exact.engine.name != "openvino":
-        return replace(exact, precision_reason=f"{exact.engine.name} runs in f32 only")
-    if not cpu_has_bf16():
-        return replace(exact, precision_reason="this CPU has no bf16")
     bundle = exact.bundle
     try:
-        fast = open_openvino(bundle.path, bundle.manifest.signature, threads=threads, precision="bf16")
+        fast = open_engine(exact.engine.name, bundle.path, bundle.manifest.signature, threads=threads, precision="bf16")
     except EngineUnavailable as exc:
         return replace(exact, precision_reason=str(exc))
     try:
@@ -77,7 +78,7 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
         engine, proof = _open_proven(choice, bundle, threads)
         return LoadedModel(bundle, engine, f"set to {choice}", proof)
     refused: dict[EngineName, ImageclassError] = {}
-    for name in _BY_SPEED:
+    for name in ENGINES:
         try:
             engine, proof = _open_proven(name, bundle, threads)
         except (EngineUnavailable, SelfCheckFailed, BundleTampered) as exc:
@@ -93,7 +94,7 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
 
 
 def _open_proven(name: EngineName, bundle: Bundle, threads: int) -> tuple[Engine, Proof]:
-    engine = _FACTORIES[name](bundle.path, bundle.manifest.signature, threads=threads)
+    engine = open_engine(name, bundle.path, bundle.manifest.signature, threads=threads)
     try:
         return engine, check_probabilities(bundle, engine)
     except SelfCheckFailed:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
-from app.engines.engine import EngineName, Precision
+from app.engines.engine import Precision
+from app.engines.registry import EngineName
 from app.engines.signature import check_signature
 from app.errors import BundleTampered, EngineUnavailable
 
@@ -102,6 +103,8 @@ class _OfOneSize:
 
 def open_openvino(path: Path, signature: Signature, *, threads: int, precision: Precision = "f32") -> OpenVinoEngine:
     """Load the SavedModel at `path`; see `EngineFactory`."""
+    if precision == "bf16" and not cpu_has_bf16():
+        raise EngineUnavailable("this CPU has no bf16")
     core = _core()
     try:
         model = core.read_model(path)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
-from app.engines.engine import EngineName
+from app.engines.engine import Precision
+from app.engines.registry import EngineName
 from app.engines.signature import check_signature
 from app.errors import BundleTampered, EngineUnavailable
 
@@ -39,11 +40,15 @@ class TensorFlowEngine:
         self._function = self._loaded = None
 
 
-def open_tensorflow(path: Path, signature: Signature, *, threads: int) -> TensorFlowEngine:
+def open_tensorflow(
+    path: Path, signature: Signature, *, threads: int, precision: Precision = "f32"
+) -> TensorFlowEngine:
     """Load the SavedModel at `path`; see `EngineFactory`.
 
     TensorFlow's threads belong to the process: the first call decides how many there are.
     """
+    if precision != "f32":
+        raise EngineUnavailable("tensorflow runs in f32 only")
     tf = import_tensorflow()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -12,8 +12,9 @@ from app.contract.bundle import open_bundle
 from app.contract.fingerprint import Fingerprint, fingerprint_of
 from app.contract.preprocessing import use_one_thread_per_picture
 from app.contract.store import ModelStore
-from app.engines.engine import EngineChoice, PrecisionChoice
+from app.engines.engine import PrecisionChoice
 from app.engines.loading import LoadedModel, load_model
+from app.engines.registry import EngineChoice
 from app.errors import BundleError, BundleNotFound
 from app.serving.tuning import Tuning, TuningOptions, tune
 

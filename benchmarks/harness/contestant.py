@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from app.engines.engine import EngineName
+from app.engines.registry import EngineName
 from benchmarks.harness.environment import python_of
 from benchmarks.harness.machine import has_bf16
 from benchmarks.harness.workload import HERE, Workload

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
-from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
+from app.engines.registry import EngineChoice
 from app.errors import ImageclassError
 from app.system.cores import available_cores
 from benchmarks.harness.contestant import NO_BF16, Precision

@@ -17,7 +17,8 @@ from app.api.http1.connection import Connection as ServerConnection
 from app.api.http1.connection import Exchange
 from app.api.http1.head import Head
 from app.contract.preprocessing import Image
-from app.engines.engine import Engine, EngineName
+from app.engines.engine import Engine
+from app.engines.registry import EngineName
 from app.main import load_from
 from app.settings import Settings
 from tests.api.sockets import FORM, TIMEOUT_S, Answer, Connection, LongWay, Server, form, request

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import MANIFEST, Signature
 from app.contract.preprocessing import Image
-from app.engines import loading, openvino
-from app.engines.engine import Engine, EngineFactory, EngineName
+from app.engines import openvino
+from app.engines.engine import Engine, EngineFactory, Precision
 from app.engines.loading import LoadedModel, load_model
+from app.engines.registry import ENGINES, EngineName
 from app.engines.tensorflow import import_tensorflow
 from app.errors import BundleIncompatible, BundleNotFound, BundleTampered, EngineUnavailable, SelfCheckFailed
 
 Sign = Callable[[Path], None]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @pytest.fixture
@@ -135,14 +135,14 @@ class Fake:
 
 
 def opens(engine: Engine) -> EngineFactory:
-    def factory(path: Path, signature: Signature, *, threads: int) -> Engine:
+    def factory(path: Path, signature: Signature, *, threads: int, precision: Precision = "f32") -> Engine:
         return engine
 
     return factory
 
 
 def unavailable(reason: str) -> EngineFactory:
-    def factory(path: Path, signature: Signature, *, threads: int) -> Engine:
+    def factory(path: Path, signature: Signature, *, threads: int, precision: Precision = "f32") -> Engine:
         raise EngineUnavailable(reason)
 
     return factory
@@ -154,7 +154,7 @@ Install = Callable[[EngineName, EngineFactory], None]
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return the function that puts another engine in the place of one."""
-    return lambda name, factory: monkeypatch.setitem(loading._FACTORIES, name, factory)
+    return lambda name, factory: monkeypatch.setattr(ENGINES[name].factory.replace(":", "."), factory)
 
 
 def test_auto_takes_openvino(bundle_path: Path, install: Install) -> None:
@@ -187,7 +187,7 @@ def test_auto_takes_tensorflow_where_openvino_disagrees_with_training(bundle_pat
 
 
 def test_auto_takes_tensorflow_where_openvino_cannot_read_the_model(bundle_path: Path, install: Install) -> None:
-    def cannot_read(path: Path, signature: Signature, *, threads: int) -> Engine:
+    def cannot_read(path: Path, signature: Signature, *, threads: int, precision: Precision = "f32") -> Engine:
         raise BundleTampered("an operation is unknown")
 
     install("openvino", cannot_read)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle, open_bundle
 from app.contract.preprocessing import Image
-from app.engines import loading
-from app.engines.engine import EngineName
-from app.engines.loading import load_model
+from app.engines import openvino
+from app.engines.loading import LoadedModel, load_model
 from app.engines.precision import MAX_BF16_DIFFERENCE, check_precision
+from app.engines.registry import EngineName
 from app.errors import EngineUnavailable, SelfCheckFailed
 
 
@@ -91,7 +91,7 @@ def test_more_than_the_golden_pictures_are_compared(bundle: Bundle) -> None:
 # Loading
 
 
-def load(trained_store: Path, **how: Any) -> loading.LoadedModel:
+def load(trained_store: Path, **how: Any) -> LoadedModel:
     return load_model(trained_store / "digits" / "1", threads=2, **how)
 
 
@@ -103,7 +103,7 @@ def test_f32_is_what_is_set_unless_told_otherwise(trained_store: Path) -> None:
 
 
 def test_a_cpu_without_bf16_stays_with_f32_and_says_so(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(openvino, "cpu_has_bf16", lambda: False)
     model = load(trained_store, precision="auto")
     assert (model.precision, model.precision_reason) == ("f32", "this CPU has no bf16")
     model.engine.close()
@@ -135,17 +135,18 @@ Install = Callable[[float], Recalling]
 def install(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return the function that puts an engine in the place of OpenVINO in bfloat16, on a CPU that has it."""
 
+    exact = openvino.open_openvino
+
     def put(moved: float) -> Recalling:
         engine = Recalling(load(trained_store, engine="openvino").engine, moved)
 
-        def factory(*given: Any, precision: str = "f32", **more: Any) -> Any:
-            assert precision == "bf16"
-            return engine
+        def factory(*given: Any, precision: str, **more: Any) -> Any:
+            return engine if precision == "bf16" else exact(*given, precision="f32", **more)
 
-        monkeypatch.setattr(loading, "open_openvino", factory)
+        monkeypatch.setattr(openvino, "open_openvino", factory)
         return engine
 
-    monkeypatch.setattr(loading, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(openvino, "cpu_has_bf16", lambda: True)
     return put
 
 
@@ -173,11 +174,15 @@ def test_bf16_that_fails_the_gate_is_closed_and_f32_serves(trained_store: Path, 
 
 
 def test_bf16_that_cannot_be_compiled_leaves_f32(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cannot(*given: Any, **more: Any) -> Any:
-        raise EngineUnavailable("OpenVINO cannot run this.")
+    exact = openvino.open_openvino
 
-    monkeypatch.setattr(loading, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(loading, "open_openvino", cannot)
+    def cannot(*given: Any, precision: str, **more: Any) -> Any:
+        if precision == "bf16":
+            raise EngineUnavailable("OpenVINO cannot run this.")
+        return exact(*given, precision="f32", **more)
+
+    monkeypatch.setattr(openvino, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(openvino, "open_openvino", cannot)
     model = load(trained_store, precision="auto")
     assert (model.precision, model.precision_reason) == ("f32", "OpenVINO cannot run this.")
     model.engine.close()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import GOLDEN_EXPECTED, Bundle, expected_npz, open_bundle
 from app.contract.preprocessing import Image
-from app.engines.engine import EngineName
 from app.engines.loading import load_model
 from app.engines.proof import check_batch_size, check_preprocessing, check_probabilities
+from app.engines.registry import EngineName
 from app.errors import SelfCheckFailed
 
 Sign = Callable[[Path], None]

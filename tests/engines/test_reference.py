@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import preprocess
-from app.engines.engine import EngineName
 from app.engines.loading import LoadedModel, load_model
+from app.engines.registry import EngineName
 from app.engines.tensorflow import import_tensorflow
 
 Floats = NDArray[np.float64]

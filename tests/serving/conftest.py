@@ -9,9 +9,9 @@ from app.contract.bundle import Bundle, open_bundle
 from app.contract.fingerprint import fingerprint_of
 from app.contract.preprocessing import Image
 from app.contract.store import ModelStore
-from app.engines.engine import EngineName
 from app.engines.loading import LoadedModel
 from app.engines.proof import Proof
+from app.engines.registry import EngineName
 from app.errors import BundleTampered
 from app.serving.tuning import Tuning
 from app.serving.versions import TunedModel

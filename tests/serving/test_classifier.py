@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from app.contract.bundle import Bundle, open_bundle
 from app.contract.header import IMAGE_FORMATS
 from app.contract.preprocessing import Image, preprocess
-from app.engines.engine import EngineName
 from app.engines.loading import LoadedModel
 from app.engines.proof import Proof
+from app.engines.registry import EngineName
 from app.errors import ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
 from app.metrics import Metrics
 from app.serving import classifier

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle, open_bundle
 from app.contract.preprocessing import Image
-from app.engines.engine import EngineName
 from app.engines.loading import LoadedModel, load_model
 from app.engines.proof import Proof
+from app.engines.registry import EngineName
 from app.errors import SelfCheckFailed
 from app.serving import tuning
 from app.serving.tuning import TuningOptions, tune

@@ -38,6 +38,7 @@ from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.contract.store import NAME_RULE, ModelStore, is_model_name
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
+from app.engines.registry import ENGINES
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.system.cores import available_cores
 from training.data.dataset import Picture, Split
@@ -47,7 +48,11 @@ SPLIT_FILE = "split.csv.gz"
 REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
 _GOLDEN_BYTES = 1_000_000
-_LIBRARIES = ("tensorflow", "keras", "openvino", "opencv-python-headless", "numpy")
+_LIBRARIES = (
+    *(library for engine in ENGINES.values() for library in engine.libraries),
+    "opencv-python-headless",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from app.contract.bundle import Bundle, open_bundle
 from app.contract.store import ModelStore
-from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
+from app.engines.registry import EngineChoice
 from app.errors import BundleError
 from training.bundling.export import SPLIT_FILE
 from training.data.dataset import Picture

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle
 from app.engines.engine import Engine
+from app.engines.registry import REFERENCE
 from training.audit.inspection import Inspection
 from training.bundling.export import Measured
 from training.data.dataset import Split
@@ -109,7 +110,7 @@ def judge(trained: Trained, measured: Measured, rival: Bundle | None, reporter: 
     try:
         check_requirements(scores, options.requirements, on=on)
         if rival is not None:
-            before = score_rival(rival, test.pictures, engine="tensorflow", reporter=reporter)
+            before = score_rival(rival, test.pictures, engine=REFERENCE, reporter=reporter)
             check_recall(scores, before, version=rival.version, max_drop=options.max_recall_drop, on=on)
     except NotGoodEnough as exc:
         raise NotGoodEnough(f"{exc} Nothing was published.") from exc

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from app.client import Failure, ServiceClient
 from app.contract.bundle import Bundle
-from app.engines.engine import EngineChoice
 from app.engines.loading import load_model
+from app.engines.registry import EngineChoice
 from app.errors import ServiceError
 from app.system.cache_folder import cache_folder
 from training.bundling.export import SPLIT_FILE

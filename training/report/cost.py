@@ -9,7 +9,8 @@ import numpy as np
 from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
 from app.engines.engine import Engine
-from app.engines.openvino import open_openvino
+from app.engines.loading import open_engine
+from app.engines.registry import ENGINES
 from app.errors import BundleTampered, EngineUnavailable
 from app.system.cores import available_cores
 
@@ -24,13 +25,13 @@ def cost(folder: Path, signature: Signature, tensorflow: Engine, images: Image, 
     Seconds are the median of some runs, for one picture of the batch, on as many cores as the process may use.
     """
     seconds = {tensorflow.name: _seconds_by_batch_size(tensorflow, images)}
-    try:
-        openvino = open_openvino(folder, signature, threads=available_cores())
-    except (EngineUnavailable, BundleTampered):
-        pass  # it is not installed, or cannot run this network: the service will say so, and take the other
-    else:
-        seconds[openvino.name] = _seconds_by_batch_size(openvino, images)
-        openvino.close()
+    for name in (name for name in ENGINES if name not in seconds):
+        try:
+            engine = open_engine(name, folder, signature, threads=available_cores())
+        except (EngineUnavailable, BundleTampered):
+            continue  # it is not installed, or cannot run this network: the service will say so, and take another
+        seconds[name] = _seconds_by_batch_size(engine, images)
+        engine.close()
     return {
         "parameters": parameters,
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),

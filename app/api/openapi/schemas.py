@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.contract.preprocessing import PreprocessingSpec
+from app.engines.registry import EngineName
 
 
 class _Schema(BaseModel):
@@ -70,7 +71,7 @@ class BatchAnswer(_Schema):
 
 
 class ModelHealth(ModelReference):
-    engine: Literal["openvino", "tensorflow"]
+    engine: EngineName
     engine_reason: str = Field(description="Why this engine runs the model.")
     precision: Literal["f32", "bf16"]
     age_seconds: float = Field(description="Seconds since this version went live in this process.")
@@ -112,7 +113,7 @@ class ModelList(_Schema):
 class Serving(_Schema):
     """How this process runs a model: what the settings fix, and what was measured when it was loaded."""
 
-    engine: Literal["openvino", "tensorflow"]
+    engine: EngineName
     engine_reason: str = Field(description="Why this engine runs the model.")
     precision: Literal["f32", "bf16"]
     precision_reason: str = Field(description="Why the model runs in this precision.")

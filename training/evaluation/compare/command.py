@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from app.contract.store import ModelStore
-from app.engines.engine import EngineChoice
+from app.engines.registry import EngineChoice
 from training.data.dataset import Split
 from training.data.sources import open_data
 from training.evaluation.compare.bundles import find_bundle

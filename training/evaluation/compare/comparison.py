@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.contract.bundle import Bundle
-from app.engines.engine import EngineChoice
+from app.engines.registry import EngineChoice
 from training.data.dataset import Picture
 from training.errors import OptionError
 from training.evaluation.compare.paired import Paired

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle
 from app.contract.preprocessing import Image
-from app.engines.engine import Engine, EngineChoice
+from app.engines.engine import Engine
 from app.engines.loading import load_model
+from app.engines.registry import EngineChoice
 from app.system.cache_folder import cache_folder
 from training.data.dataset import Picture
 from training.data.tensor_cache import TensorCache
