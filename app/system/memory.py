@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from app.system.cgroup import CGROUPS, numbers, statistics
+
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+def available_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = CGROUPS) -> int:
     """Return the bytes that can be taken without swapping, within the limit of a container (cgroup v2).
 
     Where the system does not say, as on macOS, it is half of what is built in.
@@ -26,14 +27,8 @@ def _of_machine(meminfo: Path) -> int:
 
 
 def _of_container(cgroup: Path) -> list[int]:
-    """Return what is left of the limit, counting cached files as free; nothing where there is no limit.
-
-    The files are those of Linux's Documentation/admin-guide/cgroup-v2.rst.
-    """
-    try:
-        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        facts = dict(line.split() for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
-        return [] if limit == "max" else [max(0, int(limit) - used + int(facts.get("inactive_file", 0)))]
-    except (OSError, ValueError):
+    """Return what is left of the limit, counting cached files as free; nothing where there is no limit."""
+    (limit,), (used,) = numbers(cgroup / "memory.max"), numbers(cgroup / "memory.current")
+    if limit is None or used is None:
         return []
+    return [max(0, limit - used + int(statistics(cgroup / "memory.stat").get("inactive_file", 0)))]
