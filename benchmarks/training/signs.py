@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from app.engines.loading import LoadedModel
 from benchmarks.harness.errors import BenchmarkError
@@ -21,6 +20,7 @@ from benchmarks.harness.table import table
 from training.bundling.export import SPLIT_FILE
 from training.data.folds import Fold, folds_csv
 from training.data.split import read_splits
+from training.evaluation.interval import wilson
 from training.model.preset import Preset
 from training.options import FitOptions
 from training.progress import Reporter
@@ -130,14 +130,14 @@ def _result(fold: Fold, published: LoadedModel, *, cpu_seconds: float) -> FoldRe
 def _cells(results: Sequence[FoldResult]) -> list[str]:
     confusion = _pooled(results)
     right, pictures = int(np.trace(confusion)), int(confusion.sum())
-    interval = binomtest(right, pictures).proportion_ci(0.95, method="wilson")
+    low, high = wilson(right, pictures)
     recalls = _recalls(results)
     worst = int(np.argmin(recalls))
     return [
         f"{len(results)} of {results[0].fold.count}",
         f"{pictures:,}",
         f"{right / pictures:.2%}",
-        f"{interval.low:.2%} to {interval.high:.2%}",
+        f"{low:.2%} to {high:.2%}",
         f"{results[0].labels[worst]}: {recalls[worst]:.2%}",
         f"{results[0].parameters:,}",
         f"{np.mean([result.seconds for result in results]):,.0f} (at most {max(r.seconds for r in results):,.0f})",

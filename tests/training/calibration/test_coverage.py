@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from training.evaluation.calibration.coverage import risk_coverage, threshold_table, wilson_interval
+from training.evaluation.calibration.coverage import risk_coverage, threshold_table
+from training.evaluation.interval import wilson
 
 CONFIDENCE = np.array([0.99, 0.95, 0.95, 0.7, 0.4])
 RIGHT = np.array([True, True, False, True, False])
@@ -20,7 +21,7 @@ def test_a_threshold_that_nothing_reaches_has_no_accuracy() -> None:
 
 
 def test_wilson_s_interval_is_the_textbook_s() -> None:
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
 
 
 def test_the_curve_answers_equally_sure_pictures_together() -> None:

@@ -9,19 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.calibration.bins import Floats
+from training.evaluation.interval import wilson
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 """Fixed ones: a threshold chosen on the very pictures that it is measured on looks better than it is."""
 
 _POINTS = 100
-
-
-def wilson_interval(right: int, answered: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of at least one picture (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(right, answered).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def threshold_table(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -57,7 +50,7 @@ def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, Any
 def _at(threshold: float, confidence: Floats, right: NDArray[np.bool_]) -> dict[str, Any]:
     is_answered = confidence >= threshold
     answered, is_right = int(is_answered.sum()), int(right[is_answered].sum())
-    low, high = wilson_interval(is_right, answered) if answered else (None, None)
+    low, high = wilson(is_right, answered) if answered else (None, None)
     return {
         "threshold": threshold,
         "answered": answered,

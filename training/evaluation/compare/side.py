@@ -19,8 +19,8 @@ from training.data.dataset import Picture
 from training.data.tensor_cache import TensorCache
 from training.data.tensors import load_tensors
 from training.evaluation.baseline import learned_pictures
-from training.evaluation.calibration.coverage import wilson_interval
 from training.evaluation.calibration.error import debiased_error
+from training.evaluation.interval import wilson
 from training.evaluation.score import Scores, predict_all, score
 from training.progress import Reporter
 
@@ -60,7 +60,7 @@ class Side:
     def as_dict(self) -> dict[str, Any]:
         """Return its figures in JSON's types."""
         confidence = self.probabilities.max(axis=1).astype(np.float64)
-        low, high = wilson_interval(int(self.right.sum()), len(self.right))
+        low, high = wilson(int(self.right.sum()), len(self.right))
         return {
             "name": self.bundle.name,
             "version": self.bundle.version,
