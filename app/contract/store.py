@@ -4,13 +4,12 @@
 `<root>/<name>/unloaded` exists, the model is not to be served.
 """
 
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import BundleNotFound
+from app.system.atomic_write import atomic_write
 
 _PINNED = "pinned"
 _UNLOADED = "unloaded"
@@ -84,16 +83,8 @@ class ModelStore:
         if version not in self.versions(name):
             known = ", ".join(str(version) for version in self.versions(name)) or "none"
             raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
-        # Written beside its place and renamed, so that no reader finds half a number.
-        descriptor, temporary = tempfile.mkstemp(prefix=".pin-", dir=self.root / name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(f"{version}\n")
-                os.fchmod(descriptor, 0o644)
-            Path(temporary).replace(self.root / name / _PINNED)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_write(self.root / name / _PINNED, mode=0o644) as stream:
+            stream.write(f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
         """Have the newest version served again. Raises OSError."""

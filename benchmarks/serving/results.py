@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from app.system.atomic_write import atomic_write
 from benchmarks.harness.machine import Machine
 from benchmarks.harness.open_loop import OpenLoop
 from benchmarks.harness.request import Body
@@ -163,9 +164,8 @@ class Results:
 
     def write(self, file: Path) -> None:
         """Write results.json whole or not at all."""
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(file)
+        with atomic_write(file, mode=0o644) as stream:
+            stream.write((json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def over(figures: ByRound, base: ByRound) -> ByRound:

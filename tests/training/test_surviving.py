@@ -109,7 +109,7 @@ def full_disk_after_two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr("training.fitting.checkpoint.os.fsync", full)
+    monkeypatch.setattr("app.system.atomic_write.os.fsync", full)
 
 
 @pytest.mark.usefixtures("full_disk_after_two_epochs")

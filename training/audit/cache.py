@@ -7,18 +7,18 @@ good as none.
 
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image
+from app.system.atomic_write import atomic_write
 from training.audit.image_stats import Look, Scale
 from training.audit.pairs import NearPair
 from training.audit.registration import Floats
@@ -140,27 +140,18 @@ class Cache:
         return None
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        if self._folder is not None:
-            self._write(name, json.dumps({"version": _VERSION, **content}).encode())
+        self._write(name, lambda stream: stream.write(json.dumps({"version": _VERSION, **content}).encode()))
 
     def _write_array(self, name: str, array: NDArray[Any]) -> None:
-        if self._folder is None:
-            return
-        with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self._folder / f".{name}.{os.getpid()}"
-            with unfinished.open("wb") as stream:
-                np.save(stream, array)
-            unfinished.replace(self._folder / name)
+        self._write(name, lambda stream: np.save(stream, array))
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         if self._folder is None:
             return
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self._folder / f".{name}.{os.getpid()}"
-            unfinished.write_bytes(data)
-            unfinished.replace(self._folder / name)
+            with atomic_write(self._folder / name) as stream:
+                write(stream)
 
 
 def _stamp(picture: Picture) -> str | None:

@@ -5,8 +5,6 @@ A new checkpoint is written beside the old one, made durable, and renamed over i
 
 import errno
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.system.atomic_write import atomic_write
 from training.errors import CheckpointError
 from training.fitting.history import Epoch
 
 Arrays = Mapping[str, list[NDArray[Any]]]
 
-TEMPORARY = ".checkpoint-"
 _RECORD = "record"
 
 
@@ -49,16 +47,8 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     for name, group in checkpoint.arrays.items():
         arrays |= {f"{name}/{index}": array for index, array in enumerate(group)}
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=file.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.savez(stream, **arrays)
-                stream.flush()
-                os.fsync(descriptor)
-            Path(temporary).replace(file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_write(file, durable=True) as stream:
+            np.savez(stream, **arrays)
     except OSError as exc:
         done = len(checkpoint.epochs)
         kept = f"The checkpoint of epoch {done - 1} stays" if done > 1 else "There is no checkpoint yet"

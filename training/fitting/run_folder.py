@@ -20,8 +20,9 @@ from typing import Self
 from app.contract.bundle import read_manifest
 from app.contract.store import ModelStore
 from app.errors import BundleError
+from app.system.atomic_write import remove_unfinished
 from training.errors import CheckpointError, DivergedError, NotGoodEnough, OptionError
-from training.fitting.checkpoint import TEMPORARY, Checkpoint, read_checkpoint, write_checkpoint
+from training.fitting.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 _CHECKPOINT = "checkpoint.npz"
 _IDENTITY = "run.json"
@@ -144,8 +145,7 @@ def unfinished_run(store: ModelStore, name: str, *, is_chief: bool, say: Callabl
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be written: {exc.strerror}. Start without --resume.") from exc
         if lock is not None:
-            for left_behind in folder.glob(f"{TEMPORARY}*"):
-                left_behind.unlink(missing_ok=True)
+            remove_unfinished(folder / _CHECKPOINT)
             return Run(folder, lock, say)
     return None
 

@@ -1,0 +1,40 @@
+"""Replace a file whole: a reader finds the old content or the new, never a part of either."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_write(file: Path, *, durable: bool = False, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Open a hidden file beside `file` to write to, and rename it to `file` when the block ends.
+
+    If the block or the writing fails, `file` stays as it was and nothing is left beside it. With `durable`, the content
+    is on the disk before the rename, so it also survives a power failure. `mode` is the permissions of the new file.
+    Raises OSError.
+    """
+    descriptor, unfinished = tempfile.mkstemp(prefix=_prefix(file), dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            os.fchmod(descriptor, mode)
+            if durable:
+                stream.flush()
+                os.fsync(descriptor)
+        Path(unfinished).replace(file)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(file: Path) -> None:
+    """Remove what processes that were killed while they wrote `file` left beside it. No other may be writing it."""
+    for left_behind in file.parent.glob(f"{_prefix(file)}*"):
+        left_behind.unlink(missing_ok=True)
+
+
+def _prefix(file: Path) -> str:
+    return f".{file.name}-"
