@@ -6,14 +6,37 @@ AWS Architecture Blog, 2015). Every call of this client can be repeated: none ch
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Self
 
 import httpx
 
 _TRY_AGAIN = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 _SPREAD = 0.25
 """By so much of itself a wait that the service names is made longer at most: all its clients are told the same."""
+
+
+class Attempt:
+    """One try of a call, to be made after `wait_s`: a context that takes a failed connection as the outcome."""
+
+    outcome: httpx.Response | httpx.RequestError
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, httpx.RequestError):
+            self.outcome = error
+            return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +51,16 @@ class Retry:
     base_s: float = 0.2
     longest_s: float = 10.0
     longest_retry_after_s: float = 60.0
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Yield the attempts of a call, until the outcome of one is final."""
+        wait_s: float | None = 0.0
+        retries = 0
+        while wait_s is not None:
+            attempt = Attempt(wait_s)
+            yield attempt
+            retries += 1
+            wait_s = self.wait_s(retries, attempt.outcome)
 
     def wait_s(self, retry: int, outcome: httpx.Response | httpx.RequestError) -> float | None:
         """Return the seconds to wait before retry number `retry`, from 1, or None where the outcome is final."""

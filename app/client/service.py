@@ -108,17 +108,12 @@ class ServiceClient:
 
     def _ask(self, call: Call[Answer]) -> Answer:
         request = call.request(self._http)
-        retries = 0
-        while True:
-            try:
-                outcome: httpx.Response | httpx.RequestError = self._http.send(request)
-            except httpx.RequestError as exc:
-                outcome = exc
-            retries += 1
-            wait_s = self._retry.wait_s(retries, outcome)
-            if wait_s is None:
-                return _settled(call, outcome, self._http.base_url)
-            time.sleep(wait_s)
+        for attempt in self._retry.attempts():
+            if attempt.wait_s:
+                time.sleep(attempt.wait_s)
+            with attempt:
+                attempt.outcome = self._http.send(request)
+        return _settled(call, attempt.outcome, self._http.base_url)
 
 
 class AsyncServiceClient:
@@ -198,17 +193,12 @@ class AsyncServiceClient:
 
     async def _ask(self, call: Call[Answer]) -> Answer:
         request = call.request(self._http)
-        retries = 0
-        while True:
-            try:
-                outcome: httpx.Response | httpx.RequestError = await self._http.send(request)
-            except httpx.RequestError as exc:
-                outcome = exc
-            retries += 1
-            wait_s = self._retry.wait_s(retries, outcome)
-            if wait_s is None:
-                return _settled(call, outcome, self._http.base_url)
-            await asyncio.sleep(wait_s)
+        for attempt in self._retry.attempts():
+            if attempt.wait_s:
+                await asyncio.sleep(attempt.wait_s)
+            with attempt:
+                attempt.outcome = await self._http.send(request)
+        return _settled(call, attempt.outcome, self._http.base_url)
 
 
 def in_batches(pictures: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
