@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +33,7 @@ from app.metrics import Metrics
 from app.serving.batcher import RowFuture
 from app.serving.classifier import Classifier
 from app.settings import Settings
+from tests.holding import busy
 
 
 @asynccontextmanager
@@ -172,12 +172,9 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path,
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    gate = threading.Event()
     async with inference(trained_store, workers=64, inline_decode_pixels=0) as asked:
-        asked.catalogue._decode_pool.submit(gate.wait, 60)
-        with pytest.raises(ClientDisconnect):
+        with busy(asked.catalogue._decode_pool), pytest.raises(ClientDisconnect):
             await infer(asked, None, pictures[:3], receive=receive)
-        gate.set()
         assert asked.admission.pending == 0
 
 

@@ -23,6 +23,7 @@ from app.serving import classifier
 from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning
+from tests.holding import busy
 
 
 class Uniform:
@@ -67,10 +68,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def gate(pool: ThreadPoolExecutor) -> Iterator[threading.Event]:
     """What keeps the one thread of the pool busy until it is set."""
-    gate = threading.Event()
-    pool.submit(gate.wait, 60)
-    yield gate
-    gate.set()
+    with busy(pool) as gate:
+        yield gate
 
 
 @pytest.fixture(scope="module")

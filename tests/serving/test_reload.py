@@ -21,6 +21,7 @@ from app.serving.classifier import Limits
 from app.serving.load_lock import taking_turns
 from app.serving.store_watcher import Watcher
 from app.serving.versions import LoadedStore, Loader, load_store
+from tests.holding import Held
 from tests.serving.conftest import FolderLoader
 
 PATIENT = 20
@@ -115,17 +116,11 @@ async def test_versions_are_loaded_in_a_thread_while_the_event_loop_turns(
     service = await follow()
     folder_loader.publish("cats", 2)
     await service.look()
-    begun, may_end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        may_end.wait(60)
-
-    folder_loader.before_load = hold
+    folder_loader.before_load = load = Held()
     looking = asyncio.create_task(service.look())
-    await asyncio.to_thread(begun.wait, 60)
+    await asyncio.to_thread(load.begun.wait, 60)
     assert service.live() == 1  # and this line runs: the load does not hold the event loop
-    may_end.set()
+    load.may_end.set()
     await looking
     assert service.live() == 2
 
@@ -387,17 +382,11 @@ async def test_a_version_that_is_ready_when_the_service_stops_is_freed(
     service = await follow()
     folder_loader.publish("cats", 2)
     await service.look()
-    begun, stopping = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        stopping.wait(60)
-
-    folder_loader.before_load = hold
+    folder_loader.before_load = load = Held()
     looking = asyncio.create_task(service.look())
-    await asyncio.to_thread(begun.wait, 60)
+    await asyncio.to_thread(load.begun.wait, 60)
     await service.catalogue.aclose()
-    stopping.set()
+    load.may_end.set()
     await looking
     assert folder_loader.engines["cats", 2].closed
 
@@ -422,21 +411,15 @@ async def test_a_replaced_version_has_no_longer_than_the_grace_of_a_service_that
     folder_loader.on_event_loop = False
     folder_loader.publish("cats", 1)
     following = Following(folder_loader, load_store(cast("Loader", folder_loader)), shutdown_grace_s=0)
-    entered, may_end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        entered.set()
-        may_end.wait(60)
-
-    folder_loader.engines["cats", 1].before_predict = hold
+    folder_loader.engines["cats", 1].before_predict = predict = Held()
     folder_loader.publish("cats", 2)
     caller = asyncio.create_task(following.catalogue.get("cats").classify((data_folder / "7-00000.png").read_bytes()))
-    await asyncio.to_thread(entered.wait, 60)
+    await asyncio.to_thread(predict.begun.wait, 60)
     await following.catalogue.replace(folder_loader.load("cats", 2))
     await following.catalogue.aclose()
     with pytest.raises(ShuttingDown):
         await caller
-    may_end.set()
+    predict.may_end.set()
     assert all(engine.closed for engine in folder_loader.engines.values())
 
 

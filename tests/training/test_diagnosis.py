@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from app.contract.preprocessing import PreprocessingSpec
 from app.engines.tensorflow import import_tensorflow
+from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.data.dataset import Split
 from training.evaluation.diagnosis import Facts, diagnose
@@ -22,7 +23,6 @@ from training.fitting.augment import augment
 from training.model.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.model.preset import Augmentation, Preset, Recipe
 from training.model.presets import preset_named
-from training.options import FitOptions
 from training.progress import Reporter
 from training.run import run_fit
 
@@ -35,22 +35,6 @@ Diagnosed = Callable[..., list[dict[str, str]]]
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     found = load_digits()
     return (found.images * 15).astype(np.uint8), found.target
-
-
-def options_of(preset: Preset, data: str, store: Path, **changes: Any) -> FitOptions:
-    return FitOptions(
-        data=data,
-        name="d",
-        preset=preset,
-        model_store=store,
-        seed=0,
-        test=0.2,
-        size=None,
-        colour=None,
-        on_bad_image="fail",
-        about=None,
-        **changes,
-    )
 
 
 @pytest.fixture
@@ -71,7 +55,7 @@ def diagnosed(tmp_path: Path) -> Diagnosed:
             layers=layers,
             recipe=Recipe(**{"epochs": 6, "validation": 0.15, "learning_rate": 0.003, **recipe}),
         )
-        options = options_of(preset, source, tmp_path / "store", allow_leakage=leaks, cache=False, report=False)
+        options = fit_options(tmp_path / "store", preset, data=source, allow_leakage=leaks, cache=False, report=False)
         findings: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
         return findings
 
@@ -150,7 +134,7 @@ def test_a_large_network_on_a_few_noisy_pictures_overfits(diagnosed: Diagnosed) 
 def test_figures_on_mnist(
     preset: str, train: tuple[float, float], test: tuple[float, float], expected: list[str]
 ) -> None:
-    options = options_of(preset_named(preset), "mnist", Path("store"))
+    options = fit_options(Path("store"), preset_named(preset), data="mnist")
     epochs = [{"loss": loss, "accuracy": train[0], "validation_loss": None} for loss in (0.2, 0.05, train[1])]
     scores: dict[Split, dict[str, float] | None] = {
         "train": {"accuracy": train[0], "loss": train[1], "pictures": 60_000},

@@ -15,6 +15,7 @@ from app.contract.store import ModelStore
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.errors import SelfCheckFailed
+from tests.training.fit_options import fit_options
 from training.bundling.export import check_can_publish, save
 from training.errors import OptionError, PublishError
 from training.model.preset import Preset
@@ -25,18 +26,7 @@ from training.run import run_fit
 
 
 def options(store: Path, *, name: str = "digits", preset: Preset | None = None) -> FitOptions:
-    return FitOptions(
-        data="digits",
-        name=name,
-        preset=preset or with_recipe(preset_named("seed"), {"epochs": 1, "batch_size": 256}),
-        model_store=store,
-        seed=0,
-        test=0.2,
-        size=None,
-        colour=None,
-        on_bad_image="fail",
-        about=None,
-    )
+    return fit_options(store, preset or with_recipe(preset_named("seed"), {"epochs": 1, "batch_size": 256}), name=name)
 
 
 def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -36,6 +35,7 @@ from app.serving.catalogue import Catalogue
 from app.settings import Settings
 from tests.api.conftest import client_of
 from tests.api.open_inference.test_infer import by_predict
+from tests.holding import busy
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "ServerLive": (pb.ServerLiveRequest, pb.ServerLiveResponse),
@@ -276,15 +276,13 @@ async def test_those_who_watch_the_standard_health_service_are_told_of_the_end(r
 
 
 async def test_what_was_taken_is_answered_before_the_end(trained_store: Path, pictures: list[bytes]) -> None:
-    gate = threading.Event()
     async with serving(trained_store, workers=64, inline_decode_pixels=0) as running:
-        running.catalogue._decode_pool.submit(gate.wait, 60)
-        entered, _ = turnstile(running.catalogue.admission)
-        taken = asyncio.ensure_future(running.call("ModelInfer", **encoded(pictures[:3])))
-        await entered.wait()
-        ending = asyncio.create_task(running.rpc.stop(30))
-        await asyncio.sleep(0)
-        gate.set()
+        with busy(running.catalogue._decode_pool):
+            entered, _ = turnstile(running.catalogue.admission)
+            taken = asyncio.ensure_future(running.call("ModelInfer", **encoded(pictures[:3])))
+            await entered.wait()
+            ending = asyncio.create_task(running.rpc.stop(30))
+            await asyncio.sleep(0)
         assert (await taken).model_name == "digits"
         await ending
 
@@ -293,20 +291,18 @@ async def test_what_was_taken_is_answered_before_the_end(trained_store: Path, pi
 async def test_a_client_that_leaves_gives_its_place_back(
     trained_store: Path, pictures: list[bytes], leaves: str
 ) -> None:
-    gate = threading.Event()
     async with serving(trained_store, workers=64, inline_decode_pixels=0, max_pending=3) as running:
         admission = running.catalogue.admission
         entered, left = turnstile(admission)
-        running.catalogue._decode_pool.submit(gate.wait, 60)
-        call = running.call("ModelInfer", timeout=30 if leaves == "cancels" else 0.2, **encoded(pictures[:3]))
-        if leaves == "cancels":
-            await entered.wait()
-            call.cancel()
-        with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
-            await call
-        await left.wait()
-        assert admission.pending == 0
-        gate.set()
+        with busy(running.catalogue._decode_pool):
+            call = running.call("ModelInfer", timeout=30 if leaves == "cancels" else 0.2, **encoded(pictures[:3]))
+            if leaves == "cancels":
+                await entered.wait()
+                call.cancel()
+            with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
+                await call
+            await left.wait()
+            assert admission.pending == 0
         assert (await running.call("ModelInfer", **encoded(pictures[:3]))).model_name == "digits"
 
 

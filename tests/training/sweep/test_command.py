@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from app.contract.bundle import open_bundle
+from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.fitting.fit import fit as train
 from training.model.presets import preset_named
-from training.options import FitOptions, with_recipe
+from training.options import with_recipe
 from training.progress import Reporter
 from training.sweep.halving import Candidate, Sweep, run_trials
 
@@ -107,18 +108,7 @@ def run_on_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[B
     def run(bench: Bench, budget: float) -> list[str]:
         monkeypatch.setattr("training.sweep.halving.time", bench)
         monkeypatch.setattr("training.sweep.halving._try", bench.attempt)
-        options = FitOptions(
-            data="digits",
-            name="d",
-            preset=preset_named("quick"),
-            model_store=tmp_path,
-            seed=0,
-            test=0.2,
-            size=None,
-            colour=None,
-            on_bad_image="fail",
-            about=None,
-        )
+        options = fit_options(tmp_path, preset_named("quick"))
         validated = replace(options, preset=with_recipe(options.preset, {"validation": 0.1}))
         run_trials(bench.sweep, validated, budget=budget, reporter=Reporter())
         return [candidate.name for candidate in bench.sweep.ranking()]
