@@ -12,6 +12,7 @@ from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
 from training.audit.checks import CHECKS
 from training.model.presets import PRESETS
+from training.options import FIT_OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,13 @@ def test_the_api_page_lists_every_error_with_its_status(docs: dict[str, str]) ->
 def test_the_training_page_lists_every_preset(docs: dict[str, str]) -> None:
     listed = re.findall(r"^\| `(\w+)` \|.*\| [\d,]+ \|$", docs["training.md"], re.MULTILINE)
     assert listed == list(PRESETS)
+
+
+def test_the_training_page_names_every_option_of_fit(docs: dict[str, str]) -> None:
+    for option in FIT_OPTIONS.values():
+        assert {option.word, option.word.replace("--", "--no-", 1)} & set(
+            re.findall(r"--[a-z-]+", docs["training.md"])
+        ), option.word
 
 
 def test_links_between_pages_lead_somewhere(repository: Path) -> None:

@@ -2,115 +2,26 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from training.data.folds import Fold
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from training.data.folds import Fold, parse_fold
+from training.data.split import MAX_FRACTION
+from training.declared import ALWAYS, NEVER, Declared, Option, fields_given, options_of, plain_range_errors, reads
 from training.errors import OptionError
-from training.evaluation.acceptance import Against, Requirement
+from training.evaluation.acceptance import FIGURES, Against, Requirement, parse_against, parse_requirement
 from training.evaluation.calibration.temperature import Method
-from training.fitting.distribution import StrategyName
+from training.model.layers import Backbone
 from training.model.preset import FineTune, Preset, Recipe
 from training.model.presets import PRESETS, preset_named
 
 Size = tuple[int, int] | Literal["data"]
 Colour = Literal["grey", "rgb", "data"]
-
-_PLAIN = Recipe()
-_LESS_COMMON = (
-    "schedule",
-    "warm_up",
-    "weight_decay",
-    "momentum",
-    "label_smoothing",
-    "mixup",
-    "augment_until",
-    "weight_averaging",
-    "class_weights",
-    "early_stopping",
-    "precision",
-    "steps_per_execution",
-    "drop_remainder",
-)
-"""Parts of a recipe that a command names only where they, or the preset's, are not what a plain recipe has."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it."""
-
-    data: str
-    name: str
-    preset: Preset
-    model_store: Path
-    seed: int
-    test: float
-    size: Size | None
-    colour: Colour | None
-    on_bad_image: Literal["skip", "fail"]
-    about: Path | None
-    requirements: tuple[Requirement, ...] = ()
-    against: Against | None = None
-    max_recall_drop: float = 0.02
-    keep: int | None = None
-    fold: Fold | None = None
-    group_by: str | None = None
-    allow_leakage: bool = False
-    cache: bool = True
-    calibration: Method = "temperature"
-    report: bool = True
-    resume: bool = False
-    deterministic: bool = False
-    strategy: StrategyName = "none"
-    logs: Path | None = None
-
-    def command(self, *, here: bool = False) -> str:
-        """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
-
-        What only says whether the result is published, and what is removed then, is no part of it; nor is on how many
-        machines it ran, or what was logged.
-        """
-        preset, recipe = self.preset, self.preset.recipe
-        words = ["python", "-m", "training", "fit", "--data", self.data if here else Path(self.data).name]
-        words += ["--name", self.name]
-        if here:
-            words += ["--model-store", str(self.model_store)]
-        words += ["--preset", preset.name, "--seed", str(self.seed)]
-        words += ["--epochs", str(recipe.epochs), "--batch-size", str(recipe.batch_size), "--loss", recipe.loss]
-        words += ["--optimizer", recipe.optimizer, "--learning-rate", str(recipe.learning_rate)]
-        words += ["--validation", str(recipe.validation)]
-        words += ["--test", str(self.test)] if self.fold is None else ["--fold", str(self.fold)]
-        for field in _LESS_COMMON:
-            value = getattr(recipe, field)
-            if {value, getattr(preset_named(preset.name).recipe, field)} != {getattr(_PLAIN, field)}:
-                words += _option(field.replace("_", "-"), value)
-        if preset.backbone is not None:
-            words += ["--weights", Path(preset.backbone.weights).name]
-        if recipe.fine_tune is not None:
-            words += ["--fine-tune-epochs", str(recipe.fine_tune.epochs)]
-            words += ["--fine-tune-rate", str(recipe.fine_tune.learning_rate)]
-        if self.about is not None:
-            words += ["--about", str(self.about) if here else self.about.name]
-        if self.size is not None:
-            words += ["--size", "data" if self.size == "data" else f"{self.size[0]}x{self.size[1]}"]
-        if self.colour is not None:
-            words += ["--colour", self.colour]
-        if self.group_by is not None:
-            words += ["--group-by", self.group_by]
-        if self.allow_leakage:
-            words += ["--allow-leakage"]
-        if self.calibration != "temperature":
-            words += ["--calibration", self.calibration]
-        if self.deterministic:
-            words += ["--deterministic"]
-        return shlex.join(words)
-
-
-def _option(name: str, value: object) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{'' if value else 'no-'}{name}"]
-    return [f"--{name}", str(value)]
+StrategyName = Literal["none", "mirrored", "multi_worker"]
 
 
 def parse_size(text: str) -> Size:
@@ -123,19 +34,168 @@ def parse_size(text: str) -> Size:
     return int(parts[0]), int(parts[-1])
 
 
-def parse_batch_size(text: str) -> int | Literal["full"]:
-    """Return "full" or a positive number. Raises OptionError."""
-    if text == "full":
-        return "full"
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-size {text} is neither a number of pictures nor full.")
-    return int(text)
+# What several commands take, `fit` among them.
+DataOption = Annotated[
+    str,
+    Field(
+        description="A folder with one sub-folder for each class; an .npz, IDX or CSV file; or mnist, fashion_mnist, "
+        "cifar10, cifar100 (downloaded) or digits (always there)."
+    ),
+    Option(repeated="always", is_path=True),
+]
+NameOption = Annotated[str, Field(description="The model's name in the store and in URLs."), ALWAYS]
+ModelStoreOption = Annotated[
+    Path, Field(description="Folder of bundles."), Option(variable="IMAGECLASS_MODEL_STORE", repeated="here")
+]
+TestOption = Annotated[
+    float,
+    Field(ge=0, le=MAX_FRACTION, description="Share of each class held out for the test, where the data marks none."),
+    Option(repeated="always", late=True),
+]
+SizeOption = Annotated[
+    Size | None,
+    reads(parse_size),
+    Field(description="Pixels: 64, or HEIGHTxWIDTH, or data for the pictures' own."),
+]
+ColourOption = Annotated[Colour | None, Field(description="What the network sees; data for the pictures' own.")]
+SeedOption = Annotated[int, Field(ge=0, le=2**31 - 1, description="Of the split, the weights and the order."), ALWAYS]
+OnBadImageOption = Annotated[
+    Literal["fail", "skip"], Field(description="What to do about pictures that cannot be read."), NEVER
+]
+GroupByOption = Annotated[
+    str | None,
+    Field(
+        description="What belongs together and never comes into two splits: a regular expression over paths whose "
+        "first group names it, a column of the CSV, or runs (file numbers that run on while the class rises)."
+    ),
+]
+AllowLeakageOption = Annotated[
+    bool, Field(description="Train even where the data's own splits share pictures or groups.")
+]
+CacheOption = Annotated[
+    bool, Field(description="Use and keep what earlier runs worked out, in ~/.cache/imageclass."), NEVER
+]
+RequireOption = Annotated[
+    tuple[Requirement, ...],
+    reads(parse_requirement, as_type=list[str]),
+    Field(
+        description=f"A figure on the test pictures and what it must reach, as accuracy=0.98 ({', '.join(FIGURES)}; "
+        "the loss at most); may be repeated."
+    ),
+    Option(name="require", repeated="never"),
+]
+AgainstOption = Annotated[
+    Against | None,
+    reads(parse_against),
+    Field(
+        description="A version, or live for the one that is to be served: no class may be recalled worse than by it."
+    ),
+    NEVER,
+]
+MaxRecallDropOption = Annotated[
+    float,
+    Field(ge=0, le=1, description="By how much the recall of a class may be lower than with --against."),
+    NEVER,
+]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it.
+
+    A command does not repeat what only says whether the result is published, and what is removed then; nor on how many
+    machines it ran, or what was logged.
+    """
+
+    data: DataOption
+    name: NameOption
+    preset: Annotated[Preset, reads(preset_named), ALWAYS] = Field(
+        default=PRESETS["seed"],
+        description="; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values()) + ".",
+    )
+    model_store: ModelStoreOption = Path("model_store")
+    test: TestOption = 0.2
+    fold: Annotated[Fold | None, reads(parse_fold)] = Field(
+        default=None, description="Hold out one fold for the test instead, as 2/5 for the second of five; see folds."
+    )
+    size: SizeOption = None
+    colour: ColourOption = None
+    seed: SeedOption = 0
+    on_bad_image: OnBadImageOption = "fail"
+    group_by: GroupByOption = None
+    allow_leakage: AllowLeakageOption = False
+    cache: CacheOption = True
+    calibration: Method = Field(
+        default="temperature",
+        description="Fit a temperature on the validation pictures, or leave the softmax as it was trained.",
+    )
+    resume: Annotated[bool, NEVER] = Field(
+        default=False, description="Go on with the unfinished run of this name, where there is one."
+    )
+    deterministic: bool = Field(default=False, description="The same weights to the last bit in every run; slower.")
+    strategy: Annotated[StrategyName, NEVER] = Field(
+        default="none", description="Train on all GPUs, or with the workers that TF_CONFIG names."
+    )
+    logs: Annotated[Path | None, NEVER] = Field(
+        default=None, description="Folder for epochs.csv and TensorBoard's events."
+    )
+    about: Annotated[Path | None, Option(is_path=True)] = Field(
+        default=None, description="Markdown about the data, its licence and the limits, for the card."
+    )
+    requirements: RequireOption = ()
+    against: AgainstOption = None
+    max_recall_drop: MaxRecallDropOption = 0.02
+    report: Annotated[bool, NEVER] = Field(default=True, description="Write report.html into the bundle.")
+    keep: Annotated[int | None, NEVER] = Field(
+        default=None, ge=1, description="Remove older versions than the newest so many, but not the pinned one."
+    )
+
+    def command(self, *, here: bool = False) -> str:
+        """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`."""
+        recipe = self.preset.recipe
+        values = {FitOptions: self, Backbone: self.preset.backbone, FineTune: recipe.fine_tune, Recipe: recipe}
+        usual = values | {Recipe: preset_named(self.preset.name).recipe}
+        words = ["python", "-m", "training", "fit"]
+        for name, declared in FIT_OPTIONS.items():
+            if values[declared.by] is not None and not (name == "test" and self.fold is not None):
+                value, usually = (getattr(each[declared.by], declared.field) for each in (values, usual))
+                words += declared.words(value, usual=usually, here=here)
+        return shlex.join(words)
+
+
+def _fit_options() -> dict[str, Declared]:
+    found = {}
+    for name, declared in options_of(FitOptions).items():
+        found[name] = declared
+        if name == "preset":
+            found |= options_of(Backbone) | options_of(FineTune)
+        if name == "model_store":
+            found |= options_of(Recipe)
+    return found
+
+
+FIT_OPTIONS = _fit_options()
+"""All options of `fit` in their order: those of `FitOptions`, and those that change parts of the preset."""
+
+
+def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
+    """Return what `fit` is asked for by a value, or None, for each of its options. Raises OptionError."""
+    with plain_range_errors(FitOptions):
+        options = FitOptions(**fields_given(FitOptions, given))
+    preset = with_transfer(
+        options.preset,
+        weights=given["weights"],
+        fine_tune_epochs=given["fine_tune_epochs"],
+        fine_tune_rate=given["fine_tune_rate"],
+    )
+    return replace(options, preset=with_recipe(preset, fields_given(Recipe, given)))
 
 
 def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
-    """Return the preset with those parts of its recipe replaced that are not None."""
+    """Return the preset with those parts of its recipe replaced that are not None. Raises OptionError."""
     given = {name: value for name, value in changes.items() if value is not None}
-    return replace(preset, recipe=replace(preset.recipe, **given))
+    with plain_range_errors(Recipe):
+        return replace(preset, recipe=replace(preset.recipe, **given))
 
 
 def with_transfer(
@@ -148,21 +208,21 @@ def with_transfer(
     """
     if weights is None and fine_tune_epochs is None and fine_tune_rate is None:
         return preset
-    if preset.backbone is None or preset.recipe.fine_tune is None:
+    recipe, backbone = preset.recipe, preset.backbone
+    if backbone is None or recipe.fine_tune is None:
         raise OptionError(
             f"Preset {preset.name} starts from nothing: --weights, --fine-tune-epochs and --fine-tune-rate are for "
             f"those with a backbone, {', '.join(name for name, other in PRESETS.items() if other.backbone)}."
         )
     if weights not in (None, "imagenet", "none") and not Path(weights).is_file():
         raise OptionError(f"--weights {weights} is neither imagenet, none nor a file.")
-    backbone = preset.backbone if weights is None else replace(preset.backbone, weights=weights)
-    recipe = preset.recipe
+    if weights is not None:
+        backbone = replace(backbone, weights=weights)
     if backbone.weights == "none":
         if fine_tune_epochs is not None or fine_tune_rate is not None:
             raise OptionError("With --weights none there is nothing to fine-tune; give --epochs and --learning-rate.")
         return replace(preset, backbone=backbone, recipe=replace(recipe, epochs=recipe.total_epochs, fine_tune=None))
-    fine_tune = FineTune(
-        preset.recipe.fine_tune.epochs if fine_tune_epochs is None else fine_tune_epochs,
-        fine_tune_rate or preset.recipe.fine_tune.learning_rate,
-    )
+    changes: dict[str, Any] = {"epochs": fine_tune_epochs, "learning_rate": fine_tune_rate}
+    with plain_range_errors(FineTune):
+        fine_tune = replace(recipe.fine_tune, **{name: value for name, value in changes.items() if value is not None})
     return replace(preset, backbone=backbone, recipe=replace(recipe, fine_tune=fine_tune))

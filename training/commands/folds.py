@@ -1,20 +1,33 @@
-"""The command `python -m training folds`: write down which pictures each `fit --fold` holds out."""
+"""The command `python -m training folds`."""
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import inspect
+from training.commands.declared_options import command
 from training.data.folds import deal, folds_csv
 from training.data.sources import open_data
 from training.errors import OptionError
+from training.options import DataOption, GroupByOption
 from training.progress import Reporter
 
 
-def run_folds(data: str, *, count: int, seed: int, group_by: str | None, out: Path, reporter: Reporter) -> None:
-    """Deal `data` into folds as `fit` does, and write `id,fold` rows. Raises an ImageclassError."""
+@command
+def folds(
+    data: DataOption,
+    count: Annotated[int, typer.Option("--folds", min=2, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffle; fit's --seed.")] = 0,
+    group_by: GroupByOption = None,
+    out: Annotated[Path, typer.Option(help="A CSV file of id and fold.")] = Path("folds.csv"),
+) -> None:
+    """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
+    reporter = Reporter()
     dataset = open_data(data)
     inspection = inspect(
         dataset,
@@ -24,10 +37,10 @@ def run_folds(data: str, *, count: int, seed: int, group_by: str | None, out: Pa
         cache=Cache(cache_folder("audit"), data),
         reporter=reporter,
     )
-    folds = deal(dataset, count=count, seed=seed, together=inspection.together)
+    dealt = deal(dataset, count=count, seed=seed, together=inspection.together)
     try:
-        out.write_text(folds_csv(folds), encoding="utf-8")
+        out.write_text(folds_csv(dealt), encoding="utf-8")
     except OSError as exc:
         raise OptionError(f"--out {out} cannot be written: {exc.strerror or exc}.") from exc
-    sizes = Counter(folds.values())
+    sizes = Counter(dealt.values())
     reporter.say(f"{out}: {', '.join(f'fold {fold}: {sizes[fold]:,} pictures' for fold in sorted(sizes))}")

@@ -15,7 +15,7 @@ from typing import Any
 from training.data.dataset import SPLITS, Dataset, Picture, Split
 from training.errors import DataError, OptionError
 
-_MAX_FRACTION = 0.9
+MAX_FRACTION = 0.9
 _COLUMNS = ["id", "label", "split"]
 
 
@@ -103,11 +103,11 @@ def fractions_to_hold_out(dataset: Dataset, *, validation: float, test: float) -
     fractions: dict[Split, float] = {}
     asked: dict[Split, float] = {"test": test, "validation": validation}
     for split, fraction in asked.items():
-        if not 0 <= fraction <= _MAX_FRACTION:
-            raise OptionError(f"--{split} {fraction} is not a fraction from 0 to {_MAX_FRACTION}.")
+        if not 0 <= fraction <= MAX_FRACTION:
+            raise OptionError(f"--{split} {fraction} is not a fraction from 0 to {MAX_FRACTION}.")
         if split not in marked:
             fractions[split] = fraction
-    if sum(fractions.values()) > _MAX_FRACTION:
+    if sum(fractions.values()) > MAX_FRACTION:
         raise OptionError(f"--validation {validation} and --test {test} leave too little to train on.")
     return fractions
 

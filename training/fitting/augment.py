@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from app.engines.tensorflow import import_tensorflow
 from training.fitting.elastic import resample, smooth_displacements
 from training.fitting.photographic import photograph
 from training.model.preset import Augmentation
+from training.tensorflow import tf
 
 # Levels out of 255 for the photographed-paper look: ground up to a third of white after the polarity step, strokes at
 # least this much lighter than it, light falling off by this much from one side to the other, and sensor noise.
@@ -16,27 +16,26 @@ _FALL_OFF = 40.0
 _NOISE = 8.0
 
 
-def augment(images: Any, augmentation: Augmentation, *, seed: Any) -> Any:
+def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
     """Return changed copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape.
 
     `seed` is an integer tensor (2,): the same one gives the same changes, whatever was drawn before.
     """
-    tf = import_tensorflow()
     images = tf.cast(images, tf.float32)
-    images = _warp(tf, images, augmentation, tf.random.fold_in(seed, 0))
+    images = _warp(images, augmentation, tf.random.fold_in(seed, 0))
     if augmentation.paper:
-        images = _put_on_paper(tf, images, augmentation.paper, tf.random.fold_in(seed, 1))
+        images = _put_on_paper(images, augmentation.paper, tf.random.fold_in(seed, 1))
     images = photograph(images, augmentation, seed=tf.random.fold_in(seed, 2))
     return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
 
 
-def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
+def _warp(images: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Turn, shear, zoom and shift each picture about its centre and bend it, with one bilinear resampling."""
     shape = tf.shape(images)
     count, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
     seeds = iter(tf.unstack(tf.random.split(seed, 7)))
 
-    def draw(limit: float) -> Any:
+    def draw(limit: float) -> tf.Tensor:
         return tf.random.stateless_uniform([count], next(seeds), -limit, limit)
 
     angle = draw(math.radians(augmentation.rotation_degrees))
@@ -70,12 +69,12 @@ def _warp(tf: Any, images: Any, augmentation: Augmentation, seed: Any) -> Any:
     )
 
 
-def _put_on_paper(tf: Any, images: Any, share: float, seed: Any) -> Any:
+def _put_on_paper(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(images)
     count = shape[0]
     seeds = iter(tf.unstack(tf.random.split(seed, 7)))
 
-    def draw(low: Any, high: Any) -> Any:
+    def draw(low: Any, high: Any) -> tf.Tensor:
         return low + (high - low) * tf.random.stateless_uniform([count, 1, 1, 1], next(seeds))
 
     ground = draw(0.0, _GROUND)

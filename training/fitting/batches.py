@@ -6,17 +6,16 @@ any epoch sees what it would have seen.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engines.tensorflow import import_tensorflow
 from app.system.cores import available_cores
 from training.data.tensors import Tensors
 from training.errors import OptionError
 from training.fitting.augment import augment
 from training.model.preset import Recipe
+from training.tensorflow import tf
 
 _HELD_OUT_BATCH = 512
 _AHEAD = 2
@@ -29,8 +28,6 @@ class Batches:
 
     def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int, replicas: int = 1) -> None:
         """Raises OptionError where `replicas` cannot share a batch evenly."""
-        tf = import_tensorflow()
-        self._tf = tf
         self._recipe = recipe
         self._classes = classes
         self._seed = seed
@@ -44,59 +41,55 @@ class Batches:
         if not self.pictures:
             raise OptionError(f"{count} pictures are too few for {replicas} replicas.")
         self.steps = math.ceil(self.pictures / self.size)
-        self._picture = _picture_source(tf, train)
+        self._picture = _picture_source(train)
         self._targets = tf.constant(train.targets)
         self._weights = None
         if recipe.class_weights == "balanced":
             self._weights = tf.constant(balanced_weights(train.targets, classes))
 
-    def epoch(self, number: int, *, stopwatch: "Stopwatch | None" = None) -> Any:
-        """Return the `tf.data.Dataset` of epoch `number`, counted from 0; `stopwatch` times the waiting for it."""
-        tf = self._tf
+    def epoch(self, number: int, *, stopwatch: "Stopwatch | None" = None) -> tf.data.Dataset:
+        """Return the batches of epoch `number`, counted from 0; `stopwatch` times the waiting for it."""
         is_changed = number < round(self._recipe.augment_until * self._recipe.total_epochs)
         key = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), _ORDER)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._targets), dtype=tf.int64), seed=key)
         rows = tf.data.Dataset.from_tensor_slices(order[: self.pictures])
         steps = rows.batch(self.size, drop_remainder=self._recipe.drop_remainder).enumerate()
 
-        def batch(step: Any, rows: Any) -> tuple[Any, ...]:
+        def batch(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
             seed = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), 1 + tf.cast(step, tf.int32))
             return self._batch(rows, seed, is_changed=is_changed)
 
         batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations: nothing to convert
         batches = _made_ahead(steps, batch)
-        return _with_options(tf, batches if stopwatch is None else stopwatch.around(tf, batches))
+        return _with_options(batches if stopwatch is None else stopwatch.around(batches))
 
-    def _batch(self, rows: Any, seed: Any, *, is_changed: bool) -> tuple[Any, ...]:
-        tf, recipe = self._tf, self._recipe
+    def _batch(self, rows: tf.Tensor, seed: tf.Tensor, *, is_changed: bool) -> tuple[tf.Tensor, ...]:
+        recipe = self._recipe
         images, classes = self._picture(rows), tf.gather(self._targets, rows)
         targets = tf.one_hot(classes, self._classes)
         weights = [] if self._weights is None else [tf.gather(self._weights, classes)]
         if is_changed and recipe.augmentation is not None:
             images = augment(images, recipe.augmentation, seed=tf.random.fold_in(seed, _CHANGES))
         if is_changed and recipe.mixup:
-            images, targets, *weights = _mix(
-                tf, recipe.mixup, tf.random.fold_in(seed, _MIXUP), images, targets, *weights
-            )
+            images, targets, *weights = _mix(recipe.mixup, tf.random.fold_in(seed, _MIXUP), images, targets, *weights)
         if recipe.label_smoothing:
             targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / self._classes
         return (images, targets, *weights)
 
 
-def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> Any:
-    """Return a `tf.data.Dataset` of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K).
+def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> tf.data.Dataset:
+    """Return batches of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K).
 
     With several replicas the few that they cannot share evenly are left out.
     """
-    tf = import_tensorflow()
-    picture, targets = _picture_source(tf, held_out), tf.constant(held_out.targets)
+    picture, targets = _picture_source(held_out), tf.constant(held_out.targets)
     rows = tf.data.Dataset.range(_shared(len(held_out.targets), replicas)).batch(_shared(_HELD_OUT_BATCH, replicas))
 
-    def batch(rows: Any) -> tuple[Any, Any]:
+    def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return picture(rows), tf.one_hot(tf.gather(targets, rows), classes)
 
     batch = tf.autograph.experimental.do_not_convert(batch)
-    return _with_options(tf, _made_ahead(rows, batch))
+    return _with_options(_made_ahead(rows, batch))
 
 
 def _shared(count: int, replicas: int) -> int:
@@ -113,19 +106,19 @@ class Stopwatch:
     """Adds up how long the steps waited for batches."""
 
     def __init__(self) -> None:
-        self._waited = import_tensorflow().Variable(0.0, dtype="float64", trainable=False)
+        self._waited = tf.Variable(0.0, dtype="float64", trainable=False)
 
     @property
     def seconds(self) -> float:
         return float(self._waited.numpy())
 
-    def around(self, tf: Any, batches: Any) -> Any:
+    def around(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Return the same batches. Whoever asks for the next one runs what stands before and after them here."""
 
-        def asking(_: Any) -> Any:
+        def asking(_: tf.Tensor) -> tf.Tensor:
             return tf.timestamp()
 
-        def answered(asked: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        def answered(asked: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             with tf.control_dependencies(batch):
                 waited = self._waited.assign_add(tf.timestamp() - asked)
             with tf.control_dependencies([waited]):
@@ -139,7 +132,6 @@ class Stopwatch:
 def open_stopwatch(*, replicas: int) -> Stopwatch | None:
     """Return None where the waiting cannot be timed: by several replicas, and where TensorFlow is deterministic, as it
     refuses to look at the clock then."""
-    tf = import_tensorflow()
     try:
         tf.timestamp()
     except tf.errors.FailedPreconditionError:
@@ -147,11 +139,11 @@ def open_stopwatch(*, replicas: int) -> Stopwatch | None:
     return Stopwatch() if replicas == 1 else None
 
 
-def _made_ahead(rows: Any, batch: Callable[..., tuple[Any, ...]]) -> Any:
+def _made_ahead(rows: tf.data.Dataset, batch: Callable[..., tuple[tf.Tensor, ...]]) -> tf.data.Dataset:
     return rows.map(batch, num_parallel_calls=available_cores()).prefetch(_AHEAD)
 
 
-def _with_options(tf: Any, batches: Any) -> Any:
+def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     # TensorFlow's own tuning sleeps for longer and longer, and sometimes an epoch's end waits until it wakes: up to as
     # long as the epoch took.
@@ -162,12 +154,12 @@ def _with_options(tf: Any, batches: Any) -> Any:
     return batches.with_options(options)
 
 
-def _picture_source(tf: Any, tensors: Tensors) -> Any:
+def _picture_source(tensors: Tensors) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from rows (B,) to images. A mapped file stays on disk; an array goes to TensorFlow once."""
     images = tensors.images
     if isinstance(images, np.memmap):
 
-        def read(rows: Any) -> Any:
+        def read(rows: tf.Tensor) -> tf.Tensor:
             found = tf.numpy_function(lambda rows: images[rows], [rows], tf.uint8, stateful=False)
             found.set_shape([None, *images.shape[1:]])
             return found
@@ -177,14 +169,14 @@ def _picture_source(tf: Any, tensors: Tensors) -> Any:
     return lambda rows: tf.gather(in_memory, rows)
 
 
-def _mix(tf: Any, alpha: float, seed: Any, images: Any, *others: Any) -> tuple[Any, ...]:
+def _mix(alpha: float, seed: tf.Tensor, images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Blend every picture with the one that a turned-round batch has in its place, and what goes with it alike."""
     count = tf.shape(images)[0]
     first, second = (tf.random.stateless_gamma([count], part, alpha) for part in tf.unstack(tf.random.split(seed, 2)))
     share = first / tf.maximum(first + second, 1e-12)  # two Gamma draws make one of Beta(α, α)
     share = tf.maximum(share, 1 - share)
 
-    def blend(values: Any) -> Any:
+    def blend(values: tf.Tensor) -> tf.Tensor:
         own = tf.reshape(share, [-1, *[1] * (len(values.shape) - 1)])
         return own * values + (1 - own) * tf.reverse(values, [0])
 

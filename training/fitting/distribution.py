@@ -3,19 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from app.engines.tensorflow import import_tensorflow
 from training.errors import OptionError, WorkerLost
-
-StrategyName = Literal["none", "mirrored", "multi_worker"]
+from training.options import StrategyName
+from training.tensorflow import keras, tf
 
 
 @dataclass(frozen=True)
 class Distribution:
     """Who takes part: `replicas` each compute a share of every batch, and the chief alone writes and publishes."""
 
-    strategy: Any
+    strategy: tf.distribute.Strategy | None
     replicas: int = 1
     is_chief: bool = True
 
@@ -28,7 +26,7 @@ class Distribution:
         try:
             with self.strategy.scope():
                 yield
-        except import_tensorflow().errors.UnavailableError as exc:
+        except tf.errors.UnavailableError as exc:
             raise WorkerLost("Another worker has gone. Start all of them again, with --resume.") from exc
 
 
@@ -40,7 +38,6 @@ def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Dist
     """
     if name == "none":
         return Distribution(None)
-    tf = import_tensorflow()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
@@ -60,7 +57,7 @@ def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Dist
     return Distribution(strategy, strategy.num_replicas_in_sync, is_chief)
 
 
-def normalize_over_replicas(network: Any, replicas: int) -> None:
+def normalize_over_replicas(network: keras.Model, replicas: int) -> None:
     """Let batch normalisation take its statistics from the whole batch, where `replicas` have a share of it each."""
     for layer in network.layers if replicas > 1 else ():
         if hasattr(layer, "layers"):

@@ -1,28 +1,24 @@
 """Smooth random distortions, and the resampling that they need. It knows nothing of labels or recipes."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engines.tensorflow import import_tensorflow
+from training.tensorflow import tf
 
 _KNOTS = 6
 
 
-def smooth_displacements(count: int, height: int, width: int, *, limit: float, seed: Any) -> Any:
+def smooth_displacements(count: int, height: int, width: int, *, limit: float, seed: tf.Tensor) -> tf.Tensor:
     """Return float32 (count, 2, height, width): how far each pixel moves in x and y, at most `limit` pixels.
 
     It is a cubic B-spline with 6 × 6 random knots (Simard et al. 2003 blur a field of noise instead).
     """
-    tf = import_tensorflow()
     knots = tf.random.stateless_uniform([count, 2, _KNOTS, _KNOTS], seed, -limit, limit)
     return tf.matmul(_spline(height), tf.matmul(knots, _spline(width), transpose_b=True))
 
 
-def resample(images: Any, x: Any, y: Any) -> Any:
+def resample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Return what `images`, float32 (N, H, W, C), show at `x` and `y`, both (N, H, W), bilinearly; black outside."""
-    tf = import_tensorflow()
     count, height, width = (tf.shape(images)[axis] for axis in range(3))
     x = tf.clip_by_value(x, -1.0, tf.cast(width, tf.float32))
     y = tf.clip_by_value(y, -1.0, tf.cast(height, tf.float32))

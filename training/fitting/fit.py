@@ -3,12 +3,10 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engines.tensorflow import import_tensorflow
 from training.data.tensors import Tensors
 from training.errors import CheckpointError, DivergedError, OptionError
 from training.fitting.batches import Batches, held_out_batches, open_stopwatch
@@ -16,10 +14,11 @@ from training.fitting.checkpoint import Arrays, Checkpoint
 from training.fitting.history import Epoch
 from training.fitting.optimizers import optimizer_of
 from training.fitting.precision import computing_in, precision_here
-from training.fitting.trainer import build_trainer, compile_trainer
+from training.fitting.trainer import Trainer
 from training.model.backbone import NAME, let_learn
 from training.model.preset import Recipe
 from training.progress import Advance, Reporter
+from training.tensorflow import keras, tf
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class FitResult:
 
 
 def fit(
-    network: Any,
+    network: keras.Model,
     recipe: Recipe,
     train: Tensors,
     validation: Tensors | None,
@@ -48,7 +47,7 @@ def fit(
     start: Checkpoint | None = None,
     after_epoch: Callable[[Checkpoint], None] | None = None,
 ) -> FitResult:
-    """Train `network` (a `keras.Model`, uint8 to probabilities) in place. Seed Keras first.
+    """Train `network` (uint8 to probabilities) in place. Seed Keras first.
 
     It goes on from `start`, and hands `after_epoch` where it stands after each epoch. A distribution strategy has to be
     in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError where the loss
@@ -73,20 +72,27 @@ class _Training:
     """The state of one training between epochs, and how it goes on by one."""
 
     def __init__(
-        self, network: Any, recipe: Recipe, train: Tensors, validation: Tensors | None, *, classes: int, seed: int
+        self,
+        network: keras.Model,
+        recipe: Recipe,
+        train: Tensors,
+        validation: Tensors | None,
+        *,
+        classes: int,
+        seed: int,
     ) -> None:
         if recipe.early_stopping and validation is None:
             raise OptionError("--early-stopping needs validation pictures. Give --validation a share, as in 0.1.")
         self._network = network
         self._recipe = recipe
         self._classes = classes
-        replicas = import_tensorflow().distribute.get_strategy().num_replicas_in_sync
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.batches = Batches(train, recipe, classes=classes, seed=seed, replicas=replicas)
         self._held_out = None
         if validation is not None:
             self._held_out = held_out_batches(validation, classes=classes, replicas=replicas)
         self._stopwatch = open_stopwatch(replicas=replicas)
-        self._trainer = build_trainer(network, recipe)
+        self._trainer = Trainer(network, recipe)
         self.epochs: list[Epoch] = []
         self._spent = 0.0
         self._started = time.monotonic()
@@ -116,7 +122,7 @@ class _Training:
             epochs=number + 1,
             shuffle=False,  # the batches come in their order
             verbose=0,
-            callbacks=[_step_callback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
+            callbacks=[_StepCallback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
         ).history
         seconds = time.monotonic() - started
         with self._trainer.averaged():
@@ -200,10 +206,10 @@ class _Training:
             learning_rate=learning_rate,
             steps=self.batches.steps * epochs,
         )
-        compile_trainer(self._trainer, recipe, optimizer, classes=self._classes)
+        self._trainer.prepare(optimizer, classes=self._classes)
         self._trainer.make_train_function(force=True)
 
-    def _backbone(self) -> Any:
+    def _backbone(self) -> keras.Model:
         try:
             return self._network.get_layer(NAME)
         except ValueError as exc:
@@ -213,7 +219,7 @@ class _Training:
         return self._best is None or _loss_of(epoch) < _loss_of(self._best[0])
 
 
-def _assign(variables: list[Any], arrays: Arrays, name: str) -> None:
+def _assign(variables: list[keras.Variable], arrays: Arrays, name: str) -> None:
     found = arrays.get(name, [])
     if [tuple(variable.shape) for variable in variables] != [array.shape for array in found]:
         raise CheckpointError("The checkpoint is of another network. Start anew, without --resume.")
@@ -221,10 +227,8 @@ def _assign(variables: list[Any], arrays: Arrays, name: str) -> None:
         variable.assign(array)
 
 
-def _number(value: Any) -> float:
+def _number(value: keras.Variable | tf.Tensor) -> float:
     """Return a Keras variable's or a tensor's value, whatever strategy it is spread by."""
-    import keras
-
     return float(keras.ops.convert_to_tensor(value).numpy())
 
 
@@ -232,20 +236,20 @@ def _loss_of(epoch: Epoch) -> float:
     return float("inf") if epoch.validation_loss is None else epoch.validation_loss
 
 
-def _step_callback(title: str, steps: int, advance: Advance) -> Any:
-    import keras
+class _StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells `advance` of every step that was taken, and ends a training that diverges."""
 
-    class StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
-        _done = 0
+    def __init__(self, title: str, steps: int, advance: Advance) -> None:
+        super().__init__()
+        self._title, self._steps, self._advance = title, steps, advance
+        self._done = 0
 
-        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-            loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
-            if not np.isfinite(loss):
-                raise DivergedError(
-                    f"The loss became {loss} in {title}: training diverged. Try a lower --learning-rate."
-                )
-            done = min(batch + 1, steps)  # Keras counts the last execution as a whole one
-            advance(done - self._done, f"{title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
-            self._done = done
-
-    return StepCallback()
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"The loss became {loss} in {self._title}: training diverged. Try a lower --learning-rate."
+            )
+        done = min(batch + 1, self._steps)  # Keras counts the last execution as a whole one
+        self._advance(done - self._done, f"{self._title}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+        self._done = done

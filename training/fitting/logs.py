@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engines.tensorflow import import_tensorflow
 from training.errors import OptionError
 from training.fitting.history import Epoch, epochs_csv
+from training.tensorflow import tf
 
 _TENSORBOARD = {
     "loss": ("train", "loss"),
@@ -33,10 +33,8 @@ class Logs:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise OptionError(f"--logs {folder} cannot be written: {exc.strerror}.") from exc
-        tf = import_tensorflow()
         runs = {run for run, _ in _TENSORBOARD.values()}
         self._writers = {run: tf.summary.create_file_writer(str(folder / run)) for run in sorted(runs)}
-        self._write = tf.summary.write
         # What `tf.summary.scalar` writes, which needs TensorBoard itself.
         plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=_SCALAR)
@@ -47,7 +45,7 @@ class Logs:
             if figure in _TENSORBOARD and value is not None:
                 run, tag = _TENSORBOARD[figure]
                 with self._writers[run].as_default(step=len(epochs)):
-                    self._write(tag, np.float32(value), metadata=self._metadata)
+                    tf.summary.write(tag, np.float32(value), metadata=self._metadata)
         try:
             for writer in self._writers.values():
                 writer.flush()

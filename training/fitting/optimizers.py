@@ -1,21 +1,20 @@
 """Turn a recipe's words into a Keras optimizer and its learning-rate schedule."""
 
-from typing import Any
-
 from training.model.preset import Recipe, Schedule
+from training.tensorflow import keras
 
 _ADAMW_DECAY = 0.01
 _ONE_CYCLE_CLIMB = 0.2
 _ONE_CYCLE_START = 1 / 25
 
 
-def optimizer_of(recipe: Recipe, variables: list[Any], *, learning_rate: float, steps: int) -> Any:
-    """Return the optimizer for `variables` (Keras variables), whose schedule lasts `steps` steps.
+def optimizer_of(
+    recipe: Recipe, variables: list[keras.Variable], *, learning_rate: float, steps: int
+) -> keras.Optimizer:
+    """Return the optimizer for `variables`, whose schedule lasts `steps` steps.
 
     Only kernels decay: offsets and the scales of normalisation, which have one axis, do not.
     """
-    from keras import optimizers
-
     rate = rate_schedule(recipe.schedule, recipe.warm_up, peak=learning_rate, steps=steps)
     decay = recipe.weight_decay
     if decay is None and recipe.optimizer == "adamw":
@@ -23,31 +22,31 @@ def optimizer_of(recipe: Recipe, variables: list[Any], *, learning_rate: float, 
     given = {"learning_rate": rate, "weight_decay": decay or None}
     match recipe.optimizer:
         case "sgd":
-            optimizer = optimizers.SGD(**given)
+            optimizer = keras.optimizers.SGD(**given)
         case "momentum":
-            optimizer = optimizers.SGD(momentum=recipe.momentum, nesterov=True, **given)
+            optimizer = keras.optimizers.SGD(momentum=recipe.momentum, nesterov=True, **given)
         case "rmsprop":
-            optimizer = optimizers.RMSprop(**given)
+            optimizer = keras.optimizers.RMSprop(**given)
         case "adam":
-            optimizer = optimizers.Adam(**given)
+            optimizer = keras.optimizers.Adam(**given)
         case "adamw":
-            optimizer = optimizers.AdamW(learning_rate=rate, weight_decay=decay)
+            optimizer = keras.optimizers.AdamW(learning_rate=rate, weight_decay=decay)
     if decay:
         optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
     return optimizer
 
 
-def rate_schedule(schedule: Schedule, warm_up: float | None, *, peak: float, steps: int) -> Any:
+def rate_schedule(
+    schedule: Schedule, warm_up: float | None, *, peak: float, steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Return a number, or a Keras schedule that climbs for the share `warm_up` of the steps and then does its own."""
-    from keras.optimizers.schedules import CosineDecay
-
     if warm_up is None:
         warm_up = _ONE_CYCLE_CLIMB if schedule == "one_cycle" else 0.0
     if schedule == "constant" and not warm_up:
         return peak
     climb = round(steps * warm_up)
     start = peak * _ONE_CYCLE_START if schedule == "one_cycle" else 0.0
-    return CosineDecay(
+    return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=start if climb else peak,
         decay_steps=max(1, steps - climb),
         alpha=1.0 if schedule == "constant" else 0.0,  # the share of the peak that it falls to

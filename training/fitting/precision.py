@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 from app.engines.openvino import cpu_has_bf16
 from app.errors import EngineUnavailable
 from training.model.preset import Precision
+from training.tensorflow import keras
 
 
 def precision_here(precision: Precision) -> Literal["float32", "mixed_bfloat16"]:
@@ -20,7 +21,7 @@ def precision_here(precision: Precision) -> Literal["float32", "mixed_bfloat16"]
 
 
 @contextmanager
-def computing_in(network: Any, precision: Literal["float32", "mixed_bfloat16"]) -> Iterator[None]:
+def computing_in(network: keras.Model, precision: Literal["float32", "mixed_bfloat16"]) -> Iterator[None]:
     """Have the layers of `network` compute in `precision` while the block runs; weights and last layer stay float32."""
     layers = [] if precision == "float32" else list(_innermost(network.layers[:-1]))
     before = [layer.dtype_policy for layer in layers]
@@ -33,7 +34,7 @@ def computing_in(network: Any, precision: Literal["float32", "mixed_bfloat16"]) 
             layer.dtype_policy = policy
 
 
-def _innermost(layers: Sequence[Any]) -> Iterator[Any]:
+def _innermost(layers: Sequence[keras.Layer]) -> Iterator[keras.Layer]:
     for layer in layers:
         if hasattr(layer, "layers"):  # a network within the network
             yield from _innermost(layer.layers)

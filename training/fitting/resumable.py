@@ -2,13 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
-from app.engines.tensorflow import import_tensorflow
 from training.data.tensors import Tensors
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
@@ -18,12 +16,13 @@ from training.fitting.run_folder import Run, new_run, unfinished, unfinished_run
 from training.model.network import build_network
 from training.options import FitOptions
 from training.progress import Reporter
+from training.tensorflow import keras, tf
 
 
 def prepare_tensorflow(options: FitOptions, reporter: Reporter) -> Distribution:
     """Set TensorFlow up as `options` say, before anything else is done with it. Raises OptionError."""
     if options.deterministic:
-        import_tensorflow().config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_op_determinism()
     return open_distribution(options.strategy, say=reporter.say)
 
 
@@ -59,17 +58,15 @@ def train(
     run: Run,
     distribution: Distribution,
     reporter: Reporter,
-) -> tuple[Any, FitResult]:
+) -> tuple[keras.Model, FitResult]:
     """Return the trained network, which no strategy has a part in any more, and how it came about.
 
     Raises what `fit` raises, CheckpointError where an epoch cannot be kept, OptionError where logs cannot be written.
     """
-    import keras
-
     preset = options.preset
     logs = None if options.logs is None or not distribution.is_chief else Logs(options.logs)
 
-    def build() -> Any:
+    def build() -> keras.Model:
         return build_network(preset.layers, shape=spec.shape, classes=len(labels), backbone=preset.backbone)
 
     def after_epoch(checkpoint: Checkpoint) -> None:

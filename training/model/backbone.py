@@ -8,11 +8,10 @@ import warnings
 import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
-from app.engines.tensorflow import import_tensorflow
 from training.errors import OptionError
 from training.model.layers import Application, Backbone
+from training.tensorflow import keras
 
 _PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _WEIGHTS: dict[Application, tuple[str, str]] = {
@@ -33,8 +32,8 @@ NAME = "backbone"
 _MOMENTUM = 0.9
 
 
-def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> Any:
-    """Return the `keras.Model`: float or uint8 (N, H, W, 3) of levels 0 to 255 → features (N, h, w, C).
+def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model:
+    """Return the network: float or uint8 (N, H, W, 3) of levels 0 to 255 → features (N, h, w, C).
 
     Raises OptionError where the pictures do not suit it, or its weights cannot be had.
     """
@@ -52,21 +51,16 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> Any:
     return backbone
 
 
-def let_learn(backbone: Any, learns: bool) -> None:
+def let_learn(backbone: keras.Model, learns: bool) -> None:
     """Freeze a backbone that has weights, or let it learn, but never its batch normalisation: the statistics of a few
     pictures would spoil what it has learned of millions (it is then as in inference)."""
-    import keras
-
     backbone.trainable = learns
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
 
-def _untrained(application: Application, shape: tuple[int, int, int]) -> Any:
-    import_tensorflow()
-    import keras
-
+def _untrained(application: Application, shape: tuple[int, int, int]) -> keras.Model:
     options = {"include_top": False, "weights": None}
     image = keras.Input(shape)
     match application:
@@ -77,16 +71,14 @@ def _untrained(application: Application, shape: tuple[int, int, int]) -> Any:
     return keras.Model(image, network.output, name=NAME)
 
 
-def _follow_faster(backbone: Any) -> None:
+def _follow_faster(backbone: keras.Model) -> None:
     """Let moving statistics follow within tens of steps: published momenta of up to 0.999 are for millions."""
-    import keras
-
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, _MOMENTUM)
 
 
-def _load(backbone: Any, wanted: Backbone) -> None:
+def _load(backbone: keras.Model, wanted: Backbone) -> None:
     file = _downloaded(wanted.application) if wanted.weights == "imagenet" else Path(wanted.weights)
     try:
         with warnings.catch_warnings(action="ignore"):  # of each layer of a wrong file, before the error
@@ -100,8 +92,6 @@ def _load(backbone: Any, wanted: Backbone) -> None:
 
 def _downloaded(application: Application) -> Path:
     """Return the file of ImageNet's weights where Keras keeps such files, downloaded where it is not there yet."""
-    import keras
-
     address = _address(application)
     try:
         with redirect_stdout(sys.stderr):  # Keras shows its progress among the results

@@ -1,7 +1,11 @@
 """Layers as data: what a preset's network is made of. `training.model.network` turns them into Keras layers."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from training.declared import Option
 
 Application = Literal["mobilenet_v3_small", "efficientnet_v2_b0"]
 
@@ -15,7 +19,10 @@ class Backbone:
     """
 
     application: Application
-    weights: str = "imagenet"
+    weights: Annotated[str, Option(repeated="always", is_path=True)] = Field(
+        default="imagenet",
+        description="What a backbone starts from: imagenet (downloaded), a file of such weights, or none.",
+    )
 
 
 @dataclass(frozen=True)

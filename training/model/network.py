@@ -1,25 +1,21 @@
 """Build a Keras network from layers as data. uint8 pictures go in: the scale to [0, 1] is its first layer."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from app.engines.tensorflow import import_tensorflow
 from training.errors import OptionError
 from training.model.backbone import build_backbone
 from training.model.layers import Backbone, Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.model.normalization import fused_batch_normalization
+from training.tensorflow import keras
 
 
 def build_network(
     layers: Sequence[Layer], *, shape: tuple[int, int, int], classes: int, backbone: Backbone | None = None
-) -> Any:
-    """Return an untrained `keras.Model`: uint8 (N, H, W, C) → probabilities (N, `classes`).
+) -> keras.Model:
+    """Return an untrained network: uint8 (N, H, W, C) → probabilities (N, `classes`).
 
     Raises OptionError where the pictures are too small for the layers, or the backbone's weights cannot be had.
     """
-    import_tensorflow()
-    import keras
-
     scaled = keras.layers.Rescaling(1 / 255) if backbone is None else build_backbone(backbone, shape)
     stack = [keras.Input(shape, dtype="uint8", name="image"), scaled]
     for layer in layers:
@@ -33,29 +29,25 @@ def build_network(
         ) from exc
 
 
-def _keras_layers(layer: Layer) -> list[Any]:
-    from keras import layers
-
+def _keras_layers(layer: Layer) -> list[keras.Layer]:
     match layer:
         case Conv2D():
             return _convolution(layer)
         case MaxPool2D(size):
-            return [layers.MaxPooling2D(size)]
+            return [keras.layers.MaxPooling2D(size)]
         case GlobalAveragePool2D():
-            return [layers.GlobalAveragePooling2D()]
+            return [keras.layers.GlobalAveragePooling2D()]
         case Flatten():
-            return [layers.Flatten()]
+            return [keras.layers.Flatten()]
         case Dropout(rate):
-            return [layers.Dropout(rate)]
+            return [keras.layers.Dropout(rate)]
         case Dense(units):
-            return [layers.Dense(units, activation="relu")]
+            return [keras.layers.Dense(units, activation="relu")]
 
 
-def _convolution(layer: Conv2D) -> list[Any]:
-    from keras import layers
-
+def _convolution(layer: Conv2D) -> list[keras.Layer]:
     is_plain = not layer.batch_normalization and layer.pool == 1
-    convolution = layers.Conv2D(
+    convolution = keras.layers.Conv2D(
         layer.filters,
         layer.kernel,
         strides=layer.stride,
@@ -65,6 +57,6 @@ def _convolution(layer: Conv2D) -> list[Any]:
     )
     if is_plain:
         return [convolution]
-    pool = [layers.MaxPooling2D(layer.pool)] if layer.pool > 1 else []
+    pool = [keras.layers.MaxPooling2D(layer.pool)] if layer.pool > 1 else []
     normalization = [fused_batch_normalization()] if layer.batch_normalization else []
-    return [convolution, *pool, *normalization, layers.ReLU()]
+    return [convolution, *pool, *normalization, keras.layers.ReLU()]

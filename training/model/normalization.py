@@ -1,12 +1,11 @@
 """Batch normalisation in one pass. It knows nothing of networks or recipes."""
 
-from functools import cache
 from typing import Any
 
-from app.engines.tensorflow import import_tensorflow
+from training.tensorflow import keras, tf
 
 
-def fused_batch_normalization() -> Any:
+def fused_batch_normalization() -> keras.layers.BatchNormalization:
     """Return a Keras BatchNormalization for (N, H, W, C) that trains with TensorFlow's fused kernel.
 
     Keras 3 spells the mean, the variance and the scale as steps of their own, each of which reads the whole activation
@@ -14,33 +13,26 @@ def fused_batch_normalization() -> Any:
     Keras's own arithmetic, from the same weights.
     """
     # Keras's 0.99 trails behind by hundreds of steps: whole epochs here.
-    return _layer_type()(momentum=0.9)
+    return FusedBatchNormalization(momentum=0.9)
 
 
-@cache
-def _layer_type() -> Any:
-    tf = import_tensorflow()
-    import keras
-
-    # Registered, so that Keras finds it again where a network is copied from its configuration.
-    @keras.saving.register_keras_serializable(package="imageclass")
-    class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            if self.synchronized or not (training and self.trainable):  # the kernel sees one replica's share only
-                return super().call(inputs, training=training, mask=mask)
-            outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-                x=inputs,
-                scale=tf.convert_to_tensor(self.gamma),
-                offset=tf.convert_to_tensor(self.beta),
-                mean=[],
-                variance=[],
-                epsilon=self.epsilon,
-                is_training=True,
-            )
-            count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
-            variance *= (count - 1) / count  # the kernel's is unbiased, Keras's is the batch's own
-            for moving, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + found * (1 - self.momentum))
-            return outputs
-
-    return FusedBatchNormalization
+# Registered, so that Keras finds it again where a network is copied from its configuration.
+@keras.saving.register_keras_serializable(package="imageclass")
+class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        if self.synchronized or not (training and self.trainable):  # the kernel sees one replica's share only
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
+        variance *= (count - 1) / count  # the kernel's is unbiased, Keras's is the batch's own
+        for moving, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + found * (1 - self.momentum))
+        return outputs

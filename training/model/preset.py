@@ -1,10 +1,16 @@
 """What a preset is: preprocessing, network and recipe, all of it data."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from app.contract.preprocessing import PreprocessingSpec
+from training.data.split import MAX_FRACTION
+from training.declared import ALWAYS, Option, reads
+from training.errors import OptionError
 from training.model.layers import Backbone, Layer
 
 Loss = Literal["crossentropy", "mse"]
@@ -13,7 +19,16 @@ Schedule = Literal["constant", "one_cycle", "cosine"]
 ClassWeights = Literal["none", "balanced"]
 Precision = Literal["float32", "mixed_bfloat16", "auto"]
 Views = Literal["one", "shifted"]
-BatchSize = int | Literal["full"]
+BatchSize = Annotated[int, Field(ge=1)] | Literal["full"]
+
+
+def parse_batch_size(text: str) -> int | Literal["full"]:
+    """Return "full" or a positive number. Raises OptionError."""
+    if text == "full":
+        return "full"
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--batch-size {text} is neither a number of pictures nor full.")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -47,50 +62,77 @@ class Augmentation:
 class FineTune:
     """What follows `Recipe.epochs`, in which the layer named "backbone" was frozen: all layers learn, at this rate."""
 
-    epochs: int
-    learning_rate: float
+    epochs: Annotated[int, Option(name="fine_tune_epochs", repeated="always")] = Field(
+        ge=0, description="Passes after --epochs, in which the backbone learns too."
+    )
+    learning_rate: Annotated[float, Option(name="fine_tune_rate", repeated="always")] = Field(
+        ge=1e-9, description="Step size, or its peak, of these passes."
+    )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. `batch_size` "full" is plain gradient descent: one step an epoch over all pictures.
+    """How a network is trained. Every field with a description is an option of `fit`, which follows the preset if it
+    is not given.
 
+    - `batch_size`: "full" is plain gradient descent, one step an epoch over all pictures.
     - `schedule`: "constant" keeps `learning_rate`; "one_cycle" climbs to it from a 25th and falls to nothing at the
       last step along a cosine (Smith 2018, arXiv:1803.09820); "cosine" falls from it (Loshchilov & Hutter 2017,
       arXiv:1608.03983). `warm_up` is the share of the steps that climb; None is a fifth in one cycle, else none.
-    - `weight_decay`: decoupled, on kernels only; None is 0.01 with AdamW, and none with others.
-    - `momentum`: of the optimizer "momentum", which is Nesterov's.
-    - `label_smoothing`: the share of each target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567).
-    - `mixup`: α of the Beta distribution by which pairs are blended (Zhang et al. 2018, arXiv:1710.09412); 0 is none.
-    - `augment_until`: the share of the epochs after which pictures are left as they are, neither changed nor blended.
-    - `weight_averaging`: decay of the running mean of the weights that is validated and exported (Polyak); 0 is none.
-    - `class_weights`: "balanced" lets every class weigh alike in the loss, however few pictures it has.
-    - `early_stopping`: stop after so many epochs without a lower validation loss, and take the best; 0 is never.
-    - `precision`: what the layers compute in while they are trained; "auto" is bfloat16 where the CPU has it.
-    - `steps_per_execution`: how many steps TensorFlow takes between two looks at the loss; the weights are the same.
-    - `drop_remainder`: leave out, of each epoch anew, the few pictures that do not fill a batch.
+    - `weight_decay`: None is 0.01 with AdamW, and none with others.
+    - `label_smoothing`: Szegedy et al. 2016, arXiv:1512.00567.
+    - `mixup`: α of the Beta distribution by which pairs are blended (Zhang et al. 2018, arXiv:1710.09412).
+    - `weight_averaging`: the running mean (Polyak) is validated and exported.
+    - `steps_per_execution`: the weights are the same with any.
     """
 
-    loss: Loss = "crossentropy"
-    optimizer: OptimizerName = "adam"
-    learning_rate: float = 0.001
-    schedule: Schedule = "constant"
-    warm_up: float | None = None
-    weight_decay: float | None = None
-    momentum: float = 0.9
-    batch_size: BatchSize = 32
-    epochs: int = 10
-    validation: float = 0.0
+    epochs: Annotated[int, ALWAYS] = Field(default=10, ge=1, description="Passes over the training pictures.")
+    batch_size: Annotated[BatchSize, reads(parse_batch_size), ALWAYS] = Field(
+        default=32, description="Pictures a step, or full for one step an epoch (gradient descent)."
+    )
+    loss: Annotated[Loss, ALWAYS] = Field(default="crossentropy", description="What training makes small.")
+    optimizer: Annotated[OptimizerName, ALWAYS] = Field(default="adam", description="How the weights are moved.")
+    learning_rate: Annotated[float, Option(repeated="always", late=True)] = Field(
+        default=0.001, gt=0, description="Step size; the peak of a schedule."
+    )
+    schedule: Schedule = Field(default="constant", description="How the learning rate goes.")
+    warm_up: float | None = Field(
+        default=None, ge=0, le=0.9, description="Share of the steps over which the learning rate climbs."
+    )
+    weight_decay: float | None = Field(default=None, ge=0, description="Decoupled weight decay of the kernels.")
+    momentum: float = Field(default=0.9, ge=0, le=0.999, description="Of the optimizer momentum, which is Nesterov's.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=0.9, description="Share of each target that goes to all classes alike."
+    )
+    mixup: float = Field(default=0.0, ge=0, description="Blend pairs of pictures: alpha; 0 does not.")
+    augment_until: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the epochs with augmentation and mixup."
+    )
+    weight_averaging: float = Field(
+        default=0.0, ge=0, le=0.99999, description="Decay of the running mean of the weights that is used; 0 for none."
+    )
+    class_weights: ClassWeights = Field(
+        default="none", description="Whether all classes weigh alike, however few pictures they have."
+    )
+    early_stopping: int = Field(
+        default=0,
+        ge=0,
+        description="Stop after so many epochs without a lower validation loss, and take the best; 0 does not.",
+    )
+    precision: Precision = Field(
+        default="float32", description="What training computes in; auto: bfloat16 where the CPU has it."
+    )
+    steps_per_execution: int = Field(default=8, ge=1, description="Steps between two looks at the progress.")
+    drop_remainder: bool = Field(
+        default=False, description="Leave out, of each epoch anew, the pictures that do not fill a batch."
+    )
+    validation: Annotated[float, Option(repeated="always", late=True)] = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_FRACTION,
+        description="Share of each class held out to watch training, where the data marks none.",
+    )
     augmentation: Augmentation | None = None
-    augment_until: float = 1.0
-    mixup: float = 0.0
-    label_smoothing: float = 0.0
-    weight_averaging: float = 0.0
-    class_weights: ClassWeights = "none"
-    early_stopping: int = 0
-    precision: Precision = "float32"
-    steps_per_execution: int = 8
-    drop_remainder: bool = False
     fine_tune: FineTune | None = None
 
     @property
@@ -114,6 +156,9 @@ class Preset:
     recipe: Recipe
     backbone: Backbone | None = None
     views: Views = "one"
+
+    def __str__(self) -> str:
+        return self.name
 
     def describe_layers(self) -> list[dict[str, Any]]:
         """Return the layers in JSON's types, for the manifest: without the folders of this machine."""

@@ -1,28 +1,23 @@
 """One answer from several views of a picture, inside the graph. It knows nothing of training."""
 
-from typing import Any
-
-from app.engines.tensorflow import import_tensorflow
+from training.tensorflow import keras
 
 _SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 
 
-def average_shifts(network: Any) -> Any:
+def average_shifts(network: keras.Model) -> keras.Model:
     """Return a model that answers from the picture and from it moved by a pixel to each side, with the same weights.
 
     The features before the last layer are averaged, which for a linear layer is the average of its logits; the last
     layer, softmax included, is the network's own. Answering takes five times the work, training none.
     """
-    import_tensorflow()
-    import keras
-    from keras import ops
-
     *body, head = network.layers
     height, width = network.input_shape[1:3]
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-    padded = ops.pad(image, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    features = ops.concatenate([padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SHIFTS], axis=0)
+    padded = keras.ops.pad(image, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    views = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SHIFTS]
+    features = keras.ops.concatenate(views, axis=0)
     for layer in body:
         features = layer(features)
-    mean = ops.mean(ops.reshape(features, (len(_SHIFTS), -1, features.shape[-1])), axis=0)
+    mean = keras.ops.mean(keras.ops.reshape(features, (len(_SHIFTS), -1, features.shape[-1])), axis=0)
     return keras.Model(image, head(mean))

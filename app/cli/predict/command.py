@@ -1,83 +1,83 @@
-"""From what the command line names to what it prints: read ahead, classify a few batches at once, write in order."""
+"""The command `python -m app predict`."""
 
-import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from itertools import chain
+from typing import Annotated, Literal
 
-from app.cli.predict.outputs import Output
-from app.cli.predict.pictures import Picture, Unreadable, find, lines_of, read
-from app.cli.predict.progress import Progress
-from app.cli.predict.read_ahead import Read, ReadAhead
-from app.client import BATCH_BYTES, BATCH_SIZE, AsyncServiceClient, Failure, Outcome, Retry, in_order
+import typer
 
-Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
-"""What becomes of each encoded picture, in their order."""
+from app.cli.errors import one_line_errors
+from app.cli.options import ModelStoreOption
+from app.cli.output import log_errors_only
+from app.engines.registry import EngineChoice
+from app.settings import API_KEY_VARIABLE, Settings
 
 
-@asynccontextmanager
-async def service_at(
-    url: str, *, api_key: str | None, model: str | None, top_k: int | None, retries: int, at_once: int
-) -> AsyncIterator[Classify]:
-    """Open a client of the service at `url`, and give what classifies pictures with it."""
-    async with AsyncServiceClient(
-        url, api_key=api_key, retry=Retry(retries=retries), max_connections=at_once
-    ) as client:
+def predict(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Pictures, folders, patterns such as 'a/**/*.png'; - is one picture on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    files_from: Annotated[
+        str | None, typer.Option(help="Take names from this file, one a line; - is standard input.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
+    model_store: ModelStoreOption = None,
+    engine: Annotated[
+        EngineChoice | None,
+        typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many labels for each picture. [default: 3; csv: 1; jsonl: all]", show_default=False
+        ),
+    ] = None,
+    output: Annotated[Literal["table", "jsonl", "csv"], typer.Option(help="What to print.")] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")] = False,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=256, help="Requests under way at once, of up to 64 pictures.")
+    ] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Retries where the service is busy or not there.")] = 4,
+) -> None:
+    """Classify pictures, here or by a running service.
 
-        async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
-            return await client.predict_batch(pictures, model=model, top_k=top_k)
-
-        yield classify
-
-
-def predict_all(
-    arguments: Sequence[str],
-    files_from: str | None,
-    road: AbstractAsyncContextManager[Classify],
-    output: Output,
-    *,
-    at_once: int,
-) -> int:
-    """Write the prediction for every picture that arguments and the file of names lead to; return how many have none.
-
-    Each of those is a line on standard error. Raises what ends the whole, an ImageclassError.
+    One line for each, in order, as soon as it is there. A picture that cannot be used is a line on standard error, and
+    exit code 1 at the end. A service that asks for an API key gets IMAGECLASS_API_KEY.
     """
-    # Where the results themselves are on the terminal, they show how far it has come.
-    shown = sys.stderr.isatty() and not sys.stdout.isatty()
-    total = sum(1 for _ in find(arguments)) if shown and files_from is None else None
-    listed: Iterable[str | Unreadable] = () if files_from is None else lines_of(files_from)
-    with Progress(total=total, shown=shown) as progress:
-        return asyncio.run(_predict(find(chain(arguments, listed)), road, output, progress, at_once=at_once))
+    from app.cli.predict.by_service import service_at  # HTTPX: not for the service
+    from app.cli.predict.outputs import open_output
+    from app.cli.predict.pictures import STANDARD_INPUT
+    from app.cli.predict.pipeline import predict_all
 
+    if not files and files_from is None:
+        raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
+    if files_from == STANDARD_INPUT and files and STANDARD_INPUT in files:
+        raise typer.BadParameter("standard input is one picture or a list of names, not both.", param_hint="FILES")
+    given = {"model": model, "model_store": model_store, "engine": engine}
+    with one_line_errors():
+        settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+        written = open_output("jsonl" if as_json else output, sys.stdout, top_k=top_k)
+        if url is not None:
+            road = service_at(
+                url,
+                api_key=os.environ.get(API_KEY_VARIABLE),
+                model=settings.model,
+                top_k=written.top_k,
+                retries=retries,
+                at_once=concurrency,
+            )
+        else:
+            from app.cli.predict.here import model_here  # the engines and the rest: not to ask a service
 
-async def _predict(
-    found: Iterable[str | Unreadable],
-    road: AbstractAsyncContextManager[Classify],
-    output: Output,
-    progress: Progress,
-    *,
-    at_once: int,
-) -> int:
-    failed = 0
-    async with road as classify:
-
-        async def work(batch: list[Read]) -> tuple[list[Read], list[Outcome]]:
-            pictures = [each.data for each in batch if isinstance(each, Picture)]
-            return batch, await classify(pictures) if pictures else []
-
-        reading = ReadAhead(read(found), batch_size=BATCH_SIZE, batch_bytes=BATCH_BYTES)
-        async with aclosing(in_order(reading.take, work, at_once=at_once)) as done:
-            async for batch, outcomes in done:
-                answered = iter(outcomes)
-                for each in batch:
-                    outcome = Failure(each.reason, "unreadable") if isinstance(each, Unreadable) else next(answered)
-                    if isinstance(outcome, Failure):
-                        failed += 1
-                        progress.say(f"error: {each.name}: {outcome.error}")
-                    else:
-                        output.write(each.name, outcome)
-                output.flush()
-                progress.advance(len(batch))
-        output.close()
-    return failed
+            log_errors_only()
+            road = model_here(settings, top_k=written.top_k)
+        failed = predict_all(files or [], files_from, road, written, at_once=concurrency)
+    if failed:
+        raise typer.Exit(1)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import orjson
 
 from app.api.answers import AnswerWriter
-from app.cli.predict.command import Classify
+from app.cli.predict.pipeline import Classify
 from app.client import Failure, Outcome
 from app.client.answers import prediction
 from app.errors import ImageclassError

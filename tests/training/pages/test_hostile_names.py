@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from training.__main__ import cli
-from training.audit import command
 from training.audit.page import audit_page
 from training.audit.report import Audit
 from training.report import report
@@ -64,7 +63,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Material, Audit]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "report_page", keep_material)
-        patch.setattr(command, "audit_page", keep_audit)
+        patch.setattr("training.commands.audit.audit_page", keep_audit)
         for words in (
             f"fit --data {data} --name model-m --epochs 2 --validation 0.2 --on-bad-image skip --model-store {out}",
             f"audit --data {data} --out {out / 'audit'} --no-cache",

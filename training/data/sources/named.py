@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.engines.tensorflow import import_tensorflow
 from app.errors import EngineUnavailable
 from training.data.dataset import Picture, Split
 from training.data.sources.arrays import Array, as_labels, as_uint8, pictures_of
@@ -27,10 +26,9 @@ NAMES = ("digits", *_CLASSES)
 
 
 def _load_with_keras(name: str) -> Arrays:
-    import_tensorflow()
-    from keras import datasets
+    from training.tensorflow import keras
 
-    arrays: Arrays = getattr(datasets, name).load_data()
+    arrays: Arrays = getattr(keras.datasets, name).load_data()
     return arrays
 
 

@@ -1,42 +1,46 @@
 """The command `python -m training compare`. It measures nothing itself."""
 
 import json
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from app.contract.store import ModelStore
 from app.engines.registry import EngineChoice
-from training.data.dataset import Split
+from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.evaluation.compare.bundles import find_bundle
 from training.evaluation.compare.comparison import check_comparable
 from training.evaluation.compare.comparison import compare as run_comparison
 from training.evaluation.compare.tables import print_comparison
 from training.evaluation.measure import choose_pictures
+from training.options import CacheOption, DataOption, ModelStoreOption
 from training.progress import Reporter
 
 
+@command
 def compare(
-    a: str,
-    b: str,
-    *,
-    data: str,
-    store: ModelStore,
-    split: Split | Literal["all"],
-    engine: EngineChoice,
-    cache: bool,
-    as_json: bool,
-    reporter: Reporter,
+    a: Annotated[str, typer.Argument(help="A bundle, as mnist:1, or mnist for the newest version, or its folder.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    data: DataOption,
+    model_store: ModelStoreOption = Path("model_store"),
+    split: Annotated[
+        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to compare on.")
+    ] = "test",
+    engine: Annotated[EngineChoice, typer.Option(help="What runs the models here.")] = "auto",
+    cache: CacheOption = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare the bundles that `a` and `b` mean on `data`, and print the result. Raises an ImageclassError."""
+    """Put two bundles side by side on the same labelled pictures, and test whether the difference is real."""
+    store = ModelStore(model_store)
     first, second = find_bundle(store, a), find_bundle(store, b)
     check_comparable(first, second)
     dataset = open_data(data)
     pictures, which = choose_pictures(dataset, first, split)
     found = run_comparison(
-        first, second, pictures, origin=dataset.origin, engine=engine, cache=cache, reporter=reporter
+        first, second, pictures, origin=dataset.origin, engine=engine, cache=cache, reporter=Reporter()
     )
     if as_json:
         typer.echo(json.dumps({"which": which, **found.as_dict()}))

@@ -17,8 +17,10 @@ from training.audit.groups import groups_of
 from training.audit.page import audit_page
 from training.audit.report import Audit, summary
 from training.audit.run import AuditOptions, run_audit
+from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.errors import DataError
+from training.options import CacheOption, DataOption, GroupByOption
 from training.progress import Reporter
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -28,14 +30,6 @@ FailOnOption = Annotated[
     typer.Option(
         help="Checks that end with exit code 1 where they find something, as in leakage,corrupt; error, warning and "
         f"info stand for all checks of that severity. Checks: {', '.join(CHECKS)}."
-    ),
-]
-GroupByOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What belongs together and never comes into two splits: a regular expression over paths whose first group "
-        "names it, a column of the CSV, or runs (file numbers that run on while the class rises).",
-        show_default=False,
     ),
 ]
 FixOption = Annotated[
@@ -51,27 +45,26 @@ ThresholdOption = Annotated[
 ]
 
 
+@command
 def audit(
-    data: str,
-    *,
-    out: Path,
-    fail_on: str,
-    group_by: str | None,
-    threshold: list[str] | None,
-    near: bool,
-    labels: bool,
-    fix: Path | None,
-    cache: bool,
-    reporter: Reporter,
-) -> bool:
-    """Audit `data`, write audit.json and audit.html into `out`, print a summary, and say whether `fail_on` holds."""
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")] = Path("audit"),
+    fail_on: FailOnOption = "",
+    group_by: GroupByOption = None,
+    threshold: ThresholdOption = None,
+    near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
+    fix: FixOption = None,
+    cache: CacheOption = True,
+) -> None:
+    """Find what is wrong with labelled pictures before anything is trained on them."""
     fails = parse_checks("--fail-on", fail_on)
     thresholds = parse_thresholds(threshold or ())
     dataset = open_data(data)
     groups = {} if group_by is None else groups_of(dataset, data, group_by)
     kept = Cache(cache_folder("audit") if cache else None, data)
     options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
-    found = run_audit(dataset, options, reporter)
+    found = run_audit(dataset, options, Reporter())
     _write(found, out)
     _print(found)
     typer.echo(f"{out / 'audit.html'} shows the pictures; {out / 'audit.json'} is for programs.")
@@ -80,7 +73,7 @@ def audit(
     failed = [name for name in found.counts() if name in fails]
     if failed:
         typer.echo(f"error: --fail-on: {', '.join(failed)}.", err=True)
-    return not failed
+        raise typer.Exit(1)
 
 
 def _fix(found: Audit, out: Path) -> None:

@@ -1,0 +1,18 @@
+"""What a command does about errors that a user can cause: a line on standard error, and exit code 1."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from app.errors import ImageclassError
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Say an ImageclassError in one line, and end the command with exit code 1."""
+    try:
+        yield
+    except ImageclassError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(1) from exc

@@ -1,0 +1,187 @@
+"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from app.cli.errors import one_line_errors
+from app.cli.options import ModelStoreOption
+from app.cli.output import print_table
+from app.engines.registry import EngineChoice
+from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.contract.store import ModelStore
+
+models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
+
+ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
+VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden pictures on.")]
+
+
+@models_cli.command("list")
+def models_list(model_store: ModelStoreOption = None) -> None:
+    """List every model and version of the store."""
+    from app.contract.bundle import read_manifest
+
+    table = Table("model", "version", "labels", "test accuracy", "created", "pinned")
+    with one_line_errors():
+        store = _store(model_store)
+        for name in store.names():
+            pinned = _pinned(store, name)
+            for version in store.versions(name):
+                try:
+                    manifest = read_manifest(store.path(name, version))
+                except ImageclassError as exc:
+                    typer.echo(f"error: {exc}", err=True)
+                    continue
+                accuracy = manifest.metrics.get("test.accuracy")
+                table.add_row(
+                    name,
+                    str(version),
+                    str(len(manifest.labels)),
+                    "" if accuracy is None else f"{accuracy:.2%}",
+                    f"{manifest.created_at:%Y-%m-%d %H:%M}",
+                    "pinned" if version == pinned else "",
+                )
+    print_table(table)
+
+
+@models_cli.command("show")
+def models_show(name: ModelArgument, version: VersionOption = None, model_store: ModelStoreOption = None) -> None:
+    """Print a model's card."""
+    from app.contract.bundle import open_bundle
+
+    with one_line_errors():
+        store = _store(model_store)
+        bundle = open_bundle(_bundle_path(store, name, version))
+        typer.echo(bundle.card())
+        typer.echo(_pin_sentence(store, name, bundle.version), err=True)
+
+
+@models_cli.command("verify")
+def models_verify(
+    name: ModelArgument,
+    version: VersionOption = None,
+    engine: EngineOption = "auto",
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Check a bundle as the service does at load: digests, signature, golden pictures."""
+    from app.engines.loading import load_model
+
+    with one_line_errors():
+        store = _store(model_store)
+        loaded = load_model(_bundle_path(store, name, version), engine=engine)
+        typer.echo(
+            f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures "
+            f"on {loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of "
+            f"training's. {_pin_sentence(store, name, loaded.bundle.version)}"
+        )
+
+
+@models_cli.command("pin")
+def models_pin(
+    name: ModelArgument,
+    version: Annotated[int, typer.Argument(min=1, help="The version to serve.", show_default=False)],
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Have one version served, whatever newer ones there are. It is checked first, as the service does at load."""
+    with one_line_errors():
+        _pin(_store(model_store), name, version)
+
+
+@models_cli.command("unpin")
+def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
+    """Have the newest version served again."""
+    with one_line_errors():
+        store = _store(model_store)
+        newest = store.newest(name).name
+        with _plain_write_errors(store, name):
+            store.unpin(name)
+    typer.echo(
+        f"{name} is not pinned: the newest version that passes its check is served, which is {newest} if it does."
+    )
+
+
+@models_cli.command("rollback")
+def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
+    """Pin the version below the one that is to be served now: the nearest one that passes its check."""
+    with one_line_errors():
+        store = _store(model_store)
+        store.newest(name)
+        served = store.pinned(name)
+        if served is None:
+            served = next((version for version in reversed(store.versions(name)) if _is_sound(store, name, version)), 0)
+        below = [version for version in reversed(store.versions(name)) if version < served]
+        target = next((version for version in below if _is_sound(store, name, version)), None)
+        if target is None:
+            what = f"version {served}" if served else "any, as none passes its check"
+            raise BundleNotFound(
+                f"{name} has no version below {what} that passes its check, so there is none to roll back to."
+            )
+        _pin(store, name, target)
+
+
+def _pin(store: "ModelStore", name: str, version: int) -> None:
+    from app.engines.loading import load_model
+
+    store.newest(name)  # says which models there are, where this one is not
+    if version in store.versions(name):
+        load_model(store.path(name, version)).engine.close()
+    with _plain_write_errors(store, name):
+        store.pin(name, version)
+    typer.echo(f"{name} is pinned to version {version}. A running service follows within seconds.")
+
+
+def _is_sound(store: "ModelStore", name: str, version: int) -> bool:
+    from app.engines.loading import load_model
+
+    try:
+        load_model(store.path(name, version)).engine.close()
+    except BundleError as exc:
+        typer.echo(f"passed over: {exc}", err=True)
+        return False
+    return True
+
+
+@contextmanager
+def _plain_write_errors(store: "ModelStore", name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        folder = store.root / name
+        raise StoreNotWritable(
+            f"{folder} cannot be written: {exc.strerror}. Run this as its owner, and where it is mounted for writing."
+        ) from exc
+
+
+def _pinned(store: "ModelStore", name: str) -> int | None:
+    """Return the pinned version; what is wrong with the pin is said, and no reason to fail."""
+    try:
+        return store.pinned(name)
+    except BundleNotFound as exc:
+        typer.echo(f"error: {exc}", err=True)
+        return None
+
+
+def _pin_sentence(store: "ModelStore", name: str, version: int) -> str:
+    pinned = _pinned(store, name)
+    if pinned is None:
+        return "No version is pinned."
+    return "It is pinned." if pinned == version else f"Version {pinned} is pinned."
+
+
+def _store(given: Path | None) -> "ModelStore":
+    from app.contract.store import ModelStore
+
+    return ModelStore(given if given is not None else Settings.load().model_store)
+
+
+def _bundle_path(store: "ModelStore", name: str, version: int | None) -> Path:
+    return store.newest(name) if version is None else store.path(name, version)

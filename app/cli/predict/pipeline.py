@@ -1,0 +1,68 @@
+"""From what the command line names to what it prints: read ahead, classify a few batches at once, write in order."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from itertools import chain
+
+from app.cli.predict.outputs import Output
+from app.cli.predict.pictures import Picture, Unreadable, find, lines_of, read
+from app.cli.predict.progress import Progress
+from app.cli.predict.read_ahead import Read, ReadAhead
+from app.client import BATCH_BYTES, BATCH_SIZE, Failure, Outcome, in_order
+
+Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
+"""What becomes of each encoded picture, in their order."""
+
+
+def predict_all(
+    arguments: Sequence[str],
+    files_from: str | None,
+    road: AbstractAsyncContextManager[Classify],
+    output: Output,
+    *,
+    at_once: int,
+) -> int:
+    """Write the prediction for every picture that arguments and the file of names lead to; return how many have none.
+
+    Each of those is a line on standard error. Raises what ends the whole, an ImageclassError.
+    """
+    # Where the results themselves are on the terminal, they show how far it has come.
+    shown = sys.stderr.isatty() and not sys.stdout.isatty()
+    total = sum(1 for _ in find(arguments)) if shown and files_from is None else None
+    listed: Iterable[str | Unreadable] = () if files_from is None else lines_of(files_from)
+    with Progress(total=total, shown=shown) as progress:
+        return asyncio.run(_predict(find(chain(arguments, listed)), road, output, progress, at_once=at_once))
+
+
+async def _predict(
+    found: Iterable[str | Unreadable],
+    road: AbstractAsyncContextManager[Classify],
+    output: Output,
+    progress: Progress,
+    *,
+    at_once: int,
+) -> int:
+    failed = 0
+    async with road as classify:
+
+        async def work(batch: list[Read]) -> tuple[list[Read], list[Outcome]]:
+            pictures = [each.data for each in batch if isinstance(each, Picture)]
+            return batch, await classify(pictures) if pictures else []
+
+        reading = ReadAhead(read(found), batch_size=BATCH_SIZE, batch_bytes=BATCH_BYTES)
+        async with aclosing(in_order(reading.take, work, at_once=at_once)) as done:
+            async for batch, outcomes in done:
+                answered = iter(outcomes)
+                for each in batch:
+                    outcome = Failure(each.reason, "unreadable") if isinstance(each, Unreadable) else next(answered)
+                    if isinstance(outcome, Failure):
+                        failed += 1
+                        progress.say(f"error: {each.name}: {outcome.error}")
+                    else:
+                        output.write(each.name, outcome)
+                output.flush()
+                progress.advance(len(batch))
+        output.close()
+    return failed

@@ -1,0 +1,81 @@
+"""Commands whose options are what their parameters, or the fields of `FitOptions`, declare with pydantic's `Field`."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from typing import Any
+
+import typer
+from annotated_types import Ge, Le
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from app.cli.options import parameter, with_parameters
+from training.commands.errors import plain_endings
+from training.declared import Declared, declared_by, read_value
+from training.options import FIT_OPTIONS, FitOptions
+
+
+def fit_parameters() -> list[inspect.Parameter]:
+    """Return a parameter for each option of `fit`; one that changes a preset has no default but the preset's own."""
+    return [_parameter(each, follows_preset=each.by is not FitOptions) for each in FIT_OPTIONS.values()]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the command that calls `function` with its options as they are declared, and ends plainly on an error.
+
+    A parameter without a description is declared for Typer, and stays as it is.
+    """
+    parameters: list[inspect.Parameter] = []
+    declared: dict[str, Declared] = {}
+    for own in inspect.signature(function).parameters.values():
+        if own.default is own.empty:
+            info = FieldInfo.from_annotation(own.annotation)
+        else:
+            info = FieldInfo.from_annotated_attribute(own.annotation, own.default)
+        if info.description is None:
+            parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+        else:
+            each = declared_by(function, own.name, info)
+            declared[each.name] = each
+            parameters.append(_parameter(each))
+
+    @with_parameters(parameters)
+    @wraps(function)
+    def run(**given: Any) -> None:
+        with plain_endings():
+            for name, each in declared.items():
+                value = given.pop(name)
+                if value is not None:
+                    given[each.field] = read_value(each, value)
+            function(**given)
+
+    return run
+
+
+def _parameter(declared: Declared, *, follows_preset: bool = False) -> inspect.Parameter:
+    info, option = declared.info, declared.option
+    kind = next((part.json_schema_input_type for part in info.metadata if isinstance(part, BeforeValidator)), None)
+    annotation: Any = kind or info.annotation
+    default = info.default
+    if follows_preset:
+        default = None
+    elif info.is_required():
+        default = inspect.Parameter.empty
+    elif kind is not None and default is not None:  # of a value that is read from text, the text
+        default = list(default) if isinstance(default, tuple) else str(default)
+    if default is None:
+        annotation = annotation | None
+    bounds: dict[str, Any] = {}
+    for part in info.metadata:
+        if isinstance(part, Ge | Le) and not option.late:
+            bounds |= asdict(part)
+    described = typer.Option(
+        *([declared.word] if default is False else []),  # without a --no-
+        help=info.description,
+        min=bounds.get("ge"),
+        max=bounds.get("le"),
+        envvar=option.variable,
+    )
+    return parameter(declared.name, annotation, described, default)

@@ -1,0 +1,29 @@
+"""How every command of `python -m training` ends if it cannot do what it was asked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from app.cli.errors import one_line_errors
+from training.errors import ChiefPublishes, OptionError
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+@contextmanager
+def plain_endings() -> Iterator[None]:
+    """Say an error that a user can cause in one line, and end with exit code 1; after Ctrl-C, end with 130."""
+    with one_line_errors():
+        try:
+            yield
+        except ChiefPublishes as exc:
+            typer.echo(str(exc), err=True)
+            raise typer.Exit(0) from exc
+        except MemoryError as exc:
+            raise OptionError(
+                "The memory of this machine is not enough. Give a smaller --size or --batch-size."
+            ) from exc
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None

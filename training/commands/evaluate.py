@@ -1,0 +1,119 @@
+"""The command `python -m training evaluate`. It measures nothing itself."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.contract.bundle import open_bundle
+from app.contract.store import ModelStore
+from app.engines.registry import EngineChoice
+from training.audit.groups import groups_of
+from training.commands.declared_options import command
+from training.data.sources import open_data
+from training.evaluation.acceptance import check_recall, check_requirements
+from training.evaluation.baseline import rival_of, score_rival
+from training.evaluation.calibration.tables import print_calibration
+from training.evaluation.measure import Measurement, choose_pictures, measure
+from training.evaluation.score import Scores
+from training.options import (
+    AgainstOption,
+    CacheOption,
+    DataOption,
+    GroupByOption,
+    MaxRecallDropOption,
+    ModelStoreOption,
+    OnBadImageOption,
+    RequireOption,
+)
+from training.progress import Reporter
+
+
+@command
+def evaluate(
+    data: DataOption,
+    model: Annotated[str, typer.Option(help="The model's name in the store.", show_default=False)],
+    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
+    model_store: ModelStoreOption = Path("model_store"),
+    split: Annotated[
+        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")
+    ] = "test",
+    engine: Annotated[EngineChoice, typer.Option(help="What runs the model here.")] = "auto",
+    url: Annotated[
+        str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
+    ] = None,
+    on_bad_image: OnBadImageOption = "fail",
+    cache: CacheOption = True,
+    group_by: GroupByOption = None,
+    requirements: RequireOption = (),
+    against: AgainstOption = None,
+    max_recall_drop: MaxRecallDropOption = 0.02,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a bundle, or a running service, on labelled pictures.
+
+    Exit code 1 where it does not reach what --require and --against say.
+    """
+    reporter = Reporter()
+    store = ModelStore(model_store)
+    path = store.newest(model) if version is None else store.path(model, version)
+    rival = None if against is None else rival_of(store, model, against)
+    dataset = open_data(data)
+    pictures, which = choose_pictures(dataset, open_bundle(path), split)
+    measured = measure(
+        path,
+        pictures,
+        engine=engine,
+        url=url,
+        on_bad_image=on_bad_image,
+        groups={} if group_by is None else groups_of(dataset, data, group_by),
+        reporter=reporter,
+        cache=cache,
+    )
+    before = None if rival is None else score_rival(rival, measured.pictures, engine=engine, reporter=reporter)
+    _print_measurement(model, which, measured, as_json=as_json)
+    scores = measured.scores.as_dict()
+    check_requirements(scores, requirements, on=which)
+    if rival is not None and before is not None:
+        check_recall(scores, before, version=rival.version, max_drop=max_recall_drop, on=which)
+
+
+def _print_measurement(model: str, which: str, measured: Measurement, *, as_json: bool) -> None:
+    agreement = measured.agreement
+    if as_json:
+        found = {"which": which, "measured": measured.engine, **measured.scores.as_dict()}
+        found["calibration"] = measured.calibration
+        if agreement is not None:
+            found["agreement"] = {
+                "pictures": agreement.pictures,
+                "same_label": agreement.same_label,
+                "max_probability_difference": agreement.max_probability_difference,
+            }
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"{model} on {which}, by {measured.engine}")
+    _print_scores(measured.scores)
+    print_calibration(measured.calibration, Console(soft_wrap=True, highlight=False))
+    if agreement is not None:
+        typer.echo(
+            f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
+            f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
+        )
+
+
+def _print_scores(scores: Scores) -> None:
+    console = Console(soft_wrap=True)
+    typer.echo(f"accuracy {scores.accuracy:.4%} of {int(scores.confusion.sum()):,} pictures, loss {scores.loss:.4f}")
+    table = Table("class", "precision", "recall", "pictures")
+    for label, row in scores.by_class.items():
+        shown = ["never" if value is None else f"{value:.2%}" for value in (row.precision, row.recall)]
+        table.add_row(label, *shown, f"{row.pictures:,}")
+    console.print(table)
+    typer.echo("Confusion: a row for each true class, a column for each predicted one.")
+    confusion = Table("", *scores.by_class)
+    for label, counts in zip(scores.by_class, scores.confusion, strict=True):
+        confusion.add_row(label, *(str(count) if count else "·" for count in counts))
+    console.print(confusion)

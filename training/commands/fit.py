@@ -1,0 +1,50 @@
+"""The command `python -m training fit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from app.cli.options import with_parameters
+from app.contract.store import ModelStore
+from training.commands.declared_options import fit_parameters
+from training.commands.errors import INTERRUPTED, plain_endings
+from training.options import read_fit_options
+from training.progress import Reporter
+
+if TYPE_CHECKING:
+    from app.engines.loading import LoadedModel
+
+
+@with_parameters(fit_parameters())
+def fit(**given: Any) -> None:
+    """Train a classifier and publish it as a new version in the model store.
+
+    Options that are not given follow the preset.
+    """
+    reporter = Reporter()
+    model_store, name = given["model_store"], given["name"]
+    with plain_endings():
+        options = read_fit_options(given)
+        try:
+            from training.run import run_fit  # TensorFlow
+
+            published = run_fit(options, reporter)
+        except KeyboardInterrupt:
+            versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
+            typer.echo(
+                f"\nStopped. Nothing was published; versions of {name} in {model_store}: {versions}.",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    say_published(published, reporter, model_store=model_store, name=name)
+
+
+def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:
+    """Say where the new version is, how good it is, and how to serve it."""
+    manifest = published.bundle.manifest
+    reporter.say(f"proven on {published.engine.name}: {published.proof.pictures} golden pictures")
+    figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
+    which = "test" if "test.accuracy" in manifest.metrics else "training"
+    typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
+    reporter.say(f"serve it: python -m app serve --model-store {model_store} --model {name}")
