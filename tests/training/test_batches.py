@@ -1,13 +1,18 @@
 """The stream of batches: all pictures once an epoch, and the same for the same seed and epoch."""
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from training.data.tensors import Tensors
+from training.fitting import batches as batches_module
 from training.fitting.batches import Batches, Stopwatch, balanced_weights, held_out_batches
 from training.model.preset import Augmentation, Recipe
+from training.tensorflow import tf
 
 Batch = tuple[np.ndarray, ...]
 
@@ -115,3 +120,24 @@ def test_a_stopwatch_knows_how_long_was_waited_and_changes_nothing() -> None:
     for one, other in zip(timed, batches.epoch(0), strict=True):
         assert (one[0].numpy() == other[0].numpy()).all()
     assert stopwatch.seconds > 0
+
+
+def test_a_stopwatch_counts_the_time_of_an_input_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_at_a_time = threading.Lock()
+
+    def slow(images: tf.Tensor, _: Any, *, seed: Any) -> tf.Tensor:
+        def wait(given: Any) -> Any:
+            with one_at_a_time:
+                time.sleep(0.1)
+            return given
+
+        shape = images.shape
+        images = tf.numpy_function(wait, [images], tf.uint8)
+        images.set_shape(shape)
+        return images
+
+    monkeypatch.setattr(batches_module, "augment", slow)
+    stopwatch = Stopwatch()
+    recipe = Recipe(batch_size=16, augmentation=Augmentation(shift=0.02))
+    steps = len(list(Batches(tensors(), recipe, classes=3, seed=0).epoch(0, stopwatch=stopwatch)))
+    assert stopwatch.seconds > 0.1 * steps * 0.9
