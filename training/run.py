@@ -1,32 +1,22 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from app.contract.bundle import Bundle
-from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
-from app.errors import ImageError
-from app.system.cache_folder import cache_folder
-from training.audit.cache import Cache
-from training.audit.groups import groups_of
-from training.audit.inspection import inspect
 from training.bundling.card import model_card
 from training.bundling.export import Contents, Measured, Report, check_can_publish, publish
 from training.bundling.pruning import prune
-from training.data.dataset import Dataset, Picture, Split
-from training.data.folds import hold_out
-from training.data.sources import open_data
-from training.data.split import Assignment, assign_splits, fractions_to_hold_out
-from training.data.tensor_cache import TensorCache
-from training.data.tensors import Tensors, load_tensors
-from training.errors import ChiefPublishes, DataError, OptionError
+from training.data.dataset import Dataset, Picture
+from training.data.preprocessing import preprocessing_for
+from training.data.split import Assignment
+from training.errors import ChiefPublishes, OptionError
 from training.evaluation.baseline import learned_pictures, rival_of
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.diagnosis import Finding
@@ -35,12 +25,10 @@ from training.fitting.resumable import digest_of_data, open_run, prepare_tensorf
 from training.fitting.run_folder import RUN_ID, published_run
 from training.model.tta import average_shifts
 from training.options import FitOptions
+from training.preparation import load_splits, prepare
 from training.progress import Reporter
 from training.report.material import Material
 from training.report.report import write_report
-
-_LARGEST_SIDE_FROM_DATA = 224
-_LOOKED_AT = 200
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
@@ -71,29 +59,14 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
     if distribution.is_chief:
         check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
-    dataset = open_data(options.data)
-    recipe = options.preset.recipe
-    fractions = fractions_to_hold_out(dataset, validation=recipe.validation, test=options.test)
-    groups = {} if options.group_by is None else groups_of(dataset, options.data, options.group_by)
-    inspection = inspect(
-        dataset,
-        groups=groups,
-        divides=any(fractions.values()) or options.fold is not None,
-        allow_leakage=options.allow_leakage,
-        cache=Cache(cache_folder("audit") if options.cache else None, options.data),
-        reporter=reporter,
-    )
-    if options.fold is not None:
-        dataset = hold_out(dataset, options.fold, seed=options.seed, together=inspection.together)
-    assignment = assign_splits(
-        dataset, seed=options.seed, validation=recipe.validation, test=options.test, together=inspection.together
-    )
-    spec = preprocessing_of(options, dataset)
+    prepared = prepare(options, reporter)
+    dataset, inspection, assignment = prepared.dataset, prepared.inspection, prepared.assignment
+    spec = preprocessing_for(dataset, options.preset.preprocessing, size=options.size, colour=options.colour)
     rival = _rival(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
 
-    tensor_cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
-    splits = _load(assignment, spec, options.on_bad_image, tensor_cache, reporter)
+    tensors = load_splits(prepared, spec, reporter)
+    splits = Splits(tensors["train"], tensors.get("validation"), tensors.get("test"))
     data = digest_of_data(splits.train, splits.validation)
     with open_run(store, options, data, distribution=distribution, reporter=reporter) as run:
         network, result = train(
@@ -114,7 +87,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
         calibration = calibrate(network, splits.validation, options.calibration)
         reporter.say(calibration.sentence())
 
-        trained = Trained(options, assignment, inspection, groups, splits, result, calibration)
+        trained = Trained(options, assignment, inspection, prepared.groups, splits, result, calibration)
         command = options.command()
         counts = assignment.counts()
         record = _training_record(options, command, dataset, splits)
@@ -195,78 +168,6 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
-
-
-def preprocessing_of(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
-    """Return the preset's preprocessing with the size and colour that were asked for."""
-    changes: dict[str, Any] = {}
-    if options.colour is not None:
-        changes["colour"] = _colour_of(dataset) if options.colour == "data" else options.colour
-    if options.size is not None:
-        height, width = _size_of(dataset) if options.size == "data" else options.size
-        changes |= {"height": height, "width": width}
-    return options.preset.preprocessing.model_copy(update=changes)
-
-
-def _size_of(dataset: Dataset) -> tuple[int, int]:
-    """Return the commonest (height, width) among the first pictures, scaled down to a side that a network can take."""
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    for picture in _some(dataset):
-        if isinstance(picture.content, Path):
-            try:
-                header = read_header(picture.encoded())
-            except (ImageError, DataError):
-                continue
-            counts[header.height, header.width] += 1
-        else:
-            counts[picture.content.shape[0], picture.content.shape[1]] += 1
-    if not counts:
-        raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their size is not known.")
-    height, width = max(counts, key=lambda size: counts[size])
-    scale = min(1.0, _LARGEST_SIDE_FROM_DATA / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
-    """Return "rgb" where one of the first pictures has colour. Files count as coloured: a grey one loses nothing."""
-    is_coloured = any(isinstance(picture.content, Path) or picture.content.ndim == 3 for picture in _some(dataset))
-    return "rgb" if is_coloured else "grey"
-
-
-def _some(dataset: Dataset) -> Sequence[Picture]:
-    return dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT)]
-
-
-def _load(
-    assignment: Assignment,
-    spec: PreprocessingSpec,
-    on_bad_image: Literal["skip", "fail"],
-    cache: TensorCache,
-    reporter: Reporter,
-) -> Splits:
-    def load(split: Split) -> Tensors | None:
-        pictures = assignment.pictures(split)
-        if not pictures:
-            return None
-        with reporter.task(f"reading {split} pictures", len(pictures)) as advance:
-            tensors = load_tensors(
-                pictures,
-                spec,
-                assignment.labels,
-                on_bad_image=on_bad_image,
-                advance=lambda count: advance(count, ""),
-                cache=cache,
-            )
-        for bad in tensors.skipped:
-            reporter.say(f"skipped {bad.id}: {bad.reason}")
-        if tensors.skipped:
-            reporter.say(f"skipped {len(tensors.skipped)} of {len(pictures)} {split} pictures")
-        return tensors
-
-    train = load("train")
-    if train is None:
-        raise DataError("No pictures are left to train on.")
-    return Splits(train, load("validation"), load("test"))
 
 
 def _golden(splits: Splits) -> list[Picture]:

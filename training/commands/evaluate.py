@@ -69,7 +69,7 @@ def evaluate(
         engine=engine,
         url=url,
         on_bad_image=on_bad_image,
-        groups={} if group_by is None else groups_of(dataset, data, group_by),
+        groups=groups_of(dataset, data, group_by),
         reporter=reporter,
         cache=cache,
     )

@@ -14,7 +14,6 @@ from app.contract.bundle import Bundle
 from app.engines.loading import load_model
 from app.engines.registry import EngineChoice
 from app.errors import ServiceError
-from app.system.cache_folder import cache_folder
 from training.bundling.export import SPLIT_FILE
 from training.data.dataset import Dataset, Picture, Split
 from training.data.split import recorded_pictures
@@ -97,7 +96,7 @@ def measure(
             manifest.labels,
             on_bad_image=on_bad_image,
             advance=lambda count: advance(count, ""),
-            cache=TensorCache(cache_folder("tensors"), keeps=cache, say=reporter.say),
+            cache=TensorCache.of_user(keeps=cache, say=reporter.say),
         )
     with reporter.task(f"classifying on {loaded.engine.name}", len(tensors.images)) as advance:
         here = predict_all(loaded.engine.predict, tensors.images, lambda count: advance(count, ""))

@@ -14,7 +14,6 @@ from app.contract.preprocessing import Image
 from app.engines.engine import Engine
 from app.engines.loading import load_model
 from app.engines.registry import EngineChoice
-from app.system.cache_folder import cache_folder
 from training.data.dataset import Picture
 from training.data.tensor_cache import TensorCache
 from training.data.tensors import load_tensors
@@ -99,7 +98,7 @@ def run_side(
         manifest.preprocessing,
         manifest.labels,
         on_bad_image="fail",
-        cache=TensorCache(cache_folder("tensors"), keeps=cache, say=reporter.say),
+        cache=TensorCache.of_user(keeps=cache, say=reporter.say),
     )
     loaded = load_model(bundle.path, engine=engine)
     try:
