@@ -17,10 +17,11 @@ from training.data.dataset import Dataset, Picture
 from training.data.preprocessing import preprocessing_for
 from training.data.split import Assignment
 from training.errors import ChiefPublishes, OptionError
-from training.evaluation.baseline import learned_pictures, rival_of
+from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.diagnosis import Finding
 from training.evaluation.examination import Splits, Trained, find_troubles, judge, measure
+from training.evaluation.recorded_split import learned_pictures
 from training.fitting.resumable import digest_of_data, open_run, prepare_tensorflow, train
 from training.fitting.run_folder import RUN_ID, published_run
 from training.model.tta import average_shifts
@@ -62,7 +63,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
     prepared = prepare(options, reporter)
     dataset, inspection, assignment = prepared.dataset, prepared.inspection, prepared.assignment
     spec = preprocessing_for(dataset, options.preset.preprocessing, size=options.size, colour=options.colour)
-    rival = _rival(options, store, dataset, assignment, reporter)
+    baseline = _baseline(options, store, dataset, assignment, reporter)
     reporter.say(_data_line(dataset, assignment, spec))
 
     tensors = load_splits(prepared, spec, reporter)
@@ -98,7 +99,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
             measured = measure(trained, engine, reporter)
             troubles.extend(find_troubles(trained, measured))
             measured.metrics["diagnosis"] = [finding.as_dict() for finding in troubles]
-            judge(trained, measured, rival, reporter)
+            judge(trained, measured, baseline, reporter)
             return measured
 
         def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
@@ -144,7 +145,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
                 reporter.say(trouble.told())
 
 
-def _rival(
+def _baseline(
     options: FitOptions, store: ModelStore, dataset: Dataset, assignment: Assignment, reporter: Reporter
 ) -> Bundle | None:
     """Return the version to compare with, None for none; what can be said against the comparison is said before the
@@ -153,14 +154,16 @@ def _rival(
         raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
     if options.against is None:
         return None
-    rival = rival_of(store, options.name, options.against)
-    if rival is None:
+    baseline = find_baseline(store, options.name, options.against)
+    if baseline is None:
         reporter.say(f"{options.name} has no version yet, so there is none to compare with")
         return None
-    learned = learned_pictures(rival, dataset.origin, assignment.pictures("test"))
+    learned = learned_pictures(baseline, dataset.origin, assignment.pictures("test"))
     if learned:
-        reporter.say(f"version {rival.version} has learned {learned:,} of the test pictures: its figures are too good")
-    return rival
+        reporter.say(
+            f"version {baseline.version} has learned {learned:,} of the test pictures: its figures are too good"
+        )
+    return baseline
 
 
 def _read_text(file: Path) -> str:

@@ -4,7 +4,6 @@ Until the rename the bundle has a name that no reader looks at, so a crash leave
 """
 
 import errno
-import gzip
 import json
 import os
 import shutil
@@ -42,9 +41,9 @@ from app.engines.registry import ENGINES
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.system.cores import available_cores
 from training.data.dataset import Picture, Split
+from training.data.split import write_split_file
 from training.errors import OptionError, PublishError
 
-SPLIT_FILE = "split.csv.gz"
 REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
 _GOLDEN_BYTES = 1_000_000
@@ -119,7 +118,7 @@ def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> L
             (folder / REPORT_FILE).write_text(report.page, encoding="utf-8")
         (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         (folder / MODEL_CARD).write_text(contents.card(version, metrics), encoding="utf-8")
-        (folder / SPLIT_FILE).write_bytes(gzip.compress(contents.split_csv.encode(), mtime=0))
+        write_split_file(folder, contents.split_csv)
         manifest = Manifest(
             name=name,
             version=version,

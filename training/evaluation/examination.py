@@ -20,11 +20,11 @@ from training.data.split import Assignment
 from training.data.tensors import Tensors
 from training.errors import NotGoodEnough
 from training.evaluation.acceptance import check_recall, check_requirements
-from training.evaluation.baseline import score_rival
+from training.evaluation.baseline import score_baseline
+from training.evaluation.bundle_score import score_tensors
 from training.evaluation.calibration.figures import before_and_after
 from training.evaluation.calibration.temperature import Calibration
 from training.evaluation.diagnosis import Answers, Facts, Finding, diagnose
-from training.evaluation.score import predict_all, score
 from training.fitting.fit import FitResult
 from training.options import FitOptions
 from training.progress import Reporter
@@ -64,10 +64,11 @@ def measure(trained: Trained, engine: Engine, reporter: Reporter) -> Measured:
     for split, tensors in trained.splits.by_name().items():
         metrics[split] = None
         if tensors is not None:
-            with reporter.task(f"measuring on {split} pictures", len(tensors.images)) as advance:
-                found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
-            probabilities[split] = found
-            metrics[split] = score(found, tensors.targets, labels, loss=loss).as_dict()
+            scored = score_tensors(
+                engine, tensors, labels, loss=loss, title=f"measuring on {split} pictures", reporter=reporter
+            )
+            found = probabilities[split] = scored.probabilities
+            metrics[split] = scored.scores.as_dict()
             if split != "train":
                 metrics["calibration"][split] = before_and_after(
                     found,
@@ -100,7 +101,7 @@ def find_troubles(trained: Trained, measured: Measured) -> list[Finding]:
     )
 
 
-def judge(trained: Trained, measured: Measured, rival: Bundle | None, reporter: Reporter) -> None:
+def judge(trained: Trained, measured: Measured, baseline: Bundle | None, reporter: Reporter) -> None:
     """Raise NotGoodEnough, before anything is published, for what the options do not let pass."""
     options, test = trained.options, trained.splits.test
     if test is None:
@@ -109,9 +110,9 @@ def judge(trained: Trained, measured: Measured, rival: Bundle | None, reporter: 
     scores = measured.metrics["test"]
     try:
         check_requirements(scores, options.requirements, on=on)
-        if rival is not None:
-            before = score_rival(rival, test.pictures, engine=REFERENCE, reporter=reporter)
-            check_recall(scores, before, version=rival.version, max_drop=options.max_recall_drop, on=on)
+        if baseline is not None:
+            before = score_baseline(baseline, test.pictures, engine=REFERENCE, cache=options.cache, reporter=reporter)
+            check_recall(scores, before, version=baseline.version, max_drop=options.max_recall_drop, on=on)
     except NotGoodEnough as exc:
         raise NotGoodEnough(f"{exc} Nothing was published.") from exc
 
