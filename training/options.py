@@ -16,11 +16,10 @@ from training.declared import ALWAYS, NEVER, Declared, Option, fields_given, opt
 from training.errors import OptionError
 from training.evaluation.acceptance import FIGURES, Against, Requirement, parse_against, parse_requirement
 from training.evaluation.calibration.temperature import Method
+from training.fitting.strategy import StrategyName
 from training.model.layers import Backbone
 from training.model.preset import FineTune, Preset, Recipe
 from training.model.presets import PRESETS, preset_named
-
-StrategyName = Literal["none", "mirrored", "multi_worker"]
 
 
 def parse_size(text: str) -> Size:

@@ -17,7 +17,7 @@ from app.engines.tensorflow import import_tensorflow
 from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.data.dataset import Split
-from training.evaluation.diagnosis import Facts, diagnose
+from training.diagnosis import Facts, diagnose
 from training.fitting import batches
 from training.fitting.augment import augment
 from training.model.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
