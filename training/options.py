@@ -10,18 +10,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from training.data.folds import Fold, parse_fold
+from training.data.preprocessing import Colour, Size
 from training.data.split import MAX_FRACTION
 from training.declared import ALWAYS, NEVER, Declared, Option, fields_given, options_of, plain_range_errors, reads
 from training.errors import OptionError
 from training.evaluation.acceptance import FIGURES, Against, Requirement, parse_against, parse_requirement
 from training.evaluation.calibration.temperature import Method
+from training.fitting.strategy import StrategyName
 from training.model.layers import Backbone
 from training.model.preset import FineTune, Preset, Recipe
 from training.model.presets import PRESETS, preset_named
-
-Size = tuple[int, int] | Literal["data"]
-Colour = Literal["grey", "rgb", "data"]
-StrategyName = Literal["none", "mirrored", "multi_worker"]
 
 
 def parse_size(text: str) -> Size:

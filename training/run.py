@@ -1,46 +1,36 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from app.contract.bundle import Bundle
-from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
-from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
-from app.errors import ImageError
-from app.system.cache_folder import cache_folder
-from training.audit.cache import Cache
-from training.audit.groups import groups_of
-from training.audit.inspection import inspect
 from training.bundling.card import model_card
-from training.bundling.export import Contents, Measured, Report, check_can_publish, publish
+from training.bundling.export import check_can_publish, open_draft
 from training.bundling.pruning import prune
-from training.data.dataset import Dataset, Picture, Split
-from training.data.folds import hold_out
-from training.data.sources import open_data
-from training.data.split import Assignment, assign_splits, fractions_to_hold_out
-from training.data.tensor_cache import TensorCache
-from training.data.tensors import Tensors, load_tensors
-from training.errors import ChiefPublishes, DataError, OptionError
-from training.evaluation.baseline import learned_pictures, rival_of
+from training.data.dataset import SPLITS, Picture, Split
+from training.data.preprocessing import preprocessing_for
+from training.data.tensors import Tensors
+from training.diagnosis import Answers, Facts, Finding, diagnose
+from training.errors import ChiefPublishes, OptionError
+from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
-from training.evaluation.diagnosis import Finding
-from training.evaluation.examination import Splits, Trained, find_troubles, judge, measure
+from training.evaluation.examination import judge, metrics_of, score_splits
+from training.evaluation.recorded_split import learned_pictures
 from training.fitting.resumable import digest_of_data, open_run, prepare_tensorflow, train
 from training.fitting.run_folder import RUN_ID, published_run
 from training.model.tta import average_shifts
 from training.options import FitOptions
+from training.preparation import Prepared, load_splits, prepare
 from training.progress import Reporter
 from training.report.material import Material
 from training.report.report import write_report
-
-_LARGEST_SIDE_FROM_DATA = 224
-_LOOKED_AT = 200
 
 
 def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
@@ -56,7 +46,7 @@ def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
 
 
 def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel | None:
-    """Return what the run to be resumed had published already when it was killed; None where it had not."""
+    """Return what the run to be resumed had published already when it was killed; None if it had not."""
     if not options.resume or options.strategy == "multi_worker":
         return None
     version = published_run(store, options.name, options.command(), say=reporter.say)
@@ -67,127 +57,142 @@ def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter
 
 
 def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel:
-    distribution = prepare_tensorflow(options, reporter)
+    preset = options.preset
+    distribution = prepare_tensorflow(options.strategy, deterministic=options.deterministic, reporter=reporter)
     if distribution.is_chief:
         check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
-    dataset = open_data(options.data)
-    recipe = options.preset.recipe
-    fractions = fractions_to_hold_out(dataset, validation=recipe.validation, test=options.test)
-    groups = {} if options.group_by is None else groups_of(dataset, options.data, options.group_by)
-    inspection = inspect(
-        dataset,
-        groups=groups,
-        divides=any(fractions.values()) or options.fold is not None,
-        allow_leakage=options.allow_leakage,
-        cache=Cache(cache_folder("audit") if options.cache else None, options.data),
-        reporter=reporter,
-    )
-    if options.fold is not None:
-        dataset = hold_out(dataset, options.fold, seed=options.seed, together=inspection.together)
-    assignment = assign_splits(
-        dataset, seed=options.seed, validation=recipe.validation, test=options.test, together=inspection.together
-    )
-    spec = preprocessing_of(options, dataset)
-    rival = _rival(options, store, dataset, assignment, reporter)
-    reporter.say(_data_line(dataset, assignment, spec))
 
-    tensor_cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
-    splits = _load(assignment, spec, options.on_bad_image, tensor_cache, reporter)
-    data = digest_of_data(splits.train, splits.validation)
-    with open_run(store, options, data, distribution=distribution, reporter=reporter) as run:
+    prepared = prepare(options, reporter)
+    dataset, assignment, counts = prepared.dataset, prepared.assignment, prepared.assignment.counts()
+    spec = preprocessing_for(dataset, preset.preprocessing, size=options.size, colour=options.colour)
+    baseline = _baseline(options, store, prepared, reporter)
+    reporter.say(_data_line(prepared, spec))
+    splits = load_splits(prepared, spec, reporter)
+    train_tensors, validation_tensors = splits["train"], splits.get("validation")
+
+    identity = {"command": options.command(), "data": digest_of_data(train_tensors, validation_tensors)}
+    with open_run(
+        store, options.name, identity, resume=options.resume, distribution=distribution, reporter=reporter
+    ) as run:
         network, result = train(
-            options,
-            splits.train,
-            splits.validation,
+            preset,
+            train_tensors,
+            validation_tensors,
             spec=spec,
             labels=dataset.labels,
+            seed=options.seed,
+            logs=options.logs,
             run=run,
             distribution=distribution,
             reporter=reporter,
         )
         if not distribution.is_chief:
             raise ChiefPublishes("This worker has done its part; the chief publishes.")
-        if options.preset.views == "shifted":
+        if preset.views == "shifted":
             network = average_shifts(network)
-
-        calibration = calibrate(network, splits.validation, options.calibration)
+        calibration = calibrate(network, validation_tensors, options.calibration)
         reporter.say(calibration.sentence())
+        record = _training_record(options, prepared, splits)
+        record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run.id}
 
-        trained = Trained(options, assignment, inspection, groups, splits, result, calibration)
-        command = options.command()
-        counts = assignment.counts()
-        record = _training_record(options, command, dataset, splits)
-        record |= {"audit": inspection.record, "calibration": calibration.as_dict(), RUN_ID: run.id}
-        troubles: list[Finding] = []
-
-        def measure_and_judge(engine: Engine) -> Measured:
-            measured = measure(trained, engine, reporter)
-            troubles.extend(find_troubles(trained, measured))
-            measured.metrics["diagnosis"] = [finding.as_dict() for finding in troubles]
-            judge(trained, measured, rival, reporter)
-            return measured
-
-        def report(folder: Path, version: int, engine: Engine, measured: Measured) -> Report:
-            material = Material(
-                name=options.name,
-                version=version,
-                dataset=dataset,
+        with (
+            open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,
+            _told_at_the_end(reporter) as findings,
+        ):
+            engine = draft.save(network, _golden(splits))
+            scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, reporter=reporter)
+            metrics = metrics_of(scored, calibration, prepared.groups, result)
+            facts = Facts(
+                options=options,
                 counts=counts,
-                preprocessing=spec,
-                training=record,
-                splits=splits.by_name(),
-                probabilities=measured.probabilities,
-                metrics=measured.metrics,
-                audit=inspection.findings,
+                epochs=metrics["epochs"],
+                scores={split: metrics[split] for split in SPLITS},
+                audit=prepared.inspection.record,
+                answers=Answers.of(scored),
             )
-            return write_report(material, folder=folder, engine=engine, reporter=reporter)
-
-        contents = Contents(
-            labels=dataset.labels,
-            preprocessing=spec,
-            golden=_golden(splits),
-            training=record,
-            split=assignment.summary(),
-            split_csv=assignment.to_csv(),
-            measure=measure_and_judge,
-            card=lambda version, metrics: model_card(
+            findings.extend(diagnose(facts))
+            metrics["diagnosis"] = [finding.as_dict() for finding in findings]
+            if "test" in scored:
+                judge(
+                    scored["test"],
+                    options.requirements,
+                    baseline,
+                    max_recall_drop=options.max_recall_drop,
+                    cache=options.cache,
+                    reporter=reporter,
+                )
+            page = None
+            if options.report:
+                material = Material(
+                    name=options.name,
+                    version=draft.version,
+                    dataset=dataset,
+                    counts=counts,
+                    preprocessing=spec,
+                    training=record,
+                    splits={split: splits.get(split) for split in SPLITS},
+                    probabilities={split: found.probabilities for split, found in scored.items()},
+                    metrics=metrics,
+                    audit=prepared.inspection.findings,
+                )
+                report = write_report(material, folder=draft.folder, engine=engine, reporter=reporter)
+                page, metrics = report.page, {**metrics, **report.metrics}
+            card = model_card(
                 name=options.name,
-                version=version,
+                version=draft.version,
                 labels=dataset.labels,
                 preprocessing=spec,
-                command=command,
+                command=options.command(),
                 data=dataset.origin,
                 counts=counts,
                 metrics=metrics,
                 about=about,
-            ),
-            report=report if options.report else None,
-        )
-        try:
-            return publish(network, contents, store, options.name)
-        finally:
-            for trouble in troubles:
-                reporter.say(trouble.told())
+            )
+            return draft.publish(
+                metrics=metrics,
+                card=card,
+                report=page,
+                training=record,
+                split=assignment.summary(),
+                split_csv=assignment.to_csv(),
+            )
 
 
-def _rival(
-    options: FitOptions, store: ModelStore, dataset: Dataset, assignment: Assignment, reporter: Reporter
-) -> Bundle | None:
-    """Return the version to compare with, None for none; what can be said against the comparison is said before the
-    training. Raises OptionError or a BundleError."""
-    if (options.requirements or options.against) and not any(assignment.counts()["test"].values()):
+def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, reporter: Reporter) -> Bundle | None:
+    """Return the version to compare with, None for none, and say before the training what weakens the comparison.
+
+    Raises OptionError or a BundleError.
+    """
+    test = prepared.assignment.pictures("test")
+    if (options.requirements or options.against) and not test:
         raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
     if options.against is None:
         return None
-    rival = rival_of(store, options.name, options.against)
-    if rival is None:
+    baseline = find_baseline(store, options.name, options.against)
+    if baseline is None:
         reporter.say(f"{options.name} has no version yet, so there is none to compare with")
         return None
-    learned = learned_pictures(rival, dataset.origin, assignment.pictures("test"))
+    learned = learned_pictures(baseline, prepared.dataset.origin, test)
     if learned:
-        reporter.say(f"version {rival.version} has learned {learned:,} of the test pictures: its figures are too good")
-    return rival
+        reporter.say(
+            f"version {baseline.version} has learned {learned:,} of the test pictures: its figures are too good"
+        )
+    return baseline
+
+
+@contextmanager
+def _told_at_the_end(reporter: Reporter) -> Iterator[list[Finding]]:
+    """Say the findings that the block adds to this list after it, however it ends.
+
+    So they are the last that a person reads, and are said of a model that is not good enough to be published, too.
+    """
+    findings: list[Finding] = []
+    try:
+        yield findings
+    finally:
+        for finding in findings:
+            reporter.say(finding.told())
 
 
 def _read_text(file: Path) -> str:
@@ -197,99 +202,26 @@ def _read_text(file: Path) -> str:
         raise OptionError(f"--about {file} cannot be read: {exc}.") from exc
 
 
-def preprocessing_of(options: FitOptions, dataset: Dataset) -> PreprocessingSpec:
-    """Return the preset's preprocessing with the size and colour that were asked for."""
-    changes: dict[str, Any] = {}
-    if options.colour is not None:
-        changes["colour"] = _colour_of(dataset) if options.colour == "data" else options.colour
-    if options.size is not None:
-        height, width = _size_of(dataset) if options.size == "data" else options.size
-        changes |= {"height": height, "width": width}
-    return options.preset.preprocessing.model_copy(update=changes)
-
-
-def _size_of(dataset: Dataset) -> tuple[int, int]:
-    """Return the commonest (height, width) among the first pictures, scaled down to a side that a network can take."""
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    for picture in _some(dataset):
-        if isinstance(picture.content, Path):
-            try:
-                header = read_header(picture.encoded())
-            except (ImageError, DataError):
-                continue
-            counts[header.height, header.width] += 1
-        else:
-            counts[picture.content.shape[0], picture.content.shape[1]] += 1
-    if not counts:
-        raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their size is not known.")
-    height, width = max(counts, key=lambda size: counts[size])
-    scale = min(1.0, _LARGEST_SIDE_FROM_DATA / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
-    """Return "rgb" where one of the first pictures has colour. Files count as coloured: a grey one loses nothing."""
-    is_coloured = any(isinstance(picture.content, Path) or picture.content.ndim == 3 for picture in _some(dataset))
-    return "rgb" if is_coloured else "grey"
-
-
-def _some(dataset: Dataset) -> Sequence[Picture]:
-    return dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT)]
-
-
-def _load(
-    assignment: Assignment,
-    spec: PreprocessingSpec,
-    on_bad_image: Literal["skip", "fail"],
-    cache: TensorCache,
-    reporter: Reporter,
-) -> Splits:
-    def load(split: Split) -> Tensors | None:
-        pictures = assignment.pictures(split)
-        if not pictures:
-            return None
-        with reporter.task(f"reading {split} pictures", len(pictures)) as advance:
-            tensors = load_tensors(
-                pictures,
-                spec,
-                assignment.labels,
-                on_bad_image=on_bad_image,
-                advance=lambda count: advance(count, ""),
-                cache=cache,
-            )
-        for bad in tensors.skipped:
-            reporter.say(f"skipped {bad.id}: {bad.reason}")
-        if tensors.skipped:
-            reporter.say(f"skipped {len(tensors.skipped)} of {len(pictures)} {split} pictures")
-        return tensors
-
-    train = load("train")
-    if train is None:
-        raise DataError("No pictures are left to train on.")
-    return Splits(train, load("validation"), load("test"))
-
-
-def _golden(splits: Splits) -> list[Picture]:
-    """Return pictures in turn from every class, of those that the network has not learned where there are any."""
+def _golden(splits: Mapping[Split, Tensors]) -> list[Picture]:
+    """Return pictures in turn from every class, of a split that the network has not learned if there is one."""
     by_label: dict[str, list[Picture]] = defaultdict(list)
-    for picture in (splits.test or splits.validation or splits.train).pictures:
+    golden = next(splits[split] for split in reversed(SPLITS) if split in splits)
+    for picture in golden.pictures:
         by_label[picture.label].append(picture)
     rounds = max(len(pictures) for pictures in by_label.values())
     return [pictures[turn] for turn in range(min(rounds, 16)) for pictures in by_label.values() if turn < len(pictures)]
 
 
-def _training_record(options: FitOptions, command: str, dataset: Dataset, splits: Splits) -> dict[str, Any]:
-    recipe = asdict(options.preset.recipe)
-    tensors = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
+def _training_record(options: FitOptions, prepared: Prepared, splits: Mapping[Split, Tensors]) -> dict[str, Any]:
     return {
-        "command": command,
-        "data": dataset.origin,
+        "command": options.command(),
+        "data": prepared.dataset.origin,
         "preset": options.preset.name,
         "seed": options.seed,
-        "recipe": recipe,
+        "recipe": asdict(options.preset.recipe),
         "layers": options.preset.describe_layers(),
         "views": options.preset.views,
-        "skipped": [_within_data(bad.id) for part in tensors for bad in part.skipped],
+        "skipped": [_within_data(bad.id) for tensors in splits.values() for bad in tensors.skipped],
     }
 
 
@@ -298,10 +230,10 @@ def _within_data(picture_id: str) -> str:
     return Path(picture_id).name if Path(picture_id).is_absolute() else picture_id
 
 
-def _data_line(dataset: Dataset, assignment: Assignment, spec: PreprocessingSpec) -> str:
-    counts = {split: sum(classes.values()) for split, classes in assignment.counts().items()}
+def _data_line(prepared: Prepared, spec: PreprocessingSpec) -> str:
+    counts = {split: sum(classes.values()) for split, classes in prepared.assignment.counts().items()}
     return (
-        f"{dataset.origin}: {len(dataset.labels)} classes; {counts['train']:,} pictures to train on, "
+        f"{prepared.dataset.origin}: {len(prepared.dataset.labels)} classes; {counts['train']:,} pictures to train on, "
         f"{counts['validation']:,} for validation, {counts['test']:,} for the test; "
         f"as {spec.height}x{spec.width} {spec.colour}"
     )

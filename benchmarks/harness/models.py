@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.contract.store import ModelStore
-from app.engines.engine import Engine
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
 from benchmarks.harness.workload import WORK
-from training.bundling.export import Contents, Measured, publish
+from training.bundling.export import open_draft
 from training.data.dataset import Picture
 
 _SIDE = 224
@@ -40,18 +39,17 @@ def build(name: str, pictures: Sequence[Path]) -> LoadedModel:
     spec = PreprocessingSpec(height=_SIDE, width=_SIDE, colour="rgb", resize="stretch")
     _normalise(network, backbone, np.stack([preprocess(file.read_bytes(), spec) for file in pictures]))
     golden = [Picture(id=file.name, label=_LABELS[0], split="test", content=file) for file in pictures]
-    contents = Contents(
-        labels=_LABELS,
-        preprocessing=spec,
-        golden=golden,
-        training={"command": "python -m benchmarks models", "data": "none: random weights"},
-        split={},
-        split_csv="",
-        measure=lambda engine: _measure(engine, network),
-        card=lambda version, _metrics: _card(name, architecture, version),
-    )
     (WORK / "model_store").mkdir(parents=True, exist_ok=True)
-    return publish(network, contents, ModelStore(WORK / "model_store"), name)
+    with open_draft(ModelStore(WORK / "model_store"), name, labels=_LABELS, preprocessing=spec) as draft:
+        draft.save(network, golden)
+        return draft.publish(
+            metrics=_metrics(network),
+            card=_card(name, architecture, draft.version),
+            report=None,
+            training={"command": "python -m benchmarks models", "data": "none: random weights"},
+            split={},
+            split_csv="",
+        )
 
 
 def _normalise(network: Any, backbone: Any, batch: NDArray[np.uint8]) -> None:
@@ -68,9 +66,8 @@ def _normalise(network: Any, backbone: Any, batch: NDArray[np.uint8]) -> None:
         layer.momentum = 0.99
 
 
-def _measure(engine: Engine, network: Any) -> Measured:
-    engine.predict(np.zeros((1, _SIDE, _SIDE, 3), np.uint8))
-    metrics = {
+def _metrics(network: Any) -> dict[str, Any]:
+    return {
         "train": None,
         "validation": None,
         "test": None,
@@ -78,7 +75,6 @@ def _measure(engine: Engine, network: Any) -> Measured:
         "parameters": network.count_params(),
         "epochs": [],
     }
-    return Measured(metrics, {})
 
 
 def _card(name: str, architecture: str, version: int) -> str:

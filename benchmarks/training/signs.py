@@ -4,7 +4,6 @@ The folds by person are published beside this file, `signs_folds.csv`: no person
 pictures of most people on both sides, and looks better for it.
 """
 
-import gzip
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,8 @@ from numpy.typing import NDArray
 from app.engines.loading import LoadedModel
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.table import table
-from training.bundling.export import SPLIT_FILE
 from training.data.folds import Fold, folds_csv
-from training.data.split import read_splits
+from training.data.split import read_split_file, read_splits
 from training.evaluation.interval import wilson
 from training.model.preset import Preset
 from training.options import FitOptions
@@ -115,7 +113,7 @@ def _gaps(found: Found) -> list[tuple[str, float]]:
 def _result(fold: Fold, published: LoadedModel, *, cpu_seconds: float) -> FoldResult:
     bundle = published.bundle
     metrics = bundle.metrics()
-    splits = read_splits(gzip.decompress((bundle.path / SPLIT_FILE).read_bytes()).decode())
+    splits = read_splits(read_split_file(bundle.path) or "")
     return FoldResult(
         fold=fold,
         tested=frozenset(picture for picture, split in splits.items() if split == "test"),

@@ -140,4 +140,4 @@ def test_a_stopwatch_counts_the_time_of_an_input_that_is_slow(monkeypatch: pytes
     stopwatch = Stopwatch()
     recipe = Recipe(batch_size=16, augmentation=Augmentation(shift=0.02))
     steps = len(list(Batches(tensors(), recipe, classes=3, seed=0).epoch(0, stopwatch=stopwatch)))
-    assert stopwatch.seconds > 0.1 * steps * 0.9
+    assert stopwatch.seconds > 0.1 * (steps - 1) * 0.9  # the first may be on its way before it is asked for

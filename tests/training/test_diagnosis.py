@@ -14,7 +14,7 @@ from app.contract.preprocessing import PreprocessingSpec
 from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.data.dataset import Split
-from training.evaluation.diagnosis import Facts, diagnose
+from training.diagnosis import Facts, diagnose
 from training.fitting.history import Epoch
 from training.model.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.model.preset import Augmentation, Preset, Recipe

@@ -16,7 +16,7 @@ from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.errors import SelfCheckFailed
 from tests.training.fit_options import fit_options
-from training.bundling.export import check_can_publish, save
+from training.bundling.export import check_can_publish, open_draft, save
 from training.errors import OptionError, PublishError
 from training.model.preset import Preset
 from training.model.presets import preset_named
@@ -103,6 +103,15 @@ def test_what_is_no_model_name_is_told_before_training(tmp_path: Path, name: str
 
 def test_checking_leaves_no_trace(tmp_path: Path) -> None:
     check_can_publish(ModelStore(tmp_path), "digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_that_is_not_published_leaves_nothing(tmp_path: Path) -> None:
+    spec = PreprocessingSpec(height=8, width=8, colour="grey")
+    with open_draft(ModelStore(tmp_path), "digits", labels=("a", "b"), preprocessing=spec) as draft:
+        draft.folder.mkdir(parents=True)
+        assert draft.version == 1
+        assert ModelStore(tmp_path).names() == []
     assert list(tmp_path.iterdir()) == []
 
 

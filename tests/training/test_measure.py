@@ -8,7 +8,7 @@ from app.contract.bundle import Bundle, open_bundle
 from training.data.dataset import Dataset, Picture, Split
 from training.data.sources import open_data
 from training.errors import DataError
-from training.evaluation.measure import choose_pictures
+from training.evaluation.recorded_split import choose_pictures
 
 
 @pytest.fixture

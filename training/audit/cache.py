@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image
 from app.system.atomic_write import atomic_write
+from app.system.cache_folder import cache_folder
 from training.audit.image_stats import Look, Scale
 from training.audit.pairs import NearPair
 from training.audit.registration import Floats
@@ -43,6 +44,11 @@ class Cache:
     def __init__(self, folder: Path | None, data: str) -> None:
         name = hashlib.blake2b(str(Path(data).absolute()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
         self._folder = None if folder is None else folder / name
+
+    @classmethod
+    def of_user(cls, data: str, *, keeps: bool = True) -> Self:
+        """Return the cache of `data` in the user's cache folder; one that keeps nothing if `keeps` is False."""
+        return cls(cache_folder("audit") if keeps else None, data)
 
     def looks(self, pictures: Sequence[Picture], scale: Scale) -> dict[int, Look]:
         """Return the looks, by row, at files that have not changed since."""

@@ -4,22 +4,19 @@ Until the rename the bundle has a name that no reader looks at, so a crash leave
 """
 
 import errno
-import gzip
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.contract.bundle import (
     GOLDEN_EXPECTED,
@@ -41,10 +38,10 @@ from app.engines.loading import LoadedModel, load_model
 from app.engines.registry import ENGINES
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.system.cores import available_cores
-from training.data.dataset import Picture, Split
+from training.data.dataset import Picture
+from training.data.split import write_split_file
 from training.errors import OptionError, PublishError
 
-SPLIT_FILE = "split.csv.gz"
 REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
 _GOLDEN_BYTES = 1_000_000
@@ -55,38 +52,104 @@ _LIBRARIES = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """`metrics` becomes metrics.json; `probabilities` (N, K) of each split are what they were made of."""
+class BundleDraft:
+    """The next version of a model while it is made, in a hidden `folder` that lies as the bundle will: NAME/VERSION.
 
-    metrics: dict[str, Any]
-    probabilities: Mapping[Split, NDArray[np.float32]]
+    Call `save`, look at the SavedModel as much as is of interest, then `publish`.
+    """
+
+    def __init__(
+        self, store: ModelStore, building: Path, name: str, labels: tuple[str, ...], preprocessing: PreprocessingSpec
+    ) -> None:
+        self.name = name
+        self.version = (store.versions(name) or [0])[-1] + 1
+        self.folder = ModelStore(building).path(name, self.version)
+        self.signature = Signature.of(preprocessing, labels)
+        self._store = store
+        self._labels = labels
+        self._preprocessing = preprocessing
+        self._golden: tuple[GoldenPicture, ...] = ()
+        self._engine: Engine | None = None
+
+    def save(self, network: Any, golden: Sequence[Picture]) -> Engine:
+        """Write `network` (a `keras.Model`) and golden pictures, and return the SavedModel as reopened.
+
+        The engine is closed with the draft. Raises PublishError if TensorFlow cannot write the network.
+        """
+        self.folder.mkdir(parents=True)
+        save(network, self.folder, self.signature)
+        self._golden = _write_golden(self.folder, golden)
+        self._engine = open_tensorflow(self.folder, self.signature, threads=available_cores())
+        _write_expected(self.folder, self._preprocessing, self._golden, self._engine)
+        return self._engine
+
+    def publish(
+        self,
+        *,
+        metrics: Mapping[str, Any],
+        card: str,
+        report: str | None,
+        training: dict[str, Any],
+        split: dict[str, Any],
+        split_csv: str,
+    ) -> LoadedModel:
+        """Write the other files, prove the bundle, rename it into place, and return it as the service will load it.
+
+        Raises PublishError if another run took the version, and a BundleError if the bundle does not prove true.
+        """
+        if report is not None:
+            (self.folder / REPORT_FILE).write_text(report, encoding="utf-8")
+        (self.folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        (self.folder / MODEL_CARD).write_text(card, encoding="utf-8")
+        write_split_file(self.folder, split_csv)
+        manifest = Manifest(
+            name=self.name,
+            version=self.version,
+            created_at=datetime.now(UTC).replace(microsecond=0),
+            labels=self._labels,
+            preprocessing=self._preprocessing,
+            signature=self.signature,
+            metrics=_headline(metrics),
+            training=training,
+            split=split,
+            git_commit=_git_commit(),
+            libraries={library: library_version(library) for library in _LIBRARIES},
+            golden=self._golden,
+            files=digests(self.folder),
+        )
+        (self.folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        load_model(self.folder).engine.close()
+        _sync(self.folder)
+        final = self._store.path(self.name, self.version)
+        try:
+            self.folder.rename(final)
+        except OSError as exc:
+            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise PublishError(
+                    f"{final} appeared while this run was exporting: another run took the version. Run again."
+                ) from exc
+            raise
+        return load_model(final)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
 
 
-@dataclass(frozen=True)
-class Report:
-    """`metrics` is added to metrics.json; `page` becomes report.html."""
+@contextmanager
+def open_draft(
+    store: ModelStore, name: str, *, labels: tuple[str, ...], preprocessing: PreprocessingSpec
+) -> Iterator[BundleDraft]:
+    """Begin the next version of `name`. At the end of the block nothing is left of a draft that was not published.
 
-    metrics: Mapping[str, Any]
-    page: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What goes into a bundle beside the network: everything `Manifest` and the files for people need."""
-
-    labels: tuple[str, ...]
-    preprocessing: PreprocessingSpec
-    golden: Sequence[Picture]
-    training: dict[str, Any]
-    split: dict[str, Any]
-    split_csv: str
-    measure: Callable[[Engine], Measured]
-    """Measures the reopened SavedModel."""
-    card: Callable[[int, Mapping[str, Any]], str]
-    """Returns MODEL_CARD.md from the version and the metrics."""
-    report: Callable[[Path, int, Engine, Measured], Report] | None = None
-    """Looks further at the SavedModel in the folder, of that version."""
+    Raises PublishError if the store cannot be written, at the beginning or in the block.
+    """
+    with (
+        _plain_disk_errors(store.root / name),
+        _building_folder(store, name) as building,
+        closing(BundleDraft(store, building, name, labels, preprocessing)) as draft,
+    ):
+        yield draft
 
 
 def check_can_publish(store: ModelStore, name: str) -> None:
@@ -95,59 +158,6 @@ def check_can_publish(store: ModelStore, name: str) -> None:
         raise OptionError(f"'{name}' is not a model name. A name has {NAME_RULE}.")
     with _plain_disk_errors(store.root / name), _building_folder(store, name):
         pass
-
-
-def publish(network: Any, contents: Contents, store: ModelStore, name: str) -> LoadedModel:
-    """Write `network` (a `keras.Model`) as the next version of `name`, and return it as the service will load it.
-
-    Raises PublishError where it cannot be written, and a BundleError where what was written does not prove true.
-    """
-    with _plain_disk_errors(store.root / name), _building_folder(store, name) as building:
-        version = (store.versions(name) or [0])[-1] + 1
-        folder = ModelStore(building).path(name, version)  # a bundle checks that it lies where its manifest says
-        folder.mkdir(parents=True)
-        signature = Signature.of(contents.preprocessing, contents.labels)
-        save(network, folder, signature)
-        golden = _write_golden(folder, contents)
-        engine = open_tensorflow(folder, signature, threads=available_cores())
-        _write_expected(folder, contents.preprocessing, golden, engine)
-        measured = contents.measure(engine)
-        metrics = measured.metrics
-        if contents.report is not None:
-            report = contents.report(folder, version, engine, measured)
-            metrics = {**metrics, **report.metrics}
-            (folder / REPORT_FILE).write_text(report.page, encoding="utf-8")
-        (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-        (folder / MODEL_CARD).write_text(contents.card(version, metrics), encoding="utf-8")
-        (folder / SPLIT_FILE).write_bytes(gzip.compress(contents.split_csv.encode(), mtime=0))
-        manifest = Manifest(
-            name=name,
-            version=version,
-            created_at=datetime.now(UTC).replace(microsecond=0),
-            labels=contents.labels,
-            preprocessing=contents.preprocessing,
-            signature=signature,
-            metrics=_headline(metrics),
-            training=contents.training,
-            split=contents.split,
-            git_commit=_git_commit(),
-            libraries={library: library_version(library) for library in _LIBRARIES},
-            golden=golden,
-            files=digests(folder),
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        load_model(folder).engine.close()
-        _sync(folder)
-        final = store.path(name, version)
-        try:
-            folder.rename(final)
-        except OSError as exc:
-            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise PublishError(
-                    f"{final} appeared while this run was exporting: another run took the version. Run again."
-                ) from exc
-            raise
-        return load_model(final)
 
 
 @contextmanager
@@ -202,12 +212,12 @@ def save(network: Any, folder: Path, signature: Signature) -> None:
         assets.rmdir()  # git and object stores drop empty folders, so the bundle must not need one
 
 
-def _write_golden(folder: Path, contents: Contents) -> tuple[GoldenPicture, ...]:
+def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPicture, ...]:
     """Write the golden pictures as their original bytes, the first ones always, then as many as stay small."""
     (folder / GOLDEN_FOLDER).mkdir()
     golden: list[GoldenPicture] = []
     size = 0
-    for picture in contents.golden[:_GOLDEN_PICTURES]:
+    for picture in pictures[:_GOLDEN_PICTURES]:
         encoded = picture.encoded()
         size += len(encoded)
         if golden and size > _GOLDEN_BYTES:

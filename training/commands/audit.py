@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.system.cache_folder import cache_folder
 from training.audit.cache import Cache
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
 from training.audit.fix import write_fixed
@@ -61,8 +60,8 @@ def audit(
     fails = parse_checks("--fail-on", fail_on)
     thresholds = parse_thresholds(threshold or ())
     dataset = open_data(data)
-    groups = {} if group_by is None else groups_of(dataset, data, group_by)
-    kept = Cache(cache_folder("audit") if cache else None, data)
+    groups = groups_of(dataset, data, group_by)
+    kept = Cache.of_user(data, keeps=cache)
     options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
     found = run_audit(dataset, options, Reporter())
     _write(found, out)

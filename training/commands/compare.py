@@ -15,7 +15,7 @@ from training.evaluation.compare.bundles import find_bundle
 from training.evaluation.compare.comparison import check_comparable
 from training.evaluation.compare.comparison import compare as run_comparison
 from training.evaluation.compare.tables import print_comparison
-from training.evaluation.measure import choose_pictures
+from training.evaluation.recorded_split import choose_pictures
 from training.options import CacheOption, DataOption, ModelStoreOption
 from training.progress import Reporter
 

@@ -15,9 +15,10 @@ from training.audit.groups import groups_of
 from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.evaluation.acceptance import check_recall, check_requirements
-from training.evaluation.baseline import rival_of, score_rival
+from training.evaluation.baseline import find_baseline, score_baseline
 from training.evaluation.calibration.tables import print_calibration
-from training.evaluation.measure import Measurement, choose_pictures, measure
+from training.evaluation.measure import Measurement, measure
+from training.evaluation.recorded_split import choose_pictures
 from training.evaluation.score import Scores
 from training.options import (
     AgainstOption,
@@ -60,25 +61,27 @@ def evaluate(
     reporter = Reporter()
     store = ModelStore(model_store)
     path = store.newest(model) if version is None else store.path(model, version)
-    rival = None if against is None else rival_of(store, model, against)
-    dataset = open_data(data)
-    pictures, which = choose_pictures(dataset, open_bundle(path), split)
+    baseline = None if against is None else find_baseline(store, model, against)
+    bundle, dataset = open_bundle(path), open_data(data)
+    pictures, which = choose_pictures(dataset, bundle, split)
     measured = measure(
-        path,
+        bundle,
         pictures,
         engine=engine,
         url=url,
         on_bad_image=on_bad_image,
-        groups={} if group_by is None else groups_of(dataset, data, group_by),
+        groups=groups_of(dataset, data, group_by),
         reporter=reporter,
         cache=cache,
     )
-    before = None if rival is None else score_rival(rival, measured.pictures, engine=engine, reporter=reporter)
+    before = None
+    if baseline is not None:
+        before = score_baseline(baseline, measured.pictures, engine=engine, cache=cache, reporter=reporter)
     _print_measurement(model, which, measured, as_json=as_json)
     scores = measured.scores.as_dict()
     check_requirements(scores, requirements, on=which)
-    if rival is not None and before is not None:
-        check_recall(scores, before, version=rival.version, max_drop=max_recall_drop, on=which)
+    if baseline is not None and before is not None:
+        check_recall(scores, before, version=baseline.version, max_drop=max_recall_drop, on=which)
 
 
 def _print_measurement(model: str, which: str, measured: Measurement, *, as_json: bool) -> None:

@@ -6,15 +6,11 @@ from typing import Annotated
 
 import typer
 
-from app.system.cache_folder import cache_folder
-from training.audit.cache import Cache
-from training.audit.groups import groups_of
-from training.audit.inspection import inspect
 from training.commands.declared_options import command
 from training.data.folds import deal, folds_csv
-from training.data.sources import open_data
 from training.errors import OptionError
 from training.options import DataOption, GroupByOption
+from training.preparation import open_inspected
 from training.progress import Reporter
 
 
@@ -28,16 +24,8 @@ def folds(
 ) -> None:
     """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
     reporter = Reporter()
-    dataset = open_data(data)
-    inspection = inspect(
-        dataset,
-        groups={} if group_by is None else groups_of(dataset, data, group_by),
-        divides=True,
-        allow_leakage=False,
-        cache=Cache(cache_folder("audit"), data),
-        reporter=reporter,
-    )
-    dealt = deal(dataset, count=count, seed=seed, together=inspection.together)
+    found = open_inspected(data, in_folds=True, group_by=group_by, reporter=reporter)
+    dealt = deal(found.dataset, count=count, seed=seed, together=found.inspection.together)
     try:
         out.write_text(folds_csv(dealt), encoding="utf-8")
     except OSError as exc:

@@ -5,15 +5,21 @@ together, as near duplicates or pictures of one person do, it is told.
 """
 
 import csv
+import gzip
 import hashlib
 import io
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from training.data.dataset import SPLITS, Dataset, Picture, Split
 from training.errors import DataError, OptionError
+
+SPLIT_FILE = "split.csv.gz"
+"""Its name in a bundle."""
 
 MAX_FRACTION = 0.9
 _COLUMNS = ["id", "label", "split"]
@@ -124,6 +130,21 @@ def read_splits(text: str) -> dict[str, Split]:
             raise DataError(f"The recorded split is damaged: row {number} is '{','.join(row)}'.")
         splits[row[0]] = split
     return splits
+
+
+def write_split_file(folder: Path, text: str) -> None:
+    """Write what `Assignment.to_csv` returned into a bundle, byte for byte the same for the same split."""
+    (folder / SPLIT_FILE).write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_split_file(folder: Path) -> str | None:
+    """Return the text that `write_split_file` wrote, or None if there is no such file. Raises DataError."""
+    try:
+        return gzip.decompress((folder / SPLIT_FILE).read_bytes()).decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DataError(f"{folder / SPLIT_FILE} cannot be read: {exc}.") from exc
 
 
 def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture]:

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from app.contract.preprocessing import Image, PreprocessingSpec
+from app.system.cache_folder import cache_folder
 from app.system.memory import available_memory
 from training.data.segment import DIGEST_BYTES, SUFFIX, UNFINISHED, Draft, Segment, checksum, segment_name
 from training.errors import OptionError
@@ -60,6 +61,11 @@ class TensorCache:
         self.in_memory_bytes = in_memory_bytes
         self._say = say
         self._has_said = False
+
+    @classmethod
+    def of_user(cls, *, keeps: bool, say: Callable[[str], None]) -> Self:
+        """Return the cache in the user's cache folder."""
+        return cls(cache_folder("tensors"), keeps=keeps, say=say)
 
     def shelf(self, spec: PreprocessingSpec, count: int) -> "Shelf":
         """Return an array of `count` pictures to fill from the cache and otherwise."""

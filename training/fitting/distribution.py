@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from training.errors import OptionError, WorkerLost
-from training.options import StrategyName
+from training.fitting.strategy import StrategyName
 from training.tensorflow import keras, tf
 
 

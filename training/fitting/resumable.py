@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,69 +13,71 @@ from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
 from training.fitting.fit import FitResult, fit
 from training.fitting.logs import Logs
-from training.fitting.run_folder import Run, new_run, unfinished, unfinished_run
+from training.fitting.run_folder import Identity, Run, new_run, unfinished, unfinished_run
+from training.fitting.strategy import StrategyName
 from training.model.network import build_network
-from training.options import FitOptions
+from training.model.preset import Preset
 from training.progress import Reporter
 from training.tensorflow import keras, tf
 
 
-def prepare_tensorflow(options: FitOptions, reporter: Reporter) -> Distribution:
-    """Set TensorFlow up as `options` say, before anything else is done with it. Raises OptionError."""
-    if options.deterministic:
+def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter: Reporter) -> Distribution:
+    """Set TensorFlow up before anything else is done with it, and open the strategy. Raises OptionError."""
+    if deterministic:
         tf.config.experimental.enable_op_determinism()
-    return open_distribution(options.strategy, say=reporter.say)
+    return open_distribution(strategy, say=reporter.say)
 
 
 def open_run(
-    store: ModelStore, options: FitOptions, data: str, *, distribution: Distribution, reporter: Reporter
+    store: ModelStore, name: str, identity: Identity, *, resume: bool, distribution: Distribution, reporter: Reporter
 ) -> Run:
-    """Return the unfinished run to go on with, or a new one; `data` is the digest of what it learns.
+    """Return the unfinished run of the model to go on with if it is to `resume` and there is one, else a new one.
 
-    Raises CheckpointError, or OptionError where the unfinished run was another one.
+    Raises CheckpointError, or OptionError if the unfinished run has another identity.
     """
-    identity = {"command": options.command(), "data": data}
     is_chief = distribution.is_chief
-    if options.resume:
-        run = unfinished_run(store, options.name, is_chief=is_chief, say=reporter.say)
+    if resume:
+        run = unfinished_run(store, name, is_chief=is_chief, say=reporter.say)
         if run is not None:
             with run.closed_on_error():
                 run.check_same(identity)
             return run
-        reporter.say(f"{options.name} has no unfinished run, so this one starts from the beginning")
+        reporter.say(f"{name} has no unfinished run, so this one starts from the beginning")
     else:
-        for folder in unfinished(store, options.name)[:1]:
+        for folder in unfinished(store, name)[:1]:
             reporter.say(f"{folder} is unfinished: --resume goes on with it, if nothing else is at work on it")
-    return new_run(store, options.name, identity, is_chief=is_chief, say=reporter.say)
+    return new_run(store, name, identity, is_chief=is_chief, say=reporter.say)
 
 
 def train(
-    options: FitOptions,
+    preset: Preset,
     train: Tensors,
     validation: Tensors | None,
     *,
     spec: PreprocessingSpec,
     labels: Sequence[str],
+    seed: int,
+    logs: Path | None,
     run: Run,
     distribution: Distribution,
     reporter: Reporter,
 ) -> tuple[keras.Model, FitResult]:
     """Return the trained network, which no strategy has a part in any more, and how it came about.
 
-    Raises what `fit` raises, CheckpointError where an epoch cannot be kept, OptionError where logs cannot be written.
+    The chief writes each epoch into the folder `logs`. Raises what `fit` raises, CheckpointError if an epoch cannot be
+    kept, OptionError if logs cannot be written.
     """
-    preset = options.preset
-    logs = None if options.logs is None or not distribution.is_chief else Logs(options.logs)
+    written = None if logs is None or not distribution.is_chief else Logs(logs)
 
     def build() -> keras.Model:
         return build_network(preset.layers, shape=spec.shape, classes=len(labels), backbone=preset.backbone)
 
     def after_epoch(checkpoint: Checkpoint) -> None:
         run.keep(checkpoint)
-        if logs is not None:
-            logs.write(checkpoint.epochs)
+        if written is not None:
+            written.write(checkpoint.epochs)
 
-    keras.utils.set_random_seed(options.seed)
+    keras.utils.set_random_seed(seed)
     with distribution.scope():
         network = build()
         normalize_over_replicas(network, distribution.replicas)
@@ -84,7 +87,7 @@ def train(
             train,
             validation,
             classes=len(labels),
-            seed=options.seed,
+            seed=seed,
             reporter=reporter,
             start=run.checkpoint(),
             after_epoch=after_epoch,

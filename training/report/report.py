@@ -1,16 +1,25 @@
 """Look further at what a training made, and write it up: what it stands, what it costs, and all of it on one page."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from app.contract.bundle import Signature
 from app.engines.engine import Engine
-from training.bundling.export import Report
 from training.progress import Reporter
 from training.report.cost import cost
 from training.report.material import Material
 from training.report.page import report_page
 from training.report.robustness import robustness
+
+
+@dataclass(frozen=True)
+class Report:
+    """`metrics` is added to metrics.json; `page` becomes report.html."""
+
+    metrics: Mapping[str, Any]
+    page: str
 
 
 def write_report(material: Material, *, folder: Path, engine: Engine, reporter: Reporter) -> Report:

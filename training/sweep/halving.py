@@ -17,16 +17,8 @@ from numpy.typing import NDArray
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
 from app.engines.tensorflow import import_tensorflow
-from app.system.cache_folder import cache_folder
-from training.audit.cache import Cache
-from training.audit.groups import groups_of
-from training.audit.inspection import inspect
 from training.bundling.export import check_can_publish
-from training.data.dataset import Dataset, Picture
-from training.data.sources import open_data
-from training.data.split import Assignment, assign_splits, fractions_to_hold_out
-from training.data.tensor_cache import TensorCache
-from training.data.tensors import Tensors, load_tensors
+from training.data.preprocessing import preprocessing_for
 from training.errors import OptionError, TrainingError
 from training.evaluation.compare.paired import Paired
 from training.evaluation.score import predict_all
@@ -36,8 +28,9 @@ from training.model.preset import Preset
 from training.model.presets import preset_named
 from training.model.tta import average_shifts
 from training.options import FitOptions, with_recipe
+from training.preparation import Prepared, prepare
 from training.progress import Reporter
-from training.run import preprocessing_of, run_fit
+from training.run import run_fit
 
 _TRIALS_SHARE = 0.5
 """Of the budget; the rest is the winner's."""
@@ -121,13 +114,15 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
     import keras
 
     check_can_publish(ModelStore(options.model_store), options.name)
-    dataset, assignment = _divide(options, reporter)
-    sweep.pictures = len(dataset.pictures)
+    prepared = prepare(options, reporter)
+    if not prepared.assignment.pictures("validation"):
+        raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")
+    sweep.pictures = len(prepared.dataset.pictures)
     deadline = sweep.started + _TRIALS_SHARE * budget
 
     def attempt(candidate: Candidate, epochs: int) -> None:
         keras.utils.set_random_seed(options.seed)
-        _try(candidate, epochs, replace(options, preset=candidate.preset), dataset, assignment, reporter)
+        _try(candidate, epochs, options, prepared, reporter)
 
     for candidate in sweep.candidates:
         attempt(candidate, 1)
@@ -160,44 +155,12 @@ def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: 
     return run_fit(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
 
 
-def _divide(options: FitOptions, reporter: Reporter) -> tuple[Dataset, Assignment]:
-    """Divide the data as the winner's `fit` will."""
-    dataset = open_data(options.data)
-    validation = options.preset.recipe.validation
-    fractions = fractions_to_hold_out(dataset, validation=validation, test=options.test)
-    inspection = inspect(
-        dataset,
-        groups={} if options.group_by is None else groups_of(dataset, options.data, options.group_by),
-        divides=any(fractions.values()),
-        allow_leakage=options.allow_leakage,
-        cache=Cache(cache_folder("audit") if options.cache else None, options.data),
-        reporter=reporter,
-    )
-    together = inspection.together
-    assignment = assign_splits(dataset, seed=options.seed, validation=validation, test=options.test, together=together)
-    if not assignment.pictures("validation"):
-        raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")
-    return dataset, assignment
-
-
-def _try(
-    candidate: Candidate,
-    epochs: int,
-    options: FitOptions,
-    dataset: Dataset,
-    assignment: Assignment,
-    reporter: Reporter,
-) -> None:
-    spec = preprocessing_of(options, dataset)
-    cache = TensorCache(cache_folder("tensors"), keeps=options.cache, say=reporter.say)
-
-    def load(pictures: Sequence[Picture]) -> Tensors:
-        return load_tensors(pictures, spec, dataset.labels, on_bad_image=options.on_bad_image, cache=cache)
-
-    train, validation = load(assignment.pictures("train")), load(assignment.pictures("validation"))
+def _try(candidate: Candidate, epochs: int, options: FitOptions, prepared: Prepared, reporter: Reporter) -> None:
+    spec = preprocessing_for(prepared.dataset, candidate.preset.preprocessing, size=options.size, colour=options.colour)
+    train, validation = prepared.tensors("train", spec), prepared.tensors("validation", spec)
     preset = with_recipe(candidate.preset, {"epochs": epochs})
     reporter.say(f"{candidate.name}: {epochs} epochs")
-    classes = len(dataset.labels)
+    classes = len(prepared.dataset.labels)
     try:
         network = build_network(preset.layers, shape=spec.shape, classes=classes, backbone=preset.backbone)
         result = fit(network, preset.recipe, train, validation, classes=classes, seed=options.seed, reporter=reporter)

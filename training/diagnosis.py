@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Split
+from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
 from training.model.preset import OptimizerName
 from training.options import FitOptions, with_recipe
@@ -55,6 +56,17 @@ class Answers:
 
     confidence: NDArray[np.float32]
     right: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scored: Mapping[Split, Scored]) -> Self | None:
+        """Gather the answers to the held-out splits; None if there are none."""
+        held_out = [found for split, found in scored.items() if split != "train"]
+        if not held_out:
+            return None
+        return cls(
+            confidence=np.concatenate([found.probabilities.max(axis=1) for found in held_out]),
+            right=np.concatenate([found.right for found in held_out]),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""Fit a preset's preprocessing to a data set: the size and the colour of its own pictures."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from app.contract.header import read_header
+from app.contract.preprocessing import PreprocessingSpec
+from app.errors import ImageError
+from training.data.dataset import Dataset, Picture
+from training.errors import DataError
+
+Size = tuple[int, int] | Literal["data"]
+"""(height, width); "data" is the commonest of the data's own."""
+Colour = Literal["grey", "rgb", "data"]
+
+_LARGEST_SIDE = 224
+_LOOKED_AT = 200
+
+
+def preprocessing_for(
+    dataset: Dataset, preset: PreprocessingSpec, *, size: Size | None, colour: Colour | None
+) -> PreprocessingSpec:
+    """Return the preset's preprocessing with the size and colour that were asked for; None keeps the preset's.
+
+    Raises DataError if the size is to be the data's and none of the pictures looked at can be read.
+    """
+    changes: dict[str, Any] = {}
+    if colour is not None:
+        changes["colour"] = _colour_of(dataset) if colour == "data" else colour
+    if size is not None:
+        height, width = _size_of(dataset) if size == "data" else size
+        changes |= {"height": height, "width": width}
+    return preset.model_copy(update=changes)
+
+
+def _size_of(dataset: Dataset) -> tuple[int, int]:
+    """Return the commonest (height, width) of some pictures, scaled down to a side that a network can take."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for picture in _some(dataset):
+        if isinstance(picture.content, Path):
+            try:
+                header = read_header(picture.encoded())
+            except (ImageError, DataError):
+                continue
+            counts[header.height, header.width] += 1
+        else:
+            counts[picture.content.shape[0], picture.content.shape[1]] += 1
+    if not counts:
+        raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their size is not known.")
+    ((height, width), _), *_ = counts.most_common(1)
+    scale = min(1.0, _LARGEST_SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
+    """Return "rgb" if one of some pictures has colour. Files count as coloured: a grey one loses nothing."""
+    is_coloured = any(isinstance(picture.content, Path) or picture.content.ndim == 3 for picture in _some(dataset))
+    return "rgb" if is_coloured else "grey"
+
+
+def _some(dataset: Dataset) -> Sequence[Picture]:
+    return dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT)]

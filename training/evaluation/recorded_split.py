@@ -1,0 +1,49 @@
+"""Tell from the split on record in a bundle which pictures it has learned, and which to measure it on."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from app.contract.bundle import Bundle
+from training.data.dataset import Dataset, Picture, Split
+from training.data.split import read_split_file, read_splits, recorded_pictures
+from training.errors import DataError
+
+
+def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["all"]) -> tuple[list[Picture], str]:
+    """Return the pictures to measure on, and in words which they are.
+
+    `split` is the one on record in the bundle if the data is what it was trained on, else the source's own. Data that
+    has neither is measured whole. Raises DataError if the data has other splits than that, or has lost pictures.
+    """
+    if split == "all":
+        return list(dataset.pictures), "all pictures"
+    marked = [picture for picture in dataset.pictures if picture.split == split]
+    try:
+        record = _record(bundle, dataset.origin)
+        pictures = [] if record is None else recorded_pictures(dataset, record, split)
+    except DataError:
+        if not marked:
+            raise
+        pictures = []
+    if pictures:
+        return pictures, f"the {split} pictures on record in the bundle"
+    if marked:
+        return marked, f"the {split} pictures of the source"
+    if any(picture.split is not None for picture in dataset.pictures):
+        raise DataError(f"{dataset.origin} has no {split} pictures. Give --split train, or --split all.")
+    return list(dataset.pictures), "all pictures (the data has no split, and is not what the model was trained on)"
+
+
+def learned_pictures(bundle: Bundle, origin: str, pictures: Sequence[Picture]) -> int:
+    """Return how many of the pictures of the data `origin` the bundle was trained on, as far as its record says."""
+    try:
+        record = _record(bundle, origin)
+        splits = {} if record is None else read_splits(record)
+    except DataError:
+        return 0
+    return sum(splits.get(picture.id) == "train" for picture in pictures)
+
+
+def _record(bundle: Bundle, origin: str) -> str | None:
+    """Return the bundle's split file if it was trained on the data `origin`, else None. Raises DataError."""
+    return read_split_file(bundle.path) if bundle.manifest.training.get("data") == origin else None
