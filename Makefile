@@ -51,7 +51,7 @@ test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,ruff format,$(BIN)/python -m ruff format --check .)
 	@$(call check,mypy,$(BIN)/python -m mypy)
 	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
-	@$(call check,pytest,$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile)
+	@$(call check,pytest,$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 
 format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .

@@ -62,6 +62,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files that train or run containers come first: last, one process would be at them while the others are idle.
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("slow", "docker")))
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     seeds = _seeds(config)
     return f"shuffling event loop: seeds {seeds[0]} to {seeds[-1]}" if seeds else None
