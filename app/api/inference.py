@@ -160,13 +160,13 @@ class Call(ABC):
 
     def end(self) -> None:
         self.is_over = True
-        replies, self.replies = self.replies, ()  # they refer to this: without the cycle all are freed at once
-        if self.model is not None:
-            for reply in replies:
+        lease = self._lease
+        if lease is not None and self.model is not None:
+            for reply in self.replies:
                 self.model.withdraw(reply)
-        if self._lease is not None:
-            self._lease.end()
+            lease.end()
             self._lease = None
+            self.replies = ()  # they refer to this: without the cycle all are freed at once
 
     def count_outcome(self) -> None:
         """Note that one picture more has its outcome."""

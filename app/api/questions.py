@@ -32,7 +32,8 @@ class OnePicture(Question):
 
     def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
         self.model = model
-        self._questions = questions
+        self._limits = questions.limits
+        self._writer_of = questions.writers.of
         self._top_k = top_k
         self._content_type = content_type
 
@@ -40,7 +41,7 @@ class OnePicture(Question):
         check_content_type(self._content_type, "file")
 
     def read(self, body: bytes, _: Classifier) -> Message:
-        limits = self._questions.limits
+        limits = self._limits
         picture = picture_of(
             body,
             content_type=self._content_type,
@@ -51,7 +52,7 @@ class OnePicture(Question):
         return [picture], None
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        return Written(self._questions.writers.of(model).answer(outcomes[0], self._top_k))
+        return Written(self._writer_of(model).answer(outcomes[0], self._top_k))
 
 
 class ManyPictures(Question):

@@ -349,9 +349,14 @@ class Connection(asyncio.Protocol):
 
     def answer(self, status: int, headers: RawAnswerHeaders, body: bytes) -> None:
         """Write a whole answer."""
+        self.answer_lines(status, b"".join([b"%b: %b\r\n" % header for header in headers]), body)
+
+    def answer_lines(self, status: int, fields: bytes, body: bytes) -> None:
+        """Write a whole answer. `fields` are its headers, a line each."""
         keep_alive = self.keeps_alive
         self._answer_has_begun = True
-        lines = self._lines(status, headers, keep_alive=keep_alive)
+        lines = self._lines(status, (), keep_alive=keep_alive)
+        lines.insert(-1, fields)
         lines.append(body)
         self.write(b"".join(lines))
         self.end_answer(keep_alive=keep_alive)

@@ -7,7 +7,7 @@ HTTP/1.0, `Expect`, a client that does not read its answers, a page of another o
 route's `ask` leaves to them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import NamedTuple
 
@@ -120,14 +120,14 @@ class LeanExchange(Call):
         except Exception as exc:  # noqa: BLE001 - the same
             self._fail(exc)
             return
-        fields = [
-            (b"server-timing", self.server_timing()),
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", media_type.encode("ascii")),
-            (b"x-request-id", self._request_id.encode("ascii")),
-        ]
+        fields = b"server-timing: %b\r\ncontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % (
+            self.server_timing(),
+            len(body),
+            media_type.encode("ascii"),
+            self._request_id.encode("ascii"),
+        )
         if headers:
-            fields[1:1] = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+            fields += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
         self._answer(200, fields, body, None)
 
     # The answer
@@ -135,9 +135,10 @@ class LeanExchange(Call):
     def _fail(self, error: Exception) -> None:
         state = {"request_id": self._request_id}
         response = answer_error(Request({"type": "http", "headers": (), "state": state}), error)
-        self._answer(response.status_code, response.raw_headers, bytes(response.body), state["code"])
+        fields = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
+        self._answer(response.status_code, fields, bytes(response.body), state["code"])
 
-    def _answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, code: str | None) -> None:
+    def _answer(self, status: int, fields: bytes, body: bytes, code: str | None) -> None:
         if self.done():
             return
         self.end()
@@ -155,4 +156,4 @@ class LeanExchange(Call):
             code=code,
             seconds=perf_counter() - self._began,
         )
-        self._connection.answer(status, headers, body)
+        self._connection.answer_lines(status, fields, body)
