@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from app.api.protocols.open_inference.rpc_server import RpcServer
 
 _LONGEST_BURST_S = 2.0
-"""A crowd that arrives at once is served where it can be within this time, or within half of the deadline."""
+"""A crowd that arrives at once is served if it can be within this time, or within half of the deadline."""
 
 
 def create_app(
@@ -115,7 +115,7 @@ def create_app(
         summary="Send a picture, get class probabilities.",
         version=_version(),
         lifespan=lifespan,
-        # FastAPI's own tracing costs 4 to 21 % of the requests even where nothing collects it.
+        # FastAPI's own tracing costs 4 to 21 % of the requests even if nothing collects it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         docs_url=None,  # FastAPI's page loads its scripts from elsewhere
         openapi_url=None if settings.docs_access == "off" else "/openapi.json",
@@ -181,7 +181,7 @@ def connection_services(settings: Settings, questions: Questions, gate: Gate, li
 
 
 def open_gate(settings: Settings, metrics: Metrics) -> Gate:
-    """Return the gate that the settings ask for. Raises InvalidSetting where they contradict each other."""
+    """Return the gate that the settings ask for. Raises InvalidSetting if they contradict each other."""
     given = None if settings.api_keys is None else settings.api_keys.get_secret_value()
     keys = None if given is None and settings.api_keys_file is None else ApiKeys(given, settings.api_keys_file)
     for name, access in (("METRICS", settings.metrics_access), ("DOCS", settings.docs_access)):

@@ -33,13 +33,13 @@ class Settings(BaseSettings):
     )
     model_store: Path = Field(Path("model_store"), description="Folder of bundles, <name>/<version>/.")
     model: str | None = Field(
-        None, description="Model that answers where a request names none; needed where the store holds several."
+        None, description="Model that answers if a request names none; needed if the store holds several."
     )
     engine: EngineChoice = Field(
         "auto", description="What runs the models; auto takes the fastest that passes the golden check."
     )
     precision: Literal["f32", "auto"] = Field(
-        "f32", description="auto takes bf16 where the CPU has it and no label of the model's golden pictures changes."
+        "f32", description="auto takes bf16 if the CPU has it and no label of the model's golden pictures changes."
     )
     inference_threads: int = Field(
         0, ge=0, le=1024, description="Cores that one inference may use; 0 shares the available ones among the workers."
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."
     )
-    api_keys_file: Path | None = Field(None, description="File of such keys, one a line; read again where it changes.")
+    api_keys_file: Path | None = Field(None, description="File of such keys, one a line; read again if it changes.")
     metrics_access: Literal["open", "key", "off"] = Field(
         "open", description="Who may read /metrics: anyone, holders of an API key, or nobody."
     )
@@ -162,7 +162,7 @@ def env_name(field: str) -> str:
 
 
 def allowed_range(field: str) -> str:
-    """Return the values that a setting may have, in words, from its own declaration; empty where any will do."""
+    """Return the values that a setting may have, in words, from its own declaration; empty if any will do."""
     schema = Settings.model_json_schema()["properties"][field]
     schema = {**schema, **schema.get("anyOf", [{}])[0]}  # of one that may be unset, the first says what else it may be
     if "allowed" in schema:

@@ -1,7 +1,7 @@
 """Say in plain words what is wrong with a finished run, with the evidence and the next command to try.
 
 Pure functions from the run's figures to findings; where each threshold comes from is in docs/training.md. Held-out
-pictures here are validation's where there are any, so that a choice made on this advice leaves the test untouched.
+pictures here are validation's if there are any, so that a choice made on this advice leaves the test untouched.
 """
 
 import shlex

@@ -47,7 +47,7 @@ ModelStoreOption = Annotated[
 ]
 TestOption = Annotated[
     float,
-    Field(ge=0, le=MAX_FRACTION, description="Share of each class held out for the test, where the data marks none."),
+    Field(ge=0, le=MAX_FRACTION, description="Share of each class held out for the test, if the data marks none."),
     Option(repeated="always", late=True),
 ]
 SizeOption = Annotated[
@@ -67,9 +67,7 @@ GroupByOption = Annotated[
         "first group names it, a column of the CSV, or runs (file numbers that run on while the class rises)."
     ),
 ]
-AllowLeakageOption = Annotated[
-    bool, Field(description="Train even where the data's own splits share pictures or groups.")
-]
+AllowLeakageOption = Annotated[bool, Field(description="Train even if the data's own splits share pictures or groups.")]
 CacheOption = Annotated[
     bool, Field(description="Use and keep what earlier runs worked out, in ~/.cache/imageclass."), NEVER
 ]
@@ -128,7 +126,7 @@ class FitOptions:
         description="Fit a temperature on the validation pictures, or leave the softmax as it was trained.",
     )
     resume: Annotated[bool, NEVER] = Field(
-        default=False, description="Go on with the unfinished run of this name, where there is one."
+        default=False, description="Go on with the unfinished run of this name, if there is one."
     )
     deterministic: bool = Field(default=False, description="The same weights to the last bit in every run; slower.")
     strategy: Annotated[StrategyName, NEVER] = Field(

@@ -85,7 +85,7 @@ class Question(ABC):
 
 
 class Source(Protocol):
-    """Where a request comes from: what its transport says about it, and its body."""
+    """The transport of a request: its headers as far as every protocol has them, and its body."""
 
     @property
     def receive(self) -> Receive | None:
@@ -102,7 +102,7 @@ class Source(Protocol):
 
 
 class Answered(NamedTuple):
-    """A written answer, the model that gave it, and where its time went as the value of Server-Timing."""
+    """A written answer, the model that gave it, and the value of its Server-Timing header."""
 
     written: Written
     model: Classifier
@@ -148,7 +148,7 @@ class Call(ABC):
         return self.question.write(model, outcomes)
 
     def server_timing(self) -> bytes:
-        """Return where the time went, between `finish` and `end`."""
+        """Return the value of the Server-Timing header, between `finish` and `end`."""
         replies = self.replies
         return of_one(replies[0], self.read_s) if len(replies) == 1 else of_many(replies, self.read_s)
 

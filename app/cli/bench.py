@@ -14,7 +14,7 @@ from app.settings import Settings
 
 def bench(
     model: Annotated[
-        str | None, typer.Option(help="Which model; all where none is named. [IMAGECLASS_MODEL]", show_default=False)
+        str | None, typer.Option(help="Which model; all if none is named. [IMAGECLASS_MODEL]", show_default=False)
     ] = None,
     model_store: ModelStoreOption = None,
     seconds: Annotated[float, typer.Option(min=0.001, max=3600, help="How long to classify golden pictures.")] = 2.0,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
 
 ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
-VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")]
+VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest if none is named.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden pictures on.")]
 
 

@@ -63,7 +63,7 @@ class Retry:
             wait_s = self.wait_s(retries, attempt.outcome)
 
     def wait_s(self, retry: int, outcome: httpx.Response | httpx.RequestError) -> float | None:
-        """Return the seconds to wait before retry number `retry`, from 1, or None where the outcome is final."""
+        """Return the seconds to wait before retry number `retry`, from 1, or None if the outcome is final."""
         if retry > self.retries or not _may_pass(outcome):
             return None
         backoff = random.uniform(0, min(self.longest_s, self.base_s * 2 ** (retry - 1)))  # noqa: S311 - no secret

@@ -18,7 +18,7 @@ from app.errors import ServiceError
 Answer = TypeVar("Answer")
 
 BATCH_SIZE = 64
-"""Pictures in a request: as many as a service takes where its settings say nothing else."""
+"""Pictures in a request: as many as a service takes if its settings say nothing else."""
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch ends with the picture that makes it so large."""
 AT_ONCE = 4
@@ -72,8 +72,8 @@ class ServiceClient:
     def predict_batch(
         self, pictures: Sequence[bytes], *, model: str | None = None, top_k: int | None = None
     ) -> list[Outcome]:
-        """Return the answer to each encoded picture, or why there is none; in one request where the service takes it,
-        in several where it says that they are too many or too large."""
+        """Return the answer to each encoded picture, or why there is none; in one request if the service takes it,
+        in several if it says that they are too many or too large."""
         try:
             return self._ask(calls.predict_batch(pictures, model=model, top_k=top_k))
         except ServiceError as refusal:

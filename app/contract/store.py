@@ -1,6 +1,6 @@
 """The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens no bundle.
 
-`<root>/<name>/pinned`, where it exists, names the one version of the model that is to be served. Where
+`<root>/<name>/pinned`, if it exists, names the one version of the model that is to be served. If
 `<root>/<name>/unloaded` exists, the model is not to be served.
 """
 
@@ -31,7 +31,7 @@ class ModelStore:
     root: Path
 
     def names(self) -> list[str]:
-        """Return the names of the models that have a version, sorted. Raises BundleNotFound where there is no store."""
+        """Return the names of the models that have a version, sorted. Raises BundleNotFound if there is no store."""
         try:
             folders = [entry for entry in self.root.iterdir() if entry.is_dir()]
         except OSError as exc:
@@ -42,7 +42,7 @@ class ModelStore:
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model in ascending order; none for a model that is not there.
 
-        Raises BundleNotFound where its folder cannot be read.
+        Raises BundleNotFound if its folder cannot be read.
         """
         if not is_model_name(name):
             return []
@@ -66,7 +66,7 @@ class ModelStore:
         return self.path(name, versions[-1])
 
     def pinned(self, name: str) -> int | None:
-        """Return the pinned version, None where none is. Raises BundleNotFound where the pin names no version."""
+        """Return the pinned version, None if none is. Raises BundleNotFound if the pin names no version."""
         file = self.root / name / _PINNED
         try:
             text = file.read_text(encoding="utf-8", errors="replace").strip()

@@ -85,7 +85,7 @@ def import_tensorflow() -> Any:
             with _native_stderr_closed():
                 import tensorflow as tf  # 3 s and 400 MB
 
-                tf.config.list_physical_devices()  # looks for a GPU, and says at length where there is none
+                tf.config.list_physical_devices()  # looks for a GPU, and says at length if there is none
     except ImportError as exc:
         raise EngineUnavailable(
             "TensorFlow is not installed. Training needs it; the service does not, with IMAGECLASS_ENGINE=auto or "

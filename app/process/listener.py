@@ -26,7 +26,7 @@ _AT_ONCE = 4
 _PAUSE_S = 0.001
 """Long enough for another worker to wake up. Four in a millisecond are more than a worker can serve."""
 _EXHAUSTED_S = 0.5
-"""How long to leave new connections in the kernel's queue where the process has no file descriptor left for one."""
+"""How long to leave new connections in the kernel's queue if the process has no file descriptor left for one."""
 _SAID_AGAIN_AFTER_S = 60.0
 
 _log = structlog.stdlib.get_logger(__name__)

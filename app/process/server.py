@@ -23,14 +23,14 @@ from app.system.cores import available_cores
 from app.telemetry import configure_logging
 
 _MOST_WORKERS = 4
-"""Workers that are started where no number is set: each takes memory for the models, and more cores than that are
+"""Workers that are started if no number is set: each takes memory for the models, and more cores than that are
 rarely all for one service."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code. Raises an ImageclassError where nothing can be served."""
+    """Serve until SIGTERM or SIGINT and return the exit code. Raises an ImageclassError if nothing can be served."""
     configure_logging(settings.log_format, settings.log_level)
     settings = with_workers(settings)
     for sentence in unknown_variables():
@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
 
 
 def with_workers(settings: Settings) -> Settings:
-    """Return the settings with the number of workers that is meant where none is set."""
+    """Return the settings with the number of workers that is meant if none is set."""
     if settings.workers:
         return settings
     return settings.model_copy(update={"workers": min(available_cores(), _MOST_WORKERS)})

@@ -177,7 +177,7 @@ class Supervisor:
         return next((row for row in self._rows[index :: self._count] if row not in taken), None)
 
     def _start_another(self, index: int, after: WorkerProcess | None = None) -> None:
-        """Have a worker of this number started: at once, or later where the ones before it did not last."""
+        """Have a worker of this number started: at once, or later if the ones before it did not last."""
         now = time.monotonic()
         lasted = after is not None and after.ready_at is not None and now - after.ready_at >= _SOON_S
         short_lives = 0 if lasted else self._short_lives.get(index, 0)

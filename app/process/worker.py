@@ -101,7 +101,7 @@ class WorkerServer(DrainingServer):
         self._place.line.setblocking(False)
         self._place.tell("listening")
 
-    def is_ready(self) -> None:
+    def take_connections(self) -> None:
         loop = asyncio.get_running_loop()
         self._place.metrics.set_ready(ready=True)
         self._place.tell("ready")
@@ -197,7 +197,7 @@ async def _within(waiting: Any, seconds: float) -> None:
 
 
 def _resident_bytes() -> int | None:
-    """Return the resident memory of this process, where the system tells."""
+    """Return the resident memory of this process, if the system tells."""
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

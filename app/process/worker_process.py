@@ -39,7 +39,7 @@ class Place:
     line: socket.socket
 
     def tell(self, event: str, **details: str) -> None:
-        """Say what becomes of this worker: "listening", before it may hold a client; then "ready"; "leaving", where it
+        """Say what becomes of this worker: "listening", before it may hold a client; then "ready"; "leaving", if it
         asks to be replaced; "failed", with a reason and its code."""
         with suppress(OSError):  # the supervisor is gone; that the line has ended is seen elsewhere
             self.line.sendall(json.dumps({"event": event, **details}).encode() + b"\n")

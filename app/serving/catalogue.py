@@ -89,7 +89,7 @@ class Catalogue:
         return [self._classifiers[name] for name in sorted(self._classifiers)]
 
     def get(self, name: str | None = None, version: str | None = None) -> Classifier:
-        """Return the model of that name, or the default one; with `version`, only where that one is live.
+        """Return the model of that name, or the default one; with `version`, only if that one is live.
 
         Raises ModelNotFound or ModelNotNamed.
 
@@ -187,6 +187,6 @@ class Catalogue:
 
 
 def _enough(tuning: Tuning) -> int:
-    """Return how many pictures keep a model fully busy: a batch, and where one runs in a thread, another meanwhile."""
+    """Return how many pictures keep a model fully busy: a batch, and if one runs in a thread, another meanwhile."""
     largest = tuning.plan.sizes[-1]
     return largest if tuning.on_event_loop else 2 * largest

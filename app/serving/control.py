@@ -1,4 +1,4 @@
-"""Load and unload models while the service runs, where the settings allow it.
+"""Load and unload models while the service runs, if the settings allow it.
 
 What is asked for is marked in the store, and every worker follows the store: so it holds for all of them, and for those
 that come after. A mark that would leave nothing to serve is not followed.

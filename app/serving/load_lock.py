@@ -18,7 +18,7 @@ _LONGEST_WAIT_S = 30.0
 
 @contextmanager
 def taking_turns(folder: Path, stop: threading.Event, *, longest_wait_s: float = _LONGEST_WAIT_S) -> Iterator[None]:
-    """Hold the folder's turn while the block runs, or go without: where it cannot be locked, and after a long wait.
+    """Hold the folder's turn while the block runs, or go without: if it cannot be locked, and after a long wait.
 
     `stop` ends the wait at once.
     """

@@ -175,7 +175,7 @@ class Watcher:
         return True
 
     def _pin(self, name: str, versions: Iterable[int]) -> int | None:
-        """Return the pinned version, None where none is or the pin names none; what is wrong with it is refused."""
+        """Return the pinned version, None if none is or the pin names none; what is wrong with it is refused."""
         try:
             pin = self._store.pinned(name)
         except BundleNotFound as exc:
@@ -253,7 +253,7 @@ class Watcher:
                 self._refuse(Refusal(name, version, ImageclassError.code, reason, seen.fingerprint))
                 return
             taken = time.monotonic() - began
-        # What was found before the load counts: where the files have changed since, the next look finds another.
+        # What was found before the load counts: if the files have changed since, the next look finds another.
         model = replace(model, fingerprint=seen.fingerprint)
         if not self._take_live(model):
             model.loaded.engine.close()

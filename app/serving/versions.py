@@ -1,6 +1,6 @@
 """Load versions of the store's models: proven, tuned, ready to serve. It knows nothing of requests, or of what is live.
 
-At the start a model is served in its pinned version, else in its newest; where that one fails its check, in the newest
+At the start a model is served in its pinned version, else in its newest; if that one fails its check, in the newest
 that passes. A service that answers with another version, and says so, is worth more than none.
 """
 
@@ -23,9 +23,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that was not taken live, with the reason's stable code; the version is None where a pin names none.
+    """A version that was not taken live, with the reason's stable code; the version is None if a pin names none.
 
-    `fingerprint` is that of the files which were refused, None where there were none.
+    `fingerprint` is that of the files which were refused, None if there were none.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Loader:
     tuning: TuningOptions = TuningOptions()  # noqa: RUF009 - frozen
 
     def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
-        """Return the version, checked and tuned; as `like` is tuned, where the two are networks of one kind.
+        """Return the version, checked and tuned; as `like` is tuned, if the two are networks of one kind.
 
         `busy` says that this process answers requests meanwhile. Raises a BundleError or EngineUnavailable with the
         reason.
@@ -93,7 +93,7 @@ class Loader:
     def is_still(self, model: TunedModel) -> bool:
         """Say whether the store holds, at the model's place, the very bundle that it was loaded from.
 
-        Raises a BundleError where what lies there is damaged.
+        Raises a BundleError if what lies there is damaged.
         """
         return open_bundle(self.store.path(model.name, model.version)).manifest == model.loaded.bundle.manifest
 
@@ -101,9 +101,9 @@ class Loader:
 def load_store(loader: Loader, *, only: str | None = None, required: str | None = None) -> LoadedStore:
     """Load every model of the store, or the model `only`, each in the version that is to be served.
 
-    A version that fails is logged, and the newest that passes serves; a model that has none is left out where another
-    has. Raises the BundleError of the first version tried where there is nothing to serve, or not the model `required`;
-    BundleNotFound where the store is empty; EngineUnavailable where the engine is.
+    A version that fails is logged, and the newest that passes serves; a model that has none is left out if another
+    has. Raises the BundleError of the first version tried if there is nothing to serve, or not the model `required`;
+    BundleNotFound if the store is empty; EngineUnavailable if the engine is.
     """
     names = [only] if only else _to_serve(loader.store, required)
     if not names:

@@ -14,7 +14,7 @@ def available_cores(*, cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -
 
 
 def _quota(group: Path) -> float | None:
-    """Return the quota of one control group in cores, or None where it has none."""
+    """Return the quota of one control group in cores, or None if it has none."""
     quota, period = numbers(group / "cpu.max", 2)
     if quota is None:
         (quota,), (period,) = numbers(group / "cpu.cfs_quota_us"), numbers(group / "cpu.cfs_period_us")

@@ -27,7 +27,7 @@ def _of_machine(meminfo: Path) -> int:
 
 
 def _of_container(cgroup: Path) -> list[int]:
-    """Return what is left of the limit, counting cached files as free; nothing where there is no limit."""
+    """Return what is left of the limit, counting cached files as free; nothing if there is no limit."""
     (limit,), (used,) = numbers(cgroup / "memory.max"), numbers(cgroup / "memory.current")
     if limit is None or used is None:
         return []

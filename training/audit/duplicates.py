@@ -22,7 +22,7 @@ def exact_groups(looks: Sequence[Look]) -> list[list[int]]:
 
 
 def find_exact(pictures: Sequence[Picture], groups: Sequence[Sequence[int]]) -> Iterator[Finding]:
-    """Make findings of equal pictures: leakage or conflict where they cross splits or classes, else duplicates."""
+    """Make findings of equal pictures: leakage or conflict if they cross splits or classes, else duplicates."""
     for group in groups:
         members = [pictures[row] for row in group]
         ids = tuple(picture.id for picture in members)

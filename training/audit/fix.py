@@ -30,7 +30,7 @@ def left_out(audit: Audit) -> dict[str, str]:
 
     Of equal pictures in one class the one in the latest split stays, so that a test keeps its pictures and training
     loses what it must not know; of those in several classes none does, for one of the labels is wrong. Near duplicates
-    stay where fit keeps them together, and go from training where the data's own splits divide them.
+    stay if fit keeps them together, and go from training if the data's own splits divide them.
     """
     pictures = audit.dataset.pictures
     gone: dict[str, str] = {}
@@ -55,7 +55,7 @@ def left_out(audit: Audit) -> dict[str, str]:
 
 
 def write_fixed(audit: Audit, out: Path) -> Fix:
-    """Write what is left after `left_out` to `out`: a folder, or a manifest where it ends in .csv. Raises OptionError.
+    """Write what is left after `left_out` to `out`: a folder, or a manifest if it ends in .csv. Raises OptionError.
 
     A folder gets copies of files, or PNG of what came from arrays, and what was left out beside them in left-out.csv.
     """

@@ -21,8 +21,8 @@ _LAST_NUMBER = re.compile(r"(.*?)([0-9]+)[^0-9]*")
 def groups_of(dataset: Dataset, data: str, group_by: str | None) -> dict[str, str]:
     """Return the group of every picture that has one, by its id; no groups if `group_by` is None.
 
-    `group_by` is "runs", the name of a column where `data` is a CSV manifest, or a regular expression over ids, whose
-    first group, or else the whole match, names the group. Raises OptionError where no picture gets a group.
+    `group_by` is "runs", the name of a column if `data` is a CSV manifest, or a regular expression over ids, whose
+    first group, or else the whole match, names the group. Raises OptionError if no picture gets a group.
     """
     if group_by is None:
         return {}

@@ -38,7 +38,7 @@ def inspect(
 ) -> Inspection:
     """Look for copies before training. Near ones are looked for where `divides` says that a split is to be made.
 
-    Raises LeakageError where the given splits have pictures or groups in common, unless that is allowed.
+    Raises LeakageError if the given splits have pictures or groups in common, unless that is allowed.
     """
     audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
     leaks = [finding for finding in audit.findings if finding.check == "leakage"]

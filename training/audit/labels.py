@@ -25,7 +25,7 @@ _FEW = 5_000  # up to here the kernel's (N, N) is the smaller problem, and curve
 _FILTERS_OF_FEW, _GRID_OF_FEW, _RIDGE_OF_FEW = 300, 4, 0.1
 _FILTERS, _GRID, _RIDGE = 256, 3, 0.01
 _ROWS_AT_ONCE = 2_000
-_SHARPNESS = 14.0  # scores of the classes lie within [0, 1], a tenth apart where the model is unsure
+_SHARPNESS = 14.0  # scores of the classes lie within [0, 1], a tenth apart if the model is unsure
 
 
 def describe(thumbnails: Thumbnails, reporter: Reporter) -> NDArray[np.float16]:

@@ -192,7 +192,7 @@ def _in_parts(work: Callable[[Rows], Any], rows: Rows) -> Iterator[tuple[Rows, A
 
 
 def _taken(images: NDArray[Any], pairs: Candidates, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the two pictures of each of the pairs, the second mirrored where the pair says so."""
+    """Return the two pictures of each of the pairs, the second mirrored if the pair says so."""
     second = images[pairs.second[rows]]
     return images[pairs.first[rows]], np.where(pairs.mirrored[rows][:, None, None], second[..., ::-1], second)
 

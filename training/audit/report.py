@@ -19,7 +19,7 @@ _SCHEMA = 1
 class Audit:
     """Everything that an audit found. `looks` go with the data set's pictures, row by row; `findings` are worst first.
 
-    `groups` maps picture ids to groups where there are any. `seconds` is the time of each step.
+    `groups` maps picture ids to groups if there are any. `seconds` is the time of each step.
     """
 
     dataset: Dataset

@@ -1,4 +1,4 @@
-"""Write a bundle's MODEL_CARD.md: what the model is, what it was made of, how well it does, and where it ends."""
+"""Write a bundle's MODEL_CARD.md: what the model is, what it was made of, how well it does, and its limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

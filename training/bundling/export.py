@@ -244,7 +244,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the code that trains, with "+changes" where it was edited; None outside a checkout."""
+    """Return the commit of the code that trains, with "+changes" if it was edited; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -27,14 +27,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 FailOnOption = Annotated[
     str,
     typer.Option(
-        help="Checks that end with exit code 1 where they find something, as in leakage,corrupt; error, warning and "
+        help="Checks that end with exit code 1 if they find something, as in leakage,corrupt; error, warning and "
         f"info stand for all checks of that severity. Checks: {', '.join(CHECKS)}."
     ),
 ]
 FixOption = Annotated[
     Path | None,
     typer.Option(
-        help="Write the data without what is certain to be wrong: a new folder, or a manifest where it ends in .csv. "
+        help="Write the data without what is certain to be wrong: a new folder, or a manifest if it ends in .csv. "
         "The originals are not touched.",
         show_default=False,
     ),

@@ -37,7 +37,7 @@ from training.progress import Reporter
 def evaluate(
     data: DataOption,
     model: Annotated[str, typer.Option(help="The model's name in the store.", show_default=False)],
-    version: Annotated[int | None, typer.Option(help="Which version; the newest where none is named.")] = None,
+    version: Annotated[int | None, typer.Option(help="Which version; the newest if none is named.")] = None,
     model_store: ModelStoreOption = Path("model_store"),
     split: Annotated[
         Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")
@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:
     """Measure a bundle, or a running service, on labelled pictures.
 
-    Exit code 1 where it does not reach what --require and --against say.
+    Exit code 1 if it does not reach what --require and --against say.
     """
     reporter = Reporter()
     store = ModelStore(model_store)

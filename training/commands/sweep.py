@@ -50,7 +50,7 @@ def sweep(
         Field(
             ge=0,
             le=MAX_FRACTION,
-            description="Share of each class held out to choose by, where the data marks none.",
+            description="Share of each class held out to choose by, if the data marks none.",
         ),
         Option(late=True),
     ] = 0.1,

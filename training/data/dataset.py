@@ -37,7 +37,7 @@ class Picture:
     """One labelled picture.
 
     `id` names it within its data on every machine: a posix path, or "train/00042" for a row of an array. `split` is
-    what the source says, None where it says nothing. `content` is a file, or (H, W) grey or (H, W, 3) RGB uint8.
+    what the source says, None if it says nothing. `content` is a file, or (H, W) grey or (H, W, 3) RGB uint8.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Dataset:
 
 
 def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return the distinct labels by value where every one is a decimal integer, else by code point."""
+    """Return the distinct labels by value if every one is a decimal integer, else by code point."""
     distinct = sorted({_portable(label) for label in labels})
     if all(_DECIMAL.fullmatch(label) for label in distinct):
         distinct.sort(key=int)

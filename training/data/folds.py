@@ -38,7 +38,7 @@ def deal(dataset: Dataset, *, count: int, seed: int, together: Mapping[str, str]
 
     Pictures whose ids have the same value in `together` are one unit. Units come in the order of a hash of `seed` and
     their ids; each goes to the fold that has fewest pictures of its classes, then fewest in all, then the lowest
-    number. Raises OptionError where the source gives splits of its own, or where there are fewer units than folds.
+    number. Raises OptionError if the source gives splits of its own, or if there are fewer units than folds.
     """
     if any(picture.split is not None for picture in dataset.pictures):
         raise OptionError(f"{dataset.origin} gives its own splits; folds are dealt of data that gives none.")

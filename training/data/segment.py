@@ -70,7 +70,7 @@ class Segment:
 class Draft:
     """A segment that is being filled: `images` (count, H, W, C) lies in a file of its own beside the finished ones.
 
-    Raises OSError where the disk has not the room: it is taken at once, since a write to mapped memory that finds the
+    Raises OSError if the disk has not the room: it is taken at once, since a write to mapped memory that finds the
     disk full ends the process.
     """
 
@@ -103,7 +103,7 @@ class Draft:
         return final
 
     def forget(self) -> None:
-        """Remove the file where it was not published. What is mapped of it stays readable until it is let go."""
+        """Remove the file if it was not published. What is mapped of it stays readable until it is let go."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()

@@ -1,6 +1,6 @@
 """Divide a data set into training, validation and test pictures, the same way on every machine.
 
-The source's own split is kept where it has one. It knows nothing of what the pictures show: which of them belong
+The source's own split is kept if it has one. It knows nothing of what the pictures show: which of them belong
 together, as near duplicates or pictures of one person do, it is told.
 """
 
@@ -27,7 +27,7 @@ _COLUMNS = ["id", "label", "split"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """Every picture with its split, sorted by id. A fraction is None where the source gave that split."""
+    """Every picture with its split, sorted by id. A fraction is None if the source gave that split."""
 
     labels: tuple[str, ...]
     rows: tuple[tuple[Picture, Split], ...]
@@ -71,7 +71,7 @@ def assign_splits(
     """Hold out a fraction of every class for validation and for test, of what the source does not hold out itself.
 
     Pictures whose ids have the same value in `together` come into the same split, which moves the fractions a little.
-    Every class keeps a training picture, and has one in each split that is held out where it has enough pictures to
+    Every class keeps a training picture, and has one in each split that is held out if it has enough pictures to
     spare one for each. Raises OptionError.
     """
     fractions = fractions_to_hold_out(dataset, validation=validation, test=test)
@@ -148,7 +148,7 @@ def read_split_file(folder: Path) -> str | None:
 
 
 def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture]:
-    """Return the pictures that a recorded split holds in `split`, sorted by id. Raises DataError where one is gone."""
+    """Return the pictures that a recorded split holds in `split`, sorted by id. Raises DataError if one is gone."""
     by_id = {picture.id: picture for picture in dataset.pictures}
     wanted = sorted(name for name, its_split in read_splits(text).items() if its_split == split)
     missing = [name for name in wanted if name not in by_id]
@@ -178,7 +178,7 @@ def units(
     order = {picture.id: _rank(picture, seed) for picture in pictures}
 
     def place(unit: list[Picture]) -> tuple[bool, bytes]:
-        # What the source marks as training comes last: it is held out only where nothing unmarked is left.
+        # What the source marks as training comes last: it is held out only if nothing unmarked is left.
         return any(picture.split is not None for picture in unit), min(order[picture.id] for picture in unit)
 
     return sorted([*alone, *units.values()], key=place)
@@ -191,7 +191,7 @@ def _fits(need: Mapping[str, int], wanted: Mapping[str, Mapping[Split, int]], sp
 
 
 def _held_out(available: int, fractions: dict[Split, float]) -> dict[Split, int]:
-    """Return how many of a class's pictures each split takes, at least one each; none where the class is too small."""
+    """Return how many of a class's pictures each split takes, at least one each; none if the class is too small."""
     counts = {split: max(1, int(available * fraction + 0.5)) for split, fraction in fractions.items() if fraction > 0}
     if available <= len(counts):
         return {}

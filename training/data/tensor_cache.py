@@ -137,7 +137,7 @@ class Shelf:
         return digest in self._places
 
     def take(self, row: int, digest: bytes) -> bool:
-        """Fill a row of the array with what an earlier run kept; False where there is none that is whole."""
+        """Fill a row of the array with what an earlier run kept; False if there is none that is whole."""
         place = self._places.get(digest)
         if place is None:
             return False
@@ -157,7 +157,7 @@ class Shelf:
             self._digests[row], self._checksums[row] = digest, checksum(digest, image)
 
     def whole(self, digests: Sequence[bytes]) -> Image | None:
-        """Return the mapped pixels (N, H, W, C) where a segment holds exactly these pictures in this order.
+        """Return the mapped pixels (N, H, W, C) if a segment holds exactly these pictures in this order.
 
         None where there is none, where it is damaged, and where the array fits in memory, which is faster.
         """

@@ -56,7 +56,7 @@ def load_tensors(
 
     Files that `cache` knows by their content are not decoded again. "skip" leaves bad pictures out. Raises DataError
     where a bad picture is not to be skipped, where a class loses all of its pictures, or where a label is not among
-    `labels`; OptionError where the result fits neither in memory nor on the disk.
+    `labels`; OptionError if the result fits neither in memory nor on the disk.
     """
     targets = _targets(pictures, labels)
     use_one_thread_per_picture()

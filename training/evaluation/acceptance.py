@@ -70,7 +70,7 @@ def check_requirements(scores: Mapping[str, Any], requirements: Sequence[Require
 def check_recall(
     scores: Mapping[str, Any], before: Mapping[str, Any], *, version: int, max_drop: float, on: str
 ) -> None:
-    """Raise NotGoodEnough where the recall of a class is lower than `before` by more than `max_drop`.
+    """Raise NotGoodEnough if the recall of a class is lower than `before` by more than `max_drop`.
 
     Both are scores on the same pictures, `before` those of `version`. A class that is new has nothing to lose; one that
     is gone has lost all.

@@ -27,7 +27,7 @@ class Batches:
     """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), with class weights those too, (B,)."""
 
     def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int, replicas: int = 1) -> None:
-        """Raises OptionError where `replicas` cannot share a batch evenly."""
+        """Raises OptionError if `replicas` cannot share a batch evenly."""
         self._recipe = recipe
         self._classes = classes
         self._seed = seed
@@ -130,7 +130,7 @@ class Stopwatch:
 
 
 def open_stopwatch(*, replicas: int) -> Stopwatch | None:
-    """Return None where the waiting cannot be timed: by several replicas, and where TensorFlow is deterministic, as it
+    """Return None if the waiting cannot be timed: by several replicas, and if TensorFlow is deterministic, as it
     refuses to look at the clock then."""
     try:
         tf.timestamp()

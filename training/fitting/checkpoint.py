@@ -27,7 +27,7 @@ _RECORD = "record"
 class Checkpoint:
     """`arrays`: by name, the network's variables, the averages, the optimizer's variables, the best epoch's weights.
 
-    `best_epoch`, counted from 1, is None where none is kept; `seconds` have been spent on training until here.
+    `best_epoch`, counted from 1, is None if none is kept; `seconds` have been spent on training until here.
     """
 
     epochs: tuple[Epoch, ...]
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint in the place of the one before it, which stays where this fails. Raises CheckpointError."""
+    """Put a checkpoint in the place of the one before it, which stays if this fails. Raises CheckpointError."""
     record = {
         "epochs": [epoch.as_dict() for epoch in checkpoint.epochs],
         "seconds": checkpoint.seconds,
@@ -58,7 +58,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(file: Path) -> Checkpoint | None:
-    """Return what was written there last; None where nothing was. Raises CheckpointError."""
+    """Return what was written there last; None if nothing was. Raises CheckpointError."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             record = json.loads(str(stored[_RECORD]))

@@ -19,7 +19,7 @@ class Distribution:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Make and train the network in here. Raises WorkerLost where another worker has gone."""
+        """Make and train the network in here. Raises WorkerLost if another worker has gone."""
         if self.strategy is None:
             yield
             return
@@ -33,7 +33,7 @@ class Distribution:
 def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Distribution:
     """Return the strategy of that name, before anything else is done with TensorFlow. Raises OptionError.
 
-    "mirrored" takes all GPUs, or the CPU where there is none; "multi_worker" meets the others that `TF_CONFIG` names,
+    "mirrored" takes all GPUs, or the CPU if there is none; "multi_worker" meets the others that `TF_CONFIG` names,
     and tells `say` for whom it waits.
     """
     if name == "none":

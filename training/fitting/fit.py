@@ -25,7 +25,7 @@ from training.tensorflow import keras, tf
 class FitResult:
     """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
 
-    `best_epoch`, counted from 1, is the one whose weights the network has; the last where nothing else was asked.
+    `best_epoch`, counted from 1, is the one whose weights the network has; the last if nothing else was asked.
     """
 
     epochs: tuple[Epoch, ...]
@@ -50,7 +50,7 @@ def fit(
     """Train `network` (uint8 to probabilities) in place. Seed Keras first.
 
     It goes on from `start`, and hands `after_epoch` where it stands after each epoch. A distribution strategy has to be
-    in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError where the loss
+    in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError if the loss
     diverges, CheckpointError for a `start` of another network.
     """
     training = _Training(network, recipe, train, validation, classes=classes, seed=seed)
@@ -110,7 +110,7 @@ class _Training:
         return is_stalled or len(self.epochs) >= self._recipe.total_epochs
 
     def run_epoch(self, advance: Advance) -> None:
-        """Train for one epoch, and tell `advance` after each step. Raises DivergedError where the loss does."""
+        """Train for one epoch, and tell `advance` after each step. Raises DivergedError if the loss does."""
         number = len(self.epochs)
         if self._starts_phase():
             self._begin_phase()

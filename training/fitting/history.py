@@ -11,7 +11,7 @@ class Epoch:
     """What one pass over the training pictures gave; the validation figures are None without validation pictures.
 
     `learning_rate` is the last step's. `seconds` is the training's alone, `input_wait` the share of it in which the
-    step waited for pictures; None where several replicas are fed.
+    step waited for pictures; None if several replicas are fed.
     """
 
     loss: float

@@ -25,7 +25,7 @@ _SCALAR = 1  # DataClass.DATA_CLASS_SCALAR of tensorflow/core/framework/summary.
 
 
 class Logs:
-    """Writes into one folder, which is made. Raises OptionError where it cannot."""
+    """Writes into one folder, which is made. Raises OptionError if it cannot."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -67,7 +67,7 @@ class Run:
 
     @contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Leave the run to others, as it is, where the block fails."""
+        """Leave the run to others, as it is, if the block fails."""
         try:
             yield
         except BaseException:
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def id(self) -> str | None:
-        """What tells it from every other run; None where that cannot be read."""
+        """What tells it from every other run; None if that cannot be read."""
         return _identity(self.folder).get("id")
 
     def checkpoint(self) -> Checkpoint | None:
@@ -91,7 +91,7 @@ class Run:
         write_checkpoint(self.folder / _CHECKPOINT, checkpoint)
 
     def check_same(self, identity: Identity) -> None:
-        """Raise OptionError, saying what differs, where the run was started with another identity."""
+        """Raise OptionError, saying what differs, if the run was started with another identity."""
         if self._lock is None:
             return  # the chief looks after that
         started = _identity(self.folder)
@@ -133,7 +133,7 @@ def new_run(store: ModelStore, name: str, identity: Identity, *, is_chief: bool,
 
 
 def unfinished_run(store: ModelStore, name: str, *, is_chief: bool, say: Callable[[str], None]) -> Run | None:
-    """Return the newest run that has a checkpoint and that no process is at work on; None where there is none.
+    """Return the newest run that has a checkpoint and that no process is at work on; None if there is none.
 
     A worker that is not the chief takes no lock: the chief has it. Raises CheckpointError.
     """
@@ -153,7 +153,7 @@ def unfinished_run(store: ModelStore, name: str, *, is_chief: bool, say: Callabl
 def published_run(store: ModelStore, name: str, command: str, *, say: Callable[[str], None]) -> int | None:
     """Return the version that a run of this command had published when it was killed, and remove its folder.
 
-    None where there is no such run.
+    None if there is no such run.
     """
     versions = _versions_by_run(store, name)
     for folder in unfinished(store, name):
@@ -174,7 +174,7 @@ def unfinished(store: ModelStore, name: str) -> list[Path]:
 
 
 def _identity(folder: Path) -> dict[str, str]:
-    """Return what the run was started with and its id; nothing where that cannot be read."""
+    """Return what the run was started with and its id; nothing if that cannot be read."""
     try:
         return dict(json.loads((folder / _IDENTITY).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -215,7 +215,7 @@ def _remove_empty(home: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a lock that ends with this process, however that ends; None where another process has it."""
+    """Return a lock that ends with this process, however that ends; None if another process has it."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

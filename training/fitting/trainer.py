@@ -14,7 +14,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
     """A model around `network` whose `fit` trains it, once it is prepared.
 
     Its `averages` are a running mean of the network's weights, moving statistics of batch normalisation among them,
-    in the order of `network.weights`; none where the recipe asks for none. Make it in the scope of the network's
+    in the order of `network.weights`; none if the recipe asks for none. Make it in the scope of the network's
     distribution strategy.
     """
 
@@ -72,7 +72,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averages, where there are any, in the network's place while the block runs."""
+        """Put the averages, if there are any, in the network's place while the block runs."""
         if not self.averages:
             yield
             return

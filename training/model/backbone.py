@@ -35,7 +35,7 @@ _MOMENTUM = 0.9
 def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model:
     """Return the network: float or uint8 (N, H, W, 3) of levels 0 to 255 → features (N, h, w, C).
 
-    Raises OptionError where the pictures do not suit it, or its weights cannot be had.
+    Raises OptionError if the pictures do not suit it, or its weights cannot be had.
     """
     if shape[2] != 3:
         raise OptionError(f"{wanted.application} takes coloured pictures. Give --colour rgb.")

@@ -14,7 +14,7 @@ def build_network(
 ) -> keras.Model:
     """Return an untrained network: uint8 (N, H, W, C) → probabilities (N, `classes`).
 
-    Raises OptionError where the pictures are too small for the layers, or the backbone's weights cannot be had.
+    Raises OptionError if the pictures are too small for the layers, or the backbone's weights cannot be had.
     """
     scaled = keras.layers.Rescaling(1 / 255) if backbone is None else build_backbone(backbone, shape)
     stack = [keras.Input(shape, dtype="uint8", name="image"), scaled]

@@ -120,7 +120,7 @@ class Recipe:
         description="Stop after so many epochs without a lower validation loss, and take the best; 0 does not.",
     )
     precision: Precision = Field(
-        default="float32", description="What training computes in; auto: bfloat16 where the CPU has it."
+        default="float32", description="What training computes in; auto: bfloat16 if the CPU has it."
     )
     steps_per_execution: int = Field(default=8, ge=1, description="Steps between two looks at the progress.")
     drop_remainder: bool = Field(
@@ -130,7 +130,7 @@ class Recipe:
         default=0.0,
         ge=0,
         le=MAX_FRACTION,
-        description="Share of each class held out to watch training, where the data marks none.",
+        description="Share of each class held out to watch training, if the data marks none.",
     )
     augmentation: Augmentation | None = None
     fine_tune: FineTune | None = None
@@ -152,7 +152,7 @@ class Preset:
     summary: str
     preprocessing: PreprocessingSpec
     layers: tuple[Layer, ...]
-    """Those after the backbone, where there is one."""
+    """Those after the backbone, if there is one."""
     recipe: Recipe
     backbone: Backbone | None = None
     views: Views = "one"

@@ -1,7 +1,7 @@
 """Measure how the accuracy holds when pictures are shifted, turned, noisy, blurred, recompressed or inverted.
 
 The changes are made to pictures in contract form, and what comes of them goes through the preprocessing again, as it
-would if somebody sent it. So polarity is undone where the model's own preprocessing undoes it.
+would if somebody sent it. So polarity is undone if the model's own preprocessing undoes it.
 """
 
 import math

@@ -55,7 +55,7 @@ _EXTENDED = re.compile(r"(utf-8|iso-8859-1|us-ascii)'[^']*'((?:[^%]|%[0-9a-f]{2}
 
 
 class Part(NamedTuple):
-    """One field of a form: its name, the file name where the client gave one, and its bytes."""
+    """One field of a form: its name, the file name if the client gave one, and its bytes."""
 
     name: str
     filename: str | None

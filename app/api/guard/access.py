@@ -66,7 +66,7 @@ class Gate:
         self._numbers = itertools.count(1)
 
     def check(self, path: str, headers: RawHeaders) -> None:
-        """Raise Unauthorized or UnknownHost where the request may not be asked."""
+        """Raise Unauthorized or UnknownHost if the request may not be asked."""
         if not self.guarded or path in self.open_paths:
             return
         if self._allowed_hosts is not None:
@@ -74,7 +74,7 @@ class Gate:
         self.check_key(headers)
 
     def check_key(self, headers: RawHeaders) -> None:
-        """Raise Unauthorized where a key is needed and not there."""
+        """Raise Unauthorized if a key is needed and not there."""
         if self._keys is not None:
             self._keys.check(headers)
 

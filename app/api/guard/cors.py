@@ -42,7 +42,7 @@ class Cors(CORSMiddleware):
 
 
 def cors_origins(setting: str) -> list[str]:
-    """Return origins that are given with commas between; `*` is any. Raises InvalidSetting where one is none."""
+    """Return origins that are given with commas between; `*` is any. Raises InvalidSetting if one is none."""
     found = [origin.strip() for origin in setting.split(",") if origin.strip()]
     for origin in found:
         parts = urlsplit(origin)

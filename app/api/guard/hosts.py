@@ -7,7 +7,7 @@ from app.errors import InvalidSetting, UnknownHost
 class AllowedHosts:
     """Names with commas between; `*.example.com` stands for all below example.com. A port does not matter.
 
-    Raises InvalidSetting where one is no host name.
+    Raises InvalidSetting if one is no host name.
     """
 
     def __init__(self, names: str) -> None:

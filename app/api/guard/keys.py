@@ -18,9 +18,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class ApiKeys:
-    """Keys from a setting, from a file, or from both. The file is read again where it changes.
+    """Keys from a setting, from a file, or from both. The file is read again if it changes.
 
-    Raises InvalidSetting where what was given holds no key, or one that no header can carry.
+    Raises InvalidSetting if what was given holds no key, or one that no header can carry.
     """
 
     def __init__(self, given: str | None = None, file: Path | None = None) -> None:
@@ -49,7 +49,7 @@ class ApiKeys:
         )
 
     def _look(self, file: Path) -> None:
-        """Take the file's keys where it has changed; the ones before stay where it cannot be used."""
+        """Take the file's keys if it has changed; the ones before stay if it cannot be used."""
         seen = _fingerprint(file)
         if seen == self._seen:
             return

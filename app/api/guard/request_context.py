@@ -81,7 +81,7 @@ class Entrance:
 
 
 class Checked:
-    """Lets a request through where the gate does. It lies inside of CORS, whose preflight requests carry no key."""
+    """Lets a request through if the gate does. It lies inside of CORS, whose preflight requests carry no key."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app

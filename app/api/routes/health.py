@@ -49,7 +49,7 @@ def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metric
 
 
 def refuse_unless_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
-    """Return how many workers are ready. Raises ShuttingDown where the service takes no requests."""
+    """Return how many workers are ready. Raises ShuttingDown if the service takes no requests."""
     ready = metrics.workers_ready()
     if lifecycle.service_stopping:
         raise ShuttingDown("The service is stopping. Send requests to another instance.")

@@ -44,7 +44,7 @@ def predict(
     concurrency: Annotated[
         int, typer.Option(min=1, max=256, help="Requests under way at once, of up to 64 pictures.")
     ] = 4,
-    retries: Annotated[int, typer.Option(min=0, help="Retries where the service is busy or not there.")] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Retries if the service is busy or not there.")] = 4,
 ) -> None:
     """Classify pictures, here or by a running service.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -34,8 +35,8 @@ def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
     )
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn's server, but for the way it starts and ends, which a subclass decides."""
+class DrainingServer(uvicorn.Server, ABC):
+    """uvicorn's server. A subclass decides how it starts and ends."""
 
     def __init__(self, settings: Settings, app: FastAPI) -> None:
         super().__init__(uvicorn_config(settings, app))
@@ -52,19 +53,21 @@ class DrainingServer(uvicorn.Server):
         """Take no more connections, and end."""
         self._draining.set()
 
+    @abstractmethod
     def begin(self) -> None:
         """Prepare, on the event loop and before the lifespan of the application begins."""
 
-    def is_ready(self) -> None:
-        """Do what is to be done when connections are taken."""
+    @abstractmethod
+    def take_connections(self) -> None:
+        """Learn that connections are taken from now on."""
 
+    @abstractmethod
     async def end(self, listeners: list[Listener]) -> None:
         """Close the listeners, let requests be answered, and end the lifespan."""
-        raise NotImplementedError
 
     @property
     def application_state(self) -> dict[str, Any]:
-        """What the lifespan of the application has yielded."""
+        """The state that the lifespan of the application has yielded."""
         return cast("dict[str, Any]", self.lifespan.state)
 
     @property
@@ -85,7 +88,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.begin()
         await super().startup(sockets)
-        self.is_ready()
+        self.take_connections()
 
     async def main_loop(self) -> None:
         """Serve until told to drain. Only the date of the answers needs a look at the clock."""

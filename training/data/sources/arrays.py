@@ -30,7 +30,7 @@ def pictures_of(images: Image, labels: Sequence[str], split: Split | None) -> li
 
 
 def as_uint8(arrays: Mapping[str, Array]) -> dict[str, Image]:
-    """Return pictures in 0 to 255; floats are taken as [0, 1] where those of every array are. Raises DataError."""
+    """Return pictures in 0 to 255; floats are taken as [0, 1] if those of every array are. Raises DataError."""
     unit_range = all(_within(array, 1) for array in arrays.values() if array.dtype.kind == "f")
     return {name: _as_uint8(name, array, unit_range) for name, array in arrays.items()}
 

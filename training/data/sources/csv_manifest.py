@@ -33,7 +33,7 @@ def read(manifest: Path) -> list[Picture]:
 
 
 def column(manifest: Path, name: str) -> dict[str, str] | None:
-    """Return a further column's values by picture id, None where the manifest has no column of that name.
+    """Return a further column's values by picture id, None if the manifest has no column of that name.
 
     Pictures without a value are left out. The manifest has been read before, so that it is known to be sound.
     """

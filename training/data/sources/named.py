@@ -42,7 +42,7 @@ def read(name: str, *, load: Callable[[str], Arrays] = _load_with_keras) -> list
         train, test = load(name)
     except EngineUnavailable:
         raise
-    except Exception as exc:  # Keras raises bare Exception where a download fails
+    except Exception as exc:  # Keras raises bare Exception if a download fails
         raise DataError(f"'{name}' could not be downloaded ({exc}); give --data a path instead.") from exc
     images = as_uint8({"train": train[0], "test": test[0]})
     splits: tuple[tuple[Split, Array], ...] = (("train", train[1]), ("test", test[1]))

@@ -21,7 +21,7 @@ class Bins:
     """B bins of pictures; the arrays are (B,).
 
     `low` and `high` are the smallest and the largest confidence in a bin, `gap_variance` is the variance of
-    confidence - right (1 or 0) among its pictures, 0 where there is one.
+    confidence - right (1 or 0) among its pictures, 0 if there is one.
     """
 
     pictures: NDArray[np.int64]
@@ -75,7 +75,7 @@ class Bins:
 
     @property
     def gaps(self) -> Floats:
-        """Return confidence - accuracy (B,): above 0 where the model is surer than it is right."""
+        """Return confidence - accuracy (B,): above 0 if the model is surer than it is right."""
         return self.confidence - self.accuracy
 
     @property

@@ -19,7 +19,7 @@ _POINTS = 100
 
 def threshold_table(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return, for each threshold, how many of the pictures (N,) are answered at or above it, and how many of those
-    rightly, with Wilson's interval; None where none is answered."""
+    rightly, with Wilson's interval; None if none is answered."""
     return [_at(threshold, confidence, right) for threshold in THRESHOLDS]
 
 

@@ -60,6 +60,6 @@ def _group_lines(groups: list[dict[str, Any]]) -> str:
         for row in groups[:_GROUPS_SHOWN]
     )
     return (
-        f"By group: {outside} of {len(groups)} are outside the band that holds 95 % of them where all is calibrated. "
+        f"By group: {outside} of {len(groups)} are outside the band that holds 95 % of them if all is calibrated. "
         f"The least right for their confidence: {worst}."
     )

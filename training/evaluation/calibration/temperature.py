@@ -24,7 +24,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was done to the softmax: it is that of logits / `temperature`, which is 1 where the method is "none".
+    """What was done to the softmax: it is that of logits / `temperature`, which is 1 if the method is "none".
 
     `fitted_on` counts pictures; `reason` is for people.
     """
@@ -68,7 +68,7 @@ def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> 
     """Return the temperature at which softmax(logits / temperature) makes the true labels (N,) likeliest.
 
     `logits` is (N, K). log(temperature) has a standard normal prior, worth less than one picture: it decides only where
-    the pictures do not, as where all of them are classified right and likelihood alone would ask for 0.
+    the pictures do not, as when all of them are classified right and likelihood alone would ask for 0.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -98,7 +98,7 @@ def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDAr
 
 
 def recorded_temperature(training: Mapping[str, Any]) -> float:
-    """Return the temperature that a manifest's training record tells; 1 where it tells none, as older ones do."""
+    """Return the temperature that a manifest's training record tells; 1 if it tells none, as older ones do."""
     calibration = training.get("calibration")
     return float(calibration["temperature"]) if isinstance(calibration, dict) else 1.0
 

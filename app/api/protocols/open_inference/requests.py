@@ -32,7 +32,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """`id` is empty where none was given, `timeout_s` None."""
+    """`id` is empty if none was given, `timeout_s` None."""
 
     pictures: Pictures
     output: RequestedOutput
@@ -55,7 +55,7 @@ class Reader:
     def from_body(self, body: bytes, json_length: int | None) -> InferRequest:
         """Return what a body asks for, of which the first `json_length` bytes are JSON; None means all of it.
 
-        With 0 the whole body is one tensor: pixels where they fill whole pictures, else one encoded picture. Raises
+        With 0 the whole body is one tensor: pixels if they fill whole pictures, else one encoded picture. Raises
         MalformedRequest, or UploadTooLarge.
         """
         if json_length == 0:
@@ -192,7 +192,7 @@ def parameters_of(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise MalformedRequest where they ask for what is not here."""
+    """Raise MalformedRequest if they ask for what is not here."""
     if "shared_memory_region" in parameters:
         raise MalformedRequest("Shared memory is not supported. Send the data with the request.")
 

@@ -46,7 +46,7 @@ def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], l
 def to_body(
     request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str
 ) -> tuple[bytes, int | None]:
-    """Return the body of the answer, and how many bytes of it are JSON where binary data follows."""
+    """Return the body of the answer, and how many bytes of it are JSON if binary data follows."""
     output: dict[str, object] = {"name": output_name, "datatype": tensor.datatype, "shape": tensor.shape}
     binary = b""
     if request.output.binary:

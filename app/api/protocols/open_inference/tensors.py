@@ -73,7 +73,7 @@ def encoded_from_json(data: Any, shape: tuple[int, ...], where: str) -> list[byt
 
 
 def array_from_binary(data: bytes, shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
-    """Return a UINT8 tensor. Raises MalformedRequest where the data does not fill its shape."""
+    """Return a UINT8 tensor. Raises MalformedRequest if the data does not fill its shape."""
     if len(data) != prod(shape):
         raise MalformedRequest(f"{where}: the shape {list(shape)} takes {prod(shape):,} bytes, not {len(data):,}.")
     return np.frombuffer(data, np.uint8).reshape(shape)

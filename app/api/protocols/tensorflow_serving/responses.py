@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def predicted(probabilities: NDArray[np.float32], *, columns: bool) -> bytes:
-    """Return probabilities (N, K) as a list of lists: `outputs` where the request was in column form."""
+    """Return probabilities (N, K) as a list of lists: `outputs` if the request was in column form."""
     return orjson.dumps({"outputs" if columns else "predictions": probabilities}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
