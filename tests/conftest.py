@@ -62,6 +62,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    # Every process of a run must name a test alike, and what is made while tests are collected may differ: gzip writes
+    # the time into its header. So bytes that are no text are named by their parameter and a number.
+    if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()):
+        return argname
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Files that train or run containers come first: last, one process would be at them while the others are idle.
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("slow", "docker")))
