@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -23,7 +24,6 @@ from app.api.bodies.json import parse_json
 from app.api.server_timing import of_many, of_one
 from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
 from app.serving.admission import Admission, Lease, Owner, this_task
-from app.serving.batcher import Reply
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
@@ -142,7 +142,8 @@ class Call(ABC):
 
     def write(self, model: Classifier) -> Written:
         """Return the answer of the model, between `finish` and `end`. Raises what fails the whole request."""
-        outcomes = [reply.outcome for reply in self.replies]
+        replies = self.replies
+        outcomes = [self.outcome] if len(replies) == 1 else [reply.outcome for reply in replies]
         if self.has_failures:
             self._raise_failure(outcomes)
         return self.question.write(model, outcomes)
@@ -150,7 +151,7 @@ class Call(ABC):
     def server_timing(self) -> bytes:
         """Return the value of the Server-Timing header, between `finish` and `end`."""
         replies = self.replies
-        return of_one(replies[0], self.read_s) if len(replies) == 1 else of_many(replies, self.read_s)
+        return of_one(self, self.read_s) if len(replies) == 1 else of_many(replies, self.read_s)
 
     def hold(self, lease: Lease, count: int) -> None:
         """Own the lease, which is for `count` pictures, and have a reply for each."""
@@ -163,7 +164,8 @@ class Call(ABC):
         lease = self._lease
         if lease is not None and self.model is not None:
             for reply in self.replies:
-                self.model.withdraw(reply)
+                if reply.outcome is None:  # else its model has done with it
+                    self.model.withdraw(reply)
             lease.end()
             self._lease = None
             self.replies = ()  # they refer to this: without the cycle all are freed at once
@@ -280,18 +282,22 @@ class Inference:
         model = call.model = self.catalogue.get(question.model, question.version)
         pictures, own_timeout_s = question.read(body, model)
         count = len(pictures)
-        self.check_count(count)
-        put: Callable[..., None] = self._put
+        if count != 1:
+            self.check_count(count)
+        put: Callable[..., None] = model.put
+        most_bytes: float = self.limits.max_upload_bytes
         if isinstance(pictures, np.ndarray):
             _check_shape(pictures, model)
-            put = _put_image
+            put, most_bytes = model.put_image, inf
         if timeout_s is None or (own_timeout_s is not None and own_timeout_s < timeout_s):
             timeout_s = own_timeout_s
         deadline = self.deadline(timeout_s)
         call.hold(self.admission.enter(owner, count, size=size), count)
         for picture, reply in zip(pictures, call.replies, strict=True):
             try:
-                put(model, picture, reply, deadline)
+                if len(picture) > most_bytes:
+                    raise UploadTooLarge(f"The picture is larger than {most_bytes:,} bytes. Send a smaller one.")
+                put(picture, reply, deadline=deadline)
             except ImageclassError as exc:
                 if question.fails_as_one:
                     raise _at(call.replies.index(reply), exc, count) from exc
@@ -317,16 +323,6 @@ class Inference:
                 f"The request holds {pictures} pictures; at most {self.limits.max_batch_pictures} are accepted. "
                 "Send them in several requests."
             )
-
-    def _put(self, model: Classifier, picture: bytes, reply: Reply, deadline: float) -> None:
-        if len(picture) > self.limits.max_upload_bytes:
-            limit = f"{self.limits.max_upload_bytes:,} bytes"
-            raise UploadTooLarge(f"The picture is larger than {limit}. Send a smaller one.")
-        model.put(picture, reply, deadline=deadline)
-
-
-def _put_image(model: Classifier, image: NDArray[np.uint8], reply: Reply, deadline: float) -> None:
-    model.put_image(image, reply, deadline=deadline)
 
 
 def asked_seconds(timeout: str) -> float | None:

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from app.serving.batcher import Reply
 
 SERVER_TIMING_HEADER = "Server-Timing"
+_VALUE = b"read;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"  # bytes: formatted in half the time of text
 
 
 def of_one(reply: Reply, read_s: float) -> bytes:
     """Return the header's value for the picture of one reply."""
-    return _value(read_s, reply.prepared_s, reply.queued_s, reply.ran_s)
+    return _VALUE % (read_s * 1000, reply.prepared_s * 1000, reply.queued_s * 1000, reply.ran_s * 1000)
 
 
 def of_many(replies: Iterable[Reply], read_s: float) -> bytes:
@@ -24,14 +25,4 @@ def of_many(replies: Iterable[Reply], read_s: float) -> bytes:
         decode_s += reply.prepared_s
         queue_s = max(queue_s, reply.queued_s)
         infer_s = max(infer_s, reply.ran_s)
-    return _value(read_s, decode_s, queue_s, infer_s)
-
-
-def _value(read_s: float, decode_s: float, queue_s: float, infer_s: float) -> bytes:
-    # Bytes are formatted in half the time of text.
-    return b"read;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f" % (
-        read_s * 1000,
-        decode_s * 1000,
-        queue_s * 1000,
-        infer_s * 1000,
-    )
+    return _VALUE % (read_s * 1000, decode_s * 1000, queue_s * 1000, infer_s * 1000)

@@ -5,8 +5,7 @@ It decodes no pixels. The format is decided by the bytes, never by a file name o
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from app.contract.other_formats import name_of_other
 from app.contract.structure import MAX_SEGMENTS, next_marker, tiff_directory, tiff_number, too_many_segments
@@ -27,8 +26,7 @@ _NAMES: dict[ImageFormat, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """What the file says of itself: its format, and its width and height in pixels as stored (before EXIF turns it)."""
 
     format: ImageFormat

@@ -5,7 +5,7 @@ nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not her
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -62,7 +62,7 @@ class PreprocessingSpec(BaseModel):
     def channels(self) -> int:
         return 1 if self.colour == "grey" else 3
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         return (self.height, self.width, self.channels)
 
@@ -271,6 +271,8 @@ def _resize(image: Image, spec: PreprocessingSpec) -> Image:
     """Resize to the target, or for "pad" to the largest size inside it that keeps the aspect ratio."""
     height, width = image.shape[:2]
     target_height, target_width = spec.height, spec.width
+    if height == target_height and width == target_width:
+        return image
     if spec.resize == "crop":
         image = _crop_to_ratio(image, spec)
         height, width = image.shape[:2]

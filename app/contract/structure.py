@@ -38,6 +38,7 @@ _PNG_PIXEL_CHUNKS = frozenset(
     (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND", b"acTL", b"fcTL", b"fdAT", b"bKGD")
 )
 _TIFF_COLOURS = frozenset((0, 1, 2, 3, 5, 6))  # grey in both directions, RGB, palette, CMYK, YCbCr
+_PNG_CHUNK = struct.Struct(">I4s")  # the length of its content, and its kind
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 
 
@@ -106,15 +107,18 @@ def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
     OpenCV allocates what is claimed, up to 4 GB. Raises UndecodableImage for very many very small chunks.
     """
     chunks: dict[bytes, int] = {}
-    position = 8
-    allowed = 1024 + len(png) // 1024
-    while position + 8 <= len(png) and b"IEND" not in chunks:
-        chunks.setdefault(png[position + 4 : position + 8], position)
-        position += 12 + int.from_bytes(png[position : position + 4], "big")
+    position, size = 8, len(png)
+    allowed = 1024 + size // 1024
+    while position + 8 <= size:
+        length, kind = _PNG_CHUNK.unpack_from(png, position)
+        chunks.setdefault(kind, position)
+        position += 12 + length
         allowed -= 1
         if not allowed:
             raise UndecodableImage("The PNG file is cut into very many very small chunks. Save it again.")
-    return None if position > len(png) else chunks
+        if kind == b"IEND":
+            break
+    return None if position > size else chunks
 
 
 def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:

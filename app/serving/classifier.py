@@ -118,18 +118,19 @@ class Classifier:
         ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
-        if header.pixels > self._limits.max_pixels:
+        pixels = header.pixels
+        if pixels > self._limits.max_pixels:
             raise ImageTooLarge(
                 f"The picture has {header.width}x{header.height} pixels; "
                 f"at most {self._limits.max_pixels:,} are accepted. Send it smaller."
             )
-        if header.pixels <= self.tuning.inline_decode_pixels:
+        if pixels <= self.tuning.inline_decode_pixels:
             self._batcher.put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
             if self._closing:
                 raise refusal_while_stopping()
             decoding = _Decoding()
-            lease = self._admission.hold(decoding, header.pixels * _DECODED_CHANNELS)
+            lease = self._admission.hold(decoding, pixels * _DECODED_CHANNELS)
 
             def decoded(task: asyncio.Task[None]) -> None:
                 decoding.is_over = True

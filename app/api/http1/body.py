@@ -16,19 +16,17 @@ _LINES_AT_ONCE = 1000
 class BodyByLength:
     """A body of `length` bytes."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "is_complete")
 
     def __init__(self, length: int) -> None:
         self._left = length
-
-    @property
-    def is_complete(self) -> bool:
-        return not self._left
+        self.is_complete = not length
 
     def read(self, data: bytes, position: int) -> tuple[bytes, int]:
         """Return the content in `data` from `position` on, and the position after it."""
         end = min(len(data), position + self._left)
         self._left -= end - position
+        self.is_complete = not self._left
         return data if not position and end == len(data) else data[position:end], end
 
 

@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         else:
             had_begun = reader.has_begun
         position = reader.read(data, start)
-        if not had_begun and self._clock is not None and reader.has_begun:
+        if self._clock is not None and not had_begun and reader.has_begun:
             self._put_on(None)  # the time of this request begins now
         if position is not None:
             head = self._head = reader.head()
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
         """Put the connection on the clock of what it waits for now, and go on with what the client sent ahead."""
         if self._is_ending:
             return
-        if self._request_is_open:
+        if (self._body is not None or self._reader is not None) and self._request_is_open:
             self._put_on(self._limits.receiving)
             if self._ahead:  # the rest of its body: it came while the client did not read, or is read by turns
                 self._resume_soon()

@@ -149,7 +149,12 @@ class HeadReader:
         head.method, target, minor = line.groups()
         head.headers, head.fields = headers, fields
         head.is_1_0 = minor == b"0"
-        _check_host(fields.get(b"host"), needed=not head.is_1_0)
+        host = fields.get(b"host")
+        if host is None:
+            if not head.is_1_0:
+                raise _rejection(b"", "it has no Host header")
+        elif not _is_host(host):
+            raise _rejection(b"", "its Host header is not a host name, or a name and a port")
         connection = fields.get(b"connection")
         # A client of HTTP/1.0 that wants to go on has to say so, and would have to be told; it is let go instead.
         head.keep_alive = not head.is_1_0 and (connection is None or not _has_token(connection, b"close"))
@@ -205,14 +210,6 @@ def _merged(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         if names.count(name) > 1:
             fields[name] = b",".join(value for other, value in headers if other == name)
     return fields
-
-
-def _check_host(host: bytes | None, *, needed: bool) -> None:
-    if host is None:
-        if needed:
-            raise _rejection(b"", "it has no Host header")
-    elif not _is_host(host):
-        raise _rejection(b"", "its Host header is not a host name, or a name and a port")
 
 
 @lru_cache(maxsize=256)
