@@ -1,5 +1,6 @@
 """The stream of batches: all pictures once an epoch, and the same for the same seed and epoch."""
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -123,12 +124,24 @@ def test_a_stopwatch_knows_how_long_was_waited_and_changes_nothing() -> None:
 
 
 def test_a_stopwatch_counts_the_time_of_an_input_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_at_a_time = threading.Lock()
+    asked = threading.Semaphore(0)  # once for each batch, so that none is made ahead, however busy the machine is
+    timestamp = tf.timestamp
+    traced = itertools.count()
+
+    def ask() -> np.int64:
+        asked.release()
+        return np.int64(0)
+
+    def timestamp_that_asks() -> tf.Tensor:
+        if next(traced) % 2:  # after a batch
+            return timestamp()
+        with tf.control_dependencies([tf.numpy_function(ask, [], tf.int64)]):
+            return timestamp()
 
     def slow(images: tf.Tensor, _: Any, *, seed: Any) -> tf.Tensor:
         def wait(given: Any) -> Any:
-            with one_at_a_time:
-                time.sleep(0.1)
+            assert asked.acquire(timeout=60)
+            time.sleep(0.1)
             return given
 
         shape = images.shape
@@ -136,8 +149,10 @@ def test_a_stopwatch_counts_the_time_of_an_input_that_is_slow(monkeypatch: pytes
         images.set_shape(shape)
         return images
 
+    monkeypatch.setattr(tf, "timestamp", timestamp_that_asks)
+    monkeypatch.setattr(batches_module, "available_cores", lambda: 1)  # one after another
     monkeypatch.setattr(batches_module, "augment", slow)
     stopwatch = Stopwatch()
     recipe = Recipe(batch_size=16, augmentation=Augmentation(shift=0.02))
     steps = len(list(Batches(tensors(), recipe, classes=3, seed=0).epoch(0, stopwatch=stopwatch)))
-    assert stopwatch.seconds > 0.1 * (steps - 1) * 0.9  # the first may be on its way before it is asked for
+    assert stopwatch.seconds > 0.1 * steps * 0.9
