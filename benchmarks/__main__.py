@@ -328,7 +328,7 @@ def accuracy(
                 raise BenchmarkError(f"Nothing is called '{name}'; there are: {known}.")
         for seed in range(first_seed, first_seed + seeds):
             for name in names:
-                runs.append(accuracy_benchmark.measure(name, seed=seed, mnist=mnist_npz))
+                runs.append(accuracy_benchmark.train_once(name, seed=seed, mnist=mnist_npz))
                 accuracy_benchmark.write(runs, out, command=_command(), machine=machine)
                 typer.echo(accuracy_benchmark.line(runs[-1]), err=True)
     typer.echo((out / "accuracy.md").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from benchmarks.harness.errors import BenchmarkError, NotBuilt
 from benchmarks.harness.service import running
 from benchmarks.harness.workload import Workload
 from benchmarks.serving.fixed_rates import BARE, drive_shares, generator_limit
-from benchmarks.serving.in_process import Pipeline, PipelineSpeed, measure, splits
+from benchmarks.serving.in_process import Pipeline, PipelineSpeed, measure_pipeline, splits
 from benchmarks.serving.report import markdown
 from benchmarks.serving.results import PipelineResult, Results, ServiceResult, WorkloadResult, middle
 from benchmarks.serving.sampling import take_sample
@@ -93,7 +93,7 @@ class Campaign:
         tried = result.fastest_splits(_SPLITS_AFTER_FIRST_ROUND) or splits(workload, short=self._plan.short)
         for split in tried:
             try:
-                speed = measure(pipeline, workload, split, seconds=min(self._plan.seconds, _MOST_PIPELINE_S))
+                speed = measure_pipeline(pipeline, workload, split, seconds=min(self._plan.seconds, _MOST_PIPELINE_S))
             except BenchmarkError as exc:
                 result.failure = str(exc)
                 break

@@ -74,7 +74,7 @@ def splits(workload: Workload, *, short: bool) -> list[Split]:
     return apart if short or cores == 1 else [*apart, *(Split(1, cores, size) for size in sizes)]
 
 
-def measure(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: float) -> float:
+def measure_pipeline(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: float) -> float:
     """Return the pictures a second of all processes together. Raises DidNotStart."""
     context = multiprocessing.get_context("spawn")
     arguments = (pipeline, workload.bundle, workload.pictures, split, seconds)

@@ -57,7 +57,7 @@ class Summary:
     epoch: float
 
 
-def measure(name: str, *, seed: int, mnist: Path) -> Run:
+def train_once(name: str, *, seed: int, mnist: Path) -> Run:
     """Train once in a new process. Raises BenchmarkError with what it said where it fails."""
     load = os.getloadavg()[0]
     words = [sys.executable, "-m", "benchmarks.training.accuracy_run", name, str(seed), str(mnist)]

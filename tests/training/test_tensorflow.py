@@ -27,7 +27,7 @@ def test_presets_data_and_evaluation_load_no_tensorflow() -> None:
     done = python(
         "import importlib, pkgutil, sys\n"
         "import training.data, training.audit, training.evaluation.calibration, training.evaluation.compare\n"
-        "import training.evaluation.measure, training.model.presets, training.options\n"
+        "import training.evaluation.bundle_evaluation, training.model.presets, training.options\n"
         "for package in (training.data, training.audit, training.model.presets):\n"
         "    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):\n"
         "        importlib.import_module(module.name)\n" + NAMES_LOADED

@@ -57,7 +57,7 @@ class Measured:
     drawn: NDArray[np.bool_]
 
 
-def measure(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> Measured:
+def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> Measured:
     """Return the likely near duplicates of the query rows among thumbnails (N, S, S), with what tells how likely."""
     with threadpool_limits(limits=1, user_api="blas"):  # the threads here are our own
         even = has_even_border(thumbnails)
@@ -89,7 +89,7 @@ def near_pairs(thumbnails: Thumbnails, queries: Rows, *, threshold: float, repor
     """Return the near duplicates of the query rows among thumbnails (N, S, S), best first."""
     if len(thumbnails) < 2 or not len(queries):
         return []
-    found = measure(thumbnails, queries, reporter)
+    found = align_candidates(thumbnails, queries, reporter)
     side = thumbnails.shape[1]
     accepted = np.flatnonzero(is_near(found, threshold))
     pairs: dict[tuple[int, int], NearPair] = {}

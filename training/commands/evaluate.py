@@ -16,8 +16,8 @@ from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.evaluation.acceptance import check_recall, check_requirements
 from training.evaluation.baseline import find_baseline, score_baseline
+from training.evaluation.bundle_evaluation import BundleEvaluation, evaluate_bundle
 from training.evaluation.calibration.tables import print_calibration
-from training.evaluation.measure import Measurement, measure
 from training.evaluation.recorded_split import choose_pictures
 from training.evaluation.score import Scores
 from training.options import (
@@ -64,7 +64,7 @@ def evaluate(
     baseline = None if against is None else find_baseline(store, model, against)
     bundle, dataset = open_bundle(path), open_data(data)
     pictures, which = choose_pictures(dataset, bundle, split)
-    measured = measure(
+    evaluation = evaluate_bundle(
         bundle,
         pictures,
         engine=engine,
@@ -76,19 +76,19 @@ def evaluate(
     )
     before = None
     if baseline is not None:
-        before = score_baseline(baseline, measured.pictures, engine=engine, cache=cache, reporter=reporter)
-    _print_measurement(model, which, measured, as_json=as_json)
-    scores = measured.scores.as_dict()
+        before = score_baseline(baseline, evaluation.pictures, engine=engine, cache=cache, reporter=reporter)
+    _print_evaluation(model, which, evaluation, as_json=as_json)
+    scores = evaluation.scores.as_dict()
     check_requirements(scores, requirements, on=which)
     if baseline is not None and before is not None:
         check_recall(scores, before, version=baseline.version, max_drop=max_recall_drop, on=which)
 
 
-def _print_measurement(model: str, which: str, measured: Measurement, *, as_json: bool) -> None:
-    agreement = measured.agreement
+def _print_evaluation(model: str, which: str, evaluation: BundleEvaluation, *, as_json: bool) -> None:
+    agreement = evaluation.agreement
     if as_json:
-        found = {"which": which, "measured": measured.engine, **measured.scores.as_dict()}
-        found["calibration"] = measured.calibration
+        found = {"which": which, "measured": evaluation.engine, **evaluation.scores.as_dict()}
+        found["calibration"] = evaluation.calibration
         if agreement is not None:
             found["agreement"] = {
                 "pictures": agreement.pictures,
@@ -97,9 +97,9 @@ def _print_measurement(model: str, which: str, measured: Measurement, *, as_json
             }
         typer.echo(json.dumps(found))
         return
-    typer.echo(f"{model} on {which}, by {measured.engine}")
-    _print_scores(measured.scores)
-    print_calibration(measured.calibration, Console(soft_wrap=True, highlight=False))
+    typer.echo(f"{model} on {which}, by {evaluation.engine}")
+    _print_scores(evaluation.scores)
+    print_calibration(evaluation.calibration, Console(soft_wrap=True, highlight=False))
     if agreement is not None:
         typer.echo(
             f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "

@@ -1,4 +1,4 @@
-"""Measure a published bundle on labelled data: in process through `app.engines`, or a running service over HTTP."""
+"""Evaluate a published bundle on labelled data: in process through `app.engines`, or a running service over HTTP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class BundleEvaluation:
     scores: Scores
     calibration: dict[str, Any]
     """What `before_and_after` finds."""
     engine: str
     agreement: Agreement | None
     pictures: tuple[Picture, ...]
-    """Those measured on: without the ones that were skipped."""
+    """Those it was evaluated on: without the ones that were skipped."""
 
 
-def measure(
+def evaluate_bundle(
     bundle: Bundle,
     pictures: Sequence[Picture],
     *,
@@ -51,24 +51,24 @@ def measure(
     groups: Mapping[str, str],
     reporter: Reporter,
     cache: bool = True,
-) -> Measurement:
+) -> BundleEvaluation:
     """Score a bundle on labelled pictures; with `url`, score that service and compare the two.
 
     `groups` says by its id whose a picture is, for figures by group.
     """
     here = score_bundle(bundle, pictures, engine=engine, on_bad_image=on_bad_image, cache=cache, reporter=reporter)
     tensors = here.tensors
-    found, scores, measured, agreement = here.probabilities, here.scores, str(here.engine), None
+    found, scores, answered_by, agreement = here.probabilities, here.scores, str(here.engine), None
     if url is not None:
         found = _ask_service(url, bundle, tensors, reporter)
         scores = score(found, tensors.targets, bundle.manifest.labels, loss=trained_loss(bundle))
-        measured = f"the service at {url}"
+        answered_by = f"the service at {url}"
         agreement = Agreement(
             pictures=len(found),
             same_label=int((here.probabilities.argmax(axis=1) == found.argmax(axis=1)).sum()),
             max_probability_difference=float(np.abs(here.probabilities - found).max()),
         )
-    return Measurement(
+    return BundleEvaluation(
         scores=scores,
         calibration=before_and_after(
             found,
@@ -76,7 +76,7 @@ def measure(
             temperature=recorded_temperature(bundle.manifest.training),
             groups=[groups.get(picture.id) for picture in tensors.pictures],
         ),
-        engine=measured,
+        engine=answered_by,
         agreement=agreement,
         pictures=tensors.pictures,
     )
