@@ -43,7 +43,7 @@ _ALL_BUT_EQUAL = 0.0015
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class AlignedPairs:
     """Candidates that were laid over each other, (M,): how alike they are, and how alike other pictures are to them.
 
     `usual` is the median of 1 - correlation over a picture's candidates, of the two the smaller. `drawn` says that both
@@ -57,7 +57,7 @@ class Measured:
     drawn: NDArray[np.bool_]
 
 
-def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> Measured:
+def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> AlignedPairs:
     """Return the likely near duplicates of the query rows among thumbnails (N, S, S), with what tells how likely."""
     with threadpool_limits(limits=1, user_api="blas"):  # the threads here are our own
         even = has_even_border(thumbnails)
@@ -82,7 +82,7 @@ def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) 
         rows = np.flatnonzero(clipped[found.first] | clipped[found.second])
         likeness[rows] = np.maximum(likeness[rows], _with_clipping(thumbnails, found, alignment, rows))
     usual_of_pair = np.minimum(usual[found.first], usual[found.second])
-    return Measured(found, alignment, likeness, usual_of_pair, even[found.first] & even[found.second])
+    return AlignedPairs(found, alignment, likeness, usual_of_pair, even[found.first] & even[found.second])
 
 
 def near_pairs(thumbnails: Thumbnails, queries: Rows, *, threshold: float, reporter: Reporter) -> list[NearPair]:
@@ -108,8 +108,8 @@ def near_pairs(thumbnails: Thumbnails, queries: Rows, *, threshold: float, repor
     return list(pairs.values())
 
 
-def is_near(found: Measured, threshold: float) -> NDArray[np.bool_]:
-    """Say which of the measured pairs are near duplicates.
+def is_near(found: AlignedPairs, threshold: float) -> NDArray[np.bool_]:
+    """Say which of the aligned pairs are near duplicates.
 
     A pair has to be alike, and far more alike than what is usual around it: two plain strokes are alike as well. What
     is all but equal needs no such proof. Drawings have to be twice as alike: their even ground agrees by itself.
