@@ -1,6 +1,6 @@
 """Say in plain words what is wrong with a finished run, with the evidence and the next command to try.
 
-Pure functions from the run's figures to findings; where each threshold comes from is in docs/training.md. Held-out
+Pure functions from the run's figures to problems; where each threshold comes from is in docs/training.md. Held-out
 pictures here are validation's if there are any, so that a choice made on this advice leaves the test untouched.
 """
 
@@ -123,8 +123,8 @@ class AuditOf:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One trouble, what shows it, what helps, and what to run next."""
+class Problem:
+    """What is wrong with a run, what shows it, what helps, and what to run next."""
 
     name: str
     evidence: str
@@ -145,8 +145,8 @@ class Finding:
         }
 
 
-def diagnose(facts: Facts) -> list[Finding]:
-    """Return what is wrong with the run, what spoils its figures first; nothing of a run that has no trouble.
+def diagnose(facts: Facts) -> list[Problem]:
+    """Return what is wrong with the run, what spoils its figures first; nothing of a run that has no problem.
 
     Where the learning rate is wrong, what the network did not learn says nothing else about it or about the labels.
     """
@@ -162,15 +162,15 @@ def diagnose(facts: Facts) -> list[Finding]:
         _small_validation(facts),
         _starving(facts),
     ]
-    return [finding for finding in found if finding]
+    return [problem for problem in found if problem]
 
 
-def _leakage(facts: Facts) -> Finding | None:
+def _leakage(facts: Facts) -> Problem | None:
     shared = {name: facts.audit.get(name, 0) for name in ("leakage", "near-leakage")}
     if not any(shared.values()):
         return None
     counted = " and ".join(f"{count:,} × {name}" for name, count in shared.items() if count)
-    return Finding(
+    return Problem(
         "leakage",
         f"The data's own splits have pictures or groups in common: {counted}. The held-out figures are too good.",
         "Remove the copies, and measure again.",
@@ -178,7 +178,7 @@ def _leakage(facts: Facts) -> Finding | None:
     )
 
 
-def _rate_too_low(facts: Facts) -> Finding | None:
+def _rate_too_low(facts: Facts) -> Problem | None:
     recipe, losses = facts.options.preset.recipe, facts.losses
     usual = USUAL_RATES[recipe.optimizer]
     drops = -np.diff(losses)
@@ -187,7 +187,7 @@ def _rate_too_low(facts: Facts) -> Finding | None:
     standing = recipe.learning_rate <= usual / _FAR and losses[-1] >= _STANDING * losses[0]
     if not (crawls and recipe.learning_rate < usual) and not standing:
         return None
-    return Finding(
+    return Problem(
         "learning rate too low",
         f"After {len(losses)} epochs of {facts.steps // len(losses):,} steps the training loss has come from "
         f"{losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of {recipe.learning_rate:g}, and has not levelled off.",
@@ -196,7 +196,7 @@ def _rate_too_low(facts: Facts) -> Finding | None:
     )
 
 
-def _rate_too_high(facts: Facts) -> Finding | None:
+def _rate_too_high(facts: Facts) -> Problem | None:
     recipe, losses, chance = facts.options.preset.recipe, facts.losses, facts.chance_loss
     rises = np.diff(losses)
     stuck = _beyond_chance(facts, "train") < _CHANCE and losses[-1] >= chance
@@ -210,7 +210,7 @@ def _rate_too_high(facts: Facts) -> Finding | None:
         shown = f"The training loss jumps, from {losses[epoch - 2]:.3g} to {losses[epoch - 1]:.3g} in epoch {epoch}."
     else:
         return None
-    return Finding(
+    return Problem(
         "learning rate too high",
         f"{shown} The rate was {recipe.learning_rate:g}.",
         f"Smaller steps: {recipe.optimizer} usually takes about {USUAL_RATES[recipe.optimizer]:g}.",
@@ -218,7 +218,7 @@ def _rate_too_high(facts: Facts) -> Finding | None:
     )
 
 
-def _label_noise(facts: Facts) -> Finding | None:
+def _label_noise(facts: Facts) -> Problem | None:
     """Wrong labels are independent of how sure the model is; mistakes of its own are among its unsure answers."""
     answers = facts.answers
     if answers is None or _still_falling(facts) or _lost_in_serving(facts) >= _UNSETTLED:
@@ -229,7 +229,7 @@ def _label_noise(facts: Facts) -> Finding | None:
         return None
     if _beyond(1 - of_all, len(facts.counts["train"])) < _LEARNED:
         return None
-    return Finding(
+    return Problem(
         "label noise",
         f"Of the half of the held-out pictures that the model is surest of it gets {wrong / len(surest):.1%} wrong, "
         f"and of all {of_all:.1%}: being sure does not help, as where labels are wrong.",
@@ -238,14 +238,14 @@ def _label_noise(facts: Facts) -> Finding | None:
     )
 
 
-def _underfitting(facts: Facts) -> Finding | None:
+def _underfitting(facts: Facts) -> Problem | None:
     train = facts.scores["train"]
     if train is None or train["accuracy"] >= _LEAST_LEARNED:
         return None
     recipe = facts.options.preset.recipe
     evidence = f"It gets {train['accuracy']:.1%} right of the very pictures that it learned from"
     if _lost_in_serving(facts) >= _UNSETTLED and recipe.batch_size != "full":
-        return Finding(
+        return Problem(
             "underfitting",
             f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {facts.steps:,} steps were too few "
             "for the averages of batch normalisation, which stand in for each batch's own when it is served.",
@@ -253,7 +253,7 @@ def _underfitting(facts: Facts) -> Finding | None:
             _again(facts, epochs=recipe.epochs * 2, batch_size=max(8, recipe.batch_size // 2)),
         )
     if _still_falling(facts) or recipe.schedule != "constant":
-        return Finding(
+        return Problem(
             "underfitting",
             f"{evidence}, and {len(facts.epochs)} epochs ended before the loss ({facts.losses[-1]:.3g}) levelled off.",
             "Train longer.",
@@ -261,7 +261,7 @@ def _underfitting(facts: Facts) -> Finding | None:
         )
     spec = facts.options.preset.preprocessing
     height, width = facts.options.size if isinstance(facts.options.size, tuple) else (spec.height, spec.width)
-    return Finding(
+    return Problem(
         "underfitting",
         f"{evidence}, and the loss has levelled off at {facts.losses[-1]:.3g}.",
         "A larger network, or pictures with more detail.",
@@ -269,7 +269,7 @@ def _underfitting(facts: Facts) -> Finding | None:
     )
 
 
-def _overfitting(facts: Facts) -> Finding | None:
+def _overfitting(facts: Facts) -> Problem | None:
     train, held_out = facts.scores["train"], facts.held_out
     if train is None or held_out is None:
         return None
@@ -296,21 +296,21 @@ def _overfitting(facts: Facts) -> Finding | None:
         evidence += (
             f" The validation loss was {validation[best - 1]:.3g} in epoch {best} and rose to {validation[-1]:.3g}."
         )
-        return Finding("overfitting", evidence, "Stop at the best epoch, or augment.", _again(facts, early_stopping=3))
+        return Problem("overfitting", evidence, "Stop at the best epoch, or augment.", _again(facts, early_stopping=3))
     if learned_by_heart:
         evidence += f" The loss is {train['loss']:.2g} on the former, and {found['loss']:.2g} on the latter."
     mixup = facts.options.preset.recipe.mixup or 0.1
-    return Finding(
+    return Problem(
         "overfitting", evidence, "Collect more pictures, augment them, or blend them.", _again(facts, mixup=2 * mixup)
     )
 
 
-def _little_data(facts: Facts) -> Finding | None:
+def _little_data(facts: Facts) -> Problem | None:
     few = {label: count for label, count in facts.counts["train"].items() if count < _FEW}
     if not few:
         return None
     shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
-    return Finding(
+    return Problem(
         "too little data for a class",
         f"Training pictures: {shown}{' …' if len(few) > 5 else ''}; what is learned of so few is those few.",
         f"Collect {_FEW} and better 100 of each class, or leave the class out; until then let all weigh alike.",
@@ -318,18 +318,18 @@ def _little_data(facts: Facts) -> Finding | None:
     )
 
 
-def _small_validation(facts: Facts) -> Finding | None:
+def _small_validation(facts: Facts) -> Problem | None:
     held_out, options = facts.held_out, facts.options
     share = options.preset.recipe.validation
     if held_out is None:
         evidence = "No pictures were held out: nothing says how it does on pictures that it has not learned."
-        return Finding("nothing held out", evidence, "Hold some out.", replace(options, test=0.2))
+        return Problem("nothing held out", evidence, "Hold some out.", replace(options, test=0.2))
     name, found = held_out
     low, high = wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])
     if (high - low) / 2 <= _TELLS_APART:
         return None
     more = min(0.3, max(2 * share, 0.2))
-    return Finding(
+    return Problem(
         f"{name} set too small",
         f"{found['pictures']:,} {name} pictures, {found['accuracy']:.1%} right: the 95 % interval is {low:.1%} to "
         f"{high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
@@ -338,14 +338,14 @@ def _small_validation(facts: Facts) -> Finding | None:
     )
 
 
-def _starving(facts: Facts) -> Finding | None:
+def _starving(facts: Facts) -> Problem | None:
     waits = [wait for epoch in facts.epochs if (wait := epoch.get("input_wait")) is not None]
     waited = float(np.median(waits[1:] or waits)) if waits else 0.0
     if waited < _WAIT:
         return None
     recipe = facts.options.preset.recipe
     larger = "full" if recipe.batch_size == "full" else recipe.batch_size * 4
-    return Finding(
+    return Problem(
         "input starving",
         f"The network waited for its pictures for {waited:.0%} of each epoch.",
         "Larger batches, less augmentation, or more cores: other programs may be taking them.",

@@ -17,7 +17,7 @@ from training.bundling.pruning import prune
 from training.data.dataset import SPLITS, Picture, Split
 from training.data.preprocessing import preprocessing_for
 from training.data.tensors import Tensors
-from training.diagnosis import Answers, Facts, Finding, diagnose
+from training.diagnosis import Answers, Facts, Problem, diagnose
 from training.errors import ChiefPublishes, OptionError
 from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
@@ -98,7 +98,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
 
         with (
             open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,
-            _told_at_the_end(reporter) as findings,
+            _told_at_the_end(reporter) as problems,
         ):
             engine = draft.save(network, _golden(splits))
             scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, reporter=reporter)
@@ -111,8 +111,8 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
                 audit=prepared.inspection.record,
                 answers=Answers.of(scored),
             )
-            findings.extend(diagnose(facts))
-            metrics["diagnosis"] = [finding.as_dict() for finding in findings]
+            problems.extend(diagnose(facts))
+            metrics["diagnosis"] = [problem.as_dict() for problem in problems]
             if "test" in scored:
                 judge(
                     scored["test"],
@@ -182,17 +182,17 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
 
 
 @contextmanager
-def _told_at_the_end(reporter: Reporter) -> Iterator[list[Finding]]:
-    """Say the findings that the block adds to this list after it, however it ends.
+def _told_at_the_end(reporter: Reporter) -> Iterator[list[Problem]]:
+    """Say the problems that the block adds to this list after it, however it ends.
 
     So they are the last that a person reads, and are said of a model that is not good enough to be published, too.
     """
-    findings: list[Finding] = []
+    problems: list[Problem] = []
     try:
-        yield findings
+        yield problems
     finally:
-        for finding in findings:
-            reporter.say(finding.told())
+        for problem in problems:
+            reporter.say(problem.told())
 
 
 def _read_text(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Runs made to have one trouble are told it, and healthy ones nothing: real trainings on scikit-learn's digits."""
+"""Runs made to have one problem are told it, and healthy ones nothing: real trainings on scikit-learn's digits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 @pytest.fixture
 def diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diagnosed:
-    """Train on pictures and labels, or on the digits, and return the findings in the bundle that was published.
+    """Train on pictures and labels, or on the digits, and return the problems in the bundle that was published.
 
     `waits` is the share of each epoch in which the network waits for its input: how long it truly does depends on what
     else the machine is at.
@@ -62,14 +62,14 @@ def diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diagnosed:
             recipe=Recipe(**{"epochs": 6, "validation": 0.15, "learning_rate": 0.003, **recipe}),
         )
         options = fit_options(tmp_path / "store", preset, data=source, allow_leakage=leaks, cache=False, report=False)
-        findings: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
-        return findings
+        problems: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
+        return problems
 
     return train
 
 
-def names(findings: list[dict[str, str]]) -> list[str]:
-    return [finding["name"] for finding in findings]
+def names(problems: list[dict[str, str]]) -> list[str]:
+    return [problem["name"] for problem in problems]
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,16 @@ def test_a_healthy_run_is_told_nothing(diagnosed: Diagnosed, recipe: dict[str, A
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_rate_that_is_too_low(diagnosed: Diagnosed, optimizer: str) -> None:
-    findings = diagnosed(optimizer=optimizer, learning_rate=1e-6, epochs=4)
-    assert names(findings)[0] == "learning rate too low"
+    problems = diagnosed(optimizer=optimizer, learning_rate=1e-6, epochs=4)
+    assert names(problems)[0] == "learning rate too low"
     usual = {"adam": "0.001", "sgd": "0.05"}[optimizer]
-    assert f"--learning-rate {usual} " in findings[0]["command"]
+    assert f"--learning-rate {usual} " in problems[0]["command"]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_rate_that_is_too_high(diagnosed: Diagnosed, optimizer: str) -> None:
-    findings = diagnosed(optimizer=optimizer, learning_rate=10.0, epochs=4)
-    assert names(findings)[0] == "learning rate too high"
+    problems = diagnosed(optimizer=optimizer, learning_rate=10.0, epochs=4)
+    assert names(problems)[0] == "learning rate too high"
 
 
 def test_too_small_a_network_underfits(diagnosed: Diagnosed) -> None:
@@ -106,9 +106,9 @@ def test_too_small_a_network_underfits(diagnosed: Diagnosed) -> None:
 
 
 def test_too_short_a_training_underfits_and_is_told_to_go_on(diagnosed: Diagnosed) -> None:
-    findings = diagnosed(epochs=1, batch_size=256)
-    assert "underfitting" in names(findings)
-    assert "--epochs 3 " in findings[0]["command"]
+    problems = diagnosed(epochs=1, batch_size=256)
+    assert "underfitting" in names(problems)
+    assert "--epochs 3 " in problems[0]["command"]
 
 
 def test_one_label_in_five_wrong(diagnosed: Diagnosed) -> None:
@@ -116,17 +116,17 @@ def test_one_label_in_five_wrong(diagnosed: Diagnosed) -> None:
     random = np.random.default_rng(0)
     wrong = random.random(len(labels)) < 0.2
     labels = np.where(wrong, (labels + random.integers(1, 10, len(labels))) % 10, labels)
-    findings = diagnosed({"x_train": images, "y_train": labels})
-    assert names(findings)[0] == "label noise"
-    assert findings[0]["command"] == "python -m training audit --data data.npz"
+    problems = diagnosed({"x_train": images, "y_train": labels})
+    assert names(problems)[0] == "label noise"
+    assert problems[0]["command"] == "python -m training audit --data data.npz"
 
 
 def test_a_large_network_on_a_few_noisy_pictures_overfits(diagnosed: Diagnosed) -> None:
     images, labels = digits()
     noisy = np.clip(images + np.random.default_rng(0).normal(0, 90, images.shape), 0, 255).astype(np.uint8)
     data = {"x_train": noisy[:300], "y_train": labels[:300], "x_test": noisy[300:], "y_test": labels[300:]}
-    findings = diagnosed(data, layers=(Conv2D(64), Flatten(), Dense(256)), validation=0.0, epochs=20)
-    assert names(findings) == ["overfitting"]
+    problems = diagnosed(data, layers=(Conv2D(64), Flatten(), Dense(256)), validation=0.0, epochs=20)
+    assert names(problems) == ["overfitting"]
 
 
 @pytest.mark.parametrize(
@@ -153,40 +153,40 @@ def test_figures_on_mnist(
         "test": {str(digit): 1000 for digit in range(10)},
     }
     found = diagnose(Facts(options, counts, epochs, scores, audit={}, answers=None))
-    assert [finding.name for finding in found] == expected
-    assert all("0.0051 on the former" in finding.evidence for finding in found)
+    assert [problem.name for problem in found] == expected
+    assert all("0.0051 on the former" in problem.evidence for problem in found)
 
 
 def test_three_pictures_of_a_class_are_too_few(diagnosed: Diagnosed) -> None:
     images, labels = digits()
     kept = np.flatnonzero((labels != 7) | (np.cumsum(labels == 7) <= 5))
-    findings = diagnosed({"x_train": images[kept], "y_train": labels[kept]})
-    assert names(findings) == ["too little data for a class"]
-    assert "7 (3)" in findings[0]["evidence"]
-    assert "--class-weights balanced" in findings[0]["command"]
+    problems = diagnosed({"x_train": images[kept], "y_train": labels[kept]})
+    assert names(problems) == ["too little data for a class"]
+    assert "7 (3)" in problems[0]["evidence"]
+    assert "--class-weights balanced" in problems[0]["command"]
 
 
 def test_pictures_that_are_learned_and_tested_on(diagnosed: Diagnosed) -> None:
     images, labels = digits()
     data = {"x_train": images[:1400], "y_train": labels[:1400], "x_test": images[1300:], "y_test": labels[1300:]}
-    findings = diagnosed(data, leaks=True)
-    assert names(findings) == ["leakage"]
-    assert "100 × leakage" in findings[0]["evidence"]
-    assert findings[0]["command"] == "python -m training audit --data data.npz --fix cleaned"
+    problems = diagnosed(data, leaks=True)
+    assert names(problems) == ["leakage"]
+    assert "100 × leakage" in problems[0]["evidence"]
+    assert problems[0]["command"] == "python -m training audit --data data.npz --fix cleaned"
 
 
 def test_twenty_validation_pictures_tell_no_two_models_apart(diagnosed: Diagnosed) -> None:
-    findings = diagnosed(validation=0.014)
-    assert names(findings) == ["validation set too small"]
-    assert "95 % interval" in findings[0]["evidence"]
-    assert "--validation 0.2 " in findings[0]["command"]
+    problems = diagnosed(validation=0.014)
+    assert names(problems) == ["validation set too small"]
+    assert "95 % interval" in problems[0]["evidence"]
+    assert "--validation 0.2 " in problems[0]["command"]
 
 
 @pytest.mark.parametrize(("waits", "starves"), [(0.24, False), (0.26, True)])
 def test_an_input_that_is_slower_than_the_network(diagnosed: Diagnosed, waits: float, starves: bool) -> None:
-    findings = diagnosed(layers=(Flatten(),), batch_size=128, epochs=3, waits=waits)
-    assert (names(findings)[-1:] == ["input starving"]) is starves
-    assert not starves or "--batch-size 512 " in findings[-1]["command"]
+    problems = diagnosed(layers=(Flatten(),), batch_size=128, epochs=3, waits=waits)
+    assert (names(problems)[-1:] == ["input starving"]) is starves
+    assert not starves or "--batch-size 512 " in problems[-1]["command"]
 
 
 def test_the_terminal_names_the_data_where_it_is_and_the_bundle_by_its_name(tmp_path: Path) -> None:
