@@ -23,8 +23,8 @@ from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
-from training.fitting.resumable import digest_of_data, open_run, prepare_tensorflow, train
-from training.fitting.run_folder import RUN_ID, published_run
+from training.fitting.resumable import digest_of_data, open_run_folder, prepare_tensorflow, train
+from training.fitting.run_folder import RUN_ID, published_version
 from training.model.tta import average_shifts
 from training.options import FitOptions
 from training.preparation import Prepared, load_splits, prepare
@@ -49,7 +49,7 @@ def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter
     """Return what the run to be resumed had published already when it was killed; None if it had not."""
     if not options.resume or options.strategy == "multi_worker":
         return None
-    version = published_run(store, options.name, options.command(), say=reporter.say)
+    version = published_version(store, options.name, options.command(), say=reporter.say)
     if version is None:
         return None
     reporter.say(f"the unfinished run had published version {version} when it was stopped, so there is nothing to do")
@@ -72,9 +72,9 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
     train_tensors, validation_tensors = splits["train"], splits.get("validation")
 
     identity = {"command": options.command(), "data": digest_of_data(train_tensors, validation_tensors)}
-    with open_run(
+    with open_run_folder(
         store, options.name, identity, resume=options.resume, distribution=distribution, reporter=reporter
-    ) as run:
+    ) as run_folder:
         network, result = train(
             preset,
             train_tensors,
@@ -83,7 +83,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
             labels=dataset.labels,
             seed=options.seed,
             logs=options.logs,
-            run=run,
+            run_folder=run_folder,
             distribution=distribution,
             reporter=reporter,
         )
@@ -94,7 +94,7 @@ def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporte
         calibration = calibrate(network, validation_tensors, options.calibration)
         reporter.say(calibration.sentence())
         record = _training_record(options, prepared, splits)
-        record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run.id}
+        record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run_folder.id}
 
         with (
             open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,

@@ -13,7 +13,7 @@ from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
 from training.fitting.fit import FitResult, fit
 from training.fitting.logs import Logs
-from training.fitting.run_folder import Identity, Run, new_run, unfinished, unfinished_run
+from training.fitting.run_folder import Identity, RunFolder, new_run_folder, unfinished_folders, unfinished_run_folder
 from training.fitting.strategy import StrategyName
 from training.model.network import build_network
 from training.model.preset import Preset
@@ -28,25 +28,25 @@ def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter:
     return open_distribution(strategy, say=reporter.say)
 
 
-def open_run(
+def open_run_folder(
     store: ModelStore, name: str, identity: Identity, *, resume: bool, distribution: Distribution, reporter: Reporter
-) -> Run:
-    """Return the unfinished run of the model to go on with if it is to `resume` and there is one, else a new one.
+) -> RunFolder:
+    """Return the folder of the unfinished run if it is to `resume` and there is one, else that of a new run.
 
     Raises CheckpointError, or OptionError if the unfinished run has another identity.
     """
     is_chief = distribution.is_chief
     if resume:
-        run = unfinished_run(store, name, is_chief=is_chief, say=reporter.say)
-        if run is not None:
-            with run.closed_on_error():
-                run.check_same(identity)
-            return run
+        run_folder = unfinished_run_folder(store, name, is_chief=is_chief, say=reporter.say)
+        if run_folder is not None:
+            with run_folder.closed_on_error():
+                run_folder.check_same(identity)
+            return run_folder
         reporter.say(f"{name} has no unfinished run, so this one starts from the beginning")
     else:
-        for folder in unfinished(store, name)[:1]:
+        for folder in unfinished_folders(store, name)[:1]:
             reporter.say(f"{folder} is unfinished: --resume goes on with it, if nothing else is at work on it")
-    return new_run(store, name, identity, is_chief=is_chief, say=reporter.say)
+    return new_run_folder(store, name, identity, is_chief=is_chief, say=reporter.say)
 
 
 def train(
@@ -58,7 +58,7 @@ def train(
     labels: Sequence[str],
     seed: int,
     logs: Path | None,
-    run: Run,
+    run_folder: RunFolder,
     distribution: Distribution,
     reporter: Reporter,
 ) -> tuple[keras.Model, FitResult]:
@@ -73,7 +73,7 @@ def train(
         return build_network(preset.layers, shape=spec.shape, classes=len(labels), backbone=preset.backbone)
 
     def after_epoch(checkpoint: Checkpoint) -> None:
-        run.keep(checkpoint)
+        run_folder.keep(checkpoint)
         if written is not None:
             written.write(checkpoint.epochs)
 
@@ -89,7 +89,7 @@ def train(
             classes=len(labels),
             seed=seed,
             reporter=reporter,
-            start=run.checkpoint(),
+            start=run_folder.checkpoint(),
             after_epoch=after_epoch,
         )
         if distribution.strategy is None:

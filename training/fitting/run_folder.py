@@ -1,4 +1,4 @@
-"""Unfinished trainings of a model: `<store>/<name>/.runs/<number>/`, which no reader of the store looks into.
+"""The folders of unfinished runs of a model: `<store>/<name>/.runs/<number>/`, which no reader of the store looks into.
 
 A run that is published, or that came to nothing, removes its folder. One that was killed leaves it for `--resume`.
 """
@@ -35,8 +35,8 @@ RUN_ID = "run"
 """In a manifest's record of the training: which run it came from."""
 
 
-class Run:
-    """One training's folder. While it is open, no other process takes it up.
+class RunFolder:
+    """The folder of one run. While it is open, no other process takes it up.
 
     Without a lock it belongs to the chief of several workers, and only what is written there is of interest.
     """
@@ -107,11 +107,13 @@ class Run:
             )
 
 
-def new_run(store: ModelStore, name: str, identity: Identity, *, is_chief: bool, say: Callable[[str], None]) -> Run:
+def new_run_folder(
+    store: ModelStore, name: str, identity: Identity, *, is_chief: bool, say: Callable[[str], None]
+) -> RunFolder:
     """Make the folder of a new run, if this is the chief. Raises CheckpointError."""
     home = _runs(store, name)
     if not is_chief:
-        return Run(home / "of the chief", None, say)
+        return RunFolder(home / "of the chief", None, say)
     _remove_empty(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -129,45 +131,47 @@ def new_run(store: ModelStore, name: str, identity: Identity, *, is_chief: bool,
         (folder / _IDENTITY).write_text(json.dumps(started, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:
         raise CheckpointError(f"{home} cannot be written: {exc.strerror or exc}.") from exc
-    return Run(folder, lock, say)
+    return RunFolder(folder, lock, say)
 
 
-def unfinished_run(store: ModelStore, name: str, *, is_chief: bool, say: Callable[[str], None]) -> Run | None:
-    """Return the newest run that has a checkpoint and that no process is at work on; None if there is none.
+def unfinished_run_folder(
+    store: ModelStore, name: str, *, is_chief: bool, say: Callable[[str], None]
+) -> RunFolder | None:
+    """Return the folder of the newest run with a checkpoint that no process is at work on; None if there is none.
 
     A worker that is not the chief takes no lock: the chief has it. Raises CheckpointError.
     """
-    for folder in unfinished(store, name):
+    for folder in unfinished_folders(store, name):
         if not is_chief:
-            return Run(folder, None, say)
+            return RunFolder(folder, None, say)
         try:
             lock = _lock(folder)
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be written: {exc.strerror}. Start without --resume.") from exc
         if lock is not None:
             remove_unfinished(folder / _CHECKPOINT)
-            return Run(folder, lock, say)
+            return RunFolder(folder, lock, say)
     return None
 
 
-def published_run(store: ModelStore, name: str, command: str, *, say: Callable[[str], None]) -> int | None:
+def published_version(store: ModelStore, name: str, command: str, *, say: Callable[[str], None]) -> int | None:
     """Return the version that a run of this command had published when it was killed, and remove its folder.
 
     None if there is no such run.
     """
     versions = _versions_by_run(store, name)
-    for folder in unfinished(store, name):
+    for folder in unfinished_folders(store, name):
         started = _identity(folder)
         if started.get("id") in versions and started["command"] == command:
             with contextlib.suppress(OSError):
                 lock = _lock(folder)
                 if lock is not None:
-                    with Run(folder, lock, say):
+                    with RunFolder(folder, lock, say):
                         return versions[started["id"]]
     return None
 
 
-def unfinished(store: ModelStore, name: str) -> list[Path]:
+def unfinished_folders(store: ModelStore, name: str) -> list[Path]:
     """Return the folders with a checkpoint, of runs that were killed or that are at work, newest first."""
     folders = [folder for folder in _folders(_runs(store, name)) if (folder / _CHECKPOINT).exists()]
     return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
