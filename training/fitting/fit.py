@@ -14,7 +14,7 @@ from training.fitting.checkpoint import Arrays, Checkpoint
 from training.fitting.history import Epoch
 from training.fitting.optimizers import optimizer_of
 from training.fitting.precision import computing_in, precision_here
-from training.fitting.trainer import Trainer
+from training.fitting.trainable_model import TrainableModel
 from training.model.backbone import NAME, let_learn
 from training.model.preset import Recipe
 from training.progress import Advance, Reporter
@@ -92,7 +92,7 @@ class _Training:
         if validation is not None:
             self._held_out = held_out_batches(validation, classes=classes, replicas=replicas)
         self._stopwatch = open_stopwatch(replicas=replicas)
-        self._trainer = Trainer(network, recipe)
+        self._model = TrainableModel(network, recipe)
         self.epochs: list[Epoch] = []
         self._spent = 0.0
         self._started = time.monotonic()
@@ -116,7 +116,7 @@ class _Training:
             self._begin_phase()
         waited = self._waited()
         started = time.monotonic()
-        logs = self._trainer.fit(
+        logs = self._model.fit(
             self.batches.epoch(number, stopwatch=self._stopwatch),
             initial_epoch=number,
             epochs=number + 1,
@@ -125,17 +125,15 @@ class _Training:
             callbacks=[_StepCallback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
         ).history
         seconds = time.monotonic() - started
-        with self._trainer.averaged():
-            found = (
-                {} if self._held_out is None else self._trainer.evaluate(self._held_out, verbose=0, return_dict=True)
-            )
+        with self._model.averaged():
+            found = {} if self._held_out is None else self._model.evaluate(self._held_out, verbose=0, return_dict=True)
             epoch = Epoch(
                 loss=logs["loss"][0],
                 accuracy=logs["accuracy"][0],
                 validation_loss=found.get("loss"),
                 validation_accuracy=found.get("accuracy"),
                 seconds=seconds,
-                learning_rate=_number(self._trainer.optimizer.learning_rate),
+                learning_rate=_number(self._model.optimizer.learning_rate),
                 images_per_second=self.batches.pictures / seconds,
                 input_wait=None if waited is None else min(1.0, ((self._waited() or 0.0) - waited) / seconds),
             )
@@ -147,8 +145,8 @@ class _Training:
         """Return all that going on from here takes."""
         arrays = {
             "network": [variable.numpy() for variable in self._network.variables],
-            "averages": [average.numpy() for average in self._trainer.averages],
-            "optimizer": [variable.numpy() for variable in self._trainer.optimizer.variables],
+            "averages": [average.numpy() for average in self._model.averages],
+            "optimizer": [variable.numpy() for variable in self._model.optimizer.variables],
             "best": [] if self._best is None else self._best[1],
         }
         return Checkpoint(tuple(self.epochs), self.seconds(), None if self._best is None else self.best_epoch, arrays)
@@ -160,10 +158,10 @@ class _Training:
         if checkpoint.best_epoch is not None:
             self._best = self.epochs[checkpoint.best_epoch - 1], checkpoint.arrays["best"]
         _assign(self._network.variables, checkpoint.arrays, "network")
-        _assign(self._trainer.averages, checkpoint.arrays, "averages")
+        _assign(self._model.averages, checkpoint.arrays, "averages")
         if not self._starts_phase():
             self._begin_phase()
-            _assign(self._trainer.optimizer.variables, checkpoint.arrays, "optimizer")
+            _assign(self._model.optimizer.variables, checkpoint.arrays, "optimizer")
 
     def seconds(self) -> float:
         """Return the time spent on training, in the runs that this one goes on from too."""
@@ -174,7 +172,7 @@ class _Training:
         if self._best is not None:
             self._network.set_weights(self._best[1])
         else:
-            self._trainer.take_averages()
+            self._model.take_averages()
 
     def line(self) -> str:
         """Return what there is to say of the epoch just done."""
@@ -206,8 +204,8 @@ class _Training:
             learning_rate=learning_rate,
             steps=self.batches.steps * epochs,
         )
-        self._trainer.prepare(optimizer, classes=self._classes)
-        self._trainer.make_train_function(force=True)
+        self._model.prepare(optimizer, classes=self._classes)
+        self._model.make_train_function(force=True)
 
     def _backbone(self) -> keras.Model:
         try:

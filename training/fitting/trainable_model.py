@@ -1,4 +1,4 @@
-"""The step of a training: Keras's own, and a running mean of the weights after it."""
+"""The Keras model that is trained: a network, whose step is Keras's own, and a running mean of its weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from training.tensorflow import keras, tf
 _LOSSES = {"crossentropy": keras.losses.CategoricalCrossentropy, "mse": keras.losses.MeanSquaredError}
 
 
-class Trainer(keras.Model):  # type: ignore[misc]
+class TrainableModel(keras.Model):  # type: ignore[misc]
     """A model around `network` whose `fit` trains it, once it is prepared.
 
     Its `averages` are a running mean of the network's weights, moving statistics of batch normalisation among them,
@@ -19,7 +19,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
     """
 
     def __init__(self, network: keras.Model, recipe: Recipe) -> None:
-        super().__init__(name="trainer")
+        super().__init__(name="trainable_model")
         self.network = network
         self._recipe = recipe
         self.averages = [
