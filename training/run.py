@@ -23,7 +23,7 @@ from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
-from training.fitting.resumable import digest_of_data, open_run_folder, prepare_tensorflow, train
+from training.fitting.resumable_training import digest_of_data, open_run_folder, prepare_tensorflow, train
 from training.fitting.run_folder import RUN_ID, published_version
 from training.model.tta import average_shifts
 from training.options import FitOptions

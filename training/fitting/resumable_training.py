@@ -1,4 +1,4 @@
-"""The training within a run: taken up where it was left, spread over devices, kept after every epoch."""
+"""Train a network so that a later run can go on: take up what was left, spread over devices, keep every epoch."""
 
 import hashlib
 from collections.abc import Sequence
