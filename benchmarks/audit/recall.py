@@ -14,8 +14,8 @@ from benchmarks.harness.table import NONE, table
 from training.audit.checks import Thresholds
 from training.audit.image_stats import look_at_all, scale_of
 from training.audit.labels import describe, find_wrong_labels, label_probabilities
+from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit
-from training.audit.run import AuditOptions, run_audit
 from training.data.dataset import Dataset
 from training.data.sources import open_data
 from training.progress import Reporter

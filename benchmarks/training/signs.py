@@ -21,8 +21,8 @@ from training.data.split import read_split_file, read_splits
 from training.evaluation.interval import wilson
 from training.model.preset import Preset
 from training.options import FitOptions
+from training.pipeline import train_and_publish
 from training.progress import Reporter
-from training.run import run_fit
 
 PUBLISHED = Path(__file__).with_name("signs_folds.csv")
 BY_PERSON, AT_RANDOM = "by person", "at random"
@@ -67,7 +67,7 @@ def measure_folds(data: str, preset: Preset, *, count: int, seed: int, group_by:
                 group_by=group_by,
             )
             started = time.process_time()
-            published = run_fit(options, Reporter())
+            published = train_and_publish(options, Reporter())
             yield _result(Fold(number, count), published, cpu_seconds=time.process_time() - started)
 
 

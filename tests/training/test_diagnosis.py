@@ -19,8 +19,8 @@ from training.fitting.history import Epoch
 from training.model.layers import Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.model.preset import Augmentation, Preset, Recipe
 from training.model.presets import preset_named
+from training.pipeline import train_and_publish
 from training.progress import Reporter
-from training.run import run_fit
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diagnosed:
             recipe=Recipe(**{"epochs": 6, "validation": 0.15, "learning_rate": 0.003, **recipe}),
         )
         options = fit_options(tmp_path / "store", preset, data=source, allow_leakage=leaks, cache=False, report=False)
-        problems: list[dict[str, str]] = run_fit(options, Reporter()).bundle.metrics()["diagnosis"]
+        problems: list[dict[str, str]] = train_and_publish(options, Reporter()).bundle.metrics()["diagnosis"]
         return problems
 
     return train

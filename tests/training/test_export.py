@@ -21,8 +21,8 @@ from training.errors import OptionError, PublishError
 from training.model.preset import Preset
 from training.model.presets import preset_named
 from training.options import FitOptions, with_recipe
+from training.pipeline import train_and_publish
 from training.progress import Reporter
-from training.run import run_fit
 
 
 def options(store: Path, *, name: str = "digits", preset: Preset | None = None) -> FitOptions:
@@ -30,9 +30,9 @@ def options(store: Path, *, name: str = "digits", preset: Preset | None = None) 
 
 
 def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
-    assert run_fit(options(tmp_path), Reporter()).bundle.version == 1
+    assert train_and_publish(options(tmp_path), Reporter()).bundle.version == 1
     before = (tmp_path / "digits" / "1" / "manifest.json").read_bytes()
-    assert run_fit(options(tmp_path), Reporter()).bundle.version == 2
+    assert train_and_publish(options(tmp_path), Reporter()).bundle.version == 2
     assert (tmp_path / "digits" / "1" / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2"]
 
@@ -55,7 +55,7 @@ def test_a_bundle_records_how_it_was_made(trained_store: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another(tmp_path: Path) -> None:
-    first, second = (run_fit(options(tmp_path / name), Reporter()).bundle for name in ("a", "b"))
+    first, second = (train_and_publish(options(tmp_path / name), Reporter()).bundle for name in ("a", "b"))
     assert first.manifest.split == second.manifest.split
 
 
@@ -68,7 +68,7 @@ def test_a_crash_while_exporting_leaves_nothing_but_the_run_to_be_resumed(
 
     monkeypatch.setattr(f"training.bundling.export.{step}", crash)
     with pytest.raises(SelfCheckFailed):
-        run_fit(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
@@ -85,7 +85,7 @@ def test_a_disk_full_while_exporting_is_one_sentence(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("training.bundling.export._sync", full)
     with pytest.raises(PublishError, match=r"disk of .* is full"):
-        run_fit(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
@@ -124,7 +124,7 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, mon
 
     monkeypatch.setattr("training.bundling.export._sync", another_run_is_faster)
     with pytest.raises(PublishError, match="another run"):
-        run_fit(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path), Reporter())
     assert (other / "manifest.json").read_text() == "{}"
 
 

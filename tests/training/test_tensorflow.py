@@ -35,7 +35,7 @@ def test_presets_data_and_evaluation_load_no_tensorflow() -> None:
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
-@pytest.mark.parametrize("module", ["training.model.network", "training.run"])
+@pytest.mark.parametrize("module", ["training.model.network", "training.pipeline"])
 def test_whichever_module_loads_tensorflow_first_does_so_quietly(module: str) -> None:
     done = python(f"import sys, {module}\n{NAMES_LOADED}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "keras tensorflow\n", "")

@@ -10,8 +10,8 @@ from typing import Any
 from training.audit.cache import Cache
 from training.audit.findings import Finding
 from training.audit.groups import together
+from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit
-from training.audit.run import AuditOptions, run_audit
 from training.data.dataset import Dataset
 from training.errors import LeakageError
 from training.progress import Reporter

@@ -14,8 +14,8 @@ from training.audit.checks import CHECKS, parse_checks, parse_thresholds
 from training.audit.fix import write_fixed
 from training.audit.groups import groups_of
 from training.audit.page import audit_page
+from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit, summary
-from training.audit.run import AuditOptions, run_audit
 from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.errors import DataError

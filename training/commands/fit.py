@@ -27,9 +27,9 @@ def fit(**given: Any) -> None:
     with plain_endings():
         options = read_fit_options(given)
         try:
-            from training.run import run_fit  # TensorFlow
+            from training.pipeline import train_and_publish  # TensorFlow
 
-            published = run_fit(options, reporter)
+            published = train_and_publish(options, reporter)
         except KeyboardInterrupt:
             versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
             typer.echo(

@@ -28,9 +28,9 @@ from training.model.preset import Preset
 from training.model.presets import preset_named
 from training.model.tta import average_shifts
 from training.options import FitOptions, with_recipe
+from training.pipeline import train_and_publish
 from training.preparation import Prepared, prepare
 from training.progress import Reporter
-from training.run import run_fit
 
 _TRIALS_SHARE = 0.5
 """Of the budget; the rest is the winner's."""
@@ -152,7 +152,7 @@ def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: 
     affordable = max(1, int(left / max(best.seconds_per_epoch, 1e-9)))
     epochs = min(best.preset.recipe.epochs, affordable)
     reporter.say(f"training {best.name}, the best, for {epochs} of its {best.preset.recipe.epochs} epochs")
-    return run_fit(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
+    return train_and_publish(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
 
 
 def _try(candidate: Candidate, epochs: int, options: FitOptions, prepared: Prepared, reporter: Reporter) -> None:

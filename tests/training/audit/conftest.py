@@ -40,7 +40,7 @@ def pets(tmp_path: Path) -> Path:
 @pytest.fixture
 def found(tmp_path: Path) -> Callable[[Path], dict[str, list[tuple[str, ...]]]]:
     """Return the function that audits a path without models, and gives the pictures of every check's findings."""
-    from training.audit.run import AuditOptions, run_audit
+    from training.audit.pipeline import AuditOptions, run_audit
     from training.data.sources import open_data
     from training.progress import Reporter
 

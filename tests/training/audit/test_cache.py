@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.training.audit.conftest import scene, write
-from training.audit import run
+from training.audit import pipeline
 from training.audit.cache import Cache
 from training.audit.image_stats import look_at_all
 from training.audit.labels import describe
 from training.audit.near import near_pairs
+from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit
-from training.audit.run import AuditOptions, run_audit
 from training.data.sources import open_data
 from training.progress import Reporter
 
@@ -53,9 +53,9 @@ def audits(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
         work.described += len(thumbnails)
         return describe(thumbnails, reporter)
 
-    monkeypatch.setattr(run, "look_at_all", counted_looks)
-    monkeypatch.setattr(run, "near_pairs", counted_pairs)
-    monkeypatch.setattr(run, "describe", counted_describe)
+    monkeypatch.setattr(pipeline, "look_at_all", counted_looks)
+    monkeypatch.setattr(pipeline, "near_pairs", counted_pairs)
+    monkeypatch.setattr(pipeline, "describe", counted_describe)
     return work
 
 
@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(pets: Path, tmp_path: Pa
 def test_probabilities_are_used_again_after_a_fix_and_not_after_new_pictures(
     audits: Work, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "FEWEST_PICTURES", 20)
+    monkeypatch.setattr(pipeline, "FEWEST_PICTURES", 20)
     monkeypatch.setattr("training.audit.labels._FILTERS_OF_FEW", 10)
     monkeypatch.setattr("training.audit.patches._PATCHES", 1_000)
     audits.audit(labels=True)

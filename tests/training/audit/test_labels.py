@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from training.audit.labels import describe, find_wrong_labels, label_probabilities, suspects
-from training.audit.run import AuditOptions, run_audit
+from training.audit.pipeline import AuditOptions, run_audit
 from training.data.dataset import Dataset, Picture
 from training.progress import Reporter
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.training.audit.conftest import scene, write
 from training.audit.near import near_pairs
 from training.audit.pairs import NearPair
-from training.audit.run import AuditOptions, run_audit
+from training.audit.pipeline import AuditOptions, run_audit
 from training.data.sources import open_data
 from training.progress import Reporter
 

@@ -33,13 +33,13 @@ from training.report.material import Material
 from training.report.report import write_report
 
 
-def run_fit(options: FitOptions, reporter: Reporter) -> LoadedModel:
+def train_and_publish(options: FitOptions, reporter: Reporter) -> LoadedModel:
     """Train on `options.data` and publish the result.
 
     Raises an ImageclassError with what stood in the way; for a worker that has done its part that is ChiefPublishes.
     """
     store = ModelStore(options.model_store)
-    published = _published_before(store, options, reporter) or _train_and_publish(store, options, reporter)
+    published = _published_before(store, options, reporter) or _publish_new_version(store, options, reporter)
     if options.keep is not None:
         prune(store, options.name, keep=options.keep, reporter=reporter)
     return published
@@ -56,7 +56,7 @@ def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter
     return load_model(store.path(options.name, version))
 
 
-def _train_and_publish(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel:
+def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel:
     preset = options.preset
     distribution = prepare_tensorflow(options.strategy, deterministic=options.deterministic, reporter=reporter)
     if distribution.is_chief:
