@@ -27,8 +27,8 @@ class Questions:
         return ManyPictures(self, model, top_k, content_type)
 
 
-class OnePicture(Question):
-    """One picture, as the field `file` of a form or as the whole body; answered as `PredictionAnswer`."""
+class _PictureQuestion(Question):
+    """What both ask: the body came as `content_type`, and the answer names the `top_k` likeliest labels; None: all."""
 
     def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
         self.model = model
@@ -36,6 +36,10 @@ class OnePicture(Question):
         self._writer_of = questions.writers.of
         self._top_k = top_k
         self._content_type = content_type
+
+
+class OnePicture(_PictureQuestion):
+    """One picture, as the field `file` of a form or as the whole body; answered as `PredictionAnswer`."""
 
     def check_head(self) -> None:
         check_content_type(self._content_type, "file")
@@ -55,23 +59,17 @@ class OnePicture(Question):
         return Written(self._writer_of(model).answer(outcomes[0], self._top_k))
 
 
-class ManyPictures(Question):
+class ManyPictures(_PictureQuestion):
     """Pictures as the fields `files` of a form; answered as `BatchAnswer`, in which each fails by itself."""
 
     fails_as_one = False
-
-    def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
-        self.model = model
-        self._questions = questions
-        self._top_k = top_k
-        self._content_type = content_type
-        self._names: list[str | None] = []
+    _names: Sequence[str | None] = ()
 
     def check_head(self) -> None:
         check_content_type(self._content_type, "files", forms_only=True)
 
     def read(self, body: bytes, _: Classifier) -> Message:
-        limits = self._questions.limits
+        limits = self._limits
         files = pictures_of(
             body,
             content_type=self._content_type,
@@ -83,7 +81,7 @@ class ManyPictures(Question):
         return [file.data for file in files], None
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        writer = self._questions.writers.of(model)
+        writer = self._writer_of(model)
         entries = []
         for name, outcome in zip(self._names, outcomes, strict=True):
             if isinstance(outcome, ImageclassError):
