@@ -116,8 +116,8 @@ class Call(ABC):
     """
 
     __slots__ = (
-        *("_lease", "_left", "has_failures", "is_over", "model", "outcome", "prepared_s", "question", "queued_s"),
-        *("ran_s", "read_s", "replies"),
+        *("_lease", "has_failures", "is_over", "model", "outcome", "prepared_s", "question", "queued_s", "ran_s"),
+        *("read_s", "replies", "unanswered"),
     )
 
     def __init__(self, question: Question) -> None:
@@ -134,7 +134,8 @@ class Call(ABC):
         self.outcome: Outcome | None = None
         self.queued_s = self.prepared_s = self.ran_s = 0.0
         self._lease: Lease | None = None
-        self._left = 0
+        self.unanswered = 0
+        """How many of many pictures have no outcome yet. Their replies count."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -156,7 +157,7 @@ class Call(ABC):
     def hold(self, lease: Lease, count: int) -> None:
         """Own the lease, which is for `count` pictures, and have a reply for each."""
         self._lease = lease
-        self._left = count
+        self.unanswered = count
         self.replies = (self,) if count == 1 else [PictureReply(self) for _ in range(count)]
 
     def end(self) -> None:
@@ -169,12 +170,6 @@ class Call(ABC):
             lease.end()
             self._lease = None
             self.replies = ()  # they refer to this: without the cycle all are freed at once
-
-    def count_outcome(self) -> None:
-        """Note that one picture more has its outcome."""
-        self._left -= 1
-        if not self._left and not self.is_over:
-            self.finish()
 
     def _raise_failure(self, outcomes: Sequence[Outcome | None]) -> None:
         """Raise the first outcome that fails the whole request, if one does."""
@@ -203,7 +198,7 @@ class Call(ABC):
 
 
 class PictureReply:
-    """The Reply of one picture of many."""
+    """The Reply of one picture of many. The last to have an outcome finishes the call."""
 
     __slots__ = ("_call", "outcome", "prepared_s", "queued_s", "ran_s")
 
@@ -216,13 +211,18 @@ class PictureReply:
         return self.outcome is not None or self._call.is_over
 
     def set_result(self, row: NDArray[np.float32]) -> None:
-        self.outcome = row
-        self._call.count_outcome()
+        self._settle(row)
 
     def set_exception(self, error: Exception) -> None:
-        self.outcome = error
         self._call.has_failures = True
-        self._call.count_outcome()
+        self._settle(error)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        call = self._call
+        call.unanswered -= 1
+        if not call.unanswered and not call.is_over:
+            call.finish()
 
 
 class _AwaitedCall(Call):
