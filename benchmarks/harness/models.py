@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from app.contract.preprocessing import PreprocessingSpec, preprocess
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
-from app.engines.tensorflow import import_tensorflow
 from benchmarks.harness.workload import WORK
 from training.bundling.export import open_draft
 from training.data.dataset import Picture
+from training.tensorflow import keras
 
 _SIDE = 224
 _LABELS = tuple(str(label) for label in range(10))
@@ -25,9 +25,6 @@ _NETWORKS = {"mobilenet": "MobileNetV2", "resnet50": "ResNet50"}
 
 def build(name: str, pictures: Sequence[Path]) -> LoadedModel:
     """Publish a network (224×224×3, 10 classes) in benchmarks/.work/model_store. `pictures` become golden ones."""
-    import_tensorflow()
-    import keras
-
     keras.utils.set_random_seed(0)
     architecture = _NETWORKS[name]
     image = keras.Input((_SIDE, _SIDE, 3), dtype="uint8", name="image")

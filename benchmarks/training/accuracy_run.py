@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from app.engines.tensorflow import import_tensorflow
 from benchmarks.training.accuracy import TO, TUTORIAL
 from training.data.dataset import Split
 from training.data.sources import open_data
@@ -23,6 +22,7 @@ from training.model.network import build_network
 from training.model.presets import preset_named
 from training.model.tta import average_shifts
 from training.progress import Reporter
+from training.tensorflow import keras
 
 _BATCH = 500
 _HELD_OUT = 1 / 12
@@ -34,10 +34,7 @@ def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any
     With a `goal` a twelfth of the training pictures is held out, and it stops after the epoch whose accuracy on them
     comes to it; the time of looking is left out.
     """
-    import_tensorflow()
-    import keras
-    from keras import layers
-
+    layers = keras.layers
     data = np.load(mnist)
     images, targets = data["x_train"].astype("float32")[..., None] / 255, data["y_train"]
     unseen, wanted = data["x_test"].astype("float32")[..., None] / 255, data["y_test"]
@@ -89,9 +86,6 @@ def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any
 def run_preset(name: str, seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any]:
     """Train as `python -m training fit` does, on the split that it would make; with a `goal` a twelfth is held out, and
     the accuracy is that on it."""
-    import_tensorflow()
-    import keras
-
     preset = preset_named(name)
     dataset = open_data(str(mnist))
     share = preset.recipe.validation if goal is None else _HELD_OUT

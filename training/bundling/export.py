@@ -36,11 +36,12 @@ from app.contract.store import NAME_RULE, ModelStore, is_model_name
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model
 from app.engines.registry import ENGINES
-from app.engines.tensorflow import import_tensorflow, open_tensorflow
+from app.engines.tensorflow import open_tensorflow
 from app.system.cores import available_cores
 from training.data.dataset import Picture
 from training.data.split import write_split_file
 from training.errors import OptionError, PublishError
+from training.tensorflow import keras, tf
 
 REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
@@ -71,8 +72,8 @@ class BundleDraft:
         self._golden: tuple[GoldenPicture, ...] = ()
         self._engine: Engine | None = None
 
-    def save(self, network: Any, golden: Sequence[Picture]) -> Engine:
-        """Write `network` (a `keras.Model`) and golden pictures, and return the SavedModel as reopened.
+    def save(self, network: keras.Model, golden: Sequence[Picture]) -> Engine:
+        """Write `network` and golden pictures, and return the SavedModel as reopened.
 
         The engine is closed with the draft. Raises PublishError if TensorFlow cannot write the network.
         """
@@ -184,9 +185,8 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
         raise PublishError(f"{home} cannot be written: {exc.strerror or exc}. Nothing was published.") from exc
 
 
-def save(network: Any, folder: Path, signature: Signature) -> None:
+def save(network: keras.Model, folder: Path, signature: Signature) -> None:
     """Write the SavedModel: `signature.input` uint8 in, `signature.output` float32 out, batch size free."""
-    tf = import_tensorflow()
     # A copy without the optimizer, whose state would be saved too and is twice the size of the weights.
     inference = type(network).from_config(network.get_config())
     inference.set_weights(network.get_weights())

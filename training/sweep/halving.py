@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
-from app.engines.tensorflow import import_tensorflow
 from training.bundling.export import check_can_publish
 from training.data.preprocessing import preprocessing_for
 from training.errors import OptionError, TrainingError
@@ -31,6 +30,7 @@ from training.options import FitOptions, with_recipe
 from training.pipeline import train_and_publish
 from training.preparation import Prepared, prepare
 from training.progress import Reporter
+from training.tensorflow import keras
 
 _TRIALS_SHARE = 0.5
 """Of the budget; the rest is the winner's."""
@@ -64,7 +64,7 @@ class Candidate:
 
 @dataclass
 class Sweep:
-    """What is known so far: it grows while `run` works, so that an interrupted sweep can show it."""
+    """What is known so far: it grows while `run_trials` works, so that an interrupted sweep can show it."""
 
     candidates: Sequence[Candidate]
     started: float = field(default_factory=time.monotonic)
@@ -110,9 +110,6 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
 
     `options` is what the winner will be trained with, but for its preset. Raises an ImageclassError.
     """
-    import_tensorflow()
-    import keras
-
     check_can_publish(ModelStore(options.model_store), options.name)
     prepared = prepare(options, reporter)
     if not prepared.assignment.pictures("validation"):
