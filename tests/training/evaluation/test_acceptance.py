@@ -1,18 +1,15 @@
-"""What is required of a model before it is published, and what becomes of the versions before it."""
+"""What is required of a model before it is published."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
 from training.__main__ import cli
-from training.bundling.pruning import prune
 from training.errors import NotGoodEnough, OptionError
 from training.evaluation.acceptance import (
     Requirement,
@@ -21,7 +18,6 @@ from training.evaluation.acceptance import (
     parse_against,
     parse_requirement,
 )
-from training.progress import Reporter
 
 FIT = ["fit", "--data", "digits", "--name", "digits", "--epochs", "1", "--batch-size", "256"]
 
@@ -39,21 +35,6 @@ def error_of(done: Result) -> str:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in done.output
     return line
-
-
-def reporter(lines: list[str]) -> Reporter:
-    found = Reporter(Console(quiet=True))
-    found.say = lines.append  # type: ignore[method-assign, assignment]
-    return found
-
-
-def add_versions(store: Path, *versions: int) -> ModelStore:
-    for version in versions:
-        folder = store / "digits" / str(version)
-        shutil.copytree(store / "digits" / "1", folder)
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "version": version}))
-    return ModelStore(store)
 
 
 def test_a_requirement_is_a_figure_and_a_number() -> None:
@@ -166,32 +147,3 @@ def test_evaluate_judges_a_published_version_in_the_same_way(copy_of_store: Path
     bad = run(*evaluate, "--require", "worst_recall=1", store=copy_of_store)
     assert "worst_recall is" in error_of(bad)
     assert json.loads(bad.stdout)["worst_recall"] < 1, "what was measured is printed all the same"
-
-
-def test_old_versions_go_but_never_the_pinned_or_the_newest(copy_of_store: Path) -> None:
-    store = add_versions(copy_of_store, 2, 3, 4, 5)
-    store.pin("digits", 2)
-    lines: list[str] = []
-    prune(store, "digits", keep=2, reporter=reporter(lines))
-    assert store.versions("digits") == [2, 4, 5]
-    assert [line.split("/")[-1] for line in lines] == ["1", "3"]
-    prune(store, "digits", keep=0, reporter=reporter(lines))
-    assert store.versions("digits") == [2, 5]
-    assert sorted(entry.name for entry in (copy_of_store / "digits").iterdir()) == ["2", "5", "pinned"]
-
-
-def test_nothing_is_removed_where_the_pin_cannot_be_read(copy_of_store: Path) -> None:
-    store = add_versions(copy_of_store, 2, 3)
-    (copy_of_store / "digits" / "pinned").write_text("the good one")
-    lines: list[str] = []
-    prune(store, "digits", keep=1, reporter=reporter(lines))
-    assert store.versions("digits") == [1, 2, 3]
-    assert "no old version was removed" in lines[0]
-
-
-def test_fit_keeps_as_many_versions_as_it_is_told(copy_of_store: Path) -> None:
-    add_versions(copy_of_store, 2, 3)
-    done = run(*FIT, "--keep", "2", store=copy_of_store)
-    assert done.exit_code == 0, done.output
-    assert ModelStore(copy_of_store).versions("digits") == [3, 4]
-    assert "removed" in done.stderr

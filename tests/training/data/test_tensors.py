@@ -110,7 +110,7 @@ def test_label_that_is_not_among_the_models_is_named(tmp_path: Path) -> None:
 
 
 def test_bundled_digits_are_taken_as_they_are() -> None:
-    files = sorted((Path(__file__).parents[1] / "data").glob("*.png"))
+    files = sorted((Path(__file__).parents[2] / "data").glob("*.png"))
     pictures = [Picture(file.name, file.name[0], None, file) for file in files]
     spec = PreprocessingSpec(height=28, width=28, colour="grey")
     tensors = load_tensors(pictures, spec, [str(digit) for digit in range(10)], on_bad_image="fail")
