@@ -1,4 +1,4 @@
-"""The one small interface of an engine."""
+"""The interface of an engine."""
 
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,7 +27,7 @@ class Engine(Protocol):
         """Make batches of exactly this size fast; may take a tenth of a second, or longer for a large network."""
 
     def close(self) -> None:
-        """Free the model. Nothing may be running or be called afterwards."""
+        """Free the model. No call may be running, and none may follow."""
 
 
 class EngineFactory(Protocol):

@@ -1,4 +1,4 @@
-"""Load a bundle on the fastest engine that is proven to agree with training."""
+"""Load a bundle on the fastest engine whose answers agree with training's."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from app.system.cores import available_cores
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle on a proven engine, which may use `threads` cores; the reasons say why on this one and why in this
-    precision, `refusals` what spoke against other engines."""
+    """A bundle on a proven engine, which may use `threads` cores. The reasons explain the choice of engine and
+    precision; `refusals` say why other engines were rejected."""
 
     bundle: Bundle
     engine: Engine
@@ -38,9 +38,9 @@ def load_model(
 ) -> LoadedModel:
     """Open the bundle at `path` and check it whole.
 
-    The engine "auto" is the first in the registry that passes the golden check; the precision "auto" is bfloat16
-    if the CPU has it and the model's answers stay what they are. Raises a BundleError or EngineUnavailable with the
-    reason.
+    The engine "auto" is the first in the registry that passes the golden check; the precision "auto" is bfloat16 if the
+    CPU has it and the model's answers barely change (see `check_precision`). Raises a BundleError or EngineUnavailable
+    with the reason.
     """
     bundle = open_bundle(path)
     threads = threads or available_cores()
@@ -88,7 +88,7 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
         if refused:
             reason = "; ".join(f"{other} was refused ({error.code})" for other, error in refused.items())
         return LoadedModel(bundle, engine, reason, proof, tuple(refused.values()))
-    # What is wrong with the bundle says more than an engine that is not installed.
+    # A fault of the bundle says more than a missing engine.
     errors = list(refused.values())
     raise next((error for error in errors if not isinstance(error, EngineUnavailable)), errors[0])
 

@@ -20,13 +20,13 @@ from app.errors import BundleTampered, EngineUnavailable
 _DTYPES = {"u8": "uint8", "f32": "float32"}
 
 _NOT_IMPORTED = ("openvino_telemetry", "openvino.tools.ovc")
-"""What `import openvino` does without. The first writes a client id into the user's home and, at every import, starts a
-process that reports it to Google Analytics, unasked. The second, the converter of models, brings the first, and takes
-0.2 s and 15 MB more. OpenVINO catches the ImportError of either."""
+"""Modules that `import openvino` does not need. The first writes a client id into the user's home and, at every import,
+starts a process that reports it to Google Analytics, unasked. The second, the model converter, imports the first, and
+takes 0.2 s and 15 MB more. OpenVINO catches the ImportError of either."""
 
 
 class OpenVinoEngine:
-    """One network of any batch size, and beside it one for each size that was prepared."""
+    """A network for any batch size, and another for each prepared size."""
 
     name: EngineName = "openvino"
 
@@ -55,7 +55,7 @@ class _OfAnySize:
         self._compiled = compiled
         self._input = signature.input.name
         self._output = signature.output.name
-        # An infer request serves one call at a time; as many exist as calls have ever overlapped.
+        # An infer request serves one call at a time; there are as many as the most calls that have overlapped.
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
@@ -76,10 +76,10 @@ class _OfAnySize:
 
 
 class _OfOneSize:
-    """A network compiled for one batch size, with tensors that stay where they are.
+    """A network compiled for one batch size, with fixed tensors.
 
-    A change of the batch size of a network of any size costs 150 to 330 µs, and handing arrays over by name
-    another 140 µs: more than a small network takes for a picture.
+    In a network for any batch size, a change of the size costs 150 to 330 µs, and passing arrays by name another 140:
+    more than a small network takes for a picture.
     """
 
     def __init__(self, compiled: Any) -> None:
@@ -132,13 +132,13 @@ def cpu_has_bf16() -> bool:
 
 
 def import_openvino() -> Any:
-    """Return the module `openvino`, without what its import should not do.
+    """Import `openvino` without its telemetry and return it.
 
-    That is to report every import to its makers, and to start a thread and a process to do so. It takes 0.1 s and
-    45 MB: only a process that runs models, or is forked into some that do, pays for it.
+    The telemetry would report every import to its makers, from a thread and a process. The import takes 0.1 s and 45
+    MB: only processes that run models, or are forked into such, should pay for it.
     """
     for module in _NOT_IMPORTED:
-        sys.modules.setdefault(module, None)  # type: ignore[arg-type] # Python's own way to say: this one is not there
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type] # None makes its import fail
     import openvino
 
     return openvino
@@ -146,10 +146,10 @@ def import_openvino() -> Any:
 
 @cache
 def _core() -> Any:
-    """Return the one Core of this process, which is never freed.
+    """Return this process's one Core, which is never freed.
 
-    Each Core gives the thread that makes it a signal stack of its own, and takes it back when freed: two that are freed
-    in the order of their making leave the thread with a stack that is gone, and the next signal ends the process.
+    Each Core gives the thread that creates it a signal stack, and takes it back when freed. Two Cores that are freed in
+    the order of their creation leave the thread with a freed stack, and the next signal ends the process.
     """
     try:
         openvino = import_openvino()

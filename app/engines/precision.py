@@ -1,7 +1,7 @@
-"""Whether a model may run in bfloat16: only where its answers stay what they are.
+"""Decide whether a model may run in bfloat16: only if its answers barely change.
 
 bfloat16 keeps 8 bits of a number's 24. On CPUs that have it a network runs in about half the time or less, and its
-probabilities move by up to 0.01, or 0.03 for a large network: whether that matters depends on the network.
+probabilities move by up to 0.01, or 0.03 for a large network. Whether that matters depends on the network.
 """
 
 import numpy as np
@@ -19,11 +19,10 @@ _BATCH = 16
 
 
 def check_precision(bundle: Bundle, exact: Engine, fast: Engine) -> float:
-    """Return the largest difference of a probability between two engines of the same model.
+    """Return the largest difference in probability between two engines of the same model.
 
-    They are held against each other on the golden pictures, which training kept apart from what it learned from, and on
-    shifted and paler versions of them. Raises SelfCheckFailed where a label differs, or a probability by more than
-    `MAX_BF16_DIFFERENCE`.
+    They are compared on the golden pictures, which training held out, and on shifted and paler versions of them. Raises
+    SelfCheckFailed if a label differs, or a probability by more than `MAX_BF16_DIFFERENCE`.
     """
     sample = _sample(bundle.golden.images)
     batches = [sample[start : start + _BATCH] for start in range(0, len(sample), _BATCH)]
@@ -31,7 +30,7 @@ def check_precision(bundle: Bundle, exact: Engine, fast: Engine) -> float:
     found = np.concatenate([fast.predict(batch) for batch in batches])
     changed = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
     difference = float(np.abs(found - expected).max())
-    if changed or not difference <= MAX_BF16_DIFFERENCE:  # written so that NaN fails
+    if changed or not difference <= MAX_BF16_DIFFERENCE:  # "not <=", so that NaN fails
         raise SelfCheckFailed(
             f"{bundle.path}: bfloat16 changes {changed} labels of {len(sample)} and moves probabilities by up to "
             f"{difference:.2g} (allowed: 0 labels, {MAX_BF16_DIFFERENCE:g})."

@@ -1,4 +1,4 @@
-"""Prove on the golden pictures that this installation reproduces training's own numbers."""
+"""Check on the golden pictures that this installation reproduces training's numbers."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _LOSSLESS = {"png", "bmp", "gif", "tiff"}
 
 @dataclass(frozen=True)
 class Proof:
-    """What the check found: the number of pictures, and the largest difference of a probability."""
+    """The check's result: the number of pictures, and the largest difference in probability."""
 
     pictures: int
     max_probability_difference: float
@@ -28,7 +28,7 @@ class Proof:
 def check_preprocessing(bundle: Bundle) -> Image:
     """Return the golden tensors (N, H, W, C) as this installation makes them.
 
-    Raises SelfCheckFailed where one is not what training made of the same bytes.
+    Raises SelfCheckFailed if one differs from the tensor that training made of the same bytes.
     """
     golden, spec = bundle.golden, bundle.manifest.preprocessing
     tensors = []
@@ -50,15 +50,15 @@ def check_preprocessing(bundle: Bundle) -> Image:
 
 
 def check_probabilities(bundle: Bundle, engine: Engine, *, max_difference: float = MAX_PROBABILITY_DIFFERENCE) -> Proof:
-    """Raise SelfCheckFailed unless `engine` gives the golden pictures the probabilities that TensorFlow gave them."""
+    """Raise SelfCheckFailed unless `engine` reproduces TensorFlow's probabilities for the golden pictures."""
     return _compare(bundle, engine, engine.predict(check_preprocessing(bundle)), max_difference)
 
 
 def check_batch_size(bundle: Bundle, engine: Engine, size: int, *, max_difference: float) -> Proof:
-    """Raise SelfCheckFailed unless `engine` gives the golden tensors the same probabilities in batches of `size`."""
+    """Raise SelfCheckFailed unless `engine` reproduces the golden probabilities in batches of `size`."""
     images = bundle.golden.images
     count = len(images)
-    filled = np.resize(images, (-(-count // size) * size, *images.shape[1:]))  # the last batch, from the front again
+    filled = np.resize(images, (-(-count // size) * size, *images.shape[1:]))  # pad the last batch from the front
     batches = [engine.predict(filled[start : start + size]) for start in range(0, len(filled), size)]
     return _compare(bundle, engine, np.concatenate(batches)[:count], max_difference)
 
@@ -70,7 +70,7 @@ def _compare(bundle: Bundle, engine: Engine, found: NDArray[np.float32], max_dif
             f"{bundle.path}: {engine.name} answers with shape {found.shape}, not {golden.probabilities.shape}."
         )
     difference = float(np.abs(found - golden.probabilities).max())
-    if not difference <= max_difference:  # written so that NaN fails
+    if not difference <= max_difference:  # "not <=", so that NaN fails
         raise SelfCheckFailed(
             f"{bundle.path}: {engine.name} gives other probabilities for the golden pictures than training did, "
             f"by up to {difference:.2g} (allowed: {max_difference:g})."

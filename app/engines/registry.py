@@ -17,7 +17,7 @@ class Registration:
 
 
 ENGINES = {
-    # The fastest, and all that the service needs.
+    # The fastest, and the only one that the service needs.
     "openvino": Registration("app.engines.openvino:open_openvino", ("openvino",)),
     # The reference: training's own, and the source of golden probabilities.
     "tensorflow": Registration("app.engines.tensorflow:open_tensorflow", ("tensorflow", "keras")),

@@ -1,4 +1,4 @@
-"""Hold a SavedModel's own signature against the one that the manifest promises."""
+"""Compare a SavedModel's signature with the manifest's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ FoundTensors = Mapping[str, tuple[str, tuple[int | None, ...]]]
 
 
 def check_signature(path: Path, signature: Signature, inputs: FoundTensors, outputs: FoundTensors) -> None:
-    """Raise BundleTampered unless `inputs` and `outputs` are exactly what `signature` says."""
+    """Raise BundleTampered unless `inputs` and `outputs` match `signature` exactly."""
     for side, expected, found in (("input", signature.input, inputs), ("output", signature.output, outputs)):
         if dict(found) != {expected.name: (expected.dtype, expected.shape)}:
             raise BundleTampered(

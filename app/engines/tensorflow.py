@@ -1,4 +1,4 @@
-"""Run a SavedModel with TensorFlow, the reference engine that exports and golden probabilities come from."""
+"""Run a SavedModel with TensorFlow, the reference engine: exports and golden probabilities come from it."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ class TensorFlowEngine:
         return probabilities
 
     def prepare(self, batch_size: int) -> None:
-        """Do nothing: TensorFlow is as fast with any."""
+        """Do nothing: TensorFlow is as fast with any batch size."""
 
     def close(self) -> None:
         self._function = self._loaded = None
@@ -45,7 +45,7 @@ def open_tensorflow(
 ) -> TensorFlowEngine:
     """Load the SavedModel at `path`; see `EngineFactory`.
 
-    TensorFlow's threads belong to the process: the first call decides how many there are.
+    TensorFlow's threads belong to the process: the first call sets their number.
     """
     if precision != "f32":
         raise EngineUnavailable("tensorflow runs in f32 only")
@@ -54,7 +54,7 @@ def open_tensorflow(
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        pass  # TensorFlow runs already in this process, as in training: its threads stay as they are
+        pass  # TensorFlow already runs in this process, as in training: its threads cannot be changed
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as exc:
@@ -73,11 +73,11 @@ def open_tensorflow(
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow, without the notes that its C++ runtime prints to standard error at every first import.
+    """Import TensorFlow, without the messages that its C++ runtime prints to standard error at the first import.
 
-    Raises EngineUnavailable where it is not installed.
+    Raises EngineUnavailable if it is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, by that first import
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, by the first import
     try:
         if "tensorflow" in sys.modules:
             import tensorflow as tf
@@ -85,7 +85,7 @@ def import_tensorflow() -> Any:
             with _native_stderr_closed():
                 import tensorflow as tf  # 3 s and 400 MB
 
-                tf.config.list_physical_devices()  # looks for a GPU, and says at length if there is none
+                tf.config.list_physical_devices()  # looks for a GPU, and logs at length if there is none
     except ImportError as exc:
         raise EngineUnavailable(
             "TensorFlow is not installed. Training needs it; the service does not, with IMAGECLASS_ENGINE=auto or "
@@ -96,7 +96,7 @@ def import_tensorflow() -> Any:
 
 @contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: what native code writes there before its log level is set is no error."""
+    """Discard file descriptor 2: native code writes messages to it before its log level is set."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
