@@ -1,4 +1,4 @@
-"""A model's answers as JSON. What never changes about them is written once, when the model goes live."""
+"""A model's answers as JSON. The constant parts are written once, when the model goes live."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,14 +40,14 @@ class AnswerWriter:
 
     def _values(self, probabilities: NDArray[np.float32]) -> tuple[bytes, ...]:
         """Return the best label, its probability, and all probabilities, as JSON."""
-        # orjson writes a float32 in the fewest digits that tell it apart.
+        # orjson writes a float32 with the fewest digits that read back as the same float32.
         values = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         best = probabilities.argmax()
         return (self._labels[best], values[best], *values)
 
 
 class AnswerWriters:
-    """The writers of the models that are live, and of those that still answer what they had accepted."""
+    """The writers of the live models, and of replaced ones that still answer requests in flight."""
 
     def __init__(self, live: Callable[[], Sequence[Classifier]]) -> None:
         self._live = live
@@ -56,7 +56,7 @@ class AnswerWriters:
     def of(self, model: Classifier) -> AnswerWriter:
         writer = self._writers.get(model)
         if writer is None:
-            answering = [*self._live(), model]  # another version is live: forget those that are not
+            answering = [*self._live(), model]  # another version went live: forget replaced ones
             self._writers = {each: self._writers.get(each) or AnswerWriter(each.manifest) for each in answering}
             writer = self._writers[model]
         return writer

@@ -1,4 +1,4 @@
-"""The one table from errors to status codes, and the one shape that every error has on the wire."""
+"""The one table from errors to status codes, and the one JSON shape of all error responses."""
 
 from collections.abc import Mapping
 from uuid import uuid4
@@ -48,12 +48,12 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def status_of(error: errors.ImageclassError) -> int:
-    """Return the status code of an error: its own, or that of the nearest class it derives from."""
+    """Return the status code of an error's class, or of its nearest base class in the table."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def request_id_of(request: Request) -> str:
-    """Return the id that the gate gave to the request; one that has not passed it gets one here."""
+    """Return the request's id. A request that did not pass the gate gets a new one."""
     state = request.scope.setdefault("state", {})
     return str(state.setdefault("request_id", uuid4().hex))
 
@@ -67,7 +67,7 @@ def error_response(
     request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     request_id = request_id_of(request)
-    request.scope["state"]["code"] = code  # for whoever notes the answer
+    request.scope["state"]["code"] = code  # for the metrics and the log
     body = error_body(message, code, request_id)
     all_headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
     if status == 503:
@@ -81,7 +81,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def log_failure(request: Request, error: errors.ImageclassError) -> None:
-    """Log what a request failed on, also where its answer has room for more than that."""
+    """Log a failure of a request, even if its answer holds more than the error."""
     _log.error("request failed", request_id=request_id_of(request), code=error.code, exc_info=error)
 
 
@@ -90,7 +90,7 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 
 def answer_error(request: Request, error: Exception) -> Response:
-    """Return the response to whatever went wrong, and log what nobody but the operator can mend."""
+    """Return the response to an error, and log errors that only the operator can fix."""
     match error:
         case errors.ImageclassError():
             status = status_of(error)

@@ -1,4 +1,4 @@
-"""Answer a request that FastAPI has routed: the same life for every protocol over HTTP."""
+"""Answer a request that FastAPI has routed, by the same lifecycle for every protocol over HTTP."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from app.serving.classifier import Classifier
 async def answer_request(
     inference: Inference, request: Request, question: Question, *, max_bytes: int, may_be_compressed: bool = True
 ) -> Response:
-    """Answer a question whose message is the request's body, of at most `max_bytes`. Raises an ImageclassError."""
+    """Answer a question whose message is the request's body of at most `max_bytes`. Raises an ImageclassError."""
     source = HttpSource(request, max_bytes=max_bytes, may_be_compressed=may_be_compressed)
     written, _, timing = await inference.answer(question, source)
     for failure in written.failures:

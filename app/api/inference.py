@@ -1,10 +1,10 @@
-"""The one life of a request to classify pictures, whatever its protocol.
+"""The one lifecycle of a request to classify pictures, for every protocol.
 
-Its body is read under admission. In one iteration of the event loop the live model is looked up, the message taken
-apart, and its pictures admitted and handed to the model. The outcomes are awaited unless the client leaves, and the
-answer is written. A protocol supplies a `Question`: how its message is taken apart and how its answer is written.
-`Inference.answer` is that life as a coroutine; a connection that answers without one (`app.api.http1.fast_path`) uses
-its two halves, `Inference.begin` and `Call`.
+Its body is read under admission. In one iteration of the event loop the live model is looked up, the message parsed,
+and its pictures admitted and handed to the model. The outcomes are awaited unless the client disconnects, and the
+answer is written. A protocol supplies a `Question`, which parses the message and writes the answer. `Inference.answer`
+is the lifecycle as a coroutine; a connection that answers without one (`app.api.http1.fast_path`) uses its two halves,
+`Inference.begin` and `Call`.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from app.serving.classifier import Classifier
 
 _Result = TypeVar("_Result")
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
-"""What is wrong with one picture of many, and no fault of the others."""
+"""Errors of one picture of many, which do not affect the others."""
 
 Pictures = Sequence[bytes] | NDArray[np.uint8]
 """Encoded pictures, or an array (N, H, W, C) in the model's own input shape."""
 Outcome = NDArray[np.float32] | Exception
-"""The probabilities (K,) of one picture, or why there are none."""
+"""The probabilities (K,) of one picture, or the error."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What the settings allow a request, whatever the model."""
+    """The configured limits of a request to any model."""
 
     timeout_s: float
     max_upload_bytes: int
@@ -50,11 +50,11 @@ class RequestLimits:
 
 
 Message = tuple[Pictures, float | None]
-"""What a request holds: its pictures, and the seconds that its message allows for an answer, if it says so."""
+"""A parsed message: its pictures, and the seconds that it allows for an answer, or None."""
 
 
 class Written(NamedTuple):
-    """An answer as its protocol has it. `failures` are of single pictures, and are for the operator to look into."""
+    """An answer in its protocol's form. `failures` are errors of single pictures to be logged for the operator."""
 
     body: bytes
     media_type: str = "application/json"
@@ -63,21 +63,21 @@ class Written(NamedTuple):
 
 
 class Question(ABC):
-    """One request, as its protocol has it."""
+    """One request in its protocol's form."""
 
     fails_as_one = True
-    """Whether a picture that cannot be used fails all of them. If so, `write` gets probabilities only."""
+    """Whether one failing picture fails the whole request. If so, `write` gets probabilities only."""
     model: str | None = None
-    """None asks the default model."""
+    """None means the default model."""
     version: str | None = None
-    """None asks whichever version is live."""
+    """None means the live version."""
 
     def check_head(self) -> None:  # noqa: B027 - most protocols have nothing to check
-        """Raise an ImageclassError if the headers already say that the body cannot be used."""
+        """Raise an ImageclassError if the headers show that the body is unusable."""
 
     @abstractmethod
     def read(self, body: bytes, model: Classifier) -> Message:
-        """Take the message apart. Raises an ImageclassError."""
+        """Parse the message. Raises an ImageclassError."""
 
     @abstractmethod
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
@@ -85,14 +85,14 @@ class Question(ABC):
 
 
 class Source(Protocol):
-    """The transport of a request: its headers as far as every protocol has them, and its body."""
+    """The transport of a request: its body, and the headers that are common to all protocols."""
 
     @property
     def receive(self) -> Receive | None:
-        """Tells when the client is gone; None if the transport cancels the request's task instead."""
+        """Receives the client's disconnect; None if the transport cancels the request's task instead."""
 
     def about(self, model: Classifier) -> None:
-        """Note which model the request is about."""
+        """Record the request's model."""
 
     def check(self) -> float | None:
         """Return the seconds that the client allows for an answer. Raises an ImageclassError for unusable headers."""
@@ -102,7 +102,7 @@ class Source(Protocol):
 
 
 class Answered(NamedTuple):
-    """A written answer, the model that gave it, and the value of its Server-Timing header."""
+    """A written answer, its model, and the value of its Server-Timing header."""
 
     written: Written
     model: Classifier
@@ -110,7 +110,7 @@ class Answered(NamedTuple):
 
 
 class Call(ABC):
-    """One request from its question to its answer. It owns what the request holds, and gives it back once.
+    """One request from its question to its answer. It owns the request's resources, and releases them once.
 
     `Inference.begin` hands its pictures to a model; `end` must follow. A call of one picture is that picture's Reply.
     """
@@ -123,14 +123,14 @@ class Call(ABC):
     def __init__(self, question: Question) -> None:
         self.question = question
         self.model: Classifier | None = None
-        """Which one answers, as soon as it is known."""
+        """The model that answers, once it is known."""
         self.replies: Sequence[Call | PictureReply] = ()
         self.read_s = 0.0
-        """The seconds in which the request arrived."""
+        """The seconds that the request took to arrive."""
         self.is_over = False
-        """Whether nobody waits for an answer any more."""
+        """Whether the call has ended and needs no answer."""
         self.has_failures = False
-        """Whether the outcome of some picture is an exception."""
+        """Whether any outcome is an exception."""
         self.outcome: Outcome | None = None
         self.queued_s = self.prepared_s = self.ran_s = 0.0
         self._lease: Lease | None = None
@@ -139,10 +139,10 @@ class Call(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Go on: every picture has its outcome."""
+        """Continue: every picture has its outcome."""
 
     def write(self, model: Classifier) -> Written:
-        """Return the answer of the model, between `finish` and `end`. Raises what fails the whole request."""
+        """Return the answer, between `finish` and `end`. Raises the error that fails the whole request."""
         replies = self.replies
         outcomes = [self.outcome] if len(replies) == 1 else [reply.outcome for reply in replies]
         if self.has_failures:
@@ -155,7 +155,7 @@ class Call(ABC):
         return of_one(self, self.read_s) if len(replies) == 1 else of_many(replies, self.read_s)
 
     def hold(self, lease: Lease, count: int) -> None:
-        """Own the lease, which is for `count` pictures, and have a reply for each."""
+        """Take ownership of the lease for `count` pictures, and make a reply for each."""
         self._lease = lease
         self.unanswered = count
         self.replies = (self,) if count == 1 else [PictureReply(self) for _ in range(count)]
@@ -165,14 +165,14 @@ class Call(ABC):
         lease = self._lease
         if lease is not None and self.model is not None:
             for reply in self.replies:
-                if reply.outcome is None:  # else its model has done with it
+                if reply.outcome is None:  # else the model is done with it
                     self.model.withdraw(reply)
             lease.end()
             self._lease = None
-            self.replies = ()  # they refer to this: without the cycle all are freed at once
+            self.replies = ()  # break the reference cycle, so that all are freed at once
 
     def _raise_failure(self, outcomes: Sequence[Outcome | None]) -> None:
-        """Raise the first outcome that fails the whole request, if one does."""
+        """Raise the first outcome that fails the whole request, if any."""
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, _OF_ONE_PICTURE):
                 if self.question.fails_as_one:
@@ -180,7 +180,7 @@ class Call(ABC):
             elif isinstance(outcome, Exception):
                 raise outcome
 
-    # The Reply of the one picture
+    # Reply, for a call of one picture
 
     def done(self) -> bool:
         return self.is_over or self.outcome is not None
@@ -226,7 +226,7 @@ class PictureReply:
 
 
 class _AwaitedCall(Call):
-    """A call that a coroutine waits for."""
+    """A call that a coroutine awaits."""
 
     __slots__ = ("finished",)
 
@@ -240,7 +240,7 @@ class _AwaitedCall(Call):
 
 
 class Inference:
-    """Answers questions by the models of a catalogue, within the limits of the settings."""
+    """Answers questions by the models of a catalogue, within the configured limits."""
 
     def __init__(self, catalogue: Catalogue, limits: RequestLimits) -> None:
         self.catalogue = catalogue
@@ -253,7 +253,7 @@ class Inference:
     async def answer(self, question: Question, source: Source) -> Answered:
         """Answer one request. Raises an ImageclassError, or ClientDisconnect.
 
-        If its task is cancelled or the client leaves, work that has not begun is not done.
+        If its task is cancelled or the client disconnects, work that has not begun is dropped.
         """
         source.about(self.catalogue.get(question.model, question.version))
         timeout_s = source.check()
@@ -272,10 +272,10 @@ class Inference:
                 call.end()
 
     def begin(self, call: Call, body: bytes, owner: Owner, timeout_s: float | None, *, size: int = 0) -> Classifier:
-        """Have the pictures of a whole body classified for a call. `Call.end` must follow, also if this raises.
+        """Parse a whole body and hand its pictures to the model. `Call.end` must follow, even if this raises.
 
-        Return the model that answers. All of it happens in one iteration of the event loop, in which that model is
-        live. `timeout_s` is what the client allows, and `size` the bytes that the owner holds from now on, besides a
+        Returns the model that answers. All of it happens in one iteration of the event loop, during which that model
+        stays live. `timeout_s` is the client's limit. `size` is the bytes that the call holds from now on, besides a
         place for each picture. Raises an ImageclassError.
         """
         question = call.question
@@ -306,7 +306,7 @@ class Inference:
         return model
 
     def deadline(self, asked_s: float | None = None) -> float:
-        """Return when an answer must be there, on the event loop's clock. A request may ask for less time, not more."""
+        """Return the deadline on the event loop's clock. A request may ask for less time than the setting, not more."""
         most_s = self.limits.timeout_s
         return asyncio.get_running_loop().time() + (most_s if asked_s is None or asked_s > most_s else asked_s)
 
@@ -339,9 +339,9 @@ def asked_seconds(timeout: str) -> float | None:
 
 
 async def unless_gone(receive: Receive, answer: asyncio.Future[_Result]) -> _Result:
-    """Return the answer, or raise ClientDisconnect if the client hangs up before it is there.
+    """Return the answer, or raise ClientDisconnect if the client disconnects first.
 
-    Then the answer is cancelled: an error that came for it later would be reported as one that nobody looked at.
+    The answer is then cancelled: asyncio would log a later error of it as never retrieved.
     """
     leaving = asyncio.create_task(_gone(receive))
     try:
@@ -371,7 +371,7 @@ def _check_shape(pictures: NDArray[np.uint8], model: Classifier) -> None:
 
 
 def _at(index: int, error: ImageclassError, count: int) -> ImageclassError:
-    """Return the error of one picture as that of the whole request, which names the picture if there are several."""
+    """Return one picture's error as the request's error, with the picture's index if there are several."""
     if count == 1 or not isinstance(error, _OF_ONE_PICTURE):
         return error
     return type(error)(f"Picture {index}, counted from 0: {error}")

@@ -1,11 +1,11 @@
-"""Where a worker stands between its start and its end, for those whose answers depend on it."""
+"""Whether a worker or the whole service is stopping, for answers that depend on it."""
 
 
 class Lifecycle:
-    """Both are set once and stay.
+    """Both are set once and never cleared.
 
-    `stopping`: this worker takes no new clients, and each of its answers closes its connection, so that those it has
-    go elsewhere. `service_stopping`: so do all others, and the service is not ready any more.
+    `stopping`: this worker accepts no new connections, and each answer closes its connection, so that clients move to
+    other workers. `service_stopping`: all workers do, and the service is not ready any more.
     """
 
     def __init__(self) -> None:

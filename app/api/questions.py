@@ -1,4 +1,4 @@
-"""What `POST /predict` and `POST /predict/batch` ask: pictures in bodies and forms, answered as JSON."""
+"""The questions of `POST /predict` and `POST /predict/batch`: pictures in bodies and forms, answered as JSON."""
 
 from collections.abc import Sequence
 from typing import Any

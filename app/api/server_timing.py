@@ -1,8 +1,8 @@
-"""Say in the Server-Timing header of an answer where its time went (W3C Server Timing): browsers and tracers show it.
+"""Write an answer's Server-Timing header (W3C Server Timing), which browsers and tracers show.
 
-`read` is until the request had arrived, `decode` what its pictures took to decode, `queue` how long one waited for its
-batch and `infer` how long its batch ran, all in milliseconds. Of many pictures, `decode` is the sum, and `queue` and
-`infer` are the longest.
+All values are in milliseconds: `read` until the request had arrived, `decode` for decoding its pictures, `queue` for
+waiting for its batch, `infer` for the batch. For many pictures, `decode` is the sum, and `queue` and `infer`
+are the longest.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from app.serving.batcher import Reply
 
 SERVER_TIMING_HEADER = "Server-Timing"
-_VALUE = b"read;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"  # bytes: formatted in half the time of text
+_VALUE = b"read;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"  # bytes: formatted in half the time
 
 
 def of_one(reply: Reply, read_s: float) -> bytes:
@@ -19,7 +19,7 @@ def of_one(reply: Reply, read_s: float) -> bytes:
 
 
 def of_many(replies: Iterable[Reply], read_s: float) -> bytes:
-    """Return the header's value for several pictures; what was not classified counts as far as it came."""
+    """Return the header's value for several pictures; failed ones count for the stages that they reached."""
     decode_s = queue_s = infer_s = 0.0
     for reply in replies:
         decode_s += reply.prepared_s

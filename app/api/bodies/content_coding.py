@@ -1,7 +1,7 @@
 """Undo the Content-Encoding of a request's body while it arrives (RFC 9110, section 8.4).
 
-A body is inflated in slices, so that whoever reads it can stop a compression bomb at the limit on bytes, and let the
-event loop do other work in between.
+A body is inflated in slices. Between slices the reader can stop a compression bomb at the byte limit, and let the event
+loop do other work.
 """
 
 import zlib
@@ -16,23 +16,23 @@ SLICE_BYTES = 64 * 1024
 """Inflate at most this much at once."""
 
 _MAX_MEMBERS = 10_000
-"""Accept at most this many streams in a gzip body; each costs time, even an empty one."""
+"""Accept at most this many streams in a gzip body: even an empty one costs time."""
 _GZIP, _ZLIB, _RAW_DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _GZIP_BEGINS = 0x1F
 _ZLIB_METHOD = 8
-"""The low four bits of a zlib stream's first byte. A raw deflate stream begins so only if its padding is not zero."""
+"""The low four bits of a zlib stream's first byte. A raw deflate stream has them only if its padding is not zero."""
 _ADVICE = "Send it whole, in the coding that its Content-Encoding names."
 
 _Stream: TypeAlias = "zlib._Decompress"  # noqa: SLF001 - what zlib.decompressobj returns has no public name
 
 
 def content_encoding(headers: Headers) -> str:
-    """Return the value of Content-Encoding, which may be in several lines."""
+    """Return the value of Content-Encoding, whose header may be repeated."""
     return ",".join(headers.getlist("content-encoding"))
 
 
 def refuse_coding(encoding: str) -> None:
-    """Raise UnsupportedMediaType if a body is not sent as it is."""
+    """Raise UnsupportedMediaType if a body has a content coding."""
     if codings := _codings(encoding):
         raise UnsupportedMediaType(
             f"{_sent(codings)}; send pictures as they are, without it. Their formats are compressed already.",
@@ -66,7 +66,7 @@ def _sent(codings: list[str]) -> str:
 
 
 class Inflater:
-    """Inflates one body: "gzip", of one stream or several, or "deflate", with zlib's frame or without."""
+    """Inflates one body: "gzip" with one or more streams, or "deflate" with or without zlib's frame."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -74,7 +74,7 @@ class Inflater:
         self._members = 0
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes of the body become, in slices, some of which may be empty.
+        """Inflate the next bytes of the body, and yield the content in slices. Some slices may be empty.
 
         Raises MalformedRequest if they cannot be inflated.
         """
@@ -86,14 +86,14 @@ class Inflater:
                     stream = self._stream = self._next_stream(rest)
                 piece = self._decompress(stream, rest)
                 yield piece
-                # All may be read before all is written.
+                # All input may be consumed before all output is written.
                 while len(piece) == SLICE_BYTES and not (stream.unconsumed_tail or stream.eof):
                     piece = self._decompress(stream, b"")
                     yield piece
                 rest = stream.unconsumed_tail or stream.unused_data
 
     def end(self) -> None:
-        """Raise MalformedRequest if the body is not whole."""
+        """Raise MalformedRequest if the body is truncated."""
         if self._stream is None or not self._stream.eof:
             raise self._invalid("it is cut off")
 

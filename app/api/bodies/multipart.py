@@ -1,14 +1,14 @@
 r"""Split a multipart/form-data body into its parts (RFC 7578, with the framing of RFC 2046, section 5.1.1).
 
-The whole body is at hand, within the upload limit, so each part is found by searching for the delimiter. For a small
-picture that is most of the difference to python-multipart's streaming parser, with which a whole request, decoding and
-inference included, took 1.3 times the CPU (docs/benchmarks.md). It knows nothing of requests or pictures.
+The whole body is in memory, within the upload limit, so each part is found by searching for the delimiter. With
+python-multipart's streaming parser, a whole request with a small picture, decoding and inference included, took 1.3
+times the CPU (docs/benchmarks.md). This module knows nothing of requests or pictures.
 
-Clients agree on the framing, but not on how a name or a file name is written. One rule for each point:
+Clients agree on the framing, but not on how to write names and file names. The rules:
 
 - Parameters may come in any order, with blanks around ";" and "=", and over several lines. Unknown ones are ignored;
-  one that counts here and is given twice is an error, because the two readings differ.
-- A quoted value ends at the first quotation mark that ";" or the end of the header follows, unless a backslash escapes
+  a known one that is given twice is an error, because readers differ on which counts.
+- A quoted value ends at the first quotation mark followed by ";" or the end of the header, unless a backslash escapes
   it. Browsers, curl and Python's requests send a backslash as it is, Go, httpx and older curl double it: if every
   backslash of a value stands before a backslash or a quotation mark, the sender escapes, and both are unescaped; else
   a backslash is a character of the name, as in "C:\dir\x.png". A name is never shortened to its last part.
@@ -27,7 +27,7 @@ from app.errors import MalformedRequest
 
 _MAX_HEADER_BYTES = 8 * 1024
 _MEDIA_TYPE = re.compile(r"multipart/form-data(?![^\s;,])", re.IGNORECASE)
-# What every common client writes, found in one step; whatever else there is goes the long way.
+# The forms that common clients write, matched in one step; others take the slower path.
 _PLAIN_TYPE = re.compile(r"multipart/form-data; boundary=([A-Za-z0-9_-]{1,70})")
 _PLAIN_PART = re.compile(
     rb"content-disposition: form-data; name=\"([^\"\\\r%]*)\"(?:; filename=\"([^\"\\\r%]*)\")?(?:\r\n(?![ \t])|\Z)",
@@ -85,16 +85,16 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def split_form(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
-    """Return the parts of a form in order. Raises MalformedRequest if the body breaks the framing, or for more."""
+    """Return the parts of a form in order. Raises MalformedRequest for broken framing or too many parts."""
     delimiter = b"\r\n--" + boundary
     parts: list[Part] = []
-    # The first delimiter may stand at the very beginning, without the line break that is part of all others.
+    # The first delimiter may be at the very beginning, without the line break that belongs to all others.
     position = len(delimiter) - 2 if body.startswith(delimiter[2:]) else _after(body, delimiter, 0)
     while body[position : position + 2] != b"--":
         start = body.find(b"\r\n", position, position + _MAX_HEADER_BYTES)
         if start < 0 or body[position:start].strip(b" \t"):
             raise MalformedRequest("The multipart body is broken: a boundary is not followed by a line break.")
-        # A part without any header has its empty line at once.
+        # A part without headers begins with its empty line.
         header_end = body.find(b"\r\n\r\n", start, start + 2 + _MAX_HEADER_BYTES)
         if header_end < 0:
             raise MalformedRequest(
@@ -108,13 +108,13 @@ def split_form(body: bytes, boundary: bytes, *, max_parts: int) -> list[Part]:
 
 
 def _after(body: bytes, delimiter: bytes, start: int) -> int:
-    """Return the position after the next delimiter: one followed by "--", a blank or a line break, not by more text."""
+    """Return the position after the next delimiter, which is followed by "--", a blank or a line break."""
     found = body.find(delimiter, start)
     if found >= 0:
         end = found + len(delimiter)
         if _AFTER_DELIMITER.match(body, end) is not None:
             return end
-        # Millions of these may follow in one body, so they are not looked at one by one.
+        # One body may have millions of these: do not examine them one by one.
         whole = re.compile(re.escape(delimiter) + _AFTER_DELIMITER.pattern).search(body, end)
         if whole is not None:
             return whole.end()
@@ -135,9 +135,9 @@ def _part(headers: bytes, data: bytes) -> Part:
 
 
 def _parameters(header: str, wanted: Collection[str], where: str) -> dict[str, str]:
-    """Return the wanted parameters of a header by name; a quoted value keeps its quotation marks, and all in between.
+    """Return the known parameters of a header by name. A quoted value keeps its quotation marks and escapes.
 
-    The header's bytes are latin-1 here, as those of HTTP are. Raises MalformedRequest.
+    The header is decoded as latin-1, as HTTP headers are. Raises MalformedRequest.
     """
     found: dict[str, str] = {}
     for parameter in _PARAMETER.finditer(header):
@@ -152,7 +152,7 @@ def _parameters(header: str, wanted: Collection[str], where: str) -> dict[str, s
 
 
 def _name(parameters: Mapping[str, str], parameter: str) -> str | None:
-    """Return what a parameter says, None if it is not there."""
+    """Return the decoded value of a parameter, None if it is missing."""
     extended = _extended(parameters.get(f"{parameter}*", ""))
     if extended is not None:
         return extended
@@ -167,7 +167,7 @@ def _name(parameters: Mapping[str, str], parameter: str) -> str | None:
 
 
 def _extended(value: str) -> str | None:
-    """Return what an extended value (RFC 8187) says, None if it cannot be decoded."""
+    """Return the decoded extended value (RFC 8187), None if it cannot be decoded."""
     found = _EXTENDED.fullmatch(value.strip('"'))
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""Read pictures out of a request: a raw body, or the files of a multipart form.
+"""Read pictures from a request: a raw body, or the files of a multipart form.
 
-It stops reading at the byte limit and keeps no temporary files. It decides no format, the pictures' own bytes do that
-later. A body without a Content-Type is taken as a raw one, unless it is empty or may be a form.
+Reading stops at the byte limit, and no temporary files are written. The picture's format is not determined here. A body
+without a Content-Type is taken as a raw one, unless it is empty or may be a form.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from app.errors import MalformedRequest, UnsupportedMediaType, UploadTooLarge
 _RAW = ("image/", "application/octet-stream")
 _URL_ENCODED = "application/x-www-form-urlencoded"
 _SLICES_IN_A_TURN = 4
-"""Inflate at most this many slices before the event loop gets to do other work: about a millisecond's work."""
+"""Inflate at most this many slices, about a millisecond's work, before yielding to the event loop."""
 
 Received = Callable[[int], None]
 
@@ -54,10 +54,10 @@ def pictures_of(body: bytes, *, content_type: str, field: str, max_pictures: int
 async def read_body(
     receive: Receive, content_length: str, max_bytes: int, received: Received, inflater: Inflater | None = None
 ) -> bytes:
-    """Return a whole body, inflated if an inflater is given. `max_bytes` limits both what arrives and what it becomes.
+    """Return a whole body, inflated if an inflater is given. `max_bytes` limits it as received and as inflated.
 
-    `received` gets the size of each piece that is kept, which is an inflated one. Raises UploadTooLarge or
-    MalformedRequest while it reads, and ClientDisconnect.
+    `received` gets the size of each piece that is kept, after inflation. While reading, raises UploadTooLarge,
+    MalformedRequest, or ClientDisconnect.
     """
     if content_length.isdecimal() and int(content_length) > max_bytes:
         raise _too_large(max_bytes)
@@ -69,7 +69,7 @@ async def read_body(
             raise ClientDisconnect
         chunk = message.get("body", b"")
         arrived += len(chunk)
-        if arrived > max_bytes:  # chunked bodies declare nothing, and a declaration may lie
+        if arrived > max_bytes:  # chunked bodies declare no length, and a declared length may be wrong
             raise _too_large(max_bytes)
         if inflater is None:
             received(len(chunk))

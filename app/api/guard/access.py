@@ -1,7 +1,7 @@
-"""Who may ask what, and what is noted of each answer. It knows nothing of ASGI, nor of what a request is for.
+"""Authorize requests, and count and log answers. This module knows nothing of ASGI or of routes.
 
-Both ways into the service pass it, FastAPI's (`app.api.guard.request_context`) and the fast path, so all that it does
-for a request that is answered costs one to two microseconds.
+Both FastAPI (`app.api.guard.request_context`) and the fast path call it. For an answered request, all of it costs one
+to two microseconds.
 """
 
 import itertools
@@ -28,7 +28,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Where an answer of one kind is counted."""
+    """The counters of one kind of answer."""
 
     requests: Counter
     seconds: Histogram
@@ -37,7 +37,7 @@ class _Counts:
 
 
 class Gate:
-    """One for a worker. Health is open to anyone under any host name, as is what is set to be open."""
+    """A worker's access checks. /health and the paths set as open need no key and accept any host name."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Gate:
         self._keys = keys
         self._allowed_hosts = allowed_hosts
         self.guarded = keys is not None or allowed_hosts is not None
-        """Whether `check` may refuse anything."""
+        """Whether `check` may reject any request."""
         self.open_paths = frozenset(
             HEALTH_PATHS
             + (METRICS_PATHS if metrics_access == "open" else ())
@@ -66,7 +66,7 @@ class Gate:
         self._numbers = itertools.count(1)
 
     def check(self, path: str, headers: RawHeaders) -> None:
-        """Raise Unauthorized or UnknownHost if the request may not be asked."""
+        """Raise Unauthorized or UnknownHost if the request is not allowed."""
         if not self.guarded or path in self.open_paths:
             return
         if self._allowed_hosts is not None:
@@ -74,12 +74,12 @@ class Gate:
         self.check_key(headers)
 
     def check_key(self, headers: RawHeaders) -> None:
-        """Raise Unauthorized if a key is needed and not there."""
+        """Raise Unauthorized if a key is required and missing or wrong."""
         if self._keys is not None:
             self._keys.check(headers)
 
     def request_id(self, headers: RawHeaders) -> str:
-        """Return the caller's X-Request-ID where it is printable ASCII and short, else a new one."""
+        """Return the caller's X-Request-ID if it is printable ASCII and short, else a new one."""
         for name, value in headers:
             if name == b"x-request-id":
                 if 0 < len(value) <= _MAX_REQUEST_ID_LENGTH and value.isascii():
@@ -102,10 +102,10 @@ class Gate:
         code: str | None,
         seconds: float,
     ) -> None:
-        """Count an answer, and log it where it is a refusal or every request is to be logged.
+        """Count an answer, and log it if it rejects the request or if every request is logged.
 
-        `route` is the template, so that there are never more series than routes; `code` is that of an error. A 500 is
-        logged where it is answered, with the reason.
+        `route` is the template, which bounds the number of series; `code` is that of an error. A 500 is logged, with
+        its reason, by the code that answers it.
         """
         key = (route, model, version, status, code)
         counts = self._counts.get(key)
@@ -134,7 +134,7 @@ class Gate:
             )
 
     def close(self) -> None:
-        """Write what still waits to be logged."""
+        """Write the log lines that are still queued."""
         self._refusals.flush()
 
     def _open_counts(self, route: str, model: str, version: str, status: int, code: str | None) -> _Counts:

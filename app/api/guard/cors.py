@@ -1,4 +1,4 @@
-"""Which pages may call the service from a browser (CORS). Without a setting, no page of another origin may."""
+"""Allow pages of other origins to call the service from a browser (CORS). By default none may."""
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -16,10 +16,7 @@ _PREFLIGHT_S = 600
 
 
 class Cors(CORSMiddleware):
-    """Lets the pages of some origins call the application.
-
-    Cookies are not among what they may send: the service has none.
-    """
+    """Lets pages of the given origins call the application. Cookies are not allowed: the service has none."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
@@ -32,17 +29,17 @@ class Cors(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer what a browser asks before it sends a request of another origin.
+        """Answer a browser's preflight request.
 
-        What is not allowed is missing from the headers, which is what browsers go by. Starlette adds status 400 and a
-        sentence in plain text; that would be a second shape of errors.
+        A browser sees a denied method or header by its absence from the response headers. Starlette would also answer
+        with status 400 and plain text, which would be a second shape of errors.
         """
         headers = super().preflight_response(request_headers).headers
         return Response(status_code=204, headers={name: headers[name] for name in headers if "content" not in name})
 
 
 def cors_origins(setting: str) -> list[str]:
-    """Return origins that are given with commas between; `*` is any. Raises InvalidSetting if one is none."""
+    """Parse comma-separated origins; `*` means any. Raises InvalidSetting for an invalid one."""
     found = [origin.strip() for origin in setting.split(",") if origin.strip()]
     for origin in found:
         parts = urlsplit(origin)

@@ -1,13 +1,13 @@
-"""The host names that the service answers to, so that a page elsewhere cannot reach it under a name of its own."""
+"""Reject requests for unknown host names, so that no website can reach the service by DNS rebinding."""
 
 from app.api.guard.keys import RawHeaders
 from app.errors import InvalidSetting, UnknownHost
 
 
 class AllowedHosts:
-    """Names with commas between; `*.example.com` stands for all below example.com. A port does not matter.
+    """Comma-separated host names; `*.example.com` means all subdomains of example.com. Ports are ignored.
 
-    Raises InvalidSetting if one is no host name.
+    Raises InvalidSetting for an invalid host name.
     """
 
     def __init__(self, names: str) -> None:

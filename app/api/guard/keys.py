@@ -1,4 +1,4 @@
-"""API keys: which there are, and whether a request carries one. No key is held, only its digest."""
+"""Check API keys. Only digests of the keys are kept in memory."""
 
 import hmac
 import time
@@ -11,16 +11,16 @@ import structlog
 from app.errors import InvalidSetting, Unauthorized
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, as ASGI and uvicorn have them."""
+"""Header names in lower case, as ASGI and uvicorn have them."""
 
 _LOOK_EVERY_S = 1.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class ApiKeys:
-    """Keys from a setting, from a file, or from both. The file is read again if it changes.
+    """Keys from a setting, from a file, or from both. The file is reread when it changes.
 
-    Raises InvalidSetting if what was given holds no key, or one that no header can carry.
+    Raises InvalidSetting if there is no key, or one that no header can carry.
     """
 
     def __init__(self, given: str | None = None, file: Path | None = None) -> None:
@@ -39,7 +39,7 @@ class ApiKeys:
         for key in _carried(headers):
             carried = True
             digest = sha256(key).digest()
-            # Every known key is compared, each in constant time: how long it takes tells nothing about any of them.
+            # Compare every known key in constant time, so that the duration reveals nothing.
             if any([hmac.compare_digest(digest, known) for known in self._digests]):  # noqa: C419 - all of them
                 return
         if carried:
@@ -49,7 +49,7 @@ class ApiKeys:
         )
 
     def _look(self, file: Path) -> None:
-        """Take the file's keys if it has changed; the ones before stay if it cannot be used."""
+        """Reload the keys if the file has changed; keep the old ones if it is invalid."""
         seen = _fingerprint(file)
         if seen == self._seen:
             return
@@ -73,7 +73,7 @@ def _carried(headers: RawHeaders) -> Iterator[bytes]:
 
 
 def _read(file: Path) -> list[bytes]:
-    """Return the digests of the keys of a file, one a line; empty lines and those with # in front do not count."""
+    """Return the digests of a file's keys, one a line. Empty lines and lines that begin with # are ignored."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -95,7 +95,7 @@ def _digests(setting: str, keys: Iterable[str]) -> list[bytes]:
 
 
 def _fingerprint(file: Path) -> tuple[int, ...] | None:
-    """Return what changes with the file, also where it is replaced through a link, as Kubernetes does."""
+    """Return a value that changes with the file, even if a link is repointed, as Kubernetes does."""
     try:
         found = file.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""The outermost layer of the application: what every request gets that does not take the fast path.
+"""The outermost ASGI middleware of the application, for every request that does not take the fast path.
 
-Pure ASGI, around all that FastAPI does: no task, no copy of a body. It knows nothing of routes.
+It is pure ASGI around all of FastAPI: no extra task, no copy of a body. It knows nothing of routes.
 """
 
 import time
@@ -18,16 +18,16 @@ from app.serving.classifier import Classifier
 
 _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 UNMATCHED = "unmatched"
-"""The route of a request that no route takes: its path is the client's choice, and would be a series of its own."""
+"""The route label of requests without a route. Their paths would make unbounded metric series."""
 
 
 def note_model(request: Request, model: Classifier) -> None:
-    """Tell whoever notes the answer which model it is of."""
+    """Record the request's model for the metrics and the log."""
     request.state.model, request.state.version = model.name, model.version
 
 
 class Entrance:
-    """Gives a request its id, has it noted, and answers whatever nobody else did."""
+    """Gives a request its id, counts and logs its answer, and answers unhandled exceptions."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class Entrance:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request_id = state["request_id"] = self._gate.request_id(scope["headers"])
         status = 0
-        # HEAD asks what GET would be answered (RFC 9110, section 9.3.2); the server leaves the body out.
+        # HEAD gets the answer of GET (RFC 9110, section 9.3.2); the server leaves the body out.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_id(message: Message) -> None:
@@ -59,10 +59,10 @@ class Entrance:
             else:
                 await self._app(inner, receive, send_with_id)
         except Exception as exc:
-            # Starlette answers and raises again, for servers that log it. Here it is logged when it is answered.
+            # Starlette answers, then raises again for servers that log it. Here it is logged when answered.
             if not status:
                 await answer_error(Request(scope), exc)(scope, receive, send_with_id)
-            elif "code" not in state:  # the answer had begun: nothing is left but to break it off
+            elif "code" not in state:  # the answer has begun: it can only be broken off
                 answer_error(Request(scope), exc)
                 raise
         finally:
@@ -81,7 +81,7 @@ class Entrance:
 
 
 class Checked:
-    """Lets a request through if the gate does. It lies inside of CORS, whose preflight requests carry no key."""
+    """Checks access by the gate. It is inside of CORS, because preflight requests carry no key."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app

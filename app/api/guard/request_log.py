@@ -1,6 +1,6 @@
-"""The log of requests that were refused: each can be found by its id, and no flood of them becomes one of log lines.
+"""Log rejected requests: each can be found by its id, and the number of log lines is bounded.
 
-It knows nothing of HTTP but the fields that it writes.
+It knows nothing of HTTP except the fields that it writes.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 import structlog
 
 IN_FULL_PER_SECOND = 10
-"""Refusals of one code that get a line of their own within a second; a line costs as much as a small inference."""
+"""Rejections of one code in a second that get a line each. A line costs as much as a small inference."""
 
 _IDS_BYTES_PER_SECOND = 64 * 1024
 _IDS_BYTES_PER_LINE = 4 * 1024
-"""Less than what container runtimes and journals take as one line."""
+"""Below the line length limit of container runtimes and journals."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass
 class _Held:
-    """Refusals of one code that wait for the line that they share."""
+    """Rejections of one code that are queued for a shared line."""
 
     status: int
     count: int = 0
@@ -29,7 +29,7 @@ class _Held:
 
 
 class RefusalLog:
-    """The first refusals of each code in a second get a line each, what goes beyond that shares one a second later.
+    """Log the first rejections of each code in a second on a line each, and the rest on a shared line a second later.
 
     Call it from the event loop.
     """
@@ -55,7 +55,7 @@ class RefusalLog:
             self._hold(request_id, status, code)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the queued lines."""
         if self._flush_later is not None:
             self._flush_later.cancel()
             self._flush_later = None
@@ -80,7 +80,7 @@ class RefusalLog:
 
 
 def _in_lines(request_ids: list[str]) -> list[list[str]]:
-    """Return the ids in parts of which each fits into a line."""
+    """Split the ids into chunks that each fit into a line."""
     lines: list[list[str]] = []
     room = 0
     for request_id in request_ids:

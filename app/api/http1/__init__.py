@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the socket to a request, and back: one request at a time on each connection.
+"""HTTP/1.1 connections, from bytes to requests and back; each handles one request at a time.
 
 | module | what it does |
 |---|---|
@@ -12,6 +12,6 @@
 
 `head` and `body` do no input or output. `connection` knows no paths; `fast_path` and `shedding` are handed to it.
 
-The server that makes connections, and what this package relies on of it, is described by `connection.ServerConfig` and
-`connection.ServerState`. Today it is uvicorn: see `app.process.http_server`.
+The server makes the connections. This package relies only on what is in `connection.ServerConfig` and
+`connection.ServerState`. The server is uvicorn: see `app.process.http_server`.
 """

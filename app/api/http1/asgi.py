@@ -10,27 +10,27 @@ from app.api.http1.connection import Connection
 from app.api.http1.head import Head
 
 _HIGH_WATER = 64 * 1024
-"""Bytes of a body that wait for the application before reading pauses."""
+"""Reading pauses when this many bytes of a body are buffered for the application."""
 _WITHOUT_BODY = frozenset({204, 304})
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class AsgiExchange:
-    """One request, and the task of the application that answers it. What the task takes, it gives back as it ends."""
+    """One request, and the application's task that answers it. The task releases its admission lease when it ends."""
 
     def __init__(self, connection: Connection, head: Head) -> None:
         self._connection = connection
         self._head = head
         self._pieces: list[bytes] = []  # of the body, not yet received by the application
         self._size = 0
-        self._is_complete = False  # the body
+        self._is_complete = False  # the body has arrived
         self._is_lost = False  # the client is gone, or will not send the rest
         self._changed = asyncio.Event()
-        self._is_delivered = False  # the whole body, to the application
+        self._is_delivered = False  # the application has received the whole body
         self._start: Message | None = None  # the answer's status and headers
         self._keep_alive: bool | None = None  # None before the answer's head is written
-        self._left: int | None = None  # bytes of the answer's body, if it says how long it is
+        self._left: int | None = None  # bytes of the answer's body, if it declares its length
         self._is_in_chunks = False
         self._drops_body = False
         self._is_answered = False  # nothing more is written
@@ -55,7 +55,7 @@ class AsgiExchange:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    # The connection's side
+    # Called by the connection
 
     def receive(self, piece: bytes) -> None:
         if self._is_answered:
@@ -79,7 +79,7 @@ class AsgiExchange:
         self._pieces.clear()
         self._changed.set()
 
-    # The application's side
+    # Called by the application
 
     async def _run(self) -> None:
         try:
@@ -166,5 +166,5 @@ class AsgiExchange:
 
 
 def _address(name: Any) -> tuple[str, int] | None:
-    """Return the host and port of a socket's name, as ASGI wants them; None for a socket that has no port."""
+    """Return the host and port of a socket's name in ASGI's form; None for a socket without a port."""
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

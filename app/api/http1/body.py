@@ -8,9 +8,9 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"(?!(?i:Content-Length|Transfer-Encoding):)[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 _LINE_BREAK = b"\r\n"
 _FRAMING_PER_BYTE = 8
-"""Bytes of framing that a chunked body may have for each byte of content, besides the limit on headers."""
+"""Bytes of framing allowed for each byte of content of a chunked body, besides the limit on headers."""
 _LINES_AT_ONCE = 1000
-"""Read at most this many lines at once: a few milliseconds of work. A read may bring a hundred times as many."""
+"""Read at most this many lines at once: a few milliseconds of work. One read may hold a hundred times as many."""
 
 
 class BodyByLength:
@@ -33,9 +33,9 @@ class BodyByLength:
 class BodyInChunks:
     """A chunked body. Its extensions and trailers are checked and dropped; `limit` bounds their bytes.
 
-    It bounds each line, too, however much content there is: a line is kept until it ends.
+    `limit` also bounds each line, because a line is buffered until it ends.
 
-    A trailer may not say how long a body is (RFC 9110, section 6.5.1), lest another reader believes it.
+    A trailer may not say how long a body is (RFC 9110, section 6.5.1), because another reader might believe it.
     """
 
     __slots__ = ("_content", "_framing", "_in_trailers", "_left", "_limit", "_line", "is_complete")
@@ -52,7 +52,7 @@ class BodyInChunks:
     def read(self, data: bytes, position: int) -> tuple[bytes, int]:
         """Return the content in `data` from `position` on, and the position after it.
 
-        That may be before the end, also of a body that goes on: others have their turn before the rest is read.
+        It may stop early, even within a body, to give other connections a turn before the rest is read.
         Raises MalformedRequest, or HeadersTooLarge for extensions and trailers that are too long.
         """
         pieces: list[bytes] = []
@@ -70,14 +70,14 @@ class BodyInChunks:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), position
 
     def _read_line(self, data: bytes, position: int) -> int:
-        # A line break that the last piece cut in two is whole in `line`.
+        # A line break that was split between two pieces is whole in `line`.
         end = data.find(b"\n", position)
         piece = data[position:] if end < 0 else data[position : end + 1]
         self._framing += len(piece)
         if self._framing > self._limit + _FRAMING_PER_BYTE * self._content:
             raise self._too_long()
         line = self._line = self._line + piece
-        if self._left and not _LINE_BREAK.startswith(line):  # told before the line ends: what goes on may be content
+        if self._left and not _LINE_BREAK.startswith(line):  # reported before the line ends: the rest may be content
             raise _broken("a chunk is longer than its size says")
         if len(line) > self._limit:
             raise self._too_long()

@@ -1,4 +1,4 @@
-"""One timer for all connections that wait equally long."""
+"""One timer for all connections that have the same timeout."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -10,7 +10,7 @@ _Waiting = TypeVar("_Waiting", bound=Hashable)
 class Clock(Generic[_Waiting]):
     """Call `due` for each member that has been on the clock for `seconds`.
 
-    All wait equally long, so they fall due in the order in which they came, and the first of them sets the timer.
+    All have the same timeout, so they fall due in order of arrival, and one timer for the first is enough.
     """
 
     def __init__(self, seconds: float, due: Callable[[_Waiting], None]) -> None:
@@ -26,7 +26,7 @@ class Clock(Generic[_Waiting]):
         return len(self._since)
 
     def start(self, member: _Waiting) -> None:
-        """Count from now, unless it is counted already."""
+        """Start the member's timeout now, unless it is running."""
         if member not in self._since:
             loop = asyncio.get_running_loop()
             self._since[member] = loop.time()
@@ -40,7 +40,7 @@ class Clock(Generic[_Waiting]):
         self._timer = None
         latest = loop.time() - self._seconds + 0.001  # the loop's time has steps of a millisecond
         for member in [member for member, since in self._since.items() if since <= latest]:
-            if self._since.pop(member, None) is not None:  # one that fell due before may have stopped it
+            if self._since.pop(member, None) is not None:  # an earlier `due` call may have stopped it
                 self._due(member)
         if self._since and self._timer is None:
             oldest = next(iter(self._since.values()))

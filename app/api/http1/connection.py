@@ -1,11 +1,11 @@
 """A client's connection: one request at a time, under limits.
 
-A connection reads a head and its body, and reads no further until the request is answered: what the client sends ahead
-waits as bytes. So a request's limits, clock and answer can never be taken for another's. Whatever a request holds
-belongs to its exchange, which the connection ends when it is answered or when the client is gone.
+A connection reads a head and its body, and reads no further until the request is answered; data that the client sends
+ahead is buffered as bytes. So a request's limits, clock and answer can never be taken for another's. The exchange owns
+everything that a request holds. The connection ends the exchange when it is answered or when the client is gone.
 
-Limits: how long a head may be, how long a request may take to arrive, how long a connection may be idle, how long a
-client may leave an answer unread. Breaking one ends this connection alone. This module knows no paths and no pictures.
+Limits: the length of a head, the time for a request to arrive, the time a connection may be idle, the time an answer
+may stay unread. Breaking one ends this connection alone. This module knows no paths and no pictures.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ from app.errors import ReceiveTimeout
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MOST_AHEAD = 64 * 1024
-"""Bytes of later requests that may wait before reading pauses."""
+"""Reading pauses when this many bytes of later requests are buffered."""
 _LINGER_S = 2.0
-"""Seconds of silence after which a connection that the client should close is closed for it. Closed at once, with bytes
-on their way, it would be reset, and the client could lose the answer (RFC 9112, section 9.6)."""
+"""Close a connection after this many seconds of silence if the client should have closed it. If it were closed at once,
+with bytes in transit, it would be reset, and the client could lose the answer (RFC 9112, section 9.6)."""
 
 RawAnswerHeaders = Iterable[tuple[bytes, bytes]]
 
 
 class Exchange(Protocol):
-    """One request and its answer. It owns what the request holds, and gives it back once, however it ends.
+    """One request and its answer. It owns the request's resources, and releases them once, however it ends.
 
     It answers by `Connection.answer`, or in pieces by `Connection.write_head`, `write` and `end_answer`.
     """
@@ -49,17 +49,17 @@ class Exchange(Protocol):
         """Take a piece of the body."""
 
     def begin(self) -> None:
-        """Work: the body is complete."""
+        """Begin to answer: the body is complete."""
 
     def lose_body(self) -> None:
-        """Learn that the rest of the body will not come. The client may still read an answer."""
+        """Note that the rest of the body will not arrive. The client may still read an answer."""
 
     def cancel(self) -> None:
-        """Give back what is held: nobody reads the answer."""
+        """Release the request's resources: nobody reads the answer."""
 
 
 class Limits:
-    """The limits of the settings, and the clocks that all connections of a worker share."""
+    """The configured limits, and the clocks that all connections of a worker share."""
 
     def __init__(self, *, max_header_bytes: int, receive_timeout_s: float, keep_alive_s: float) -> None:
         self.max_header_bytes = max_header_bytes
@@ -73,40 +73,40 @@ class Limits:
 
 @dataclass(frozen=True)
 class Services:
-    """What the connections of a worker share: who answers, and under which limits."""
+    """The handlers and limits that the connections of a worker share."""
 
     gate: Gate
     lifecycle: Lifecycle
     limits: Limits
     overloaded: Callable[[], bool]
     reject_unread: Callable[["Connection", bytes], bool]
-    """Answer a whole request that is rejected for overload before it is parsed, and say whether it was."""
+    """Reject a whole, unparsed request under overload; return whether it was rejected."""
     reject_early: Callable[["Connection", Head], bool]
-    """The same before its body is read."""
+    """Reject a request under overload before its body is read; return whether it was rejected."""
     routes: Mapping[bytes, Callable[["Connection", Head], Exchange | None]]
-    """What answers without ASGI, by path. None leaves the request to the application."""
+    """Handlers without ASGI, by path. A handler that returns None leaves the request to the application."""
     application: Callable[["Connection", Head], Exchange]
-    """What answers every other request."""
+    """The handler of all other requests."""
 
 
 class ServerConfig(Protocol):
-    """What the HTTP server says of itself to each connection."""
+    """The HTTP server's configuration, as each connection gets it."""
 
     @property
     def loaded_app(self) -> ASGIApp: ...
 
 
 class ServerState(Protocol):
-    """What the HTTP server knows of all connections of a worker."""
+    """The HTTP server's state for all connections of a worker."""
 
     connections: set[Any]
     tasks: set[asyncio.Task[None]]
     default_headers: list[tuple[bytes, bytes]]
-    """Of every answer; a new list every second, as the date changes."""
+    """The headers of every answer. The list is replaced every second, with a new date."""
 
 
 class Connection(asyncio.Protocol):
-    """It finds its `Services` as `connections` in the state that the application's lifespan yields."""
+    """A client's connection. Its `Services` are `connections` in the state that the application's lifespan yields."""
 
     transport: asyncio.Transport
 
@@ -123,20 +123,20 @@ class Connection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self.server_state = server_state
         self.exchange: Exchange | None = None
-        """The request that is to be answered."""
+        """The request that is being answered."""
         self._limits = self.services.limits
-        self._clock: Clock[Connection] | None = None  # the one that this connection is on, besides `unread`
+        self._clock: Clock[Connection] | None = None  # the running one, besides `unread`
         self._reader: HeadReader | None = None  # while a head arrives
         self._body: BodyByLength | BodyInChunks | None = None  # while a body arrives
         self._ahead = b""  # what the client sent after the request that is being answered
-        self._ahead_from = 0  # the position in it of the next request
+        self._ahead_from = 0  # where the next request begins in it
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
-        self._continue_is_owed = False  # the client waits to be told to send its body
-        self._answer_has_begun = False  # that of the request which arrived last
-        self._is_last = False  # the server stops
-        self._client_has_ended = False  # it sends nothing more
-        self._is_ending = False  # nothing is answered any more
+        self._continue_is_owed = False  # the client waits for 100 Continue
+        self._answer_has_begun = False  # of the last request
+        self._is_last = False  # the server is stopping
+        self._client_has_ended = False  # it has shut down its sending side
+        self._is_ending = False  # no further request is answered
         self._linger_until = 0.0
         self._reading_is_paused = False
         self._writing_is_paused = False
@@ -144,19 +144,19 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered, waits, or has begun to arrive."""
+        """Whether no request is in flight, buffered, or has begun to arrive."""
         return self.exchange is None and not self._ahead and not self._request_is_open
 
     @property
     def _request_is_open(self) -> bool:
         return self._body is not None or (self._reader is not None and self._reader.has_begun)
 
-    # What the transport says
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self.server_state.connections.add(self)
-        self._put_on(self._limits.receiving)  # a client that connects and says nothing is slow, too
+        self._put_on(self._limits.receiving)  # a client that connects and sends nothing is slow, too
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_ending = True
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
             self._read(data)
 
     def eof_received(self) -> bool:
-        """Return whether the connection stays open for answers: the client sends nothing more."""
+        """The client sends nothing more. Return whether the connection stays open for answers."""
         self._client_has_ended = True
         if self._is_ending:
             return False
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         self._say_drained()
         self._settle()
 
-    # What a request is read from
+    # Reading requests
 
     def _read(self, data: bytes, start: int = 0) -> None:
         """Read the data from `start` up to the end of one request; keep the rest for later."""
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
             self.exchange.receive(piece)
         if self._is_ending:
             return
-        if position < len(data):  # kept before it is answered: its answer says whether others follow
+        if position < len(data):  # before the answer, which says whether others follow
             self._keep(data, position)
         if body.is_complete:
             self._body = None
@@ -268,26 +268,26 @@ class Connection(asyncio.Protocol):
         self.exchange = services.application(self, head) if exchange is None else exchange
 
     def _settle(self) -> None:
-        """Put the connection on the clock of what it waits for now, and go on with what the client sent ahead."""
+        """Start the clock of the connection's new state, and go on with data that the client sent ahead."""
         if self._is_ending:
             return
         if (self._body is not None or self._reader is not None) and self._request_is_open:
             self._put_on(self._limits.receiving)
-            if self._ahead:  # the rest of its body: it came while the client did not read, or is read by turns
+            if self._ahead:  # the rest of its body, buffered while reading was paused or yielded
                 self._resume_soon()
         elif self.exchange is not None or self._writing_is_paused:
-            self._put_on(None)  # the client waits for the service, or is on the clock of unread answers
+            self._put_on(None)  # the client waits for the service, or `unread` is running
         elif self._ahead:
             self._put_on(None)
             self._resume_soon()
         elif self._client_has_ended:
             self._end()
-        elif self._clock is None:  # else no request has begun since it was put there
+        elif self._clock is None:  # else no request has begun since it was started
             self._clock = self._limits.idle
             self._clock.start(self)
 
     def _keep(self, data: bytes, position: int) -> None:
-        """Keep the data from the position on for later, and read no more until most of them have been used."""
+        """Buffer the data from the position on, and pause reading until most of them have been used."""
         self._ahead, self._ahead_from = data, position
         if self._has_enough_ahead:
             self.pause_reading()
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
             self._lose_rest()
 
     def _lose_rest(self) -> bool:
-        """Return whether an answer is still to come: the rest of the open request is not."""
+        """The rest of the open request will not arrive. Return whether an answer is still to come."""
         body, self._body = self._body, None
         if self.exchange is not None:
             self.exchange.lose_body()
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
             self._reading_is_paused = False
             self.transport.resume_reading()
 
-    # What answers
+    # Called by exchanges
 
     @property
     def reads_answers(self) -> bool:
@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
         return not self._writing_is_paused
 
     def send_continue(self) -> None:
-        """Have the client send its body, if it waits to be told (RFC 9110, section 10.1.1)."""
+        """Send 100 Continue if the client waits for it (RFC 9110, section 10.1.1)."""
         if self._continue_is_owed and self._body is not None:
             self._continue_is_owed = False
             self.write(_CONTINUE)
@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
         self.end_answer(keep_alive=keep_alive)
 
     def write_head(self, status: int, headers: RawAnswerHeaders) -> bool:
-        """Write the beginning of an answer, and return what `end_answer` needs to know."""
+        """Write the head of an answer, and return whether the connection is kept alive, for `end_answer`."""
         keep_alive = self.keeps_alive
         self._answer_has_begun = True
         self.write(b"".join(self._lines(status, headers, keep_alive=keep_alive)))
@@ -373,34 +373,34 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def end_answer(self, *, keep_alive: bool) -> None:
-        """Go on to the next request, or end the connection: the answer is written."""
+        """The answer is written: go on to the next request, or end the connection."""
         self.exchange = None
         if keep_alive:
             if self._reading_is_paused and not self._ahead:
-                self.resume_reading()  # the exchange may have paused it, and answered before it took the body
+                self.resume_reading()  # an exchange may have paused it and answered before taking the body
             self._settle()
         else:
             self._end()
 
     def break_off(self) -> None:
-        """End a connection whose answer cannot be completed, so that the client does not take it for whole."""
+        """Abort a connection whose answer cannot be completed, so that the client does not take it for complete."""
         self.exchange = None
         self._close()
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether another request may follow the answer that is written now."""
+        """Whether another request may follow the current answer."""
         return (
             self._head is not None
             and self._head.keep_alive
             and self.stays_open
-            # The client would not know whether it is to send the body.
+            # The client would not know whether to send the body.
             and not (self._continue_is_owed and self._body is not None)
         )
 
     @property
     def stays_open(self) -> bool:
-        """Whether the service takes another request on this connection."""
+        """Whether the service accepts another request on this connection."""
         return (
             self._limits.keep_alive_s > 0
             and not self._is_last
@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
         )
 
     async def drain(self) -> None:
-        """Return when the client has read enough of what was written, or is gone."""
+        """Wait until the client has read enough of the written data, or is gone."""
         if self._writing_is_paused and not self.transport.is_closing():
             if self._drained is None:
                 self._drained = self.loop.create_future()
@@ -432,7 +432,7 @@ class Connection(asyncio.Protocol):
     # How a connection ends
 
     def shutdown(self) -> None:
-        """Close the connection, now or by the answer that it waits for."""
+        """Close the connection: now if it is idle, else with its pending answer."""
         self._is_last = True
         if self.is_idle:
             self.transport.close()
@@ -461,7 +461,7 @@ class Connection(asyncio.Protocol):
     def end_lingering(self) -> None:
         self._clock = None
         if self.transport.get_write_buffer_size() and self.loop.time() < self._linger_until:
-            self._put_on(self._limits.lingering)  # a slow reader, not a silent one
+            self._put_on(self._limits.lingering)  # the client reads slowly, but is not silent
         else:
             self.transport.abort()
 
@@ -500,7 +500,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _end(self) -> None:
-        """Close after what was written. Until the client closes too, what it still sends is read and dropped."""
+        """Close after the written data. Until the client closes too, read and drop what it sends."""
         if self._is_ending:
             return
         self._is_ending = True
@@ -513,7 +513,7 @@ class Connection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _close(self) -> None:
-        """Close after what was written, if the client reads it in time."""
+        """Close after the written data, or abort if the client does not read it in time."""
         self._is_ending = True
         self._linger()
         self.transport.close()

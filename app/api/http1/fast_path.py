@@ -1,10 +1,10 @@
 """Answer plain requests from the connection to the model and back, without ASGI.
 
 For a small upload this replaces a task, ASGI's messages, and FastAPI's middleware, router, dependency solving, request
-and response objects, which together take longer than a small network. The routes are still there and documented, errors
-come from the same table, and every request that is not plain takes them: a body that is large, chunked or compressed,
-HTTP/1.0, `Expect`, a client that does not read its answers, a page of another origin if CORS is on, and whatever the
-route's `ask` leaves to them.
+and response objects, which together take longer than a small network. The routes still exist and are documented. Errors
+come from the same table, and every request that is not plain takes the routes: large, chunked or compressed bodies,
+HTTP/1.0, `Expect`, a client that does not read its answers, a page of another origin if CORS is on, and requests for
+which the route's `ask` returns None.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ class FastPath:
         self._cors = cors
 
     def opener(self, route: LeanRoute) -> "Callable[[Connection, Head], LeanExchange | None]":
-        """Return what begins to answer a request to this route, or returns None if it is not plain."""
+        """Return a function that opens an exchange for a request to this route, or None if it is not plain."""
         inference, gate, cors, ask = self._inference, self._gate, self._cors, route.ask
         label = route.path.decode("ascii")
 
@@ -81,7 +81,7 @@ class LeanExchange(Call):
         self._pieces: list[bytes] = []
         self._request_id = ""
 
-    # The connection's side
+    # Called by the connection
 
     def receive(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -107,7 +107,7 @@ class LeanExchange(Call):
     def cancel(self) -> None:
         self.end()
 
-    # The side of the batcher and of admission
+    # Called by the batcher and by admission
 
     def done(self) -> bool:
         return self.is_over or self._connection.exchange is not self
@@ -143,8 +143,8 @@ class LeanExchange(Call):
             return
         self.end()
         model = self.model
-        # Counted before it leaves: a worker that is killed in between may have counted an answer that nobody got, but
-        # nobody got one that is not counted.
+        # Counted before it is sent: if the worker is killed in between, the count may include an answer that was not
+        # sent, but never miss one that was.
         self._gate.note(
             request_id=self._request_id,
             method="POST",

@@ -1,8 +1,8 @@
-"""Read the head of a request, its request line and headers, by RFC 9112; nothing looser passes.
+"""Read the head of a request, its request line and headers, strictly by RFC 9112.
 
-llhttp checks the grammar of the bytes. This module rejects what llhttp lets pass and a server must not (RFC 9110 and
-9112): other versions, several hosts or none, transfer codings that nobody decodes, targets that are not addresses.
-llhttp sees the head alone, so it never decides how long a body is. Nothing here does input or output.
+llhttp checks the grammar of the bytes. This module rejects requests that llhttp accepts and a server must not (RFC 9110
+and 9112): other versions, several hosts or none, unsupported transfer codings, invalid targets. llhttp gets the head
+alone, so it never decides the length of a body. Nothing here does input or output.
 """
 
 import re
@@ -15,11 +15,11 @@ from app.errors import HeadersTooLarge, MalformedRequest, UnsupportedHttpVersion
 
 _END = b"\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/(?:[02-9]|1\.[2-9])")  # whatever follows it
+_OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/(?:[02-9]|1\.[2-9])")  # anything may follow
 _LINE_BREAK = b"\r\n"
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _MOST_LENGTH_DIGITS = 20
-"""Leading zeros beyond it are valid, but readers that stop there see another length."""
+"""More leading zeros are valid, but a reader that stops at this many digits sees another length."""
 _SINGLE = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
 _REASONS = {
     "Invalid method encountered": "it does not begin with a method of HTTP",
@@ -35,11 +35,11 @@ _REASONS = {
     "Invalid header token": "a header name has a forbidden character, or no colon after it",
     "Invalid header value char": "a header value has a control character",
 }
-"""llhttp's messages, in words that say which part of the request is wrong."""
+"""llhttp's messages, reworded to name the part of the request that is wrong."""
 
 
 class Head:
-    """A valid request line and headers, and what follows from them."""
+    """A valid request line and headers, and the framing that they imply."""
 
     __slots__ = (
         "body_length",
@@ -55,12 +55,12 @@ class Head:
 
     method: bytes
     path: bytes
-    """As sent, with its percent-encoding; `*` means the whole server."""
+    """As sent, with its percent-encoding; `*` means the server as a whole."""
     query: bytes
     headers: list[tuple[bytes, bytes]]
     """In the order sent; names in lower case."""
     fields: dict[bytes, bytes]
-    """The same by name; of several with one name, the first."""
+    """Headers by name; of repeated ones, the first."""
     is_1_0: bool
     keep_alive: bool
     """Whether the client allows another request on this connection."""
@@ -84,7 +84,7 @@ class HeadReader:
         self._seen = b""
         self._empty_line_is_open = False  # a carriage return came, and its line feed has not
         self.headers: list[tuple[bytes, bytes]] = []
-        """Those that have arrived; names in lower case."""
+        """The headers so far; names in lower case."""
         self._is_complete = False
         self._parser = httptools.HttpRequestParser(self)
 
@@ -95,7 +95,7 @@ class HeadReader:
 
     @property
     def asks_for_head(self) -> bool:
-        """Whether the request begins as one whose answer has no body, however it goes on."""
+        """Whether the request is HEAD, as far as it has arrived: its answer has no body."""
         return self._seen.startswith(b"HEAD ")
 
     def read(self, data: bytes, position: int = 0) -> int | None:
@@ -108,7 +108,7 @@ class HeadReader:
             position = self._skip_empty_lines(data, position)
             if position == len(data):
                 return None
-        tail = before[-3:]  # the end may lie in two pieces
+        tail = before[-3:]  # the end may be split between two pieces
         if tail:
             found = (tail + data[position : position + self._limit]).find(_END)
             end = position + found + len(_END) - len(tail)
@@ -133,7 +133,7 @@ class HeadReader:
             raise _rejection(seen, "its headers do not end as they should")
         if not is_last:
             return None
-        del self._parser  # it refers to this reader: without the cycle both are freed at once
+        del self._parser  # break the reference cycle, so that both are freed at once
         return end
 
     def head(self) -> Head:
@@ -156,14 +156,14 @@ class HeadReader:
         elif not _is_host(host):
             raise _rejection(b"", "its Host header is not a host name, or a name and a port")
         connection = fields.get(b"connection")
-        # A client of HTTP/1.0 that wants to go on has to say so, and would have to be told; it is let go instead.
+        # HTTP/1.0 keep-alive would have to be negotiated; the connection is closed instead.
         head.keep_alive = not head.is_1_0 and (connection is None or not _has_token(connection, b"close"))
         expect = fields.get(b"expect")
         head.expects_continue = expect is not None and not head.is_1_0 and _has_token(expect, b"100-continue")
         head.body_length = _body_length(fields, is_1_0=head.is_1_0)
         if target[:1] != b"/" or head.method == b"CONNECT":
             target = _origin_form(head, target)
-        if b"#" in target:  # a client should keep it to itself
+        if b"#" in target:  # clients must not send the fragment
             target = target.partition(b"#")[0]
         head.path, _, head.query = target.partition(b"?")
         return head
@@ -184,10 +184,10 @@ class HeadReader:
             raise _rejection(b"", "it begins with half a line break")
         return position
 
-    # What llhttp finds
+    # Callbacks of llhttp
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.strip(b" \t")))  # llhttp leaves tabs
+        self.headers.append((name.lower(), value.strip(b" \t")))  # llhttp does not strip tabs
 
     def on_headers_complete(self) -> None:
         self._is_complete = True
@@ -201,7 +201,7 @@ def _rejection(seen: bytes, reason: str) -> MalformedRequest | UnsupportedHttpVe
 
 
 def _merged(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the headers by name: combine lists (RFC 9110, section 5.3), and reject what must be there once."""
+    """Return the headers by name: combine lists (RFC 9110, section 5.3), and reject repeats of single headers."""
     fields, names = dict(reversed(headers)), [name for name, _ in headers]
     for name, spelling in _SINGLE.items():
         if names.count(name) > 1:

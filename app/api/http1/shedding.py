@@ -1,8 +1,8 @@
-"""Reject requests to classify a picture under overload for as little as possible: it must not cost the others.
+"""Reject requests to `/predict` under overload as cheaply as possible, to leave the CPU to accepted requests.
 
 A plain request that arrives in one piece is recognised by one regular expression, which matches nothing that
 `app.api.http1.head` would read differently or reject. Any other of a known length is rejected after its head, and its
-body is read and dropped; a chunked one is left to the application. This module knows nothing of pictures or models.
+body is read and dropped; a chunked one goes to the application. This module knows nothing of pictures or models.
 """
 
 import re
@@ -34,31 +34,31 @@ _MOST_HEAD_BYTES = 2048
 
 
 def is_whole_plain_request(data: bytes) -> bool:
-    """Say whether the data are one plain request to `/predict`, from its first byte to its last."""
+    """Return whether the data are exactly one plain request to `/predict`."""
     found = _WHOLE.match(data, 0, _MOST_HEAD_BYTES)
     return found is not None and found.end() + int(found[1]) == len(data)
 
 
 class Shedding:
-    """Rejects requests to `/predict` in the words of the error table. One serves all connections of a worker."""
+    """Rejects requests to `/predict` with the error table's bytes. One instance serves all connections of a worker."""
 
     def __init__(self, admission: Admission, gate: Gate, *, cors: bool) -> None:
         self._admission = admission
         self._gate = gate
-        # Only if anyone may ask does a rejection tell nobody more than they may know.
+        # With access checks, a rejection would tell unauthorized clients about the load.
         self._is_used = not (gate.guarded or cors)
         self._date: list[tuple[bytes, bytes]] | None = None
-        self._parts: dict[int, tuple[bytes, bytes, bytes, bytes, int]] = {}  # by the seconds after which to try again
+        self._parts: dict[int, tuple[bytes, bytes, bytes, bytes, int]] = {}  # by the seconds of Retry-After
 
     def reject_unread(self, connection: Connection, data: bytes) -> bool:
-        """Answer 503 if the data are one plain request that there is no room for; say whether it did."""
+        """Answer 503 if the data are one plain request and there is no room for it; return whether it did."""
         if self._is_used and is_whole_plain_request(data) and not self._admission.make_room():
             self._reject(connection, ())
             return True
         return False
 
     def reject_early(self, connection: Connection, head: Head) -> bool:
-        """Answer 503 if there is no room for this request; say whether it did."""
+        """Answer 503 if there is no room for this request; return whether it did."""
         if (
             self._admission.overloaded
             and head.path == _PATH
@@ -91,7 +91,7 @@ class Shedding:
         connection.write(self._answer(seconds, request_id, connection.server_state.default_headers))
 
     def _answer(self, seconds: int, request_id: str, date: list[tuple[bytes, bytes]]) -> bytes:
-        """Return a whole answer; `date` is uvicorn's list of headers for every answer, replaced every second."""
+        """Return a whole answer; `date` is uvicorn's list of common headers, replaced every second."""
         if date is not self._date:
             self._date = date
             self._parts.clear()

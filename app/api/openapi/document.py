@@ -1,4 +1,4 @@
-"""The OpenAPI document, true to the letter: FastAPI's, with what every route can answer, and without what none does."""
+"""Correct FastAPI's OpenAPI document: add the answers that routes can give, and drop those that none gives."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
 _ANYWHERE = (400, 408, 431, 500)
-"""A request that is no HTTP, or for another host; one that does not arrive; too long headers; a defect."""
+"""Invalid HTTP or an unknown host; a request that arrives too slowly; too long headers; a defect."""
 
 _GUARDED = (401,)
 
@@ -56,7 +56,7 @@ _REQUEST_TIMEOUT_PARAMETER = {
 
 
 def install_openapi(app: FastAPI, catalogue: Catalogue) -> None:
-    """Make `app.openapi` return the true document, with a model of the catalogue in its examples."""
+    """Make `app.openapi` return the corrected document, with a model of the catalogue in its examples."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -73,7 +73,7 @@ def install_openapi(app: FastAPI, catalogue: Catalogue) -> None:
 
 
 def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
-    """Add the answers that any request can get, and the headers of every answer."""
+    """Add the answers that every route can give, and the headers of every answer."""
     responses = operation["responses"]
     for status, answer in error_responses(*_ANYWHERE, *(() if open_to_all else _GUARDED)).items():
         schema = {"$ref": "#/components/schemas/ErrorBody"}
@@ -99,7 +99,7 @@ def _name_model(parameters: list[dict[str, Any]], model: Classifier) -> None:
 
 
 def _drop_validation_errors(document: dict[str, Any]) -> None:
-    """Drop the 422 of FastAPI's shape that it adds wherever there is a parameter; here that is a 400 of ours."""
+    """Drop the 422 that FastAPI adds to routes with parameters: this service answers 400 instead."""
     for path in document["paths"].values():
         for operation in path.values():
             answer = operation["responses"].get("422", {})

@@ -1,4 +1,4 @@
-"""What the OpenAPI document shows as examples. Each can be sent as it stands, and is answered (a test sends all)."""
+"""The examples in the OpenAPI document. Each can be sent as it is, and is answered (a test sends all)."""
 
 PICTURE_IN_BASE64 = (
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAfUlEQVQoFX3BMQEDIBAEsJwzqqyPMuqMbvATSTzEQzzEQ3T1/X1c"

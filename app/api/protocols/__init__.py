@@ -1,1 +1,1 @@
-"""Protocols of other inference servers, one package each."""
+"""Other protocols than the service's own: a package each, with its questions and its routes."""

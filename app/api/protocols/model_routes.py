@@ -1,4 +1,4 @@
-"""Routes about one model: each once for whatever version is live, and once for a version that is named."""
+"""Routes about one model: each exists once for the live version, and once for a named version."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ class ModelRoutes:
         responses: dict[int | str, dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
-        """`answer` is told the model's name, and the version or None; `statuses` are those of its errors."""
+        """`answer` gets the model's name, and the version or None; `statuses` are those of its errors."""
 
         async def of_model(request: Request, model: ModelName) -> Any:
             return await answer(request, model, None)

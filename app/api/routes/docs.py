@@ -1,4 +1,4 @@
-"""GET /docs: Swagger UI from this machine. Nothing of it comes from elsewhere, so it works offline and tells nobody."""
+"""GET /docs: Swagger UI, served entirely by this service, so it works offline and sends nothing to others."""
 
 from collections.abc import Awaitable, Callable, Collection
 from importlib.util import find_spec
@@ -28,7 +28,7 @@ _PAGE = """\
 </html>
 """
 
-# Without validatorUrl, Swagger UI would send the address of the document to a service of its makers.
+# Without validatorUrl, Swagger UI would send the document's address to its makers' validator.
 _START = """\
 SwaggerUIBundle({
   url: "openapi.json",
@@ -46,7 +46,7 @@ _SCHEMES = {
 }
 
 _HEADERS = {
-    # Whatever the scripts may try, the browser loads from here and calls here only. The styles are Swagger UI's own.
+    # The browser may load from and call this origin only. Swagger UI needs inline styles.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     "style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -73,7 +73,7 @@ def docs_routes() -> APIRouter:
 
 
 def document_keys(app: FastAPI, *, open_paths: Collection[str]) -> None:
-    """Say in the OpenAPI document that requests carry an API key, so that clients made from it can, and Swagger UI."""
+    """Declare the API key in the OpenAPI document, for Swagger UI and generated clients."""
     without_keys = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _file(path: Path, media_type: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _swagger_ui() -> Path:
-    """Return the folder of Swagger UI's own files in the package that carries them, whose code is not run."""
+    """Return the folder of Swagger UI's files in its package, without importing the package."""
     package = find_spec("fastapi_standalone_docs")
     (folder,) = (package and package.submodule_search_locations) or [""]
     return Path(folder, "static", "swagger")

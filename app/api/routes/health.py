@@ -1,4 +1,4 @@
-"""GET /health, /health/ready and /health/live: the truth about the service, for people and for load balancers."""
+"""GET /health, /health/ready and /health/live: the service's state, for people and for load balancers."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.serving.catalogue import Catalogue
 
 
 def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metrics, workers: int) -> APIRouter:
-    """`workers` is how many there should be; `metrics` knows how many are ready."""
+    """`workers` is the wanted number; `metrics` knows how many are ready."""
     router = APIRouter(tags=["health"])
 
     @router.get("/health", summary="Ready, and with what", response_model=Health, responses=error_responses(503))
@@ -49,7 +49,7 @@ def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metric
 
 
 def refuse_unless_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
-    """Return how many workers are ready. Raises ShuttingDown if the service takes no requests."""
+    """Return how many workers are ready. Raises ShuttingDown if the service accepts no requests."""
     ready = metrics.workers_ready()
     if lifecycle.service_stopping:
         raise ShuttingDown("The service is stopping. Send requests to another instance.")

@@ -1,4 +1,4 @@
-"""GET /metrics: the numbers of all workers as Prometheus reads them. It counts nothing itself."""
+"""GET /metrics: the metrics of all workers in Prometheus's formats. This module counts nothing itself."""
 
 import platform
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def metrics_routes(metrics: Metrics, *, version: str) -> APIRouter:
 
 
 class _AllWorkers(Collector):
-    """Reads the numbers at each scrape, in prometheus-client's terms."""
+    """Reads the metrics at each scrape, as a collector of prometheus-client."""
 
     def __init__(self, metrics: Metrics, *, version: str) -> None:
         self._metrics = metrics
@@ -81,5 +81,5 @@ def _metric(name: str, family: Family, series: Iterable[tuple[tuple[str, ...], l
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
-    """Return Prometheus's buckets: how many values were at most each bound."""
+    """Return Prometheus's cumulative buckets: how many values were at most each bound."""
     return list(zip([*map(floatToGoString, bounds), "+Inf"], accumulate(counts), strict=True))

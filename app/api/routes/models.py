@@ -1,4 +1,4 @@
-"""GET /models and /models/{name}: what is served, and what it was made of."""
+"""GET /models and /models/{name}: the live models, and how they were trained."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""POST /predict and POST /predict/batch as FastAPI routes, which OpenAPI documents, and the lean route of the first."""
+"""POST /predict and POST /predict/batch as FastAPI routes, for OpenAPI too, and the lean route of the first."""
 
 import re
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ def predict_routes(questions: Questions) -> APIRouter:
 
 
 def lean_routes(questions: Questions) -> list[LeanRoute]:
-    @lru_cache(maxsize=256)  # a question of one picture keeps nothing of a request, and most are asked again and again
+    @lru_cache(maxsize=256)  # a question of one picture has no state, and most repeat
     def question(query: bytes, content_type: bytes) -> Question | None:
         plain = _PLAIN_QUERY.fullmatch(query)
         if plain is None:

@@ -1,4 +1,4 @@
-"""The protocol's gRPC messages, read into what HTTP's JSON is read into, and written from the same answers."""
+"""Convert the protocol's gRPC messages from and to the objects that HTTP uses."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 def read(kind: type[_Message], data: bytes) -> _Message:
-    """Return the message of these bytes. Raises MalformedRequest."""
+    """Parse a message. Raises MalformedRequest."""
     message: _Message = kind()
     try:
         message.ParseFromString(data)
@@ -40,12 +40,12 @@ def read(kind: type[_Message], data: bytes) -> _Message:
 
 
 def write(kind: type[Message], content: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a message that says what JSON would say over HTTP."""
+    """Serialize a message with the content of HTTP's JSON."""
     return ParseDict(content, kind()).SerializeToString()  # type: ignore[no-any-return]
 
 
 def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest:
-    """Return what a message asks for. Raises MalformedRequest."""
+    """Parse an inference request. Raises MalformedRequest."""
     reader.check_input([sent.name for sent in message.inputs])
     reader.check_outputs([asked.name for asked in message.outputs])
     sent, raw = message.inputs[0], message.raw_input_contents
@@ -73,7 +73,7 @@ def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest
 
 
 def infer_response(request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str) -> bytes:
-    """Return the bytes of the answer: raw contents to a request with raw contents, else typed ones."""
+    """Serialize the answer: raw contents if the request had raw contents, else typed ones."""
     output = pb.ModelInferResponse.InferOutputTensor(name=output_name, datatype=tensor.datatype, shape=tensor.shape)
     message = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id)
     if request.output.binary:

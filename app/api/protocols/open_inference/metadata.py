@@ -1,8 +1,8 @@
-"""What the service and its models are, in the protocol's terms and in Triton's: the same over HTTP and gRPC.
+"""Metadata of the service and its models, by the protocol and by Triton: the same over HTTP and gRPC.
 
 A model has one input name. Its metadata shows the tensor that the network takes, UINT8 [-1, H, W, C]; BYTES [-1] of
-encoded pictures are accepted under the same name, as OpenVINO Model Server does it: what makes up data from metadata,
-as load generators do, makes up valid pixels, and no valid JPEG.
+encoded pictures are accepted under the same name, as by OpenVINO Model Server. Clients that generate data from
+metadata, as load generators do, generate valid pixels, but no valid JPEG.
 """
 
 from typing import Any
@@ -39,9 +39,9 @@ def model_metadata(model: Classifier) -> dict[str, Any]:
 
 
 def model_configuration(model: Classifier, *, max_batch_pictures: int) -> dict[str, Any]:
-    """Return what of Triton's ModelConfig has a meaning here. Dimensions leave the batch out, as Triton's do.
+    """Return the fields of Triton's ModelConfig that apply here. Dimensions omit the batch, as Triton's do.
 
-    `max_batch_size` is how many pictures one request may hold, not how many run at once: clients keep to it.
+    `max_batch_size` is the maximum number of pictures in one request, not of pictures run at once: clients obey it.
     """
     signature = model.manifest.signature
     return {

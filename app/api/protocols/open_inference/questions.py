@@ -1,4 +1,4 @@
-"""Inference requests as questions. What HTTP and gRPC have in common of them, and how HTTP writes them."""
+"""Inference requests as questions: the part that HTTP and gRPC share, and HTTP's own."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 class InferQuestion(Question):
-    """Pictures to classify, and how their probabilities are to be sent."""
+    """Pictures to classify, and the requested form of their probabilities."""
 
     asked: InferRequest
-    """What the message asks for, once it is read."""
+    """The parsed message; set by `read`."""
 
     def __init__(self, inference: Inference, model: str, version: str | None) -> None:
         self.model, self.version = model, version
@@ -29,12 +29,12 @@ class InferQuestion(Question):
         return Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
 
     def tensor(self, model: Classifier, outcomes: Sequence[Any]) -> OutputTensor:
-        """Return the probabilities as they are asked for."""
+        """Return the probabilities in the requested form."""
         return output_tensor(self.asked.output, np.stack(outcomes), model.manifest.labels)
 
 
 class HttpInfer(InferQuestion):
-    """JSON, of which `json_length` says how long it is if binary data follows: a header's value, or None."""
+    """A question over HTTP. `json_length` is the header with the length of the JSON before binary data, or None."""
 
     def __init__(self, inference: Inference, model: str, version: str | None, json_length: str | None) -> None:
         super().__init__(inference, model, version)

@@ -1,4 +1,4 @@
-"""What the model store holds, and which of it is served, in Triton's terms."""
+"""The model store's versions and which of them are live, in Triton's terms."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from app.serving.control import ModelControl
 
 
 class Repository:
-    """The store that a catalogue follows, and what changes it."""
+    """The store that a catalogue follows, and its control."""
 
     def __init__(self, store: ModelStore, catalogue: Catalogue, control: ModelControl) -> None:
         self._store = store
@@ -19,7 +19,7 @@ class Repository:
         self._control = control
 
     async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
-        """See `ModelControl.load`. Raises MalformedRequest for a model of another making."""
+        """See `ModelControl.load`. Raises MalformedRequest if the request supplies a model's configuration or files."""
         for parameter in parameters:
             if parameter == "config" or parameter.startswith("file:"):
                 raise MalformedRequest(
@@ -32,7 +32,7 @@ class Repository:
         await self._control.unload(name)
 
     async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
-        """Return every version of the store and every one that is live, with its state and why it is not served."""
+        """Return every version in the store and every live one, with its state and the reason if it is not served."""
         versions, unloaded = (set(), set()) if only_ready else await asyncio.to_thread(self._stored)
         live = {(model.name, model.manifest.version) for model in self._catalogue.models}
         refused = {(refusal.name, refusal.version): refusal.code for refusal in self._catalogue.refusals}
@@ -51,10 +51,10 @@ class Repository:
         ]
 
     def _stored(self) -> tuple[set[tuple[str, int]], set[str]]:
-        """Return the versions that the store holds, and the models that are marked as unloaded."""
+        """Return the versions in the store, and the models that are marked as unloaded."""
         try:
             names = self._store.names()
             versions = {(name, version) for name in names for version in self._store.versions(name)}
-        except BundleNotFound:  # taken away while the service runs: what is in memory is all there is
+        except BundleNotFound:  # the store was removed while the service runs: only models in memory are left
             return set(), set()
         return versions, {name for name in names if self._store.is_unloaded(name)}

@@ -1,4 +1,4 @@
-"""What an inference request of the protocol asks for. It knows nothing of HTTP: a body is bytes, a header a number."""
+"""Parse inference requests of the protocol. It knows nothing of HTTP: a body is bytes, a header a number."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ CheckCount = Callable[[int], None]
 
 @dataclass(frozen=True)
 class RequestedOutput:
-    """The one output, as probabilities, or with `classes` as that many best labels; `binary` for binary data."""
+    """The requested form of the output: probabilities, or the `classes` best labels; as JSON or as `binary` data."""
 
     binary: bool = False
     classes: int = 0
@@ -43,7 +43,7 @@ class InferRequest:
 class Reader:
     """Reads the requests to the model of a manifest.
 
-    `check_count` is asked before pictures are taken apart, and raises where they are too many.
+    `check_count` is called before pictures are parsed, and raises if there are too many.
     """
 
     def __init__(self, manifest: Manifest, *, parse_json: ParseJson, check_count: CheckCount) -> None:
@@ -53,9 +53,9 @@ class Reader:
         self._check_count = check_count
 
     def from_body(self, body: bytes, json_length: int | None) -> InferRequest:
-        """Return what a body asks for, of which the first `json_length` bytes are JSON; None means all of it.
+        """Parse a body whose first `json_length` bytes are JSON; None means all of it.
 
-        With 0 the whole body is one tensor: pixels if they fill whole pictures, else one encoded picture. Raises
+        With 0 the whole body is one tensor: pixels if they make whole pictures, else one encoded picture. Raises
         MalformedRequest, or UploadTooLarge.
         """
         if json_length == 0:
@@ -83,7 +83,7 @@ class Reader:
             raise MalformedRequest(f"The model has one input, '{name}'; the request has: {sent}.")
 
     def check_outputs(self, names: Sequence[str]) -> None:
-        """Raise MalformedRequest unless what is asked for is the model's output, or nothing."""
+        """Raise MalformedRequest if an output other than the model's is requested."""
         name = self._signature.output.name
         if len(names) > 1 or any(asked != name for asked in names):
             asked = ", ".join(f"'{asked[:40]}'" for asked in names[:8])
@@ -97,7 +97,7 @@ class Reader:
         encoded: Callable[[int, str], list[bytes]],
         array: Callable[[str], Pictures],
     ) -> Pictures:
-        """Return the pictures of an input, with what takes its data apart for either datatype."""
+        """Return the pictures of an input; `encoded` or `array` parses its data, by datatype."""
         where = f"Input '{self._signature.input.name}'"
         if datatype == "BYTES":
             count = pictures_of(shape, where)
@@ -166,12 +166,12 @@ class Reader:
                 f"{'x'.join(map(str, self._shape))} pictures of {size:,} bytes."
             ) from None
         except ImageError:
-            pass  # what is wrong with it is told when its turn comes
+            pass  # its errors are reported later, when it is parsed
         return [body]
 
 
 def _is_a_picture_by_all_signs(body: bytes) -> bool:
-    """Say whether bytes that could be pixels are an encoded picture. Two or three bytes alone might be pixels."""
+    """Return whether bytes that could be pixels are an encoded picture. A short signature alone might be pixels."""
     return (
         body.startswith((b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
         or (body.startswith(b"RIFF") and body[8:12] == b"WEBP")
@@ -192,7 +192,7 @@ def parameters_of(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise MalformedRequest if they ask for what is not here."""
+    """Raise MalformedRequest if they request unsupported features."""
     if "shared_memory_region" in parameters:
         raise MalformedRequest("Shared memory is not supported. Send the data with the request.")
 
@@ -208,7 +208,7 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
 
 
 def classes_of(parameters: Mapping[str, Any]) -> int:
-    """Return how many of the best labels are asked for with `classification`, 0 for none. Raises MalformedRequest."""
+    """Return the number of best labels requested with `classification`, 0 for none. Raises MalformedRequest."""
     classes = parameters.get("classification")
     if classes is None:
         return 0

@@ -1,4 +1,4 @@
-"""The answer to an inference request of the protocol. It knows nothing of HTTP or gRPC."""
+"""Write the answer to an inference request of the protocol. It knows nothing of HTTP or gRPC."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class OutputTensor:
 
 
 def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], labels: Sequence[str]) -> OutputTensor:
-    """Return probabilities (N, K) as they are asked for. More classes than there are labels mean all of them."""
+    """Return probabilities (N, K) in the requested form. More classes than there are labels mean all of them."""
     count, all_classes = probabilities.shape
     if not output.classes:
         return OutputTensor((count, all_classes), probabilities)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : output.classes]
-    # orjson writes a float32 in the fewest digits that tell it apart.
+    # orjson writes a float32 with the fewest digits that read back as the same float32.
     values = [
         b"%b:%d:%b" % (orjson.dumps(row[index], option=orjson.OPT_SERIALIZE_NUMPY), index, labels[index].encode())
         for row, indices in zip(probabilities, best, strict=True)
@@ -46,7 +46,7 @@ def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], l
 def to_body(
     request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str
 ) -> tuple[bytes, int | None]:
-    """Return the body of the answer, and how many bytes of it are JSON if binary data follows."""
+    """Return the body of the answer, and the length of its JSON if binary data follows."""
     output: dict[str, object] = {"name": output_name, "datatype": tensor.datatype, "shape": tensor.shape}
     binary = b""
     if request.output.binary:

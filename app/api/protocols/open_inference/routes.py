@@ -1,6 +1,6 @@
-"""The protocol over HTTP: /v2 and what is below it.
+"""The protocol over HTTP: the routes below /v2.
 
-Bodies are read by hand: tritonclient names no content type, and without one FastAPI refuses JSON.
+Bodies are parsed here, not by FastAPI: tritonclient sends no Content-Type, without which FastAPI rejects JSON.
 """
 
 from typing import Any
@@ -129,7 +129,7 @@ def open_inference_routes(
 
 def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:
     async def said(request: Request) -> dict[str, Any]:
-        """Return the object that a request's body holds, which may be empty."""
+        """Return the JSON object in a request's body, {} if the body is empty."""
         body = await read_small_body(inference, request)
         message = inference.parse_json(body) if body else {}
         if not isinstance(message, dict):

@@ -1,7 +1,7 @@
-"""The protocol over gRPC: every call of `inference.GRPCInferenceService` that is implemented, as HTTP answers it.
+"""The protocol over gRPC: the implemented calls of `inference.GRPCInferenceService`, with HTTP's answers.
 
-The same catalogue, admission, deadlines, keys, errors and numbers. gRPC is imported here and nowhere else in the
-service, and only in workers that serve it: it must not be there when they are forked.
+It shares catalogue, admission, deadlines, keys, errors and metrics with HTTP. gRPC is imported here and nowhere else in
+the service, and only in workers that serve it, after the fork, which its threads would not survive.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ from app.serving.classifier import Classifier
 
 SERVICE = "inference.GRPCInferenceService"
 OPEN_CALLS = ("ServerLive", "ServerReady")
-"""As their paths are over HTTP, for load balancers."""
+"""These need no key, as their paths over HTTP, for load balancers."""
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -48,13 +48,13 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
     505: grpc.StatusCode.UNIMPLEMENTED,
 }
-"""What each status of the one table of errors, `app.api.errors`, is in gRPC."""
+"""The gRPC code of each status in the table of errors, `app.api.errors`."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Call(NamedTuple):
-    """One call: its message's bytes, the seconds that its client waits for an answer, and which model it was about."""
+    """One call: its message's bytes, the seconds until the client's deadline, and its model."""
 
     data: bytes
     timeout_s: float | None
@@ -99,7 +99,7 @@ class OpenInferenceService:
             "RepositoryModelLoad": self._repository_model_load,
             "RepositoryModelUnload": self._repository_model_unload,
         }
-        # Without serializers: what is no message is told as every other error, and the bytes held can be counted.
+        # Without deserializers, so that invalid messages get the usual errors, and the bytes held can be counted.
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
@@ -109,7 +109,7 @@ class OpenInferenceService:
         )
 
     def _guarded(self, name: str, answer: Answer) -> Callable[[bytes, ServicerContext[Any, Any]], Awaitable[bytes]]:
-        """Return what does for a call what `app.api.guard.request_context` and `app.api.errors` do for a request."""
+        """Wrap a call's handler in the access checks, metrics, log and errors that HTTP requests get."""
         path = f"/{SERVICE}/{name}"
 
         async def call(data: bytes, context: ServicerContext[Any, Any]) -> bytes:
@@ -132,7 +132,7 @@ class OpenInferenceService:
                 if status == 500:
                     _log.error("request failed", request_id=request_id, code=code, exc_info=exc)
                 self._describe(exc, request_id, context)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets the one kind of error
+            except Exception as exc:  # noqa: BLE001 - the client gets any error in the same form
                 status, code = 500, ImageclassError.code
                 _log.error("defect", request_id=request_id, exc_info=exc)
                 context.set_code(grpc.StatusCode.INTERNAL)
@@ -157,7 +157,7 @@ class OpenInferenceService:
         context.set_details(str(error))
         trailing = [("x-request-id", request_id), ("x-error-code", error.code)]
         if isinstance(error, Overloaded):
-            # Clients that retry by themselves would come back within a tenth of a second.
+            # By default, retrying clients would retry within a tenth of a second.
             trailing.append(("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)))
         context.set_trailing_metadata(tuple(trailing))
 
@@ -218,7 +218,7 @@ class OpenInferenceService:
 
 
 class _RpcInfer(InferQuestion):
-    """A message that is parsed already: its body is not looked at."""
+    """A question whose message is already parsed: `read` ignores the body."""
 
     def __init__(self, inference: Inference, message: pb.ModelInferRequest) -> None:
         super().__init__(inference, message.model_name, message.model_version or None)
@@ -236,7 +236,7 @@ class _RpcInfer(InferQuestion):
 
 
 class _CallSource:
-    """The Source of a call, whose message has arrived. If its client leaves, gRPC cancels its task."""
+    """The Source of a call, whose message has arrived. If the client disconnects, gRPC cancels the task."""
 
     receive = None
 

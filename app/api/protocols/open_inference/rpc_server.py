@@ -1,4 +1,4 @@
-"""The gRPC server of a worker: its port, which all workers share, its limits, its health service, and its end."""
+"""The gRPC server of a worker: the port shared by all workers, limits, health service, shutdown."""
 
 from types import TracebackType
 from typing import Self
@@ -10,13 +10,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from app.api.protocols.open_inference.rpc import SERVICE, OpenInferenceService
 
 _MARGIN_BYTES = 64 * 1024
-"""What a message may hold beside its pictures."""
+"""Bytes that a message may hold besides its pictures."""
 
 
 class RpcServer:
-    """An async context manager that listens meanwhile; the kernel shares new connections among the workers.
+    """An async context manager that listens while it is open; the kernel distributes connections among workers.
 
-    It is made on the event loop. `max_calls` may be in its hands at once.
+    Create it on the event loop. At most `max_calls` may be in flight.
     """
 
     def __init__(self, service: OpenInferenceService, *, address: str, max_message_bytes: int, max_calls: int) -> None:
@@ -44,9 +44,9 @@ class RpcServer:
         await self.stop(0.0)
 
     async def say_not_serving(self) -> None:
-        """Tell those who watch the health service; calls are still answered."""
+        """Report NOT_SERVING by the health service; calls are still answered."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, and give those that were taken so many seconds."""
+        """Accept no new calls, and give those in flight this many seconds."""
         await self._server.stop(grace_s)

@@ -1,7 +1,7 @@
-"""What the models have done since the service started, in Triton's terms: all workers together.
+"""Statistics of the models since the service started, in Triton's terms, summed over all workers.
 
-Where Triton measures per request, the service does per picture (queue, compute_input: decoding) or per batch
-(compute_infer). Handing rows out takes no time that is measured: compute_output is 0.
+Triton measures per request; the service measures per picture (queue, compute_input: decoding) or per batch
+(compute_infer). Distributing rows is not measured: compute_output is 0.
 """
 
 from typing import Any

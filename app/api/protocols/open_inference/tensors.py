@@ -1,4 +1,4 @@
-"""Tensors on the wire, as JSON values and as little-endian bytes, into pictures and out of probabilities.
+"""Parse tensors into pictures, and write probabilities as tensors, in JSON or as little-endian bytes.
 
 It knows nothing of HTTP, of gRPC, or of models.
 """
@@ -23,7 +23,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def shape_of(value: Any, where: str) -> tuple[int, ...]:
-    """Return a shape. Raises MalformedRequest where it is none."""
+    """Return a shape. Raises MalformedRequest if it is none."""
     if (
         not isinstance(value, (list, tuple))
         or not 1 <= len(value) <= _MOST_DIMENSIONS
@@ -43,7 +43,7 @@ def pictures_of(shape: tuple[int, ...], where: str) -> int:
 
 
 def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
-    """Return the elements of a BYTES tensor, each a 4-byte length and as many bytes. Raises MalformedRequest."""
+    """Return the elements of a BYTES tensor, each a 4-byte length and that many bytes. Raises MalformedRequest."""
     pictures: list[bytes] = []
     offset = 0
     for _ in range(count):
@@ -98,7 +98,7 @@ def bytes_to_binary(elements: Sequence[bytes]) -> bytes:
 
 
 def _flat(data: Any, shape: tuple[int, ...], where: str) -> list[Any]:
-    """Return the values of JSON data in order, one list."""
+    """Flatten JSON data into one list."""
     if not isinstance(data, list):
         raise MalformedRequest(f"{where}: 'data' is a list of values, flat or nested as the shape is.")
     values: list[Any] = data

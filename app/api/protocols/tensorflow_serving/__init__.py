@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface, for clients that were written for it.
+"""TensorFlow Serving's REST interface, for its clients.
 
-`requests` and `responses` are the messages of predict and classify, `metadata` is everything else; `routes` is HTTP.
+`requests` and `responses` hold the messages of predict and classify, `metadata` all others; `routes` is for HTTP.
 """

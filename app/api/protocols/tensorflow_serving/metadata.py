@@ -1,4 +1,4 @@
-"""A model's status and signature, as TensorFlow Serving prints them. The live version of a model is its only one."""
+"""A model's status and signature in TensorFlow Serving's form. Only the live version of a model is shown."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Requests to predict and classify as questions: the JSON of TensorFlow Serving's interface in, and out."""
+"""Requests to predict and classify as questions, in TensorFlow Serving's JSON."""
 
 from collections.abc import Sequence
 from typing import Any

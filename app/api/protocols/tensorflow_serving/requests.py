@@ -1,4 +1,4 @@
-"""What a predict or classify request of TensorFlow Serving's asks for. It knows nothing of HTTP.
+"""Parse predict and classify requests of TensorFlow Serving's interface. It knows nothing of HTTP.
 
 A picture is a nested list of pixels in the shape that the network takes, or an encoded picture as {"b64": "…"}.
 """
@@ -18,11 +18,11 @@ CheckCount = Callable[[int], None]
 
 _BASE64 = "b64"
 _ENCODED_NAMES = ("image_bytes", "image/encoded")
-"""What encoded pictures are called by TensorFlow's own conventions, beside the name of the signature's input."""
+"""TensorFlow's conventional name for encoded pictures, accepted besides the name of the signature's input."""
 
 
 class PredictRequest(NamedTuple):
-    """`columns` says whether the pictures came as one tensor, `inputs`, and are answered so, as `outputs`."""
+    """`columns` is whether the request is in column form (`inputs`), and is answered in it (`outputs`)."""
 
     pictures: Pictures
     columns: bool
@@ -31,7 +31,7 @@ class PredictRequest(NamedTuple):
 class Reader:
     """Reads the parsed JSON of requests to the model of a manifest. Every method raises MalformedRequest.
 
-    `check_count` is asked before pictures are taken apart, and raises where they are too many.
+    `check_count` is called before pictures are parsed, and raises if there are too many.
     """
 
     def __init__(self, manifest: Manifest, *, check_count: CheckCount) -> None:
@@ -40,7 +40,7 @@ class Reader:
         self._check_count = check_count
 
     def predict(self, message: Any) -> PredictRequest:
-        """Return what a predict request asks for, in row form (`instances`) or in column form (`inputs`)."""
+        """Parse a predict request, in row form (`instances`) or in column form (`inputs`)."""
         body = self._body(message)
         columns = "inputs" in body
         if columns == ("instances" in body):
@@ -86,11 +86,11 @@ class Reader:
         return message
 
     def _instance(self, value: Any, where: str) -> Any:
-        """Return the value of an instance that is given with its input's name, or as it is."""
+        """Return the value of an instance that is given by its input's name, or directly."""
         return self._named(value, where) if isinstance(value, dict) and _BASE64 not in value else value
 
     def _named(self, values: Mapping[str, Any], where: str) -> Any:
-        """Return the one value of an object, which bears the name of the input."""
+        """Return the one value of an object, whose key must be the input's name."""
         names = (self._signature.input.name, *_ENCODED_NAMES)
         if len(values) != 1 or next(iter(values)) not in names:
             sent = ", ".join(f"'{name[:40]}'" for name in list(values)[:8]) or "none"

@@ -1,6 +1,6 @@
-"""The interface over HTTP: /v1/models/{model} and what is below it.
+"""The interface over HTTP: /v1/models/{model} and the routes below it.
 
-Bodies are read by hand: TensorFlow Serving looks at no content type, and its clients send any.
+Bodies are parsed here, not by FastAPI: TensorFlow Serving ignores Content-Type, and its clients send any.
 """
 
 from typing import Any
@@ -66,7 +66,7 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
 
 
 def _refuse_labels(router: APIRouter) -> None:
-    """Say what to do instead to whoever names a version by a label, which no version has here."""
+    """Reject requests for a version by its label, and say what to do instead: versions have no labels here."""
 
     async def label(model: str, label: str) -> Response:
         raise ModelNotFound(f"No version of '{model}' has a label, '{label[:40]}' or any. Use /versions/N, or none.")
