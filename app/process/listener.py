@@ -1,9 +1,7 @@
-"""An event loop for workers that share a listener: each takes its fair part of the connections, and no more than it may
-hold.
-
-uvloop takes all connections that wait at once, so whichever worker wakes first gets most of a burst: of 256, one took
-82 and the other 174. Keep-alive makes that last, and the one with more is overloaded while the other idles. Here a
-worker takes a few, and leaves the next to the others for a moment. What it may not hold waits in the kernel's queue.
+"""An event loop for workers that share a listener: each accepts its fair share of the connections, within its limit.
+uvloop accepts all queued connections at once, so the worker that wakes first gets most of a burst: of 256, one worker
+got 82 and the other 174. Keep-alive makes that last, and one worker is overloaded while the other idles. Here a worker
+accepts a few, and pauses to leave the next to others. Connections beyond its limit stay in the kernel's queue.
 """
 
 import asyncio
@@ -24,23 +22,23 @@ from app.waiting import wait_all
 
 _AT_ONCE = 4
 _PAUSE_S = 0.001
-"""Long enough for another worker to wake up. Four in a millisecond are more than a worker can serve."""
+"""Pause long enough for another worker to wake up. Four in a millisecond are more than a worker can serve."""
 _EXHAUSTED_S = 0.5
-"""How long to leave new connections in the kernel's queue if the process has no file descriptor left for one."""
+"""Pause this long if the process has no file descriptor left for a new connection."""
 _SAID_AGAIN_AFTER_S = 60.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class OpenConnections(set[Any]):
-    """The open connections of a worker: uvicorn's own set of them, which says when it changes."""
+    """uvicorn's set of a worker's open connections; it notifies when it changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._watchers: list[Callable[[int], None]] = []
 
     def watch(self, watcher: Callable[[int], None]) -> None:
-        """Call `watcher` with the number of connections whenever one has come or gone."""
+        """Call `watcher` with the number of connections whenever it changes."""
         self._watchers.append(watcher)
 
     def add(self, connection: Any) -> None:
@@ -52,7 +50,7 @@ class OpenConnections(set[Any]):
         self._changed()
 
     async def wait_empty(self) -> None:
-        """Return as soon as there is none."""
+        """Wait until there is none."""
         if self:
             empty = asyncio.get_running_loop().create_future()
             self.watch(lambda count: None if count or empty.done() else empty.set_result(None))
@@ -64,7 +62,7 @@ class OpenConnections(set[Any]):
 
 
 class SharingLoop(uvloop.Loop):
-    """uvloop, but for the listeners of `create_server`, whose protocols add themselves to `connections`."""
+    """uvloop with listeners of its own in `create_server`. Their protocols add themselves to `connections`."""
 
     def __init__(self, connections: OpenConnections | None = None, most: float = math.inf) -> None:
         super().__init__()
@@ -78,7 +76,7 @@ class SharingLoop(uvloop.Loop):
 
 
 class Listener:
-    """What uvicorn needs of asyncio.Server."""
+    """The part of asyncio.Server that uvicorn uses."""
 
     def __init__(
         self,
@@ -112,19 +110,19 @@ class Listener:
         self._loop.remove_reader(self._sock)
 
     def close_for_all(self) -> None:
-        """Close it, knowing that nobody else will take what waits: that is taken now, and nothing new comes.
+        """Accept all queued connections, and close the listener for all processes.
 
-        Closing the last copy of a listener resets the connections that wait in its queue, whose clients hold them to be
-        open, and may have sent a request. So none may be added between the last look and the close.
+        Closing the last copy of a listener resets the connections in its queue, although their clients consider them
+        open and may have sent requests. So no connection may be added between the last accept and the close.
         """
-        with suppress(OSError):  # no such filter on this system: a connection of just this moment may be reset
+        with suppress(OSError):  # no such filter on this system: a connection that arrives now may be reset
             _refuse_all(self._sock)
         while not self._closed and not self._has_no_room() and self._take_one():
             pass
         self.close()
 
     async def wait_closed(self) -> None:
-        """Wait until what was taken is a connection of its own."""
+        """Wait until each accepted socket is a connection."""
         await wait_all(self._opening)
 
     def _accept(self) -> None:
@@ -140,7 +138,7 @@ class Listener:
         try:
             connection, _address = self._sock.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return False  # another worker was quicker, or the client is gone again
+            return False  # another worker accepted it, or the client has gone
         except OSError as exc:
             if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
@@ -156,7 +154,7 @@ class Listener:
 
     def _opened(self, task: asyncio.Task[Any]) -> None:
         self._opening.discard(task)
-        self._take_more_where_there_is_room(0)  # it may have failed, and freed its room
+        self._take_more_where_there_is_room(0)  # it may have failed, and made room
 
     def _has_no_room(self) -> bool:
         return len(self._connections) + len(self._opening) >= self._most
@@ -184,9 +182,9 @@ class Listener:
 
 
 def _refuse_all(listener: socket.socket) -> None:
-    """Have the kernel drop what comes to a listener, from whatever process: a packet filter that lets nothing pass."""
+    """Have the kernel drop all packets to a listener, in any process, by a packet filter."""
     if sys.platform != "linux":
         raise OSError(errno.ENOTSUP, "there are no such filters")
     let_none_pass = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF_RET | BPF_K, of 0 bytes
     program = struct.pack("HP", 1, ctypes.addressof(let_none_pass))
-    listener.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER, which the module does not name
+    listener.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER, which `socket` does not define

@@ -1,6 +1,6 @@
-"""Run the service: take the port, and have workers serve on it.
+"""Run the service: bind the port, and have workers serve on it.
 
-Until the port is taken this process imports nothing heavy, so that the commonest mistakes are told at once.
+This process imports nothing heavy before the port is bound, so that the commonest mistakes are reported at once.
 """
 
 import errno
@@ -23,8 +23,8 @@ from app.system.cores import available_cores
 from app.telemetry import configure_logging
 
 _MOST_WORKERS = 4
-"""Workers that are started if no number is set: each takes memory for the models, and more cores than that are
-rarely all for one service."""
+"""The most workers to start by default: each takes memory for the models, and one service rarely has more cores for
+itself."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +35,7 @@ def serve(settings: Settings) -> int:
     settings = with_workers(settings)
     for sentence in unknown_variables():
         _log.warning("unknown setting", reason=sentence)
-    # Until the supervisor takes the signals over, a stop is immediate. Process 1 of a container has no default for it.
+    # Until the supervisor handles signals, stop at once. Process 1 of a container has no default handler for it.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     with _bind(settings, settings.port, "IMAGECLASS_PORT") as listener, _keep_grpc_port(settings):
         host, port = listener.getsockname()[:2]
@@ -44,15 +44,15 @@ def serve(settings: Settings) -> int:
 
 
 def with_workers(settings: Settings) -> Settings:
-    """Return the settings with the number of workers that is meant if none is set."""
+    """Return the settings with the default number of workers if none is set."""
     if settings.workers:
         return settings
     return settings.model_copy(update={"workers": min(available_cores(), _MOST_WORKERS)})
 
 
 def _supervise(settings: Settings, listener: socket.socket) -> int:
-    if sys.platform == "linux":  # elsewhere, what is imported may not survive a fork
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy starts more at its import, which a fork would lose
+    if sys.platform == "linux":  # on other systems, imported libraries may not survive a fork
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # at import NumPy would start threads, which a fork would lose
         from app.process.worker import preload
 
         preload()
@@ -62,7 +62,7 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
 
         return in_worker(place, settings, listener)
 
-    rows = 2 * settings.workers  # for as long as a worker drains, its successor counts beside it
+    rows = 2 * settings.workers  # while a worker drains, its successor counts in a row of its own
     memory = memoryview(mmap.mmap(-1, rows * ROW_BYTES))
     shared = [memory[row * ROW_BYTES : (row + 1) * ROW_BYTES] for row in range(rows)]
     return Supervisor(
@@ -76,9 +76,9 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
 
 
 def _keep_grpc_port(settings: Settings) -> AbstractContextManager[object]:
-    """Take the port of gRPC, on which every worker then listens with a socket of its own.
+    """Reserve the port of gRPC, on which every worker then listens with a socket of its own.
 
-    Where it is not listened on, a socket only keeps others from taking the port. Raises InvalidSetting.
+    The reserving socket does not listen: it only keeps other programs from the port. Raises InvalidSetting.
     """
     if not settings.grpc_port:
         return nullcontext()
@@ -90,7 +90,7 @@ def _keep_grpc_port(settings: Settings) -> AbstractContextManager[object]:
 
 
 def _bind(settings: Settings, port: int, setting: str, *, shared: bool = False) -> socket.socket:
-    """Take the port before any model is loaded, so that the commonest mistake is told at once; nothing listens yet."""
+    """Bind the port before any model is loaded, so that the commonest mistake is reported at once; do not listen."""
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

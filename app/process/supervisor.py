@@ -1,7 +1,7 @@
 """Keep worker processes running: start them, replace those that end or hang, restart them one after another, stop them.
 
-It knows nothing of HTTP or models: a worker is a function that runs in a process of its own. It waits for what happens,
-a signal, a message or the end of a process, and polls nothing.
+It knows nothing of HTTP or models: a worker is a function that runs in a process of its own. The supervisor waits for
+signals, messages and ends of processes, and polls nothing.
 """
 
 import gc
@@ -23,14 +23,14 @@ from app.metrics import Metrics
 from app.process.worker_process import HANDLED_SIGNALS, RETIRE, STOP, Place, WorkerProcess
 
 _LOADING_S = 600.0
-"""How long a worker may take to load its models, during which it shows no sign of life."""
+"""How long a worker may take to load its models, during which it sends no heartbeat."""
 _SOON_S = 30.0
-"""A worker that was ready for less time than this, and ended, may end again: the next one waits longer."""
+"""If a worker was ready for less time than this and ended, the start of the next one is delayed."""
 _LONGEST_WAIT_S = 30.0
 _MARGIN_S = 5.0
-"""How much longer than it should a worker may take to stop, before it is killed."""
+"""Kill a worker that takes this much longer to stop than allowed."""
 _LATE_S = 1.0
-"""Where this process itself wakes so much too late, the whole machine stood still, and no worker is to blame."""
+"""If this process itself wakes this much too late, the whole machine stalled, and no worker is at fault."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -38,9 +38,9 @@ _log = structlog.stdlib.get_logger(__name__)
 class Supervisor:
     """Keeps `workers` processes running in which `work` serves, until it is told to stop.
 
-    `rows` are the shared metrics of twice as many workers: one that drains and its successor have a row each. `close`
-    lets go of what this process holds for its workers, when no more of them will be started. A worker has
-    `stop_within_s` from the order to its end, and is replaced after `hung_after_s` without a sign of life.
+    `rows` are the shared metrics of twice as many workers: a draining worker and its successor have a row each. `close`
+    releases what this process holds for its workers, when no more of them will be started. A worker has `stop_within_s`
+    from the order to its end, and is replaced after `hung_after_s` without a heartbeat.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Supervisor:
         self._hung_after_s = hung_after_s
         self._stop_within_s = stop_within_s
         self._workers: list[WorkerProcess] = []
-        self._due: dict[int, float] = dict.fromkeys(range(workers), 0.0)  # when which worker is to be started
-        self._ended_at: dict[int, float] = {}  # when the one ended whose place is to be filled
+        self._due: dict[int, float] = dict.fromkeys(range(workers), 0.0)  # when to start each worker
+        self._ended_at: dict[int, float] = {}  # when the worker ended that has to be replaced
         self._short_lives: dict[int, int] = {}  # how many in a row
-        self._to_roll: list[int] | None = None  # during a rolling restart, what is still to do
+        self._to_roll: list[int] | None = None  # the workers that a rolling restart has still to replace
         self._all_were_ready = False
         self._stopping = False
         self._exit_code = 0
@@ -73,9 +73,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Return the exit code, once all workers have ended."""
+        """Run until all workers have ended, and return the exit code."""
         gc.collect()
-        gc.freeze()  # so that no worker's collection of garbage writes to the pages that they share
+        gc.freeze()  # so that garbage collection in a worker does not write to shared pages
         with self._receiving_signals():
             while self._workers or self._due:
                 self._start_what_is_due()
@@ -89,10 +89,10 @@ class Supervisor:
                 self._roll()
         return self._exit_code
 
-    # Waiting, and signals
+    # Waiting and signals
 
     def _sleep(self) -> None:
-        """Wait until something happens, or is due."""
+        """Wait until an event or the next deadline."""
         now = time.monotonic()
         due = [when for index, when in self._due.items() if self._free_row(index) is not None]
         until = min([*due, *map(self._patience_ends, self._workers)], default=now)
@@ -124,7 +124,7 @@ class Supervisor:
             theirs.close()
 
     def _note_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:  # which has done its work by waking this process
+        if number != signal.SIGCHLD:  # which has served its purpose by waking this process
             self._signals.append(number)
 
     def _obey(self, number: int) -> None:
@@ -177,7 +177,7 @@ class Supervisor:
         return next((row for row in self._rows[index :: self._count] if row not in taken), None)
 
     def _start_another(self, index: int, after: WorkerProcess | None = None) -> None:
-        """Have a worker of this number started: at once, or later if the ones before it did not last."""
+        """Schedule the start of a worker of this number: at once, or later if its predecessors did not last."""
         now = time.monotonic()
         lasted = after is not None and after.ready_at is not None and now - after.ready_at >= _SOON_S
         short_lives = 0 if lasted else self._short_lives.get(index, 0)
@@ -187,7 +187,7 @@ class Supervisor:
             _log.warning("worker waits", worker=index, seconds=delay, reason="the ones before it did not last")
         self._due[index] = now + delay
 
-    # What workers say, and do not say
+    # Messages and heartbeats
 
     def _hear(self, worker: WorkerProcess) -> None:
         ended_before = worker.line_ended
@@ -221,7 +221,7 @@ class Supervisor:
         self._all_were_ready = self._all_were_ready or len(ready) == self._count
 
     def _patience_ends(self, worker: WorkerProcess) -> float:
-        """Return when a worker is to be killed, if nothing happens before."""
+        """Return when to kill a worker if it shows no progress before."""
         return math.inf if worker.killed_because else min(worker.kill_at, self._hung_at(worker))
 
     def _hung_at(self, worker: WorkerProcess) -> float:
@@ -240,7 +240,7 @@ class Supervisor:
     # Ends
 
     def _bury(self) -> None:
-        """Take note of every process that has ended. As process 1 of a container, this one inherits others, too."""
+        """Reap every process that has ended. As process 1 of a container, this one also inherits others."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 for worker in [worker for worker in self._workers if worker.pid == ended[0]]:
@@ -288,7 +288,7 @@ class Supervisor:
             self._hear(worker)
             if worker.listening:
                 worker.order(STOP, "the service stops", kill_at=kill_at)
-            else:  # it has not said that it may hold a client
+            else:  # it has not reported that it may have clients
                 worker.kill("the service stops")
 
     def _cannot_start(self, reason: str, code: str) -> None:
@@ -308,10 +308,10 @@ class Supervisor:
         self._to_roll = None
         self._close()
 
-    # Restarting, one after another
+    # Rolling restart
 
     def _roll(self) -> None:
-        """Start the next successor, where every worker is ready and none is on its way out."""
+        """Start the next successor if every worker is ready and none is stopping."""
         if self._to_roll is None or self._due or len(self._workers) != self._count:
             return
         if any(worker.ready_at is None or worker.going for worker in self._workers):

@@ -1,7 +1,7 @@
-"""What runs in a worker process: uvicorn around the application, under the orders of the supervisor.
+"""Run a worker process: uvicorn around the application, under the supervisor's orders.
 
-It serves until it is ordered to stop or to make room, asks for it itself (SIGTERM), or has lost its supervisor. Then it
-drains: nobody who was accepted is cut off.
+It serves until it is ordered to stop or to make room for its successor, gets SIGTERM, or loses its supervisor. Then it
+drains: no accepted request is cut off.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 _SIGN_OF_LIFE_S = 0.5
 _SWITCH_S = 0.0005
-"""How long a thread that loads a version, or decodes, may keep the interpreter's lock from the event loop. Python's own
-5 ms show in the slowest answers."""
+"""How long a thread that loads a version, or decodes, may keep the interpreter's lock from the event loop. Python's
+default of 5 ms shows in the slowest answers."""
 _LINGER_S = 0.5
-"""How long an idle connection stays open while its worker drains: a request may be on its way on it."""
+"""How long an idle connection stays open while its worker drains: a request may be in transit."""
 _LAST_ANSWERS_S = 0.5
-"""How long those whose request did not make it within the grace have to take their refusal."""
+"""How long clients whose request was not done within the grace have to read the rejection."""
 _END_MARGIN_S = 2.0
 _LIFE_MARGIN_S = 10.0
-"""What a request may live beyond its arrival and its deadline before the worker is taken to be stuck."""
+"""How long a request may outlive its arrival and its deadline before the worker counts as stuck."""
 _STATM = Path("/proc/self/statm")
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 def preload() -> None:
-    """Import the rest of what every worker needs, in the process that they are forked from."""
-    with suppress(ImportError):  # the worker says what is wrong
+    """Import the other modules that every worker needs, in the process that they are forked from."""
+    with suppress(ImportError):  # the worker reports what is wrong
         import_openvino()
 
 
@@ -58,7 +58,7 @@ def work(place: Place, settings: Settings, listener: socket.socket) -> int:
     sys.setswitchinterval(_SWITCH_S)
     began = time.monotonic()
     leaving: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: leaving.append(number))  # until the event loop takes it over
+    signal.signal(signal.SIGTERM, lambda number, _frame: leaving.append(number))  # until the event loop handles it
     place.metrics.begin()
     lifecycle = Lifecycle()
     try:
@@ -72,7 +72,7 @@ def work(place: Place, settings: Settings, listener: socket.socket) -> int:
 
 
 class WorkerServer(DrainingServer):
-    """Serves in a worker process, obeys its supervisor, and ends so that nobody is cut off."""
+    """Serves in a worker process, follows the supervisor's orders, and drains before it ends."""
 
     def __init__(self, settings: Settings, app: FastAPI, place: Place, lifecycle: Lifecycle) -> None:
         super().__init__(settings, app)
@@ -91,7 +91,7 @@ class WorkerServer(DrainingServer):
         self._leave_at_once = False
 
     def run_until_drained(self, listener: socket.socket, *, began: float, leave_at_once: bool) -> None:
-        """Serve on the listener. `began` is when this worker did; it may have been asked to leave since."""
+        """Serve on the listener. `began` is when this worker started; it may have been told to stop since."""
         self._began, self._leave_at_once = began, leave_at_once
 
         self.run_on(listener, lambda: SharingLoop(self.connections, self._settings.max_connections))
@@ -129,14 +129,14 @@ class WorkerServer(DrainingServer):
         unanswered = sum(not connection.is_idle for connection in self.connections)
         if unanswered:
             _log.error("stopped before all was answered", worker=self._place.index, connections=unanswered)
-        # Ends the models: whoever still waits for one is refused.
+        # Ends the models: requests that still wait for one are rejected.
         await _within(self.end_lifespan(), _END_MARGIN_S)
         await _within(self.connections.wait_empty(), _LAST_ANSWERS_S)
         if self._living is not None:
             self._living.cancel()
 
     async def _drain(self) -> None:
-        """Wait until every connection has ended: those with a request by its answer, the others soon."""
+        """Wait until every connection has ended: those with a request after its answer, idle ones soon."""
         await _within(self.connections.wait_empty(), _LINGER_S)
         for connection in list(self.connections):
             connection.shutdown()
@@ -154,7 +154,7 @@ class WorkerServer(DrainingServer):
             order = self._place.line.recv(1)
         except BlockingIOError:
             return
-        except ConnectionResetError:  # the supervisor ended with something of this worker's unread
+        except ConnectionResetError:  # the supervisor ended and left messages of this worker unread
             order = b""
         if order == STOP:
             self._begin_to_stop(service=True, delay_s=self._settings.shutdown_delay_s)
@@ -163,11 +163,11 @@ class WorkerServer(DrainingServer):
         else:
             asyncio.get_running_loop().remove_reader(self._place.line)
             _log.error("the supervisor is gone; this worker stops", worker=self._place.index)
-            signal.alarm(self._settings.shutdown_grace_s + 10)  # nobody is left to kill it, should it hang
+            signal.alarm(self._settings.shutdown_grace_s + 10)  # nobody else could kill it if it hangs
             self._begin_to_stop(service=True)
 
     def _leave(self) -> None:
-        """Ask to be replaced, and go. What calls for it is a signal, from outside or from this very worker."""
+        """Ask to be replaced, and stop. A signal calls this, from outside or from this worker."""
         self._place.tell("leaving")
         self._begin_to_stop(service=False)
 
@@ -190,14 +190,14 @@ class WorkerServer(DrainingServer):
 
 
 async def _within(waiting: Any, seconds: float) -> None:
-    """Wait for something, but no longer than this."""
+    """Wait for an awaitable, at most this long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await waiting
 
 
 def _resident_bytes() -> int | None:
-    """Return the resident memory of this process, if the system tells."""
+    """Return the resident memory of this process, if the system reports it."""
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

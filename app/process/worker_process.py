@@ -1,8 +1,8 @@
-"""A worker process: how it comes to be, the line between it and its supervisor, and what became of it.
+"""A worker process: its fork, the socket between it and its supervisor, and the reason of its end.
 
-It is forked, so it has at once what this process has imported, and shares its memory. That is safe as long as this
-process has one thread, and never opens what a fork cannot share: an engine, a model, an event loop. When a worker is
-replaced, and why, is the supervisor's business.
+It is forked, so it has this process's imports at once, and shares their memory. That is safe as long as this process
+has one thread, and never opens what a fork cannot share: an engine, a model, an event loop. The supervisor decides when
+to replace a worker.
 """
 
 import json
@@ -22,26 +22,26 @@ import structlog
 from app.metrics import Metrics
 
 STOP, RETIRE = b"S", b"R"
-"""Orders to a worker: the service stops, or this worker alone is to go. Where the supervisor is gone, the line ends."""
+"""Orders to a worker: the service stops, or this worker alone. If the supervisor is gone, the socket is closed."""
 
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-"""Those that the supervisor handles, and a worker must not."""
+"""The signals that the supervisor handles, and a worker must not."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker is given: its number, its row of the shared metrics, and its end of the line to the supervisor."""
+    """A worker's number, its row of the shared metrics, and its end of the socket to the supervisor."""
 
     index: int
     metrics: Metrics
     line: socket.socket
 
     def tell(self, event: str, **details: str) -> None:
-        """Say what becomes of this worker: "listening", before it may hold a client; then "ready"; "leaving", if it
+        """Report this worker's state: "listening", before it may have clients; then "ready"; "leaving", if it
         asks to be replaced; "failed", with a reason and its code."""
-        with suppress(OSError):  # the supervisor is gone; that the line has ended is seen elsewhere
+        with suppress(OSError):  # the supervisor is gone; the closed socket is noticed elsewhere
             self.line.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
 
 
@@ -58,10 +58,10 @@ class WorkerProcess:
         self.listening = False
         self.ready_at: float | None = None
         self.failure: dict[str, str] = {}
-        self.going = ""  # why it was told to go, or that it said so
-        self.kill_at = math.inf  # if it has not gone by then
+        self.going = ""  # why it was told to stop, or that it asked to
+        self.kill_at = math.inf  # if it has not ended by then
         self.killed_because = ""
-        self.replaces: WorkerProcess | None = None  # which goes as soon as this one is ready
+        self.replaces: WorkerProcess | None = None  # which stops as soon as this one is ready
         self._unread = bytearray()
 
     @classmethod
@@ -70,12 +70,12 @@ class WorkerProcess:
     ) -> "WorkerProcess":
         """Start a process that ends with the exit code that `work` returns. Raises OSError.
 
-        It closes `supervisors_own`: were the lines to other workers still open in it, they would not learn of the
-        supervisor's end.
+        The process closes `supervisors_own`: if the sockets to other workers stayed open in it, those workers would not
+        notice the supervisor's end.
         """
         ours, theirs = socket.socketpair()
         sys.stderr.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)  # none is handled in the new process by mistake
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)  # the new process must not run these handlers
         try:
             pid = os.fork()
             if pid == 0:
@@ -90,7 +90,7 @@ class WorkerProcess:
         return cls(index, metrics, pid, ours)
 
     def hear(self) -> Iterator[dict[str, str]]:
-        """Yield what the worker has said since."""
+        """Yield the worker's messages since the last call."""
         while not self.line_ended:
             try:
                 data = self.line.recv(4096)
@@ -108,7 +108,7 @@ class WorkerProcess:
     def order(self, order: bytes, reason: str, *, kill_at: float) -> None:
         self.going = self.going or reason
         self.kill_at = kill_at
-        with suppress(OSError):  # it has ended, or hangs, and is killed for that
+        with suppress(OSError):  # it has ended, or hangs and will be killed
             self.line.send(order)
 
     def kill(self, reason: str) -> None:
@@ -117,7 +117,7 @@ class WorkerProcess:
             os.kill(self.pid, signal.SIGKILL)
 
     def reason_of_end(self, exit_code: int) -> str:
-        """Return what ended it, in words. A negative code is the number of a signal."""
+        """Describe why it ended. A negative code is the number of a signal."""
         if self.killed_because:
             return f"killed: {self.killed_because}"
         if exit_code < 0:
@@ -128,11 +128,11 @@ class WorkerProcess:
 
 
 def _become_worker(work: Callable[[Place], int], place: Place, to_close: Iterable[socket.socket]) -> NoReturn:
-    """Run the work, as the new process, and end it without a way back into what its parent was doing."""
+    """Run the work in the new process, and exit without returning into the parent's code."""
     code = 70
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor decides
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all processes; the supervisor decides
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -142,9 +142,9 @@ def _become_worker(work: Callable[[Place], int], place: Place, to_close: Iterabl
         code = work(place)
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
-    except BaseException:  # noqa: BLE001 - nothing may go back into the parent's code
+    except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
         _log.exception("a worker failed", worker=place.index)
     finally:
         with suppress(OSError, ValueError):
             sys.stderr.flush()
-        os._exit(code)  # a thread that hangs is left behind: nothing waits for it
+        os._exit(code)  # do not wait for threads that hang

@@ -1,8 +1,8 @@
 """uvicorn as this service uses it: the only package that knows uvicorn's internals.
 
-uvicorn runs the event loop's servers, the application's lifespan and the date of the answers. Connections are this
-service's own (`app.api.http1`), and so is the way in which a worker starts and ends. For that the package relies on
-names that uvicorn does not document, and pyproject.toml allows only the versions that were tested with them:
+uvicorn runs the event loop's servers, the application's lifespan and the date header. Connections (`app.api.http1`) and
+the start and end of a worker are this service's own. For that the package relies on names that uvicorn does not
+document, and pyproject.toml allows only the versions that were tested with them:
 
 | of | what is relied on |
 |---|---|
@@ -12,5 +12,5 @@ names that uvicorn does not document, and pyproject.toml allows only the version
 | `Server` | the attributes `servers`, `server_state` and `lifespan`, which has `state` and `shutdown` |
 | `config` | the exit code `STARTUP_FAILURE` |
 
-`tests/process/test_uvicorn_names.py` says which of them is gone.
+`tests/process/test_uvicorn_names.py` fails if one of them is gone, and names it.
 """

@@ -30,7 +30,7 @@ def uvicorn_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         server_header=False,
-        proxy_headers=False,  # a middleware around every request, for a client address that nothing here asks for
+        proxy_headers=False,  # a middleware around every request, for a client address that is not used here
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
 
@@ -50,7 +50,7 @@ class DrainingServer(uvicorn.Server, ABC):
             runner.run(self.serve([listener]))
 
     def drain(self) -> None:
-        """Take no more connections, and end."""
+        """Accept no more connections, and end."""
         self._draining.set()
 
     @abstractmethod
@@ -59,11 +59,11 @@ class DrainingServer(uvicorn.Server, ABC):
 
     @abstractmethod
     def take_connections(self) -> None:
-        """Learn that connections are taken from now on."""
+        """Called when connections are accepted from now on."""
 
     @abstractmethod
     async def end(self, listeners: list[Listener]) -> None:
-        """Close the listeners, let requests be answered, and end the lifespan."""
+        """Close the listeners, wait until requests are answered, and end the lifespan."""
 
     @property
     def application_state(self) -> dict[str, Any]:
@@ -72,17 +72,17 @@ class DrainingServer(uvicorn.Server, ABC):
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        """Those in which the application answers requests."""
+        """The tasks in which the application answers requests."""
         return self.server_state.tasks
 
     async def end_lifespan(self) -> None:
         await self.lifespan.shutdown()
 
-    # What uvicorn calls
+    # Called by uvicorn
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: the supervisor's orders come another way."""
+        """Install no signal handlers: the supervisor's orders arrive by a socket."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,7 +91,7 @@ class DrainingServer(uvicorn.Server, ABC):
         self.take_connections()
 
     async def main_loop(self) -> None:
-        """Serve until told to drain. Only the date of the answers needs a look at the clock."""
+        """Serve until told to drain, and renew the date header every second."""
         while not self._draining.is_set():
             await self.on_tick(0)
             with suppress(TimeoutError):
