@@ -1,4 +1,4 @@
-"""Have freed memory given back to the system: one decision about the C library's allocator, made once for a process."""
+"""Have the C library return freed memory to the system: one setting, made once for a process."""
 
 import ctypes
 import sys
@@ -11,12 +11,12 @@ _TRIMMED_BYTES = 4 << 20
 
 
 def give_back_freed_memory() -> None:
-    """Keep large pictures out of the heap, for good.
+    """Keep large pictures out of the heap permanently.
 
-    glibc takes large blocks from the system and gives them back, but every one that is freed raises the size from which
-    it does so, up to 32 MB. After a few large pictures the next ones lie in the heap of whatever thread decodes them,
-    between small blocks that stay: 20,000 bad uploads made two workers hold a quarter more, and a twentieth with the
-    size fixed. Other C libraries have no such setting, and are left alone.
+    glibc takes large blocks from the system and returns them, but every freed block raises the size from which it does
+    so, up to 32 MB. After a few large pictures, the next ones are in the heap of the thread that decodes them, between
+    small blocks that stay: after 20,000 bad uploads two workers held a quarter more memory, and a twentieth more with
+    the size fixed. Other C libraries have no such setting, and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

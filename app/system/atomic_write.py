@@ -1,4 +1,4 @@
-"""Replace a file whole: a reader finds the old content or the new, never a part of either."""
+"""Replace a file atomically: a reader finds the old content or the new, never a part of either."""
 
 import os
 import tempfile
@@ -31,7 +31,7 @@ def atomic_write(file: Path, *, durable: bool = False, mode: int = 0o600) -> Ite
 
 
 def remove_unfinished(file: Path) -> None:
-    """Remove what processes that were killed while they wrote `file` left beside it. No other may be writing it."""
+    """Remove unfinished files that killed writers of `file` left beside it. No other process may be writing it."""
     for left_behind in file.parent.glob(f"{_prefix(file)}*"):
         left_behind.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its CPU affinity, and the CPU quota of its control group."""
+"""Count the cores that this process may use, by its CPU affinity and its control group's CPU quota."""
 
 import os
 from pathlib import Path

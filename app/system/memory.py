@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Measure how much memory this process may still take."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ _MEMINFO = Path("/proc/meminfo")
 def available_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = CGROUPS) -> int:
     """Return the bytes that can be taken without swapping, within the limit of a container (cgroup v2).
 
-    Where the system does not say, as on macOS, it is half of what is built in.
+    If the system does not report it, as on macOS, return half of the installed memory.
     """
     return min([_of_machine(meminfo), *_of_container(cgroup)])
 
@@ -27,7 +27,7 @@ def _of_machine(meminfo: Path) -> int:
 
 
 def _of_container(cgroup: Path) -> list[int]:
-    """Return what is left of the limit, counting cached files as free; nothing if there is no limit."""
+    """Return the rest of the limit in a list, counting cached files as free; an empty list without a limit."""
     (limit,), (used,) = numbers(cgroup / "memory.max"), numbers(cgroup / "memory.current")
     if limit is None or used is None:
         return []
