@@ -1,1 +1,1 @@
-"""From bytes to a classification: admission, the batcher, one live model, and the catalogue of those that are live."""
+"""Classify encoded pictures: admission, the batcher, a live model, and the catalogue of live models."""

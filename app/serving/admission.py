@@ -1,19 +1,19 @@
-"""Bound the pictures and bytes that a worker holds. One over the bound is rejected before any work is done for it.
+"""Bound the pictures and bytes that a worker holds. Beyond the bounds, reject before any work is done.
 
-The bound on pictures has two values. When the worker is calm, a burst waits for its turn: at most `max_pictures`, and
-at most what can be answered in `burst_s`. When that many have been held, more is asked than can be done, and every
-picture of a full queue would be answered late: from then on the worker holds only what it can answer in a few
-milliseconds, until hardly anything has to be rejected. So a crowd that arrives at once is served, and a load that stays
-too high gets quick answers and quick rejections. Queues should absorb bursts but not stand: Nichols and Jacobson,
-"Controlling Queue Delay" (ACM Queue 10(5), 2012). The signal here is the bound that was hit, not a measured delay:
-clients that wait for each answer make a standing queue that does no harm. If no more connections are open than may wait
-calmly, there is no overload, however often the same few clients ask again.
+The bound on pictures has two values. When the worker is calm, a burst is queued: at most `max_pictures`, and at most as
+many as can be answered in `burst_s`. When that bound is hit, the load exceeds the capacity, and every picture of a full
+queue would be answered late: from then on the worker holds only as many as it can answer in a few milliseconds, until
+hardly anything has to be rejected. So a crowd that arrives at once is served, and a load that stays too high gets quick
+answers and quick rejections. Queues should absorb bursts but not stand: Nichols and Jacobson, "Controlling Queue Delay"
+(ACM Queue 10(5), 2012). The signal here is that the bound was hit, not a measured delay: clients that wait for each
+answer make a standing queue that does no harm. If at most as many connections are open as pictures may be queued while
+calm, there is no overload, however often the same few clients ask again.
 
-Under overload there is a second queue before this one: what has arrived at the sockets while the event loop was at
-work. So a request that the loop comes to late is rejected, and a full batch is run as soon as its last picture is there
-(`relieve`), not after all that has arrived has been looked at.
+Under overload there is a second queue before this one: data that arrives at the sockets while the event loop is busy.
+So a request that the loop reads too late is rejected, and a full batch is run as soon as its last picture has arrived
+(`relieve`), not after all other sockets have been read.
 
-`make_room` decides: it may begin or end the state of overload. The other methods count.
+`make_room` decides, and may begin or end the state of overload. The other methods count.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from app.errors import Overloaded
 from app.metrics import Metrics
 
 _SHORT_S = 0.004
-"""While overloaded, hold only what can be answered within this time, and reject what waited longer for the loop."""
+"""While overloaded, hold only what can be answered in this time, and reject requests that wait longer for the loop."""
 _SHORT_PICTURES = 2
-"""While overloaded, hold at least this many pictures: one that runs, and one that is next."""
+"""While overloaded, hold at least this many pictures: one that runs, and the next one."""
 _WINDOW_S = 0.25
-"""The rate of answers and the share of rejections are taken over this much time in which the worker was busy."""
+"""Measure the rate of answers and the share of rejections over this much busy time of the worker."""
 _CALM_SHARE = 0.1
-"""A window is calm if a smaller share was rejected, or after a break of two windows in which nothing was."""
+"""A window is calm if a smaller share was rejected, or after two windows' time without a rejection."""
 _MAX_RETRY_AFTER_S = 60
 
 
 class LoopLag:
-    """Tells how long the event loop has been at work on what it found when it last looked at its sockets.
+    """Tells how long ago the current iteration of the event loop polled its sockets.
 
-    The first call in an iteration of the loop counts as that look; the iteration ends with the next callback.
+    The first call in an iteration of the loop counts as the poll; the iteration ends with the next callback.
     """
 
     def __init__(self) -> None:
@@ -58,27 +58,27 @@ class LoopLag:
 
 
 class RateWindow:
-    """Counts answers and rejections over the time in which a worker was busy, and tells the rate of answers."""
+    """Counts answers and rejections over the time in which a worker was busy, and computes the rate of answers."""
 
     def __init__(self, now: float) -> None:
         self.rate = 0.0
-        """Pictures a second that leave while the worker is busy; 0 before it is known."""
+        """Pictures answered a second while the worker is busy; 0 before it is known."""
         self._left = 0  # pictures since the window began
-        self._rejected = 0  # the same
-        self._busy_s = 0.0  # the same, without the time since `_busy_since`
+        self._rejected = 0  # pictures since the window began
+        self._busy_s = 0.0  # since the window began, without the time since `_busy_since`
         self._busy_since = now  # while pictures are held
         self._look_at = 1
 
     def begin_work(self, now: float) -> None:
-        """The worker holds pictures from now on."""
+        """Call when the worker begins to hold pictures."""
         self._busy_since = now
 
     def end_work(self, now: float) -> None:
-        """The worker holds none any more."""
+        """Call when the worker holds none any more."""
         self._busy_s += now - self._busy_since
 
     def count_left(self, pictures: int) -> bool:
-        """Count pictures that leave. Return whether enough have left since the last look to look again."""
+        """Count answered pictures. Return whether enough have been answered since the last `look` to call it again."""
         self._left += pictures
         return self._left >= self._look_at
 
@@ -86,9 +86,9 @@ class RateWindow:
         self._rejected += pictures
 
     def look(self, now: float, *, busy: bool) -> float | None:
-        """Take the rate, and begin a new window if this one has been long enough. Return the share it rejected.
+        """Update the rate. If the window has been long enough, begin a new one and return the share of rejections.
 
-        The share is that of the rejected among the answered; None if the window goes on.
+        The share is rejected / answered; None if the window goes on.
         """
         if busy:
             self._busy_s += now - self._busy_since
@@ -105,18 +105,18 @@ class RateWindow:
 
 
 def _nothing_waits() -> None:
-    """Stand for a batcher that runs its batches elsewhere."""
+    """Stand in for a batcher whose batches run in threads."""
 
 
 class Owner(Protocol):
-    """Whoever holds a lease: a task, or a request that is answered without one."""
+    """The owner of a lease: a task, or a request that is answered without one."""
 
     def done(self) -> bool:
-        """Say whether it is over, so that it should hold nothing."""
+        """Return whether it is over, so that it should hold nothing."""
 
 
 class Lease:
-    """The places and bytes that one owner holds. They are given back once, by the first `end`."""
+    """The places and bytes that one owner holds. The first `end` releases them; later ones do nothing."""
 
     __slots__ = ("_admission", "owner", "pictures", "since", "size")
 
@@ -126,7 +126,7 @@ class Lease:
         self.pictures = pictures
         self.size = size
         self.since = since
-        """On the admission's clock."""
+        """When it began, on the admission's clock."""
 
     def hold(self, size: int) -> None:
         """Hold `size` bytes more. Raises Overloaded if they are too many."""
@@ -137,7 +137,7 @@ class Lease:
 
 
 class Admission:
-    """Counts the pictures of this worker from their upload to their answer, and the bytes that they take."""
+    """Counts the pictures and bytes that this worker holds, from a picture's upload to its answer."""
 
     def __init__(
         self,
@@ -161,20 +161,20 @@ class Admission:
         self._bound = max_pictures
         self.overloaded = False
         self.enough = 1
-        """Pictures that keep the worker fully busy."""
+        """The number of pictures that keeps the worker fully busy."""
         self.relieve: Callable[[], None] = _nothing_waits
-        """Runs a batch of what waits to be run on the event loop."""
+        """Runs a batch of queued pictures, if batches run on the event loop."""
         self._pending = 0
         self._bytes = 0
         self._leases: dict[Lease, None] = {}  # the open ones, oldest first
         self.given_back_at = clock()
-        """When an owner last gave something back, on the admission's clock."""
+        """When an owner last released a lease, on the admission's clock."""
         self._window = RateWindow(self.given_back_at)
         self._rejected_at = self.given_back_at
 
     @property
     def pending(self) -> int:
-        """Pictures that are held."""
+        """The number of held pictures."""
         return self._pending
 
     @property
@@ -188,7 +188,7 @@ class Admission:
 
     @property
     def is_full(self) -> bool:
-        """Whether one picture more would be rejected for want of a place."""
+        """Whether one more picture would be rejected for lack of a place."""
         return self._pending >= self._bound
 
     def now(self) -> float:
@@ -215,7 +215,7 @@ class Admission:
     def hold(self, owner: Owner, size: int) -> Lease:
         """Count `size` bytes until the lease ends. Raises Overloaded if they are too many.
 
-        If nobody else holds any, anything may be held: how large one picture may be is another limit.
+        If nothing else is held, any size is accepted: the size of one picture has another limit.
         """
         self._check_room(size)
         lease = Lease(self, owner, 0, 0, self._clock())
@@ -224,13 +224,13 @@ class Admission:
         return lease
 
     def grow(self, lease: Lease, size: int) -> None:
-        """Count `size` bytes more for an open lease. Raises Overloaded if they are too many."""
+        """Count `size` more bytes for an open lease. Raises Overloaded if they are too many."""
         if lease in self._leases:
             self._check_room(size, own=lease.size)
             self._add(lease, size)
 
     def leave(self, lease: Lease) -> None:
-        """Take back what a lease holds, unless it has been taken back already."""
+        """Release a lease, unless it has been released already."""
         if lease not in self._leases:
             return
         del self._leases[lease]
@@ -248,9 +248,9 @@ class Admission:
 
     @contextmanager
     def receive(self) -> Iterator[Callable[[int], None]]:
-        """Yield a callback that counts the bytes of a body as they arrive, until the block of this task ends.
+        """Yield a callback that counts the bytes of a body as they arrive, and hold them until the block ends.
 
-        Raises Overloaded at once if a picture would not be taken anyway; so does the callback, if they are too many.
+        Raises Overloaded at once if a picture would be rejected anyway. The callback raises it for too many bytes.
         """
         if self.is_full and not self.make_room():
             raise self.reject()
@@ -270,13 +270,13 @@ class Admission:
         self._metrics.pending_bytes.set(self._bytes)
 
     def make_room(self, pictures: int = 1) -> bool:
-        """Make room for pictures if that can be done, and return whether there is.
+        """Return whether there is room for pictures, and make it if possible.
 
-        That may begin or end the state of overload, and run a batch of what waits (`relieve`).
+        This may begin or end the state of overload, and run a batch of queued pictures (`relieve`).
         """
         if self.overloaded:
             if self._lag() > _SHORT_S:
-                return False  # as all that is late in this iteration; the first of them has looked at the window
+                return False  # as are all late requests of this iteration; the first of them has checked the window
         elif self._pending + pictures <= self._bound:
             return True
         now = self._clock()
@@ -292,11 +292,11 @@ class Admission:
             return False
         if self._pending >= self._bound:
             self.relieve()
-        # A request of many pictures may reach over a short bound that it finds open: else it would never enter.
+        # A request of many pictures may exceed a short bound that is not yet reached: else it could never enter.
         return self._pending < self._bound and self._pending + pictures <= self._max_pictures
 
     def count_rejected(self, pictures: int = 1) -> int:
-        """Count pictures as rejected, and return the seconds after which to try again."""
+        """Count pictures as rejected, and return the seconds for Retry-After."""
         self._window.count_rejected(pictures)
         self._rejected_at = self._clock()
         self._dropped.add(pictures)
@@ -304,12 +304,12 @@ class Admission:
         return max(1, min(_MAX_RETRY_AFTER_S, ceil(self._pending / rate) if rate else 1))
 
     def reject(self, pictures: int = 1, what: str = "The service is asked for more than it can do.") -> Overloaded:
-        """Count pictures as rejected, and return the error that says `what` is in the way and when to try again."""
+        """Count pictures as rejected, and return the error, which names the cause `what` and when to try again."""
         seconds = self.count_rejected(pictures)
         return Overloaded(f"{what} Try again in {seconds} s.", retry_after_s=seconds)
 
     def _look(self, now: float) -> None:
-        """Take the rate of the window, and end the state of overload if the window was calm."""
+        """Update the rate from the window, and end the state of overload if the window was calm."""
         share = self._window.look(now, busy=self._pending > 0)
         if share is not None and (share < _CALM_SHARE or self._connections() <= self._calm_bound()):
             self.overloaded = False
@@ -330,7 +330,7 @@ class Admission:
 
 
 def this_task() -> Owner:
-    """Return the running task as the owner of a lease."""
+    """Return the running task, as the owner of a lease."""
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("only a task can hold a lease by a block")

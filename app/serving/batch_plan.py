@@ -1,7 +1,7 @@
-"""Which batch to run next, when so many items wait: the cheapest way through all of them.
+"""Choose the next batch for a number of queued items: the first step of the cheapest way to run them all.
 
-13 items may be quickest as 4, 4, 4 and 1, or padded to 16: that depends on what a batch of each size costs on this
-machine, and is worked out once. It knows nothing of what is run.
+13 items may be quickest as 4, 4, 4 and 1, or padded to 16: that depends on the cost of each batch size on this machine,
+and is computed once. It knows nothing of the items.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Step:
 
 
 class BatchPlan:
-    """Built from the seconds that a batch of each possible size takes."""
+    """A plan from the seconds that a batch of each allowed size takes."""
 
     def __init__(self, seconds: Mapping[int, float]) -> None:
         if not seconds or min(seconds) < 1:
@@ -38,11 +38,11 @@ class BatchPlan:
         return next(size for size in self.sizes if size >= count)
 
     def seconds_of(self, size: int) -> float:
-        """Return what a batch of one of the sizes takes."""
+        """Return the seconds that a batch of one of the sizes takes."""
         return self._seconds[size]
 
     def next_step(self, waiting: int) -> Step:
-        """Return what to run first where `waiting` items, at least one, are there."""
+        """Return the batch to run first if `waiting` items, at least one, are queued."""
         return self._steps[min(waiting, len(self._steps) - 1)]
 
 
@@ -52,7 +52,7 @@ def _cheapest_steps(seconds: Mapping[int, float]) -> list[Step]:
     steps = [Step(0, 0)]
     for waiting in range(1, max(seconds) + 1):
         cheapest, step = inf, steps[0]
-        for size in sorted(seconds, reverse=True):  # of two that cost the same, the one that answers more at once
+        for size in sorted(seconds, reverse=True):  # of two at the same cost, take the one that answers more at once
             count = min(waiting, size)
             cost = seconds[size] + total[waiting - count]
             if cost < cheapest:

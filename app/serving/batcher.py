@@ -1,20 +1,20 @@
-"""Run many small calls together: items in, one batch through a function, each caller's own row out.
+"""Run many small calls as batches of one function, and return each caller's row.
 
 It knows nothing of pictures, models or engines. Its rules:
 
-- a free slot is taken first, and the batch is then filled with what waits: an idle batcher adds no delay, and under
-  load a batch holds what arrived while the one before it ran;
-- an item is prepared when its batch is filled, one after another: an item that cannot be prepared fails alone, one that
-  nobody waits for any more costs nothing, and the code that prepares stays in the caches of the processor;
+- a free slot is taken first, and the batch is then filled with the queued items: an idle batcher adds no delay, and
+  under load a batch holds the items that arrived while the batch before it ran;
+- an item is prepared when its batch is filled, one after another: an item that cannot be prepared fails alone, an item
+  that nobody waits for costs nothing, and the preparing code stays in the processor's caches;
 - prepared items have the same shape and dtype, so no item can spoil a batch;
-- the queue is bounded, and what does not fit is refused at once;
+- the queue is bounded, and an item that does not fit is rejected at once;
 - a caller that is cancelled leaves the queue, and its batch goes on without it; so does one whose deadline passes, or
-  would pass before its batch is done: it is neither prepared nor run;
+  would pass before its batch is done: its item is neither prepared nor run;
 - every caller gets exactly one result, or one exception of its own: a batch that fails is bisected until only the
-  culprits fail; of a batch that hangs, the items are run one by one, and the thread that hangs is left behind;
-- batches have one of a few sizes, where the function is faster on sizes that it has seen.
+  culprits fail; if a batch hangs, its items are run one by one, and the hanging thread is abandoned;
+- batches have one of a few sizes if the function is faster on sizes that it has seen.
 
-A function that is quick is called on the event loop itself: a thread would cost more than it saves. The order "slot
+A quick function is called on the event loop itself: a thread would cost more than it saves. The order "slot
 first, then fill" is Triton's; the care for each caller is Ray Serve's; preparing by cohorts is from Larus and Parkes,
 "Using Cohort Scheduling to Enhance Server Performance" (USENIX 2002).
 """
@@ -38,22 +38,23 @@ from app.waiting import wait_all
 
 Array = NDArray[Any]
 _HANGS = 20
-"""A batch hangs where it takes so many times what it took when it was measured, and not below `run_timeout_s`."""
+"""A batch counts as hung after this multiple of its measured time, and never before `run_timeout_s`."""
 _MOST_HANGING = 3
-"""So many threads may be left behind before `give_up` is called: each holds memory, and perhaps a core."""
+"""Call `give_up` when more threads than this are abandoned: each holds memory, and perhaps a core."""
 
 _LONGEST_RUN_S = 0.05
-"""So long the event loop runs batches at most before it turns."""
+"""Run batches at most this long in one iteration of the event loop."""
 
 _log = structlog.stdlib.get_logger(__name__)
 Item = TypeVar("Item")
 
 
 class Reply(Protocol):
-    """Who waits for a row: a RowFuture, or whatever answers like one. No call may raise.
+    """The receiver of a row, such as a RowFuture. No method may raise.
 
-    What it took so far is noted before it is answered, in seconds: `queued_s` until a batch took the item, `prepared_s`
-    in `prepare`, `ran_s` in the batch. Who prepares notes that: a batcher cannot tell what was done before.
+    The times so far are set before the reply is answered, in seconds: `queued_s` until a batch took the item,
+    `prepared_s` for preparing it, `ran_s` in the batch. The code that prepares the item sets `prepared_s`: the batcher
+    does not know of work that was done before `put`.
     """
 
     queued_s: float
@@ -68,14 +69,14 @@ class Reply(Protocol):
 
 
 class RowFuture(asyncio.Future[Array]):
-    """The Reply of a coroutine."""
+    """The Reply for a coroutine."""
 
     queued_s = prepared_s = ran_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """Who is told what happens, on the event loop; no call may take long or raise."""
+    """Callbacks for metrics, on the event loop. No call may take long or raise."""
 
     waited: Callable[[float], None]
     """The seconds that an item waited for its batch."""
@@ -90,9 +91,9 @@ class Meters:
 class Batcher(Generic[Item]):
     """An async context manager around `run`: (N, *item_shape) → (N, …).
 
-    `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`,
-    so many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop. A batch in a
-    thread that takes longer than `run_timeout_s` is taken to hang; `give_up` is called when too many do.
+    `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`, at
+    most that many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop. A batch
+    in a thread that takes longer than `run_timeout_s` counts as hung; `give_up` is called when too many hang.
     """
 
     def __init__(
@@ -121,11 +122,11 @@ class Batcher(Generic[Item]):
         self._slots = slots
         self._free_slots = max(1, slots)
         self._executor = _threads(slots) if slots else None
-        self._hanging = 0  # threads left behind
+        self._hanging = 0  # abandoned threads
         self._waiting: dict[Reply, tuple[Item, float]] = {}  # with the time of arrival, and in its order
-        self._deadlines: dict[Reply, float] = {}  # of all that wait or run
+        self._deadlines: dict[Reply, float] = {}  # of all items that are queued or running
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
-        self._alarm_at = 0.0  # uvloop's handle does not know it where the time has come already
+        self._alarm_at = 0.0  # uvloop's handle does not know it if it is due already
         self._running: dict[asyncio.Task[None], dict[Reply, Array]] = {}  # in threads, with their batches
         self._dispatch_is_due = False
         self._ran_until = monotonic()  # on the event loop
@@ -142,7 +143,7 @@ class Batcher(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """The number of items that no batch has taken yet."""
+        """The number of queued items."""
         return len(self._waiting)
 
     async def submit(self, item: Item, *, deadline: float | None = None) -> Array:
@@ -150,8 +151,8 @@ class Batcher(Generic[Item]):
         return await row_for(lambda reply: self.put(item, reply, deadline=deadline), self.withdraw)
 
     def put(self, item: Item, reply: Reply, *, deadline: float | None = None) -> None:
-        """Queue an item whose row `reply` gets, or an exception: DeadlineExceeded, ShuttingDown, what `prepare` raised,
-        or InferenceFailed where `run` failed on this very item.
+        """Queue an item whose row `reply` gets, or an exception: DeadlineExceeded, ShuttingDown, the exception of
+        `prepare`, or InferenceFailed if `run` failed on this very item.
 
         `deadline` is in seconds of the event loop's clock. Raises Overloaded when the queue is full, and ShuttingDown
         after `aclose`.
@@ -169,7 +170,7 @@ class Batcher(Generic[Item]):
             self._schedule_dispatch()
 
     def withdraw(self, reply: Reply) -> None:
-        """Forget a caller who is gone or has been answered: if its item still waits, it is never run."""
+        """Forget a caller that has gone or was answered: if its item is still queued, it is never run."""
         if self._waiting.pop(reply, None) is not None:
             self._meters.cancelled()
         self._deadlines.pop(reply, None)
@@ -177,14 +178,14 @@ class Batcher(Generic[Item]):
             self._say_when_drained()
 
     def run_waiting(self) -> None:
-        """Run one batch of what waits now, where batches run on the event loop, not when the loop comes to it."""
+        """If batches run on the event loop, run one of the queued items now, not in a later iteration."""
         if self._executor is None and self._waiting:
             batch, size = self._fill()
             if batch:
                 self._run_here(batch, size)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        """Refuse new items, give those accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
+        """Reject new items, give accepted ones `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
         self._closing = True
         try:
             if self._waiting or self._running:
@@ -194,7 +195,7 @@ class Batcher(Generic[Item]):
             self.close()
 
     def close(self) -> None:
-        """End now, and cut the grace of an `aclose` that waits: whoever has no row yet gets ShuttingDown."""
+        """End now, and cut short the grace of a waiting `aclose`: callers without a row get ShuttingDown."""
         self._closing = True
         for reply in list(self._waiting):
             self._fail(reply, ShuttingDown("The service stopped before this picture's turn came."))
@@ -205,7 +206,7 @@ class Batcher(Generic[Item]):
             self._end_run(task)
         self._say_when_drained()
         if self._executor is not None:
-            # A run that hangs cannot be stopped from here; its thread is left behind, and nobody waits for it.
+            # A run that hangs cannot be stopped: its thread is abandoned.
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _say_when_drained(self) -> None:
@@ -213,8 +214,8 @@ class Batcher(Generic[Item]):
             self._drained.set_result(None)
 
     def _schedule_dispatch(self) -> None:
-        # Two turns of the event loop later, so that requests which are being read in this turn share the batch. It is
-        # no timer: with nothing else to do, two turns take microseconds.
+        # Two iterations of the event loop later, so that requests that are read in this one share the batch. This is no
+        # timer: if there is nothing else to do, two iterations take microseconds.
         self._dispatch_is_due = True
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._dispatch)
@@ -235,10 +236,11 @@ class Batcher(Generic[Item]):
             self._say_when_drained()
 
     def _run_for_a_while(self) -> None:
-        """Run a batch on the event loop, and more of what waits, for as long as the loop had for everything else since.
+        """Run batches on the event loop for as long as the loop has worked on other things since the last ones.
 
-        Then the loop turns, so that answers leave and requests arrive. With a batch a turn, a crowd of connections with
-        large uploads, each of which takes a moment of every turn, would leave next to nothing for batches.
+        Then the loop continues, so that answers leave and requests arrive. If only one batch were run per iteration,
+        many connections with large uploads, each of which takes some time of every iteration, would leave hardly any
+        time for batches.
         """
         began = now = monotonic()
         until = began + min(began - self._ran_until, _LONGEST_RUN_S)
@@ -259,19 +261,19 @@ class Batcher(Generic[Item]):
         self._dispatch()
 
     def _end_run(self, task: asyncio.Task[None]) -> None:
-        """Fail those of a task's batch who were not answered: it was cancelled, perhaps before its first step."""
+        """Fail the unanswered callers of a task's batch: it was cancelled, perhaps before its first step."""
         for reply in self._running.pop(task, {}):
             self._fail(reply, ShuttingDown("The service stopped while this picture was being classified."))
 
     def _fill(self) -> tuple[dict[Reply, Array], int]:
-        """Take the next items from the queue and prepare them; what cannot be prepared, or would be too late, is
+        """Take the next items from the queue and prepare them. Items that cannot be prepared, or would be too late, are
         answered here."""
         step = self._plan.next_step(len(self._waiting))
         latest = asyncio.get_running_loop().time() + self._plan.seconds_of(step.size)
         batch: dict[Reply, Array] = {}
         for reply in list(islice(self._waiting, step.count)):
             item, arrived = self._waiting.pop(reply)
-            if reply.done():  # cancelled in this very turn
+            if reply.done():  # cancelled in this iteration
                 self._deadlines.pop(reply, None)
                 self._meters.cancelled()
                 continue
@@ -282,7 +284,7 @@ class Batcher(Generic[Item]):
             self._meters.waited(waited)
             try:
                 array = self._prepared(item)
-            except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
+            except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
                 self._fail(reply, exc)
             else:
                 batch[reply] = array
@@ -311,7 +313,7 @@ class Batcher(Generic[Item]):
                 parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
 
     async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Array | Exception | None:
-        """Return what `_outcome` does, or None where it hangs."""
+        """Return the result of `_outcome` in a thread, or None if it hangs."""
         loop = asyncio.get_running_loop()
         timeout_s = max(self._run_timeout_s, _HANGS * self._plan.seconds_of(size))
         running = loop.run_in_executor(self._executor, self._outcome, batch, size)
@@ -324,7 +326,7 @@ class Batcher(Generic[Item]):
 
     def _leave_thread_behind(self, running: asyncio.Future[Array | Exception]) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=False)  # what else runs there goes on
+            self._executor.shutdown(wait=False)  # other batches in it continue
         self._executor = _threads(self._slots)
         self._hanging += 1
         if self._hanging >= _MOST_HANGING:
@@ -336,21 +338,21 @@ class Batcher(Generic[Item]):
         running.add_done_callback(came_back)
 
     def _singly(self, batch: dict[Reply, Array]) -> list[tuple[dict[Reply, Array], int]]:
-        """Return the items of a batch that hung, each to be run alone; one that was alone is the culprit."""
+        """Return the items of a hung batch, each to be run alone; a single item is the culprit, and is failed."""
         if len(batch) == 1:
             self._fail(next(iter(batch)), InferenceFailed("The model did not come to an end with this picture."))
             return []
         return [({reply: array}, self._plan.size_of(1)) for reply, array in reversed(batch.items())]
 
     def _outcome(self, batch: dict[Reply, Array], size: int) -> Array | Exception:
-        """Return the rows of a batch, or why there are none."""
+        """Return the rows of a batch, or the error."""
         arrays = np.empty((size, *self._item_shape), self._item_dtype)
         for index, array in enumerate(batch.values()):
             arrays[index] = array
         arrays[len(batch) :] = array
         try:
             return self._rows(arrays)
-        except Exception as exc:  # noqa: BLE001 - whatever it is belongs to a caller
+        except Exception as exc:  # noqa: BLE001 - any exception goes to a caller
             return exc
 
     def _prepared(self, item: Item) -> Array:
@@ -368,7 +370,7 @@ class Batcher(Generic[Item]):
     def _settle(
         self, batch: dict[Reply, Array], outcome: Array | Exception, seconds: float
     ) -> list[tuple[dict[Reply, Array], int]]:
-        """Answer everyone in the batch, or return its halves where it failed and may yet succeed without a culprit."""
+        """Answer every caller of the batch, or return its halves if it failed and may succeed without the culprit."""
         if not isinstance(outcome, Exception):
             for reply, row in zip(batch, outcome, strict=False):  # padding has no caller
                 self._deadlines.pop(reply, None)
@@ -401,9 +403,9 @@ class Batcher(Generic[Item]):
         self._alarm_at = when
 
     def _expire(self) -> None:
-        """Answer those whose deadline has passed, and look again at the next deadline.
+        """Answer callers whose deadline has passed, and set the timer to the next deadline.
 
-        One timer serves all: most requests are answered long before theirs, and never cost one.
+        One timer serves all: most requests are answered long before their deadline.
         """
         self._alarm = None
         now = asyncio.get_running_loop().time()
@@ -420,7 +422,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None]) -> Array:
-    """Return the row that a reply gets from `put`, and withdraw the reply however this ends."""
+    """Call `put` with a reply and return its row; withdraw the reply however this ends."""
     future = RowFuture()
     put(future)
     try:
@@ -434,8 +436,8 @@ def refusal_while_stopping() -> ShuttingDown:
 
 
 def _give(answer: Callable[[Any], None], outcome: Array | Exception) -> None:
-    """Answer one caller. What it makes of the answer is no concern of the others in its batch."""
+    """Answer one caller. Its exceptions must not affect the others in its batch."""
     try:
         answer(outcome)
-    except Exception:  # noqa: BLE001 - whatever it is belongs to that caller
+    except Exception:  # noqa: BLE001 - any exception belongs to that caller
         _log.exception("a caller could not take its answer")

@@ -1,7 +1,7 @@
-"""Which versions are live: one classifier for each model, replaced between two batches when another version is ready.
+"""Hold the live version of each model, and swap it between two batches when another version is ready.
 
-It loads nothing: `app.serving.versions` does, at the start and for `app.serving.store_watcher`. All its methods belong
-to the event loop.
+It loads nothing: `app.serving.versions` does, at the start and for `app.serving.store_watcher`. Call its methods on the
+event loop only.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Catalogue:
-    """The live models by name; an async context manager that ends them all."""
+    """The live models by name; an async context manager that closes them all."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Catalogue:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish what was accepted, within the grace, and free the models."""
+        """Finish the accepted pictures, within the grace, and free the models."""
         self.stopping = True
         for classifier in self._classifiers.values():
             self._begin_to_end(classifier, self._shutdown_grace_s)
         await wait_all(self._ending, timeout_s=self._shutdown_grace_s)
-        for classifier in self._ending.values():  # those that were replaced may have had a longer grace
+        for classifier in self._ending.values():  # replaced ones may have had a longer grace
             classifier.close()
         await wait_all(self._ending)
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
@@ -93,7 +93,7 @@ class Catalogue:
 
         Raises ModelNotFound or ModelNotNamed.
 
-        What it returns takes pictures until the event loop turns: the next turn may find another version live.
+        Hand over pictures in the same iteration of the event loop: in the next one, another version may be live.
         """
         if name is None:
             if self._default is None:
@@ -113,9 +113,9 @@ class Catalogue:
         return classifier
 
     async def replace(self, model: TunedModel) -> bool:
-        """Have this version answer from now on; say whether it does, or the service is stopping.
+        """Make this version live, and return True; return False if the service is stopping.
 
-        What the version before it has accepted, it answers; then it is freed, by a task of its own.
+        The version before it still answers the pictures that it has accepted; a task then frees it.
         """
         if self.stopping:
             return False
@@ -126,11 +126,11 @@ class Catalogue:
         return True
 
     def may_remove(self, name: str) -> bool:
-        """Say whether requests that name no model could be answered as before without this one."""
+        """Return whether requests that name no model would be answered as before without this model."""
         return name != self._set_default and len(self._classifiers) > 1
 
     async def remove(self, name: str) -> bool:
-        """Have no version of this model answer from now on; say whether none does."""
+        """Stop serving this model; return whether it is not served any more."""
         if name in self._classifiers:
             if self.stopping or not self.may_remove(name):
                 return False
@@ -187,6 +187,6 @@ class Catalogue:
 
 
 def _enough(tuning: Tuning) -> int:
-    """Return how many pictures keep a model fully busy: a batch, and if one runs in a thread, another meanwhile."""
+    """Return how many pictures keep a model fully busy: one batch, and another while batches run in a thread."""
     largest = tuning.plan.sizes[-1]
     return largest if tuning.on_event_loop else 2 * largest

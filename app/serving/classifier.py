@@ -1,4 +1,4 @@
-"""One live model: encoded picture in, probabilities out. It knows nothing of HTTP or of other models."""
+"""Classify encoded pictures by one live model. It knows nothing of HTTP or of other models."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
 _DECODED_CHANNELS = 3
-"""Bytes of a decoded pixel, for the count of what is held; alpha or 16 bits may take more for a moment."""
+"""Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the settings allow a picture and a batch, whatever the model."""
+    """The configured limits of a picture and a batch, for any model."""
 
     max_pixels: int
     max_pending: int
@@ -136,7 +136,7 @@ class Classifier:
                 decoding.is_over = True
                 lease.end()
                 self._decoding.pop(reply, None)
-                if task.cancelled() and not reply.done():  # perhaps before its first step
+                if task.cancelled() and not reply.done():  # it may not have begun
                     reply.set_exception(refusal_while_stopping())
 
             task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
@@ -152,13 +152,13 @@ class Classifier:
         self._batcher.run_waiting()
 
     def withdraw(self, reply: Reply) -> None:
-        """Forget a caller who is gone: what has not begun for it is never done."""
+        """Forget a caller that has gone: work for it that has not begun is dropped."""
         if self._decoding and (task := self._decoding.get(reply)) is not None and task.cancel():
             self._cancelled()
         self._batcher.withdraw(reply)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        """Give what was accepted `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
+        """Give accepted pictures `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
         self._closing = True
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
@@ -169,7 +169,7 @@ class Classifier:
             self.close()
 
     def close(self) -> None:
-        """End now, and cut the grace of an `aclose` that waits: what was accepted fails with ShuttingDown."""
+        """End now, and cut short the grace of a waiting `aclose`: accepted pictures fail with ShuttingDown."""
         self._closing = True
         for task in self._decoding.values():
             task.cancel()
@@ -202,13 +202,13 @@ class Classifier:
             async with asyncio.timeout_at(deadline):
                 image, seconds = await loop.run_in_executor(self._decode_pool, decode)
             reply.prepared_s = seconds
-            self._decoded(seconds)  # here, not in the thread: a number has one writer
+            self._decoded(seconds)  # here, not in the thread: each metric has one writer
             if not reply.done():
                 self._batcher.put(image, reply, deadline=deadline)
         except TimeoutError:
             self._expired()
             error = DeadlineExceeded("The picture could not be decoded before its deadline. Try again.")
-        except Exception as exc:  # noqa: BLE001 - whatever it is belongs to this caller
+        except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
             error = exc
         else:
             return
@@ -217,7 +217,7 @@ class Classifier:
 
 
 class _Decoding:
-    """Owns the bytes of a picture while it is decoded in the pool, whether or not somebody still waits for it."""
+    """Owns the bytes of a picture while it is decoded in the pool, even if its caller has gone."""
 
     is_over = False
 

@@ -1,7 +1,7 @@
 """Load and unload models while the service runs, if the settings allow it.
 
-What is asked for is marked in the store, and every worker follows the store: so it holds for all of them, and for those
-that come after. A mark that would leave nothing to serve is not followed.
+A request writes a mark to the store, and every worker follows the store. So it applies to all workers, and to those
+that are started later. A mark that would leave no model to serve is not followed.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _PATIENCE_S = 60.0
 
 
 class ModelControl:
-    """Changes the store that a watcher makes its catalogue follow."""
+    """Writes marks to the store that a watcher follows."""
 
     def __init__(self, store: ModelStore, catalogue: Catalogue, watcher: Watcher, *, allowed: bool) -> None:
         self._store = store
@@ -26,27 +26,27 @@ class ModelControl:
         self._allowed = allowed
 
     async def load(self, name: str) -> None:
-        """Return when the version that the store wants is live in this worker; the others follow by themselves.
+        """Load a model, and return when its version is live in this worker; the others follow by themselves.
 
-        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if it fails its
-        check.
+        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if the version
+        fails its check.
         """
         self._check_allowed()
         await self._mark(name, unloaded=False)
         looks = 0
         async with _patience(name):
             while (wanted := await asyncio.to_thread(self._wanted, name)) != self._live(name):
-                # What was refused once may have been replaced: it counts when two looks have found it as it is.
+                # A rejected version may have been replaced: it counts as rejected after two scans found these files.
                 if looks >= 2:
                     self._raise_refusal(name, wanted)
                 await self._watcher.next_look()
                 looks += 1
 
     async def unload(self, name: str) -> None:
-        """Return when the model is not served any more by this worker; the others follow by themselves.
+        """Unload a model, and return when this worker does not serve it any more; the others follow by themselves.
 
-        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if none would be
-        left.
+        Raises ModelControlOff, ModelNotFound, DeadlineExceeded, ShuttingDown, or ModelControlRefused if no model would
+        be left.
         """
         self._check_allowed()
         self._check_may_unload(name)

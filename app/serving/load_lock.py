@@ -1,6 +1,6 @@
-"""One after another: processes that share a folder take turns at heavy work.
+"""Let processes that share a folder take turns at heavy work, by a lock.
 
-The lock is on the folder itself, which needs no write access and leaves nothing behind, whatever ends a process.
+The lock is on the folder itself, which needs no write access and leaves nothing behind, however a process ends.
 """
 
 import fcntl
@@ -13,12 +13,12 @@ from pathlib import Path
 
 _ASK_EVERY_S = 0.02
 _LONGEST_WAIT_S = 30.0
-"""After that the work is done out of turn: another process that hangs must not keep this one from it for ever."""
+"""Wait at most this long, then work without the lock: a process that hangs must not block others for ever."""
 
 
 @contextmanager
 def taking_turns(folder: Path, stop: threading.Event, *, longest_wait_s: float = _LONGEST_WAIT_S) -> Iterator[None]:
-    """Hold the folder's turn while the block runs, or go without: if it cannot be locked, and after a long wait.
+    """Hold the folder's lock while the block runs. Run without it if it cannot be locked, or after a long wait.
 
     `stop` ends the wait at once.
     """
@@ -31,7 +31,7 @@ def taking_turns(folder: Path, stop: threading.Event, *, longest_wait_s: float =
         yield
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # and with it the lock
+            os.close(descriptor)  # releases the lock
 
 
 def _open(folder: Path) -> int | None:
@@ -42,7 +42,7 @@ def _open(folder: Path) -> int | None:
 
 
 def _locked(descriptor: int) -> bool:
-    """Say whether there is nothing more to wait for."""
+    """Try to lock. Return True if there is no need to wait longer."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

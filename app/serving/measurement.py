@@ -1,6 +1,6 @@
-"""How fast one worker is without HTTP: decoding and inference of the golden pictures, batch after batch.
+"""Measure one worker's speed without HTTP: decode and classify the golden pictures, batch after batch.
 
-It knows nothing of requests or queues. What it finds is the most that a worker could answer if HTTP cost nothing.
+It knows nothing of requests or queues. The result is an upper bound: a worker's rate if HTTP cost nothing.
 """
 
 import time
@@ -18,8 +18,8 @@ _REPEATS = 5
 
 @dataclass(frozen=True)
 class Measurement:
-    """`decode_s` has the seconds of each golden picture, from bytes to a prepared image; `batch_size` is what the rate
-    was found with."""
+    """`decode_s` has the seconds of each golden picture, from bytes to a prepared image; `batch_size` is that of the
+    measurement."""
 
     decode_s: tuple[float, ...]
     batch_size: int
@@ -27,7 +27,7 @@ class Measurement:
 
 
 def measure(model: TunedModel, *, seconds: float) -> Measurement:
-    """Decode and classify the golden pictures for so many seconds, one batch at least, as a busy worker would."""
+    """Decode and classify the golden pictures for some seconds, at least one batch, as a busy worker would."""
     bundle, engine = model.loaded.bundle, model.loaded.engine
     spec = bundle.manifest.preprocessing
     decode_s = tuple(min(_time(encoded, spec) for _ in range(_REPEATS)) for encoded in bundle.golden.encoded)

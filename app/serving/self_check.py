@@ -1,7 +1,7 @@
-"""Compare what admission holds with what owners own, and take back what nobody does.
+"""Find and release leaked leases: those that admission still holds although their owner is over.
 
-A lease outlives its owner only by a defect. It is corrected, so that the service goes on, and told, so that somebody
-mends the defect: in the log, and in a metric that should stay 0.
+A lease outlives its owner only by a defect. The check releases it, so that the service goes on, and reports it, so that
+the defect gets fixed: in the log, and in a metric that should stay 0.
 """
 
 import structlog
@@ -13,7 +13,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class SelfCheck:
-    """Looks at one worker's admission, now and then. `longest_s` is how long any request may hold a place."""
+    """Checks one worker's admission periodically. `longest_s` is how long any request may hold a place."""
 
     def __init__(self, admission: Admission, metrics: Metrics, *, longest_s: float) -> None:
         self._admission = admission
@@ -22,14 +22,14 @@ class SelfCheck:
         self._suspects: set[Lease] = set()
 
     def look(self) -> str | None:
-        """Take back each lease whose owner was over at the last look, too. Return why the worker should be replaced.
+        """Release each lease whose owner was already over at the last check. Return why to replace the worker, if so.
 
-        A worker is not helped by more patience if a place has been held for longer than any request may live, or if it
-        is full and nothing has been given back for that long.
+        The worker should be replaced if a place has been held for longer than any request may live, or if the worker is
+        full and nothing has been released for that long.
         """
         admission = self._admission
         over = {lease for lease in admission.leases if lease.owner.done()}
-        # A task is over a moment before what it holds is given back, so one look is not enough.
+        # A task is over a moment before it releases its lease, so one check is not enough.
         leaked, self._suspects = over & self._suspects, over - self._suspects
         if leaked:
             self.correct(leaked)
@@ -42,7 +42,7 @@ class SelfCheck:
         return None
 
     def correct(self, leaked: set[Lease]) -> None:
-        """Take the leases back, and tell."""
+        """Release the leases, and report them."""
         pictures, size = sum(lease.pictures for lease in leaked), sum(lease.size for lease in leaked)
         _log.error("defect", reason="places were not given back", leases=len(leaked), pictures=pictures, bytes=size)
         self._corrections.add(len(leaked))

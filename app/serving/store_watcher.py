@@ -1,13 +1,13 @@
-"""Follow the store while the service answers: new versions, pins, and versions that are taken away.
+"""Follow the store while the service answers: new versions, pins, and removed versions.
 
-A thread of its own looks at the store, loads what is to be served, and hands it to the catalogue when it is proven and
-tuned. No request waits for any of it. The rules:
+A thread of its own scans the store, loads versions to be served, and hands them to the catalogue when they are checked
+and tuned. No request waits for it. The rules:
 
-- what should be served is the pinned version, else the newest that passes;
-- a version is tried when two looks in a row have found its files the same, so not while it is being copied;
-- one that is refused is tried again only when its files have changed, and what serves goes on serving;
-- a pin that cannot be followed leaves what serves in place: half of the workers may still follow the pin before it;
-- nothing that happens to the store takes a model away, but for the mark that says so: what is in memory has passed its
+- the pinned version is served, else the newest that passes its check;
+- a version is tried when two scans in a row have found the same files, so not while it is being copied;
+- a rejected version is tried again only when its files have changed, and the live one stays;
+- a pin that cannot be followed leaves the live version: half of the workers may still follow the pin before it;
+- only the mark for unloading removes a model, nothing else that happens to the store: a model in memory has passed its
   check.
 """
 
@@ -31,21 +31,21 @@ from app.serving.load_lock import taking_turns
 from app.serving.versions import LoadedStore, Loader, Refusal, TunedModel, say_what_is_live
 
 _PATIENT_LOOKS = 20
-"""Looks in a row that find a folder unchanged and without a manifest, until it counts as a bundle half copied."""
+"""A folder counts as a half-copied bundle if this many scans in a row find it unchanged, without a manifest."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the last look found at a version's place, and how many looks in a row have found the same."""
+    """The files that the last scan found of a version, and how many scans in a row have found the same."""
 
     fingerprint: Fingerprint | None
     looks: int
 
 
 class Watcher:
-    """Keeps a catalogue at what its store says; an async context manager around the application's life."""
+    """Keeps a catalogue in line with its store; an async context manager for the application's lifespan."""
 
     def __init__(self, loader: Loader, loaded: LoadedStore, catalogue: Catalogue, *, interval_s: float) -> None:
         self._loader = loader
@@ -60,7 +60,7 @@ class Watcher:
         self._said: dict[str, str] = {}
         self._failure = ""
         self._is_settling = False
-        self._waiting: list[asyncio.Future[None]] = []  # for the end of a look; they belong to the event loop
+        self._waiting: list[asyncio.Future[None]] = []  # for the end of a scan; used on the event loop only
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -68,7 +68,7 @@ class Watcher:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         if self._interval_s:
-            # A daemon, so that a process that is made to end at once does not wait for it.
+            # A daemon, so that a process that must end at once does not wait for it.
             self._thread = threading.Thread(target=self._watch, name="reload", daemon=True)
             self._thread.start()
         return self
@@ -79,13 +79,13 @@ class Watcher:
         self._stop.set()
         self._wake_waiting()
         if self._thread is not None:
-            # It may be loading, and a thread that is left behind in native code can bring the ending process down.
+            # It may be loading: a thread still in native code can crash the ending process.
             await asyncio.to_thread(self._thread.join)
 
     async def next_look(self) -> None:
-        """Return when a look has ended that this call may have preceded: two of them hold a whole one.
+        """Wait for the end of a scan, which may be one that already runs. Two waits include a whole scan.
 
-        Raises ShuttingDown if there is no further look.
+        Raises ShuttingDown if there is no further scan.
         """
         if not self._stop.is_set():
             looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class Watcher:
             raise refusal_while_stopping()
 
     def look(self) -> None:
-        """Look once at the whole store, and have what is ready to serve go live. It belongs to the watcher's thread."""
+        """Scan the whole store once, and make ready versions live. Call it in the watcher's thread only."""
         self._is_settling = False
         try:
             names = self._store.names()
@@ -120,13 +120,13 @@ class Watcher:
                 looked.set_result(None)
 
     def _watch(self) -> None:
-        # No lower priority for this thread: with all cores taken, a load would take ten times as long, and while it is
-        # not its turn it could hold the interpreter's lock. OpenVINO's threads would keep the priority for good.
+        # Keep this thread's priority: with all cores busy, a low-priority load would take ten times as long, and could
+        # hold the interpreter's lock while not scheduled. OpenVINO's threads would keep the priority for good.
         while not self._stop.wait(self._interval_s / 2 if self._is_settling else self._interval_s):
             try:
                 self.look()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the next look may go better
-                if self._failure != repr(exc):  # once, not twice a second
+            except Exception as exc:  # noqa: BLE001 - the next scan may succeed
+                if self._failure != repr(exc):  # log it once, not twice a second
                     self._failure = repr(exc)
                     _log.exception("looking at the model store failed")
 
@@ -146,7 +146,7 @@ class Watcher:
         elif (name, None) in self._refused and live is not None:
             return
         is_gone = live is not None and live.version not in versions
-        # Missed once, it may be on its way to another place.
+        # Missing once, it may be in the middle of a move.
         is_missed = live is not None and is_gone and self._look_at_version(name, live.version).looks < 2
         is_settling = is_missed
         for version in order:
@@ -164,7 +164,7 @@ class Watcher:
             self._say(name, f"Version {live.version} is no longer in the store. It keeps serving from memory.")
 
     def _unload(self, name: str) -> bool:
-        """Take a model away that is marked so; say whether it is. What is needed stays: see `Catalogue.may_remove`."""
+        """Unload a marked model; return whether it is unloaded. A needed one stays: see `Catalogue.may_remove`."""
         if name in self._live:
             if not asyncio.run_coroutine_threadsafe(self._catalogue.remove(name), self._loop).result():
                 return False
@@ -175,7 +175,7 @@ class Watcher:
         return True
 
     def _pin(self, name: str, versions: Iterable[int]) -> int | None:
-        """Return the pinned version, None if none is or the pin names none; what is wrong with it is refused."""
+        """Return the pinned version, or None. An invalid pin is recorded as rejected."""
         try:
             pin = self._store.pinned(name)
         except BundleNotFound as exc:
@@ -188,7 +188,7 @@ class Watcher:
         return pin
 
     def _forget(self, name: str, there: set[int | None]) -> None:
-        """Forget what was refused or seen of versions that are neither there nor pinned."""
+        """Forget the records of versions that are neither in the store nor pinned."""
         for of_name, version in list(self._refused):
             if of_name == name and version is not None and version not in there:
                 del self._refused[of_name, version]
@@ -206,7 +206,7 @@ class Watcher:
         return seen
 
     def _is_ready(self, name: str, version: int, seen: _Seen) -> bool:
-        """Say whether a version is whole as far as can be seen, has not changed of late, and was not refused before."""
+        """Return whether a version looks complete, has not changed lately, and was not rejected before."""
         refused = self._refused.get((name, version))
         if seen.fingerprint is None or (refused is not None and refused.fingerprint == seen.fingerprint):
             return False
@@ -218,7 +218,7 @@ class Watcher:
         return seen.looks >= 2
 
     def _check_unchanged(self, live: TunedModel, seen: _Seen) -> None:
-        """See to a live version whose files have changed: bundles are not to be changed, but some copy over them."""
+        """Handle a live version whose files have changed: bundles should not change, but people copy over them."""
         name, version = live.name, live.version
         if seen.fingerprint == live.fingerprint:
             self._refused.pop((name, version), None)
@@ -247,13 +247,13 @@ class Watcher:
             except ImageclassError as exc:
                 self._refuse(Refusal(name, version, exc.code, str(exc), seen.fingerprint))
                 return
-            except Exception as exc:  # noqa: BLE001 - whatever it is, what serves goes on serving
+            except Exception as exc:  # noqa: BLE001 - the live version goes on serving
                 _log.exception("a version could not be loaded", model=name, version=version)
                 reason = f"It could not be loaded: {exc!r}."
                 self._refuse(Refusal(name, version, ImageclassError.code, reason, seen.fingerprint))
                 return
             taken = time.monotonic() - began
-        # What was found before the load counts: if the files have changed since, the next look finds another.
+        # Record the files found before the load: if they have changed since, the next scan notices.
         model = replace(model, fingerprint=seen.fingerprint)
         if not self._take_live(model):
             model.loaded.engine.close()
@@ -266,7 +266,7 @@ class Watcher:
     def _take_live(self, model: TunedModel) -> bool:
         try:
             return asyncio.run_coroutine_threadsafe(self._catalogue.replace(model), self._loop).result()
-        except Exception as exc:  # noqa: BLE001 - the same
+        except Exception as exc:  # noqa: BLE001 - as above
             _log.exception("a version could not go live", model=model.name, version=model.version)
             reason = f"It could not go live: {exc!r}."
             self._refuse(Refusal(model.name, model.version, ImageclassError.code, reason, model.fingerprint))
@@ -276,20 +276,20 @@ class Watcher:
         return taking_turns(self._store.root, self._stop)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Remember, log and count a refusal, once for the same files."""
+        """Remember, log and count a rejected version, once for the same files."""
         key = (refusal.name, refusal.version)
         before = self._refused.get(key)
         if before is not None and (before.code, before.fingerprint) == (refusal.code, refusal.fingerprint):
             return
         self._refused[key] = refusal
-        self._show_refusals()  # first, so that whoever reads the log finds it in /health
+        self._show_refusals()  # before the log line, so that /health shows it to readers of the log
         _log.error(
             "version refused", model=refusal.name, version=refusal.version, code=refusal.code, reason=refusal.reason
         )
         self._on_loop(lambda: self._catalogue.count_refusal(refusal))
 
     def _show_refusals(self) -> None:
-        """Tell the catalogue of the refusals that matter: of what would be served, had it passed."""
+        """Show the catalogue the rejected versions that would otherwise be served."""
         by_name: dict[str, list[Refusal]] = defaultdict(list)
         for refusal in self._refused.values():
             by_name[refusal.name].append(refusal)
@@ -314,7 +314,7 @@ class Watcher:
         self._loop.call_soon_threadsafe(call)
 
     def _say(self, about: str, sentence: str | None) -> None:
-        """Warn of what is odd about the store or a model, once, until it is in order again or odd in another way."""
+        """Warn of a problem with the store or a model once, until it is solved or another one follows."""
         before = self._said.pop(about, None)
         if sentence is not None:
             self._said[about] = sentence

@@ -1,8 +1,8 @@
-"""Choose how a model is run on this machine, by a short measurement of its real engine before it goes live.
+"""Choose how to run a model on this machine, by a short measurement of its real engine before it goes live.
 
-For a small network it takes some tenths of a second, most of them spent by OpenVINO to compile for each batch size. It
-is done at every start: what was measured on another machine, or on a busier day, would be worth nothing. A version that
-replaces one of the same kind amid requests takes over what was found for that one: a busy machine measures its load.
+For a small network this takes some tenths of a second, most of them for OpenVINO to compile each batch size. It is done
+at every start: a measurement from another machine, or from a busier day, would be worthless. A version that replaces
+one of the same kind under load takes over its tuning: on a busy machine, the measurement would measure the load.
 """
 
 import time
@@ -22,24 +22,24 @@ from app.serving.batch_plan import BatchPlan
 InferencePlace = Literal["auto", "loop", "thread"]
 
 _SIZES = (1, 4, 16, 64, 256, 1024)
-"""OpenVINO compiles a network for each, so they are few; `BatchPlan` composes what lies between."""
+"""Few, because OpenVINO compiles a network for each; `BatchPlan` composes other sizes of these."""
 _GAIN = 0.95
-"""A larger batch is worth its delay where it takes at most this share of the time for each picture."""
+"""A larger batch is worth its delay if its time per picture is at most this share of the smaller one's."""
 _LOOP_S = 0.004
-"""A batch that takes longer runs in a thread, to leave the event loop free. For a quicker one that costs more than it
-gives: to the thread and back is 0.1 to 0.3 ms, and two threads compete for the interpreter's lock."""
+"""A batch that takes longer runs in a thread, to leave the event loop free. A quicker one runs on the loop, because a
+thread hop costs 0.1 to 0.3 ms, and two threads compete for the interpreter's lock."""
 _DECODE_S = 0.0005
-"""A picture that takes longer to decode goes to a pool of threads, for the same two reasons."""
+"""A picture that takes longer to decode goes to a thread pool, for the same two reasons."""
 _PROBE_SIDE = 256
 _REPEATS = 4
 _ENOUGH_S = 0.02
 _BUSY = 5
-"""So many times as long is measured where other work comes between: one call of them all is left alone."""
+"""On a busy machine, measure this many times as long: then at least one call is undisturbed."""
 
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """What the settings say: a bound, and what they leave to the measurement ("auto", None)."""
+    """The settings that bound the tuning; "auto" and None leave a value to the measurement."""
 
     max_batch_size: int = 64
     inference_place: InferencePlace = "auto"
@@ -48,7 +48,7 @@ class TuningOptions:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a model is run. `batch_seconds` has the batch sizes, and what a batch of each took."""
+    """How to run a model. `batch_seconds` has the batch sizes, and the seconds of a batch of each."""
 
     batch_seconds: dict[int, float]
     on_event_loop: bool
@@ -60,11 +60,11 @@ class Tuning:
 
 
 def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = None, busy: bool = False) -> Tuning:
-    """Find the batch sizes that gain, prepare the engine for them, and prove it once more on each.
+    """Find the batch sizes that gain, prepare the engine for them, and check its answers on each.
 
-    `known` is what was found for a model of the same kind in this process: then nothing is measured. On a machine that
-    is `busy` with other work, more calls are timed before the fastest counts. Raises SelfCheckFailed where the engine
-    gives other answers in batches of one of the sizes.
+    `known` is the tuning of a model of the same kind in this process: then nothing is measured. On a machine that is
+    `busy` with other work, more calls are timed before the fastest counts. Raises SelfCheckFailed if the engine gives
+    other answers in batches of one of the sizes.
     """
     patience = _BUSY if busy else 1
     if known is not None:
@@ -72,7 +72,7 @@ def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = 
         return known
     rough = _sizes_that_gain(loaded, options.max_batch_size, patience)
     if options.inference_place == "auto":
-        # Where single pictures are quick, the event loop runs what batches it can.
+        # If single pictures are quick, the event loop runs the batch sizes that are quick, too.
         on_loop = rough[1] <= _LOOP_S
         sizes = [size for size, seconds in rough.items() if seconds <= _LOOP_S] if on_loop else list(rough)
     else:
@@ -93,7 +93,7 @@ def _prepare(loaded: LoadedModel, sizes: Iterable[int]) -> None:
 
 
 def _sizes_that_gain(loaded: LoadedModel, largest: int, patience: int) -> dict[int, float]:
-    """Return the seconds of a batch of each size, from 1 up as long as a larger one takes less for each picture."""
+    """Return the seconds of a batch of each size, from 1 up, as long as a larger one takes less per picture."""
     found: dict[int, float] = {}
     for size in [*(size for size in _SIZES if size < largest), largest]:
         seconds = _time_batch(loaded, size, patience)
@@ -110,7 +110,7 @@ def _time_batch(loaded: LoadedModel, size: int, patience: int) -> float:
 
 
 def _inline_decode_pixels(loaded: LoadedModel, patience: int) -> int:
-    """Return how many pixels can be decoded in the time that the event loop may be held up for it."""
+    """Return how many pixels can be decoded in the time for which decoding may block the event loop."""
     side = _PROBE_SIDE
     rng = np.random.default_rng(0)
     smooth = np.linspace(0, 255, side * side * 3).reshape(side, side, 3)
@@ -121,7 +121,7 @@ def _inline_decode_pixels(loaded: LoadedModel, patience: int) -> int:
 
 
 def _fastest(call: Callable[[], object], patience: int) -> float:
-    """Return the seconds of the fastest of a few calls, after one that is not counted."""
+    """Return the seconds of the fastest of a few calls, after one call to warm up."""
     call()
     times = []
     for _ in range(_REPEATS * patience):

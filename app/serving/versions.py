@@ -1,7 +1,7 @@
-"""Load versions of the store's models: proven, tuned, ready to serve. It knows nothing of requests, or of what is live.
+"""Load, check and tune versions of the store's models. It knows nothing of requests, or of live versions.
 
 At the start a model is served in its pinned version, else in its newest; if that one fails its check, in the newest
-that passes. A service that answers with another version, and says so, is worth more than none.
+that passes. A service that answers with another version, and reports it, is better than none.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that was not taken live, with the reason's stable code; the version is None if a pin names none.
+    """A version that was rejected, with the reason's stable code. The version is None if a pin names none.
 
-    `fingerprint` is that of the files which were refused, None if there were none.
+    `fingerprint` is that of the rejected files, None if there were none.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A model that is ready to serve, how it is run, and what its files looked like before it was loaded."""
+    """A model that is ready to serve, its tuning, and the fingerprint of its files before the load."""
 
     loaded: LoadedModel
     tuning: Tuning
@@ -54,7 +54,7 @@ class TunedModel:
 
 @dataclass(frozen=True)
 class LoadedStore:
-    """The models of a store, loaded, proven and tuned, and the versions that were refused."""
+    """The loaded, checked and tuned models of a store, and the rejected versions."""
 
     models: tuple[TunedModel, ...]
     refusals: tuple[Refusal, ...]
@@ -62,7 +62,7 @@ class LoadedStore:
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads a version as the settings say. Safe to use in any thread, one load at a time."""
+    """Loads versions by the settings. Safe to use in any thread, one load at a time."""
 
     store: ModelStore
     engine: EngineChoice
@@ -71,7 +71,7 @@ class Loader:
     tuning: TuningOptions = TuningOptions()  # noqa: RUF009 - frozen
 
     def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
-        """Return the version, checked and tuned; as `like` is tuned, if the two are networks of one kind.
+        """Load, check and tune a version; take over the tuning of `like` if both are networks of one kind.
 
         `busy` says that this process answers requests meanwhile. Raises a BundleError or EngineUnavailable with the
         reason.
@@ -81,7 +81,7 @@ class Loader:
         try:
             fingerprint = fingerprint_of(path)
             loaded = load_model(path, engine=self.engine, threads=self.threads, precision=self.precision)
-        except OSError as exc:  # taken away, or closed, while it was read
+        except OSError as exc:  # removed or made unreadable while it was read
             raise BundleNotFound(f"{path} cannot be read: {exc.strerror}.") from exc
         try:
             known = like.tuning if like is not None and _same_kind(loaded, like.loaded) else None
@@ -91,9 +91,9 @@ class Loader:
             raise
 
     def is_still(self, model: TunedModel) -> bool:
-        """Say whether the store holds, at the model's place, the very bundle that it was loaded from.
+        """Return whether the model's folder in the store still holds the bundle that it was loaded from.
 
-        Raises a BundleError if what lies there is damaged.
+        Raises a BundleError if the bundle there is damaged.
         """
         return open_bundle(self.store.path(model.name, model.version)).manifest == model.loaded.bundle.manifest
 
@@ -101,9 +101,9 @@ class Loader:
 def load_store(loader: Loader, *, only: str | None = None, required: str | None = None) -> LoadedStore:
     """Load every model of the store, or the model `only`, each in the version that is to be served.
 
-    A version that fails is logged, and the newest that passes serves; a model that has none is left out if another
-    has. Raises the BundleError of the first version tried if there is nothing to serve, or not the model `required`;
-    BundleNotFound if the store is empty; EngineUnavailable if the engine is.
+    A version that fails is logged, and the newest that passes is served. A model without any is left out if another
+    model has one. Raises the BundleError of the first version tried if there is nothing to serve, or not the model
+    `required`; BundleNotFound if the store is empty; EngineUnavailable if the engine is.
     """
     names = [only] if only else _to_serve(loader.store, required)
     if not names:
@@ -126,15 +126,15 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
 
 
 def _to_serve(store: ModelStore, required: str | None) -> list[str]:
-    """Return the models that are not marked as unloaded; all of them, where nothing would be left."""
+    """Return the models that are not marked as unloaded; all of them, if none would be left."""
     names = store.names()
     return [name for name in names if name == required or not store.is_unloaded(name)] or names
 
 
 def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedModel:
-    """Return the pinned version, else the newest that passes; what failed on the way there is added to `refusals`."""
+    """Return the pinned version, else the newest that passes; versions that fail are added to `refusals`."""
     store = loader.store
-    store.newest(name)  # says which models there are, where this one is not
+    store.newest(name)  # if the model is missing, its error names those that exist
     refused: dict[int | None, BundleError] = {}
     order = store.versions(name)[::-1]
     pinned = None
@@ -183,7 +183,7 @@ def _fingerprint(loader: Loader, name: str, version: int) -> Fingerprint | None:
 
 
 def _same_kind(one: LoadedModel, other: LoadedModel) -> bool:
-    """Say whether two models take as long: the same input and as many parameters, run by the same engine alike."""
+    """Return whether two models take equally long: same input, parameter count, engine, precision and threads."""
     first, second = one.bundle.manifest, other.bundle.manifest
     return (
         first.signature == second.signature
