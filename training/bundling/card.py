@@ -1,4 +1,4 @@
-"""Write a bundle's MODEL_CARD.md: what the model is, what it was made of, how well it does, and its limits."""
+"""Write a bundle's MODEL_CARD.md: the model, its data and recipe, its scores, and its limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +79,7 @@ def _class_table(scores: Mapping[str, Any]) -> str:
 
 
 def _confidence(calibration: Mapping[str, Any]) -> str:
-    """Return how far the probabilities can be trusted, and what is right above which threshold."""
+    """Return the calibration error and the accuracy above each threshold, in words."""
     made = (
         f"Its probabilities are calibrated: the softmax is that of logits / {calibration['temperature']:.3f}, "
         f"{calibration['reason']}."

@@ -1,4 +1,4 @@
-"""Write a bundle into the model store: build it beside its place, prove it, and rename it into place.
+"""Write a bundle into the model store: build it in a hidden folder, check it, and rename it into place.
 
 Until the rename the bundle has a name that no reader looks at, so a crash leaves nothing that could be loaded.
 """
@@ -54,9 +54,9 @@ _LIBRARIES = (
 
 
 class BundleDraft:
-    """The next version of a model while it is made, in a hidden `folder` that lies as the bundle will: NAME/VERSION.
+    """The draft of a model's next version, in a hidden `folder` whose path ends like the bundle's: NAME/VERSION.
 
-    Call `save`, look at the SavedModel as much as is of interest, then `publish`.
+    Call `save`, evaluate the SavedModel, then call `publish`.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class BundleDraft:
         split: dict[str, Any],
         split_csv: str,
     ) -> LoadedModel:
-        """Write the other files, prove the bundle, rename it into place, and return it as the service will load it.
+        """Write the other files, check the bundle, rename it into place, and return it as the service will load it.
 
-        Raises PublishError if another run took the version, and a BundleError if the bundle does not prove true.
+        Raises PublishError if another run took the version, and a BundleError if the bundle fails its check.
         """
         if report is not None:
             (self.folder / REPORT_FILE).write_text(report, encoding="utf-8")
@@ -141,7 +141,7 @@ class BundleDraft:
 def open_draft(
     store: ModelStore, name: str, *, labels: tuple[str, ...], preprocessing: PreprocessingSpec
 ) -> Iterator[BundleDraft]:
-    """Begin the next version of `name`. At the end of the block nothing is left of a draft that was not published.
+    """Begin the next version of `name`. If the draft is not published, it is removed at the end of the block.
 
     Raises PublishError if the store cannot be written, at the beginning or in the block.
     """
@@ -154,7 +154,7 @@ def open_draft(
 
 
 def check_can_publish(store: ModelStore, name: str) -> None:
-    """Raise OptionError or PublishError now for what would only show after the training."""
+    """Raise OptionError or PublishError before the training for problems that would otherwise show after it."""
     if not is_model_name(name):
         raise OptionError(f"'{name}' is not a model name. A name has {NAME_RULE}.")
     with _plain_disk_errors(store.root / name), _building_folder(store, name):
@@ -163,7 +163,7 @@ def check_can_publish(store: ModelStore, name: str) -> None:
 
 @contextmanager
 def _building_folder(store: ModelStore, name: str) -> Iterator[Path]:
-    """Make a hidden folder beside the versions, on the same disk, and remove it again with what is left in it."""
+    """Make a hidden folder beside the versions, on the same disk, and remove it with its content at the end."""
     home = store.root / name
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
@@ -198,8 +198,8 @@ def save(network: keras.Model, folder: Path, signature: Signature) -> None:
 
     module = tf.Module()
     module.serve = serve
-    # The variables themselves instead of the network: Keras wraps them, and in a network within a network OpenVINO does
-    # not find them then.
+    # The variables themselves instead of the network: Keras wraps the network, and OpenVINO does not find the variables
+    # of a network within a network.
     module.weights = [variable.value for variable in inference.variables]
     try:
         tf.saved_model.save(module, str(folder), signatures={signature.name: serve})
@@ -209,7 +209,7 @@ def save(network: keras.Model, folder: Path, signature: Signature) -> None:
         raise PublishError(f"TensorFlow could not write the SavedModel: {exc.message}. Nothing was published.") from exc
     assets = folder / "assets"
     if assets.is_dir() and not any(assets.iterdir()):
-        assets.rmdir()  # git and object stores drop empty folders, so the bundle must not need one
+        assets.rmdir()  # git and object stores drop empty folders
 
 
 def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPicture, ...]:

@@ -9,9 +9,9 @@ from training.progress import Reporter
 
 
 def prune(store: ModelStore, name: str, *, keep: int, reporter: Reporter) -> None:
-    """Remove all versions but the newest `keep`, at least one, and the pinned one; say what went and what would not.
+    """Keep only the newest `keep` versions, at least one, and the pinned one; report removals and failures.
 
-    It never fails: what was published is published.
+    It never raises: the new version is already published.
     """
     try:
         pinned = store.pinned(name)
@@ -30,6 +30,6 @@ def prune(store: ModelStore, name: str, *, keep: int, reporter: Reporter) -> Non
 
 
 def _remove(path: Path) -> None:
-    """Take a version out of readers' sight at once, then delete it."""
+    """Hide a version from readers by a rename, then delete it."""
     with tempfile.TemporaryDirectory(prefix=".removing-", dir=path.parent) as hidden:
         path.rename(Path(hidden) / path.name)
