@@ -1,6 +1,6 @@
-"""The gate before a model is published: figures that it must reach, and classes that must not get worse.
+"""Check a model before it is published: required figures, and recall by class against the baseline.
 
-It compares what `training.evaluation.score` has measured, and knows nothing of bundles, engines or the store.
+It compares scores of `training.evaluation.score`, and knows nothing of bundles, engines or the store.
 """
 
 import math
@@ -13,7 +13,7 @@ from training.errors import NotGoodEnough, OptionError
 Against = int | Literal["live"]
 
 FIGURES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "worst_recall", "loss")
-"""What can be required: keys of a split's scores. The loss must be at most what is required, the others at least."""
+"""The scores that can be required. The loss must be at most the required value, the others at least."""
 
 _ROUNDING = 1e-9
 _SHOWN = 5
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Requirement:
-    """The value that a figure must reach."""
+    """A score's required value."""
 
     figure: str
     value: float
@@ -31,7 +31,7 @@ class Requirement:
 
 
 def parse_requirement(text: str) -> Requirement:
-    """Return the requirement that "accuracy=0.98" stands for. Raises OptionError."""
+    """Parse a requirement such as "accuracy=0.98". Raises OptionError."""
     figure, _, number = text.partition("=")
     try:
         value = float(number)
@@ -47,7 +47,7 @@ def parse_requirement(text: str) -> Requirement:
 
 
 def parse_against(text: str) -> Against:
-    """Return "live" or the number of a version. Raises OptionError."""
+    """Parse "live" or the number of a version. Raises OptionError."""
     if text == "live":
         return "live"
     if not text.isdecimal() or int(text) < 1:
@@ -56,7 +56,7 @@ def parse_against(text: str) -> Against:
 
 
 def check_requirements(scores: Mapping[str, Any], requirements: Sequence[Requirement], *, on: str) -> None:
-    """Raise NotGoodEnough, with both figures of each, unless the scores on the pictures `on` meet what is required."""
+    """Raise NotGoodEnough, with required and actual values, unless the scores on the pictures `on` are sufficient."""
     missed = [
         f"{each.figure} is {_shown(each.figure, scores[each.figure])}, and at "
         f"{'most' if each.figure == 'loss' else 'least'} {_shown(each.figure, each.value)} is required"
@@ -72,8 +72,8 @@ def check_recall(
 ) -> None:
     """Raise NotGoodEnough if the recall of a class is lower than `before` by more than `max_drop`.
 
-    Both are scores on the same pictures, `before` those of `version`. A class that is new has nothing to lose; one that
-    is gone has lost all.
+    Both are scores on the same pictures, `before` those of `version`. A new class cannot fail; a class that is missing
+    now has recall 0.
     """
     worse = []
     for label, old in before["by_class"].items():

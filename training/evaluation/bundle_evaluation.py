@@ -34,7 +34,7 @@ class Agreement:
 class BundleEvaluation:
     scores: Scores
     calibration: dict[str, Any]
-    """What `before_and_after` finds."""
+    """The figures of `before_and_after`."""
     engine: str
     agreement: Agreement | None
     pictures: tuple[Picture, ...]
@@ -54,7 +54,7 @@ def evaluate_bundle(
 ) -> BundleEvaluation:
     """Score a bundle on labelled pictures; with `url`, score that service and compare the two.
 
-    `groups` says by its id whose a picture is, for figures by group.
+    `groups` has the group of each picture by id, for figures by group.
     """
     here = score_bundle(bundle, pictures, engine=engine, on_bad_image=on_bad_image, cache=cache, reporter=reporter)
     tensors = here.tensors
@@ -83,7 +83,7 @@ def evaluate_bundle(
 
 
 def _ask_service(url: str, bundle: Bundle, tensors: Tensors, reporter: Reporter) -> NDArray[np.float32]:
-    """Return the probabilities (N, K) that a service gives the encoded pictures."""
+    """Return a service's probabilities (N, K) for the encoded pictures."""
     labels = bundle.manifest.labels
     rows = []
     with ServiceClient(url) as client:

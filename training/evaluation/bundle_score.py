@@ -1,4 +1,4 @@
-"""Score a model on labelled pictures: the one path from a bundle, or an engine that is open already, to its figures."""
+"""Score a model on labelled pictures: the one path from a bundle, or an open engine, to its scores."""
 
 import time
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from training.progress import Reporter
 
 _WARM_UP = 512
 _ALONE = 50
-"""Pictures that are classified one by one for the time of one."""
+"""Pictures that are classified one by one, to time a single picture."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Row by row, `probabilities` (N, K) are the answers to `tensors`; the engine took `seconds` for all of them."""
+    """`probabilities` (N, K) are the answers to `tensors`, row by row; the engine took `seconds` for all of them."""
 
     tensors: Tensors
     probabilities: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoredBundle(Scored):
-    """What a bundle answered on `engine`; `ms_alone` is the median time of one picture by itself, None if not timed."""
+    """A bundle's answers on `engine`; `ms_alone` is the median time of a single picture, None if not timed."""
 
     engine: EngineName
     ms_alone: float | None
@@ -51,7 +51,7 @@ class ScoredBundle(Scored):
 def score_tensors(
     engine: Engine, tensors: Tensors, labels: Sequence[str], *, loss: Loss, title: str, reporter: Reporter
 ) -> Scored:
-    """Have an open engine answer, in batches, and score the answers; `title` names the work to people."""
+    """Classify pictures in batches on an open engine, and score the answers; `title` is shown with the progress."""
     with reporter.task(title, len(tensors.images)) as advance:
         started = time.perf_counter()
         found = predict_all(engine.predict, tensors.images, lambda count: advance(count, ""))
@@ -70,12 +70,12 @@ def score_bundle(
     timed: bool = False,
     reporter: Reporter,
 ) -> ScoredBundle:
-    """Load a bundle, have it answer pictures through its own preprocessing, score the answers, and close its engine.
+    """Load a bundle, classify pictures through its own preprocessing, score the answers, and close its engine.
 
     Args:
         pictures: Their labels must be among the bundle's.
-        cache: Whether pictures that earlier runs preprocessed are taken from the cache, and new ones kept there.
-        loss: Which loss to report; that which the bundle was trained with if None.
+        cache: Whether to read and write the cache of preprocessed pictures.
+        loss: Which loss to report; that of the bundle's training if None.
         timed: Warm the engine up first, and time pictures one by one afterwards.
 
     Raises DataError for pictures that cannot be used, a BundleError or EngineUnavailable for the bundle.
@@ -111,7 +111,7 @@ def score_bundle(
 
 
 def trained_loss(bundle: Bundle) -> Loss:
-    """Return the loss that the bundle was trained with, as far as its record says."""
+    """Return the loss that the bundle was trained with, by its manifest's record."""
     recipe = bundle.manifest.training.get("recipe")
     return "mse" if isinstance(recipe, dict) and recipe.get("loss") == "mse" else "crossentropy"
 

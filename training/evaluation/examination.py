@@ -1,4 +1,4 @@
-"""Examine what a training made, before it is published: score every split, gather the figures, and judge them.
+"""Evaluate a trained model before it is published: score every split, collect the figures, and judge them.
 
 All figures are those of the reopened SavedModel that will be served, not of the network in memory.
 """
@@ -37,9 +37,9 @@ def score_splits(
 def metrics_of(
     scored: Mapping[Split, Scored], calibration: Calibration, groups: Mapping[str, str], result: FitResult
 ) -> dict[str, Any]:
-    """Return what metrics.json says of the scores, the calibration of the held-out splits, and the training.
+    """Return metrics.json's scores, calibration of the held-out splits, and figures of the training.
 
-    `groups` says by its id whose a picture is. A split without pictures is None.
+    `groups` has the group of each picture by id. A split without pictures is None.
     """
     held_out: tuple[Split, ...] = ("validation", "test")
     figures = {

@@ -1,4 +1,4 @@
-"""How sure a share of pictures is."""
+"""The confidence interval of a share of pictures."""
 
 import math
 from statistics import NormalDist

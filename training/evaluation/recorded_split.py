@@ -1,4 +1,4 @@
-"""Tell from the split on record in a bundle which pictures it has learned, and which to measure it on."""
+"""Find by a bundle's recorded split which pictures it was trained on, and which to measure it on."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,10 +10,10 @@ from training.errors import DataError
 
 
 def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["all"]) -> tuple[list[Picture], str]:
-    """Return the pictures to measure on, and in words which they are.
+    """Return the pictures to measure on, and their description in words.
 
-    `split` is the one on record in the bundle if the data is what it was trained on, else the source's own. Data that
-    has neither is measured whole. Raises DataError if the data has other splits than that, or has lost pictures.
+    `split` is the bundle's recorded one if the data is that of its training, else the source's own. Data that has
+    neither is measured whole. Raises DataError if the data lacks that split, or has lost pictures.
     """
     if split == "all":
         return list(dataset.pictures), "all pictures"
@@ -35,7 +35,7 @@ def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["al
 
 
 def learned_pictures(bundle: Bundle, origin: str, pictures: Sequence[Picture]) -> int:
-    """Return how many of the pictures of the data `origin` the bundle was trained on, as far as its record says."""
+    """Return how many of the pictures of the data `origin` the bundle was trained on, by its record."""
     try:
         record = _record(bundle, origin)
         splits = {} if record is None else read_splits(record)

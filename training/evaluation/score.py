@@ -1,4 +1,4 @@
-"""Measure probabilities against labels: accuracy, loss, precision and recall by class, the confusion matrix."""
+"""Score probabilities against labels: accuracy, loss, precision and recall by class, the confusion matrix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from training.model.preset import Loss
 
 _BATCH = 256
 _SMALLEST = 1e-7
-"""Keras's own clip of a probability before its logarithm, so that both report the same loss."""
+"""Keras clips a probability at this before its logarithm; with the same value, both report the same loss."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Scores:
     confusion: NDArray[np.int64]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the scores in JSON's types. Macro figures are means over the classes that occur, each counting alike;
-        a class that is never predicted has precision 0 there."""
+        """Return the scores in JSON's types. Macro figures are unweighted means over the classes that occur; a class
+        that is never predicted has precision 0 in them."""
         occurring = [(each.precision or 0.0, each.recall) for each in self.by_class.values() if each.recall is not None]
         precisions = [precision for precision, _ in occurring]
         recalls = [recall for _, recall in occurring]

@@ -1,1 +1,1 @@
-"""Honest probabilities: a temperature inside the network, and figures on how far its confidence can be trusted."""
+"""Calibrate a network by a temperature, and measure how far its confidence is from its accuracy."""

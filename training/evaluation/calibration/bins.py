@@ -1,7 +1,7 @@
-"""Pictures in bins, each with its mean confidence and its accuracy, and what a calibrated model would show there.
+"""Bin pictures by confidence: each bin's mean confidence, accuracy, and the accuracy of a calibrated model.
 
 Confidence is the largest probability of a picture. Consistency resampling (Bröcker & Smith 2007, Weather and
-Forecasting 22) draws from it whether the answer is right, as though the confidence were true.
+Forecasting 22) draws from it whether the answer is right, as if the confidence were true.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Bins:
 
     @classmethod
     def of(cls, rows_of_bins: Sequence[NDArray[np.int64]], confidence: Floats, right: NDArray[np.bool_]) -> "Bins":
-        """Gather pictures: each bin is the rows of its pictures, at least one."""
+        """Make bins from the rows of each bin's pictures, at least one."""
         bins: list[tuple[float, ...]] = []
         chunks: list[tuple[int, float]] = []
         first_chunk: list[int] = []
@@ -63,7 +63,7 @@ class Bins:
 
     @classmethod
     def of_equal_mass(cls, confidence: Floats, right: NDArray[np.bool_], *, count: int) -> "Bins":
-        """Return bins of as many pictures each, from the least sure to the surest."""
+        """Return bins of equally many pictures, by rising confidence."""
         order = np.argsort(confidence, kind="stable")
         return cls.of(np.array_split(order, min(count, len(order))), confidence, right)
 
@@ -75,14 +75,14 @@ class Bins:
 
     @property
     def gaps(self) -> Floats:
-        """Return confidence - accuracy (B,): above 0 if the model is surer than it is right."""
+        """Return confidence - accuracy (B,): above 0 if the model is overconfident."""
         return self.confidence - self.accuracy
 
     @property
     def likely_accuracy(self) -> Floats:
-        """Return accuracies (B,) with half a picture right and half a one wrong added to each bin (Jeffreys' prior).
+        """Return accuracies (B,) with half a right and half a wrong picture added to each bin (Jeffreys' prior).
 
-        A bin without a mistake may be one of a model that makes some.
+        A model that makes mistakes may have a bin without one.
         """
         likely: Floats = (self.accuracy * self.pictures + 0.5) / (self.pictures + 1)
         return likely
@@ -99,7 +99,7 @@ class Bins:
     def draw(self, random: np.random.Generator, draws: int, gaps: Floats | float = 0.0) -> tuple[Floats, Floats]:
         """Return accuracies (`draws`, B) of a model with these true gaps (B,), and its true accuracies (B,).
 
-        With no gaps it is calibrated. Where a gap would take an accuracy out of [0, 1], it is the edge.
+        With no gaps it is calibrated. Accuracies are clipped to [0, 1].
         """
         per_bin = np.diff(np.append(self._first_chunk, len(self._chunk_pictures)))
         shift = np.repeat(np.broadcast_to(gaps, self.confidence.shape), per_bin)

@@ -1,4 +1,4 @@
-"""What is gained by answering only when sure: the risk–coverage curve, and a table of thresholds.
+"""Measure accuracy if only confident answers are given: the risk–coverage curve, and a table of thresholds.
 
 A threshold is compared with a picture's confidence, its largest probability.
 """
@@ -12,7 +12,7 @@ from training.evaluation.calibration.bins import Floats
 from training.evaluation.interval import wilson
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-"""Fixed ones: a threshold chosen on the very pictures that it is measured on looks better than it is."""
+"""Fixed, because a threshold chosen on the pictures that it is measured on looks better than it is."""
 
 _POINTS = 100
 
@@ -26,11 +26,12 @@ def threshold_table(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[s
 def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the curve of risk, the share of wrong answers, over coverage, the share of pictures that are answered.
 
-    `aurc` is the area under it, the mean over all pictures of the risk when as sure ones are answered; `excess_aurc` is
-    what it has above that of an order in which every mistake comes last (Geifman et al. 2019, arXiv:1805.08206).
+    `aurc` is the area under it: the mean over all pictures of the risk if only equally or more confident ones are
+    answered. `excess_aurc` is `aurc` minus that of an order in which every mistake comes last (Geifman et al. 2019,
+    arXiv:1805.08206).
     """
     descending = np.sort(confidence)[::-1]
-    answered = np.searchsorted(-descending, -descending, side="right")  # all that are as sure are answered together
+    answered = np.searchsorted(-descending, -descending, side="right")  # equally confident pictures together
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     risk = wrong[answered - 1] / answered
     count = len(confidence)

@@ -1,7 +1,7 @@
-"""How far confidence is from accuracy: an estimate without the bias of a finite test set, with its interval.
+"""Estimate the calibration error without the bias of a finite test set, with an interval.
 
-The plain expected calibration error cannot be 0: chance alone makes every bin's accuracy differ from its confidence,
-and that is counted in. `debiased_error` asks instead which true errors make the one that was found likely.
+The plain expected calibration error cannot be 0: by chance alone, every bin's accuracy differs from its confidence, and
+that is counted as error. `debiased_error` estimates instead which true errors make the observed one likely.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ _SMALLEST = 1e-12
 class DebiasedError:
     """`error` is the mean gap between confidence and accuracy over bins of equal mass, without bias.
 
-    [`low`, `high`] is its interval at `level`, which covers 0 exactly where `low` is 0.
+    [`low`, `high`] is its interval at `level`, which covers 0 exactly if `low` is 0.
 
     `l2_squared` is the mean squared gap by the debiased estimator of Kumar, Liang & Ma 2019 (arXiv:1909.10155); it may
     be below 0.
@@ -42,8 +42,8 @@ class DebiasedError:
 
 @dataclass(frozen=True)
 class PlainError:
-    """The expected calibration error as it is usually given, over bins of equal width (Naeini et al. 2015), beside the
-    mean and the 95th percentile of what a perfectly calibrated model with the same confidences would show."""
+    """The usual expected calibration error, over bins of equal width (Naeini et al. 2015), beside the mean and the 95th
+    percentile that a perfectly calibrated model with the same confidences would show."""
 
     value: float
     bins: int
@@ -59,12 +59,12 @@ def debiased_error(
 ) -> DebiasedError:
     """Estimate the calibration error from confidences (N,) and whether the answers were right (N,).
 
-    Bins of equal mass (Nguyen & O'Connor 2015, arXiv:1508.05154). Models are drawn whose gaps are those that were
-    found, times a factor from 0 upwards; the estimate is the true error of that model whose median is what was found
-    (median-unbiased, Andrews 1993, Econometrica 61), the ends of the interval those of the models in whose tails it
-    lies (the grid bootstrap, Hansen 1999, Review of Economics and Statistics 81). Unlike the usual bootstrap this holds
-    at 0 as well. Two things keep luck from narrowing the interval: it is drawn also with gaps as though every bin had
-    half a mistake more, and its upper end is never below that for what a calibrated model shows in the median.
+    Bins of equal mass (Nguyen & O'Connor 2015, arXiv:1508.05154). Models are drawn whose gaps are the observed ones
+    times a factor from 0 upwards. The estimate is the true error of the model whose median is the observed error
+    (median-unbiased, Andrews 1993, Econometrica 61); the ends of the interval are those of the models in whose tails it
+    is (the grid bootstrap, Hansen 1999, Review of Economics and Statistics 81). Unlike the usual bootstrap this is
+    valid at 0, too. Two rules keep luck from narrowing the interval: models are also drawn with gaps as if every bin
+    had half a mistake more, and the upper end is never below that for the median error of a calibrated model.
     """
     bins = Bins.of_equal_mass(confidence, right, count=BINS)
     random = np.random.default_rng(seed)
@@ -94,8 +94,8 @@ def plain_error(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) 
 
 
 def _invert(bins: Bins, gaps: Floats, random: np.random.Generator, draws: int) -> tuple[float, float, float]:
-    """Return the true errors of the models with multiples of `gaps` that have what was found as their median, as the
-    upper end of what they show, and as the lower end."""
+    """Return the true errors of the models, with multiples of `gaps`, for which the observed error is the median, the
+    upper end of what they show, and the lower end."""
     found = float(bins.mean_gap(bins.accuracy))
     likely = bins.likely_accuracy
     spread = float(bins.mean_of(np.sqrt(likely * (1 - likely) / bins.pictures)))

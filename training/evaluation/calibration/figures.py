@@ -1,4 +1,4 @@
-"""All figures on the probabilities of one set of pictures, in the shape that metrics.json has them.
+"""Compute all calibration figures of one set of pictures, in the form of metrics.json.
 
 It knows nothing of networks or bundles.
 """
@@ -15,7 +15,7 @@ from training.evaluation.calibration.error import BINS, debiased_error, plain_er
 from training.evaluation.calibration.temperature import uncalibrated
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
-"""Below it a probability in float32 is 0 or loses digits: its logarithm would be infinite or chance."""
+"""Below it a float32 probability is 0 or loses digits: its logarithm would be infinite or inaccurate."""
 _BAND_DRAWS = 1000
 
 
@@ -26,10 +26,10 @@ def before_and_after(
     temperature: float,
     groups: Sequence[str | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the figures "before" the temperature, None where it is 1, and "after", of what is served.
+    """Return the figures "before" the temperature, None if it is 1, and "after", of the served probabilities.
 
-    `probabilities` (N, K) are those that are served, `targets` (N,) the indices of the true labels, `groups` (N) whose
-    pictures they are, None for those of nobody.
+    `probabilities` (N, K) are the served ones, `targets` (N,) the indices of the true labels, `groups` (N) the group of
+    each picture, None for none.
     """
     before = None
     if temperature != 1:
@@ -40,7 +40,7 @@ def before_and_after(
 def figures(
     probabilities: Floats, targets: NDArray[np.int64], groups: Sequence[str | None] | None = None
 ) -> dict[str, Any]:
-    """Return the figures on probabilities (N, K) in JSON's types; docs/training.md says what each is."""
+    """Return the figures of probabilities (N, K) in JSON's types; docs/training.md explains each."""
     rows = np.arange(len(targets))
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
@@ -78,7 +78,7 @@ def _by_group(confidence: Floats, right: NDArray[np.bool_], groups: Sequence[str
 
 
 def _beside_bands(bins: Bins) -> list[dict[str, Any]]:
-    """Return each bin's figures; between `low` and `high` a calibrated model's accuracy lies 95 % of the time."""
+    """Return each bin's figures; a calibrated model's accuracy is between `low` and `high` 95 % of the time."""
     drawn, _ = bins.draw(np.random.default_rng(0), _BAND_DRAWS)
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     columns = (bins.pictures, bins.confidence, bins.accuracy, low, high)

@@ -1,4 +1,4 @@
-"""Show the figures on the probabilities to a person at a terminal."""
+"""Print the calibration figures to the terminal."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _GROUPS_SHOWN = 5
 
 
 def print_calibration(found: Mapping[str, Any], console: Console) -> None:
-    """Print what `before_and_after` found: a summary with both columns, the thresholds, and the worst groups."""
+    """Print the figures of `before_and_after`: a summary with both columns, the thresholds, and the worst groups."""
     after, before = found["after"], found["before"]
     table = Table("probabilities", *(["uncalibrated", "as served"] if before else ["as served"]))
     columns = [before, after] if before else [after]

@@ -1,6 +1,6 @@
-"""Temperature scaling: one number, fitted on held-out pictures, that makes a network as sure as it is right.
+"""Temperature scaling: divide the logits by one number, fitted on held-out pictures, to match confidence and accuracy.
 
-Guo et al. 2017, arXiv:1706.04599. The labels that the network answers with stay what they are.
+Guo et al. 2017, arXiv:1706.04599. The network's labels do not change.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from training.errors import TrainingError
 Method = Literal["temperature", "none"]
 
 _LEAST_PICTURES = 50
-"""With fewer, one mistake made with certainty decides."""
+"""With fewer pictures, one confident mistake would decide."""
 _BOUNDS = (0.05, 20.0)
 _BATCH = 256
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was done to the softmax: it is that of logits / `temperature`, which is 1 if the method is "none".
+    """The calibration of the softmax, which is that of logits / `temperature`: 1 if the method is "none".
 
-    `fitted_on` counts pictures; `reason` is for people.
+    `fitted_on` is a number of pictures; `reason` is shown to people.
     """
 
     method: Method
@@ -46,8 +46,8 @@ class Calibration:
 def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calibration:
     """Fit a temperature on the validation pictures and divide the weights of the last layer of `network` by it.
 
-    `network` is a `keras.Model` and is changed in place. It stays as it is, with the reason, where that was asked for
-    or cannot be done.
+    `network` is a `keras.Model` and is changed in place. It stays as it is, with the reason, if the options say so or
+    if it cannot be calibrated.
     """
     if method == "none":
         return _untouched("as asked for")
@@ -65,10 +65,10 @@ def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calib
 
 
 def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
-    """Return the temperature at which softmax(logits / temperature) makes the true labels (N,) likeliest.
+    """Return the temperature at which softmax(logits / temperature) makes the true labels (N,) most likely.
 
-    `logits` is (N, K). log(temperature) has a standard normal prior, worth less than one picture: it decides only where
-    the pictures do not, as when all of them are classified right and likelihood alone would ask for 0.
+    `logits` is (N, K). log(temperature) has a standard normal prior, worth less than one picture: it decides only if
+    the pictures do not, as when all of them are classified right and the likelihood alone would tend to 0.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -98,7 +98,7 @@ def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDAr
 
 
 def recorded_temperature(training: Mapping[str, Any]) -> float:
-    """Return the temperature that a manifest's training record tells; 1 if it tells none, as older ones do."""
+    """Return the temperature from a manifest's training record; 1 if it has none, as older ones."""
     calibration = training.get("calibration")
     return float(calibration["temperature"]) if isinstance(calibration, dict) else 1.0
 
@@ -108,7 +108,7 @@ def _untouched(reason: str) -> Calibration:
 
 
 def _logits(network: Any, last: Any, images: Image) -> NDArray[np.float64]:
-    """Return what goes into the softmax, which probabilities in float32 no longer tell where they are 0 or 1."""
+    """Return the logits of images, which cannot be derived from float32 probabilities that are 0 or 1."""
     softmax, last.activation = last.activation, None
     try:
         starts = range(0, len(images), _BATCH)

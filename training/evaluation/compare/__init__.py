@@ -1,1 +1,1 @@
-"""Two bundles on the same labelled pictures, side by side, with a test of whether the difference is real."""
+"""Compare two bundles on the same labelled pictures, with a test of significance."""

@@ -1,4 +1,4 @@
-"""Find the bundles that a person names."""
+"""Find bundles by name, version or path."""
 
 import re
 from pathlib import Path

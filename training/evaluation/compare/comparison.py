@@ -1,4 +1,4 @@
-"""Put the figures of two bundles on the same pictures side by side."""
+"""Compare the scores of two bundles on the same pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Comparison:
         }
 
     def disagreements(self, count: int = 20) -> list[dict[str, Any]]:
-        """Return the pictures that only one has right, those first of which the other is surest."""
+        """Return the pictures that only one has right, those first on which the other is most confident."""
         rows = np.flatnonzero(self.a.right != self.b.right)
         sure_a, sure_b = (side.probabilities[rows].max(axis=1) for side in (self.a, self.b))
         wrong = np.where(self.a.right[rows], sure_b, sure_a)
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def check_comparable(a: Bundle, b: Bundle) -> None:
-    """Raise OptionError where they are one, or tell other classes apart."""
+    """Raise OptionError if both are the same bundle, or have different classes."""
     if a.path == b.path:
         raise OptionError(f"Both are {a.name}:{a.version}. Name two bundles.")
     only_a, only_b = set(a.manifest.labels) - set(b.manifest.labels), set(b.manifest.labels) - set(a.manifest.labels)
@@ -81,7 +81,7 @@ def compare(
 ) -> Comparison:
     """Run both on the pictures of the data `origin`, each through its own preprocessing and engine.
 
-    Raises OptionError for what `check_comparable` refuses, DataError for pictures that cannot be used.
+    Raises OptionError as `check_comparable` does, DataError for pictures that cannot be used.
     """
     check_comparable(a, b)
     names = _names(a, b)

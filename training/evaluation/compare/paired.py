@@ -1,4 +1,4 @@
-"""Tell whether two models differ, from which of the same pictures each has right. It knows nothing of bundles."""
+"""Test whether two models differ, by their right answers to the same pictures. It knows nothing of bundles."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _Z = 1.959964
 
 @dataclass(frozen=True)
 class Paired:
-    """Pictures by who has them right: A and B. Only those that one of the two has right tell them apart."""
+    """Counts of pictures by whether A and B have them right. Only those that one has right show a difference."""
 
     both: int
     only_a: int
@@ -23,7 +23,7 @@ class Paired:
 
     @classmethod
     def of(cls, right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> "Paired":
-        """Count from what each has right (N,), the same pictures in the same order."""
+        """Count from each model's right answers (N,), the same pictures in the same order."""
         return cls(
             both=int((right_a & right_b).sum()),
             only_a=int((right_a & ~right_b).sum()),
@@ -37,7 +37,7 @@ class Paired:
 
     @cached_property
     def p_value(self) -> float:
-        """McNemar's exact test: how often tossing a coin divides those pictures as unevenly, in either direction."""
+        """McNemar's exact test: how often a coin divides those pictures at least as unevenly, in either direction."""
         from scipy.stats import binomtest
 
         told_apart = self.only_a + self.only_b
@@ -64,7 +64,7 @@ class Paired:
         return max(-1.0, middle - half), min(1.0, middle + half)
 
     def verdict(self, a: str, b: str) -> str:
-        """Say in words what the test found of the models of these names."""
+        """Return the test's result in words, with these names of the models."""
         counts = f"{b} is right on {self.only_b:,} that {a} has wrong, {a} on {self.only_a:,} that {b} has wrong"
         pictures = f"{self.pictures:,} pictures"
         if not self.is_real:

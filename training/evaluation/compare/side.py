@@ -1,4 +1,4 @@
-"""One of two bundles that are compared: what it makes of the pictures, and what running it costs."""
+"""One of two compared bundles: its answers to the pictures, and its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from training.progress import Reporter
 
 @dataclass(frozen=True)
 class Side:
-    """What the bundle, called `name` to people, answered; it was trained on `learned` of the pictures.
+    """The bundle's answers. `name` is shown to people; the bundle was trained on `learned` of the pictures.
 
     `model_bytes` is the size of the SavedModel.
     """
@@ -40,7 +40,7 @@ class Side:
         return self.scored.probabilities
 
     def answer(self, row: int) -> dict[str, Any]:
-        """Return what it says of one picture."""
+        """Return its answer to one picture, in JSON's types."""
         index = int(self.probabilities[row].argmax())
         return {"label": self.bundle.manifest.labels[index], "probability": float(self.probabilities[row, index])}
 
@@ -76,7 +76,7 @@ def run_side(
     cache: bool,
     reporter: Reporter,
 ) -> Side:
-    """Run `bundle`, called `name` to people, on pictures of the data `origin`; all of them must be readable.
+    """Run `bundle`, shown as `name`, on pictures of the data `origin`; all of them must be readable.
 
     Raises DataError or a BundleError.
     """

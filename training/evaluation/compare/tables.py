@@ -1,4 +1,4 @@
-"""Show a comparison to a person at a terminal."""
+"""Print a comparison to the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
