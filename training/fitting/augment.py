@@ -1,4 +1,4 @@
-"""Random changes to a batch of training pictures, on tensors already in contract form. Serving knows nothing of it."""
+"""Data augmentation of a batch of training pictures in contract form. The service does not use it."""
 
 import math
 from typing import Any
@@ -8,8 +8,8 @@ from training.fitting.photographic import photograph
 from training.model.preset import Augmentation
 from training.tensorflow import tf
 
-# Levels out of 255 for the photographed-paper look: ground up to a third of white after the polarity step, strokes at
-# least this much lighter than it, light falling off by this much from one side to the other, and sensor noise.
+# Levels out of 255 for the photographed-paper look: ground up to a third of white after the polarity step, strokes
+# lighter than it by at least this much, illumination falling by this much from one side to the other, and sensor noise.
 _GROUND = 90.0
 _LEAST_CONTRAST = 90.0
 _FALL_OFF = 40.0
@@ -17,9 +17,9 @@ _NOISE = 8.0
 
 
 def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
-    """Return changed copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape.
+    """Return augmented copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape.
 
-    `seed` is an integer tensor (2,): the same one gives the same changes, whatever was drawn before.
+    `seed` is an integer tensor (2,): equal seeds give equal changes, whatever was drawn before.
     """
     images = tf.cast(images, tf.float32)
     images = _warp(images, augmentation, tf.random.fold_in(seed, 0))
@@ -30,7 +30,7 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
 
 
 def _warp(images: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Turn, shear, zoom and shift each picture about its centre and bend it, with one bilinear resampling."""
+    """Rotate, shear, zoom, shift and elastically distort each picture, with one bilinear resampling."""
     shape = tf.shape(images)
     count, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
     seeds = iter(tf.unstack(tf.random.split(seed, 7)))
@@ -42,7 +42,7 @@ def _warp(images: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.
     shear = tf.tan(draw(math.radians(augmentation.shear_degrees)))
     zoom_x, zoom_y = 1 + draw(augmentation.zoom), 1 + draw(augmentation.zoom)
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    # Rows of the matrix that takes an output position to its input position, about the centre.
+    # Rows of the matrix that maps an output position to its input position, about the centre.
     a, b = cosine * zoom_x, (shear * cosine - sine) * zoom_y
     c, d = sine * zoom_x, (shear * sine + cosine) * zoom_y
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2

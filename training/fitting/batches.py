@@ -1,7 +1,7 @@
-"""The stream of batches that a network is trained on: which pictures, in which order, changed in which way.
+"""Make the training batches: the choice, order and augmentation of pictures.
 
-Everything random in it follows from the seed and the number of the epoch alone, so a run that is taken up again after
-any epoch sees what it would have seen.
+All randomness depends only on the seed and the number of the epoch, so a resumed run sees the same batches as an
+unbroken one.
 """
 
 import math
@@ -19,12 +19,12 @@ from training.tensorflow import tf
 
 _HELD_OUT_BATCH = 512
 _AHEAD = 2
-"""Batches that wait for the step, beside those that are being made."""
+"""Batches to prefetch, besides those that are being made."""
 _ORDER, _CHANGES, _MIXUP = range(3)
 
 
 class Batches:
-    """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), with class weights those too, (B,)."""
+    """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), and any class weights (B,)."""
 
     def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int, replicas: int = 1) -> None:
         """Raises OptionError if `replicas` cannot share a batch evenly."""
@@ -48,7 +48,7 @@ class Batches:
             self._weights = tf.constant(balanced_weights(train.targets, classes))
 
     def epoch(self, number: int, *, stopwatch: "Stopwatch | None" = None) -> tf.data.Dataset:
-        """Return the batches of epoch `number`, counted from 0; `stopwatch` times the waiting for it."""
+        """Return the batches of epoch `number`, counted from 0; `stopwatch` times the waiting for them."""
         is_changed = number < round(self._recipe.augment_until * self._recipe.total_epochs)
         key = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), _ORDER)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._targets), dtype=tf.int64), seed=key)
@@ -59,7 +59,7 @@ class Batches:
             seed = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), 1 + tf.cast(step, tf.int32))
             return self._batch(rows, seed, is_changed=is_changed)
 
-        batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations: nothing to convert
+        batch = tf.autograph.experimental.do_not_convert(batch)  # plain tensor operations need no conversion
         batches = _made_ahead(steps, batch)
         return _with_options(batches if stopwatch is None else stopwatch.around(batches))
 
@@ -78,9 +78,9 @@ class Batches:
 
 
 def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> tf.data.Dataset:
-    """Return batches of all pictures in order, as they are: uint8 (B, H, W, C), targets float32 (B, K).
+    """Return batches of all pictures in order, without augmentation: uint8 (B, H, W, C), targets float32 (B, K).
 
-    With several replicas the few that they cannot share evenly are left out.
+    With several replicas, the rest that they cannot share evenly is left out.
     """
     picture, targets = _picture_source(held_out), tf.constant(held_out.targets)
     rows = tf.data.Dataset.range(_shared(len(held_out.targets), replicas)).batch(_shared(_HELD_OUT_BATCH, replicas))
@@ -97,7 +97,7 @@ def _shared(count: int, replicas: int) -> int:
 
 
 def balanced_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Return a weight for each class, by which all weigh alike, and a picture 1 on average (King & Zeng 2001)."""
+    """Return a weight for each class, so that all count alike and the mean over pictures is 1 (King & Zeng 2001)."""
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
@@ -113,7 +113,7 @@ class Stopwatch:
         return float(self._waited.numpy())
 
     def around(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Return the same batches. Whoever asks for the next one runs what stands before and after them here."""
+        """Return the same batches, with operations before and after each that time the wait for it."""
 
         def asking(_: tf.Tensor) -> tf.Tensor:
             return tf.timestamp()
@@ -130,8 +130,8 @@ class Stopwatch:
 
 
 def open_stopwatch(*, replicas: int) -> Stopwatch | None:
-    """Return None if the waiting cannot be timed: by several replicas, and if TensorFlow is deterministic, as it
-    refuses to look at the clock then."""
+    """Return None if the waiting cannot be timed: with several replicas, or if TensorFlow is deterministic, because it
+    then rejects reading the clock."""
     try:
         tf.timestamp()
     except tf.errors.FailedPreconditionError:
@@ -145,17 +145,17 @@ def _made_ahead(rows: tf.data.Dataset, batch: Callable[..., tuple[tf.Tensor, ...
 
 def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
-    # TensorFlow's own tuning sleeps for longer and longer, and sometimes an epoch's end waits until it wakes: up to as
-    # long as the epoch took.
+    # TensorFlow's autotuning sleeps for longer and longer, and sometimes the end of an epoch waits until it wakes: up
+    # to as long as the epoch took.
     options.autotune.enabled = False
-    options.experimental_optimization.inject_prefetch = False  # it would ask the stopwatch ahead of the step
-    # Each worker of a strategy makes all batches and takes its share of each, as if there were one.
+    options.experimental_optimization.inject_prefetch = False  # it would run the stopwatch before the step asks
+    # Each worker of a strategy makes all batches and takes its share of each.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options)
 
 
 def _picture_source(tensors: Tensors) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function from rows (B,) to images. A mapped file stays on disk; an array goes to TensorFlow once."""
+    """Return a function from rows (B,) to images. A mapped file stays on disk; an array is copied once."""
     images = tensors.images
     if isinstance(images, np.memmap):
 
@@ -170,7 +170,7 @@ def _picture_source(tensors: Tensors) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _mix(alpha: float, seed: tf.Tensor, images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Blend every picture with the one that a turned-round batch has in its place, and what goes with it alike."""
+    """Blend every picture with that of the reversed batch (mixup), and the targets and weights in the same ratio."""
     count = tf.shape(images)[0]
     first, second = (tf.random.stateless_gamma([count], part, alpha) for part in tf.unstack(tf.random.split(seed, 2)))
     share = first / tf.maximum(first + second, 1e-12)  # two Gamma draws make one of Beta(α, α)

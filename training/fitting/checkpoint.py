@@ -1,4 +1,4 @@
-"""A training between two epochs, as one file: all that it takes to go on as if nothing had happened.
+"""Save and load checkpoints: all state of a training between two epochs, as one file.
 
 A new checkpoint is written beside the old one, made durable, and renamed over it: one of the two is always whole.
 """
@@ -27,7 +27,7 @@ _RECORD = "record"
 class Checkpoint:
     """`arrays`: by name, the network's variables, the averages, the optimizer's variables, the best epoch's weights.
 
-    `best_epoch`, counted from 1, is None if none is kept; `seconds` have been spent on training until here.
+    `best_epoch`, counted from 1, is None if none is kept; `seconds` is the training time so far.
     """
 
     epochs: tuple[Epoch, ...]
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint in the place of the one before it, which stays if this fails. Raises CheckpointError."""
+    """Replace the previous checkpoint, which stays if this fails. Raises CheckpointError."""
     record = {
         "epochs": [epoch.as_dict() for epoch in checkpoint.epochs],
         "seconds": checkpoint.seconds,
@@ -58,7 +58,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(file: Path) -> Checkpoint | None:
-    """Return what was written there last; None if nothing was. Raises CheckpointError."""
+    """Return the last checkpoint in the folder, None if there is none. Raises CheckpointError."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             record = json.loads(str(stored[_RECORD]))

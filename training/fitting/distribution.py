@@ -11,7 +11,7 @@ from training.tensorflow import keras, tf
 
 @dataclass(frozen=True)
 class Distribution:
-    """Who takes part: `replicas` each compute a share of every batch, and the chief alone writes and publishes."""
+    """The replicas, each of which computes a share of every batch. The chief alone writes and publishes."""
 
     strategy: tf.distribute.Strategy | None
     replicas: int = 1
@@ -19,7 +19,7 @@ class Distribution:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Make and train the network in here. Raises WorkerLost if another worker has gone."""
+        """Make and train the network in this context. Raises WorkerLost if another worker has gone."""
         if self.strategy is None:
             yield
             return
@@ -33,8 +33,8 @@ class Distribution:
 def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Distribution:
     """Return the strategy of that name, before anything else is done with TensorFlow. Raises OptionError.
 
-    "mirrored" takes all GPUs, or the CPU if there is none; "multi_worker" meets the others that `TF_CONFIG` names,
-    and tells `say` for whom it waits.
+    "mirrored" takes all GPUs, or the CPU if there is none; "multi_worker" connects to the workers in `TF_CONFIG`, and
+    reports by `say` for which it waits.
     """
     if name == "none":
         return Distribution(None)
@@ -58,7 +58,7 @@ def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Dist
 
 
 def normalize_over_replicas(network: keras.Model, replicas: int) -> None:
-    """Let batch normalisation take its statistics from the whole batch, where `replicas` have a share of it each."""
+    """Take batch normalisation's statistics from the whole batch if `replicas` share it."""
     for layer in network.layers if replicas > 1 else ():
         if hasattr(layer, "layers"):
             normalize_over_replicas(layer, replicas)

@@ -1,4 +1,4 @@
-"""Smooth random distortions, and the resampling that they need. It knows nothing of labels or recipes."""
+"""Elastic distortions, and resampling. This module knows nothing of labels or recipes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ _KNOTS = 6
 
 
 def smooth_displacements(count: int, height: int, width: int, *, limit: float, seed: tf.Tensor) -> tf.Tensor:
-    """Return float32 (count, 2, height, width): how far each pixel moves in x and y, at most `limit` pixels.
+    """Return float32 (count, 2, height, width): each pixel's displacement in x and y, at most `limit` pixels.
 
     It is a cubic B-spline with 6 × 6 random knots (Simard et al. 2003 blur a field of noise instead).
     """
@@ -18,7 +18,7 @@ def smooth_displacements(count: int, height: int, width: int, *, limit: float, s
 
 
 def resample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Return what `images`, float32 (N, H, W, C), show at `x` and `y`, both (N, H, W), bilinearly; black outside."""
+    """Sample `images`, float32 (N, H, W, C), at `x` and `y`, both (N, H, W), bilinearly; black outside."""
     count, height, width = (tf.shape(images)[axis] for axis in range(3))
     x = tf.clip_by_value(x, -1.0, tf.cast(width, tf.float32))
     y = tf.clip_by_value(y, -1.0, tf.cast(height, tf.float32))

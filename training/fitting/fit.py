@@ -49,7 +49,7 @@ def fit(
 ) -> FitResult:
     """Train `network` (uint8 to probabilities) in place. Seed Keras first.
 
-    It goes on from `start`, and hands `after_epoch` where it stands after each epoch. A distribution strategy has to be
+    It resumes from `start`, and passes a checkpoint to `after_epoch` after each epoch. A distribution strategy must be
     in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError if the loss
     diverges, CheckpointError for a `start` of another network.
     """
@@ -69,7 +69,7 @@ def fit(
 
 
 class _Training:
-    """The state of one training between epochs, and how it goes on by one."""
+    """The state of one training between epochs, and the step to the next epoch."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class _Training:
 
     @property
     def best_epoch(self) -> int:
-        """The number, from 1, of the epoch whose weights are taken in the end."""
+        """The number, from 1, of the epoch whose weights `finish` takes."""
         return len(self.epochs) if self._best is None else 1 + self.epochs.index(self._best[0])
 
     @property
@@ -110,7 +110,7 @@ class _Training:
         return is_stalled or len(self.epochs) >= self._recipe.total_epochs
 
     def run_epoch(self, advance: Advance) -> None:
-        """Train for one epoch, and tell `advance` after each step. Raises DivergedError if the loss does."""
+        """Train for one epoch, and call `advance` after each step. Raises DivergedError if the loss diverges."""
         number = len(self.epochs)
         if self._starts_phase():
             self._begin_phase()
@@ -120,7 +120,7 @@ class _Training:
             self.batches.epoch(number, stopwatch=self._stopwatch),
             initial_epoch=number,
             epochs=number + 1,
-            shuffle=False,  # the batches come in their order
+            shuffle=False,  # the batches are already shuffled
             verbose=0,
             callbacks=[_StepCallback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
         ).history
@@ -142,7 +142,7 @@ class _Training:
                 self._best = epoch, self._network.get_weights()
 
     def checkpoint(self) -> Checkpoint:
-        """Return all that going on from here takes."""
+        """Return a checkpoint of the current state."""
         arrays = {
             "network": [variable.numpy() for variable in self._network.variables],
             "averages": [average.numpy() for average in self._model.averages],
@@ -152,7 +152,7 @@ class _Training:
         return Checkpoint(tuple(self.epochs), self.seconds(), None if self._best is None else self.best_epoch, arrays)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
-        """Stand where `checkpoint` was taken. Raises CheckpointError where it is another network's."""
+        """Restore the state of `checkpoint`. Raises CheckpointError if it is another network's."""
         self.epochs = list(checkpoint.epochs)
         self._spent = checkpoint.seconds
         if checkpoint.best_epoch is not None:
@@ -164,18 +164,18 @@ class _Training:
             _assign(self._model.optimizer.variables, checkpoint.arrays, "optimizer")
 
     def seconds(self) -> float:
-        """Return the time spent on training, in the runs that this one goes on from too."""
+        """Return the training time, including that of the runs that this one resumes."""
         return self._spent + time.monotonic() - self._started
 
     def finish(self) -> None:
-        """Give the network the weights that the training came to."""
+        """Set the network's weights to the training's result."""
         if self._best is not None:
             self._network.set_weights(self._best[1])
         else:
             self._model.take_averages()
 
     def line(self) -> str:
-        """Return what there is to say of the epoch just done."""
+        """Describe the last epoch in one line."""
         epoch = self.epochs[-1]
         held_out = "" if epoch.validation_accuracy is None else f", validation accuracy {epoch.validation_accuracy:.2%}"
         return (
@@ -190,7 +190,7 @@ class _Training:
         return len(self.epochs) in (0, self._recipe.epochs)
 
     def _begin_phase(self) -> None:
-        """Freeze or free the backbone, and start its optimizer and schedule."""
+        """Freeze or unfreeze the backbone, and start the phase's optimizer and schedule."""
         recipe, fine_tune = self._recipe, self._recipe.fine_tune
         epochs, learning_rate = recipe.epochs, recipe.learning_rate
         if fine_tune is not None:
@@ -226,7 +226,7 @@ def _assign(variables: list[keras.Variable], arrays: Arrays, name: str) -> None:
 
 
 def _number(value: keras.Variable | tf.Tensor) -> float:
-    """Return a Keras variable's or a tensor's value, whatever strategy it is spread by."""
+    """Return the value of a Keras variable or a tensor, under any distribution strategy."""
     return float(keras.ops.convert_to_tensor(value).numpy())
 
 
@@ -235,7 +235,7 @@ def _loss_of(epoch: Epoch) -> float:
 
 
 class _StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells `advance` of every step that was taken, and ends a training that diverges."""
+    """Calls `advance` for every step, and ends a training that diverges."""
 
     def __init__(self, title: str, steps: int, advance: Advance) -> None:
         super().__init__()

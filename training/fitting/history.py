@@ -1,4 +1,4 @@
-"""What the epochs of a training gave."""
+"""Record the figures of a training's epochs."""
 
 import csv
 import io
@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training pictures gave; the validation figures are None without validation pictures.
+    """The figures of one epoch; the validation figures are None without validation pictures.
 
     `learning_rate` is the last step's. `seconds` is the training's alone, `input_wait` the share of it in which the
-    step waited for pictures; None if several replicas are fed.
+    step waited for pictures; None with several replicas.
     """
 
     loss: float
@@ -28,7 +28,7 @@ class Epoch:
 
 
 def epochs_csv(epochs: Sequence[Epoch]) -> str:
-    """Return one row an epoch, counted from 1; what there is not is empty."""
+    """Return one row per epoch, counted from 1; missing values are empty."""
     text = io.StringIO()
     rows = csv.DictWriter(text, ["epoch", *(field.name for field in fields(Epoch))], lineterminator="\n")
     rows.writeheader()

@@ -1,4 +1,4 @@
-"""Logs of a training for other tools: `epochs.csv`, and events for TensorBoard."""
+"""Write a training's logs for other tools: `epochs.csv`, and events for TensorBoard."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ _TENSORBOARD = {
     "images_per_second": ("train", "images per second"),
     "input_wait": ("train", "input wait"),
 }
-"""Each figure's run and tag, so that training and validation are two curves in one diagram."""
+"""Each figure's run and tag: training and validation are two curves in one diagram."""
 
 
 _SCALAR = 1  # DataClass.DATA_CLASS_SCALAR of tensorflow/core/framework/summary.proto
 
 
 class Logs:
-    """Writes into one folder, which is made. Raises OptionError if it cannot."""
+    """Writes into one folder, which it creates. Raises OptionError if it cannot."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,12 +35,12 @@ class Logs:
             raise OptionError(f"--logs {folder} cannot be written: {exc.strerror}.") from exc
         runs = {run for run, _ in _TENSORBOARD.values()}
         self._writers = {run: tf.summary.create_file_writer(str(folder / run)) for run in sorted(runs)}
-        # What `tf.summary.scalar` writes, which needs TensorBoard itself.
+        # The event that `tf.summary.scalar` writes; that function needs TensorBoard itself.
         plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=_SCALAR)
 
     def write(self, epochs: Sequence[Epoch]) -> None:
-        """Write down the last of `epochs`, and all of them as a table. Raises OptionError."""
+        """Write an event for the last of `epochs`, and a table of all. Raises OptionError."""
         for figure, value in epochs[-1].as_dict().items():
             if figure in _TENSORBOARD and value is not None:
                 run, tag = _TENSORBOARD[figure]

@@ -1,4 +1,4 @@
-"""Turn a recipe's words into a Keras optimizer and its learning-rate schedule."""
+"""Make a recipe's Keras optimizer and learning-rate schedule."""
 
 from training.model.preset import Recipe, Schedule
 from training.tensorflow import keras
@@ -13,7 +13,7 @@ def optimizer_of(
 ) -> keras.Optimizer:
     """Return the optimizer for `variables`, whose schedule lasts `steps` steps.
 
-    Only kernels decay: offsets and the scales of normalisation, which have one axis, do not.
+    Weight decay applies to kernels only, not to biases and the scales of normalisation, which have one axis.
     """
     rate = rate_schedule(recipe.schedule, recipe.warm_up, peak=learning_rate, steps=steps)
     decay = recipe.weight_decay
@@ -39,7 +39,7 @@ def optimizer_of(
 def rate_schedule(
     schedule: Schedule, warm_up: float | None, *, peak: float, steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return a number, or a Keras schedule that climbs for the share `warm_up` of the steps and then does its own."""
+    """Return a constant, or a Keras schedule that rises for the share `warm_up` of the steps first."""
     if warm_up is None:
         warm_up = _ONE_CYCLE_CLIMB if schedule == "one_cycle" else 0.0
     if schedule == "constant" and not warm_up:

@@ -1,12 +1,12 @@
-"""Random changes that stand for another camera, light or background: for photos, not for drawings.
+"""Data augmentation that imitates other cameras, light and backgrounds: for photos, not for drawings.
 
-It works on float pictures (N, H, W, C) in levels from 0 to 255, grey or RGB, and moves nothing but mirroring.
+It works on float pictures (N, H, W, C) in levels from 0 to 255, grey or RGB. Mirroring is its only geometric change.
 """
 
 from training.model.preset import Augmentation
 from training.tensorflow import tf
 
-# What `colour` 1 is, each drawn from ±: factors as powers of e, and shifts as shares of white.
+# The ranges (±) at `colour` 1: factors as powers of e, and shifts as shares of white.
 _WHITE_BALANCE = 0.15
 _CONTRAST = 0.4
 _GAMMA = 0.3
@@ -14,14 +14,14 @@ _SATURATION = 0.6
 _BRIGHTNESS = 0.2
 _FALL_OFF = 0.25
 _COLOURLESS = 0.2
-"""The share of pictures that lose all colour, so that no class is known by it alone."""
+"""The share of pictures that lose all colour, so that no class is recognised by colour alone."""
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 _ERASED_SIDE = (0.1, 0.4)
 
 
 def photograph(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
-    """Return changed copies, clipped to the levels that there are. `seed` is an integer tensor (2,)."""
+    """Return augmented copies, clipped to [0, 255]. `seed` is an integer tensor (2,)."""
     if augmentation.mirror:
         images = _mirror(images, tf.random.fold_in(seed, 0))
     if augmentation.colour:
@@ -36,7 +36,7 @@ def photograph(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
 
 
 class _Draws:
-    """Uniform draws, one for each picture (or for each of its channels), every call from a seed of its own."""
+    """Uniform draws, one for each picture (or for each of its channels). Every call has its own seed."""
 
     def __init__(self, images: tf.Tensor, seed: tf.Tensor) -> None:
         self._seed, self._calls = seed, 0
@@ -56,7 +56,7 @@ def _mirror(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _light(images: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Change saturation, white balance, contrast, brightness and gamma, and let the light fall off to one side."""
+    """Change saturation, white balance, contrast, brightness and gamma, and darken the picture towards one side."""
     draw = _Draws(images, seed)
     images = images / 255.0
     if images.shape[-1] == 3:
@@ -74,7 +74,7 @@ def _light(images: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _blur(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    blurred = tf.nn.avg_pool2d(images, 3, 1, "SAME")  # counts no padding, so that edges do not darken
+    blurred = tf.nn.avg_pool2d(images, 3, 1, "SAME")  # ignores padding, so that edges do not darken
     return tf.where(_Draws(images, seed).happens(share), blurred, images)
 
 

@@ -1,4 +1,4 @@
-"""Let a float32 network compute in bfloat16 while it is trained, if the hardware gains by it."""
+"""Train a float32 network in bfloat16 if the hardware is faster with it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from training.tensorflow import keras
 
 
 def precision_here(precision: Precision) -> Literal["float32", "mixed_bfloat16"]:
-    """Return what "auto" comes to on this machine: bfloat16 if the CPU multiplies in it."""
+    """Return the precision for "auto" on this machine: bfloat16 if the CPU multiplies in it."""
     if precision != "auto":
         return precision
     try:

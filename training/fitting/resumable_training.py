@@ -22,7 +22,7 @@ from training.tensorflow import keras, tf
 
 
 def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter: Reporter) -> Distribution:
-    """Set TensorFlow up before anything else is done with it, and open the strategy. Raises OptionError."""
+    """Configure TensorFlow before any other use of it, and open the strategy. Raises OptionError."""
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     return open_distribution(strategy, say=reporter.say)
@@ -62,7 +62,7 @@ def train(
     distribution: Distribution,
     reporter: Reporter,
 ) -> tuple[keras.Model, FitResult]:
-    """Return the trained network, which no strategy has a part in any more, and how it came about.
+    """Train, and return the network, free of any strategy, with the result of the training.
 
     The chief writes each epoch into the folder `logs`. Raises what `fit` raises, CheckpointError if an epoch cannot be
     kept, OptionError if logs cannot be written.
@@ -94,14 +94,14 @@ def train(
         )
         if distribution.strategy is None:
             return network, result
-        weights = network.get_weights()  # by all workers, since some are the mean of what they have
+        weights = network.get_weights()  # by all workers, because some weights are means over workers
     network = build()
     network.set_weights(weights)
     return network, result
 
 
 def digest_of_data(train: Tensors, validation: Tensors | None) -> str:
-    """Return the digest of what a training sees: pictures and targets, in their order."""
+    """Return the digest of the training data: pictures and targets, in order."""
     digest = hashlib.sha256()
     for tensors in (train, validation):
         if tensors is not None:

@@ -1,6 +1,6 @@
 """The folders of unfinished runs of a model: `<store>/<name>/.runs/<number>/`, which no reader of the store looks into.
 
-A run that is published, or that came to nothing, removes its folder. One that was killed leaves it for `--resume`.
+A run that is published, or that failed, removes its folder. A killed run leaves it for `--resume`.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ _LOCK = "lock"
 _NUMBER = re.compile(r"[1-9][0-9]*")
 
 Identity = Mapping[str, str]
-"""What a run has to have in common with the one that it takes up: the command, and the data's digest."""
+"""A run can only resume one with the same identity: the command, and the data's digest."""
 RUN_ID = "run"
-"""In a manifest's record of the training: which run it came from."""
+"""The key of the run's id in a manifest's training record."""
 
 
 class RunFolder:
     """The folder of one run. While it is open, no other process takes it up.
 
-    Without a lock it belongs to the chief of several workers, and only what is written there is of interest.
+    Without a lock it belongs to the chief of several workers, and is only read.
     """
 
     def __init__(self, folder: Path, lock: int | None, say: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep the folder where going on later is of use, remove it otherwise."""
+        """Keep the folder if the run can be resumed later, else remove it."""
         if self._lock is None:
             return
         came_to_nothing = isinstance(exc, NotGoodEnough | DivergedError)
@@ -67,7 +67,7 @@ class RunFolder:
 
     @contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Leave the run to others, as it is, if the block fails."""
+        """Release the run without changing it, if the block fails."""
         try:
             yield
         except BaseException:
@@ -77,23 +77,23 @@ class RunFolder:
 
     @property
     def id(self) -> str | None:
-        """What tells it from every other run; None if that cannot be read."""
+        """The run's unique id; None if it cannot be read."""
         return _identity(self.folder).get("id")
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return where the run stands; None before its first epoch is done. Raises CheckpointError."""
+        """Return the run's checkpoint; None before its first epoch is done. Raises CheckpointError."""
         return read_checkpoint(self.folder / _CHECKPOINT)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Write down where the run stands. Raises CheckpointError; what was kept before stays."""
+        """Save a checkpoint. Raises CheckpointError; the previous checkpoint then stays."""
         if self._lock is None:
             return
         write_checkpoint(self.folder / _CHECKPOINT, checkpoint)
 
     def check_same(self, identity: Identity) -> None:
-        """Raise OptionError, saying what differs, if the run was started with another identity."""
+        """Raise OptionError, which names the differences, if the run was started with another identity."""
         if self._lock is None:
-            return  # the chief looks after that
+            return  # the chief checks that
         started = _identity(self.folder)
         if not started:
             raise CheckpointError(f"{self.folder / _IDENTITY} cannot be read. Start without --resume.")
@@ -178,7 +178,7 @@ def unfinished_folders(store: ModelStore, name: str) -> list[Path]:
 
 
 def _identity(folder: Path) -> dict[str, str]:
-    """Return what the run was started with and its id; nothing if that cannot be read."""
+    """Return the run's identity and id; an empty result if they cannot be read."""
     try:
         return dict(json.loads((folder / _IDENTITY).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -209,7 +209,7 @@ def _folders(home: Path) -> list[Path]:
 def _remove_empty(home: Path) -> None:
     """Remove the folders of runs that were killed before their first epoch was done."""
     for folder in _folders(home):
-        # Without the second, its process may be about to take the lock.
+        # Without the identity file, its process may be about to take the lock.
         if not (folder / _CHECKPOINT).exists() and (folder / _IDENTITY).exists():
             with contextlib.suppress(OSError):
                 lock = _lock(folder)
@@ -219,7 +219,7 @@ def _remove_empty(home: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a lock that ends with this process, however that ends; None if another process has it."""
+    """Return a lock that is released when this process ends, however it ends; None if another process has it."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The ways to spread a training, which the command line names before TensorFlow is loaded."""
+"""The names of the distribution strategies, for the command line, which does not load TensorFlow."""
 
 from typing import Literal
 

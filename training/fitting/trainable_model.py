@@ -13,8 +13,8 @@ _LOSSES = {"crossentropy": keras.losses.CategoricalCrossentropy, "mse": keras.lo
 class TrainableModel(keras.Model):  # type: ignore[misc]
     """A model around `network` whose `fit` trains it, once it is prepared.
 
-    Its `averages` are a running mean of the network's weights, moving statistics of batch normalisation among them,
-    in the order of `network.weights`; none if the recipe asks for none. Make it in the scope of the network's
+    Its `averages` are a running mean of the network's weights, including the moving statistics of batch normalisation,
+    in the order of `network.weights`; none if the recipe asks for none. Create it in the scope of the network's
     distribution strategy.
     """
 
@@ -29,14 +29,14 @@ class TrainableModel(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def prepare(self, optimizer: keras.Optimizer, *, classes: int) -> None:
-        """Compile it with `optimizer` and what the recipe says, ready for any distribution strategy."""
+        """Compile it with `optimizer` and the recipe's loss, for any distribution strategy."""
         self.compile(
             optimizer=optimizer,
             loss=_LOSSES[self._recipe.loss](),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # Keras's loop over several steps cannot be built for replicas.
             steps_per_execution=1 if tf.distribute.has_strategy() else self._recipe.steps_per_execution,
-            jit_compile=False,  # on a CPU XLA is slower here, and every last, smaller batch would compile anew
+            jit_compile=False,  # XLA is slower here on a CPU, and would compile again for the last, smaller batch
         )
         # Built here, in the strategy's scope, instead of on the first batch.
         some = keras.ops.one_hot([0], classes)
@@ -45,8 +45,8 @@ class TrainableModel(keras.Model):  # type: ignore[misc]
         self.optimizer.build(self.network.trainable_variables)
 
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
-        """Do nothing: `prepare` builds all. Keras would on a batch, and fails on one spread over workers
-        (keras#20585)."""
+        """Do nothing: `prepare` builds everything. Keras would build on a batch, and fails if it is distributed over
+        workers (keras#20585)."""
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.network(images, training=training)
@@ -54,7 +54,7 @@ class TrainableModel(keras.Model):  # type: ignore[misc]
     def train_step(self, data: Any) -> Any:
         logs = super().train_step(data)
         if self.averages:
-            # A short memory at first, so that the untrained weights are soon forgotten.
+            # A short average at first, so that it soon forgets the untrained weights.
             step = keras.ops.cast(self.optimizer.iterations, "float32")
             decay = keras.ops.minimum(self._recipe.weight_averaging, (1 + step) / (10 + step))
             for average, weight in zip(self.averages, self.network.weights, strict=True):
@@ -65,14 +65,14 @@ class TrainableModel(keras.Model):  # type: ignore[misc]
         return self._to_be_reduced(super().test_step(data))
 
     def _to_be_reduced(self, logs: Any) -> Any:
-        """Give figures an axis where several workers have one each: Keras takes the mean over it (keras#20585)."""
+        """Add an axis to metrics if several workers have one each: Keras takes the mean over it (keras#20585)."""
         if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return logs
         return {name: keras.ops.reshape(value, (1,)) for name, value in logs.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averages, if there are any, in the network's place while the block runs."""
+        """Use the averages, if there are any, as the network's weights while the block runs."""
         if not self.averages:
             yield
             return
@@ -84,6 +84,6 @@ class TrainableModel(keras.Model):  # type: ignore[misc]
             self.network.set_weights(own)
 
     def take_averages(self) -> None:
-        """Give the network the averages, if there are any."""
+        """Set the network's weights to the averages, if there are any."""
         if self.averages:
             self.network.set_weights([average.numpy() for average in self.averages])
