@@ -1,1 +1,1 @@
-"""Networks as data, and the Keras networks that they become."""
+"""Networks as data, and the Keras networks built from them."""

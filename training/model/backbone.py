@@ -1,6 +1,6 @@
-"""Networks that were trained on ImageNet, without their heads, from `keras.applications`, and their weights.
+"""Backbones of `keras.applications` with weights trained on ImageNet, without their heads.
 
-Each scales its own input, so that uint8 pictures go in as everywhere.
+Each scales its own input, so it takes uint8 pictures.
 """
 
 import sys
@@ -24,10 +24,10 @@ _WEIGHTS: dict[Application, tuple[str, str]] = {
         "893217f2bb855e2983157299931e43ff",
     ),
 }
-"""Where Keras publishes them, and the digest that it knows, of ImageNet's weights without the head."""
+"""Keras's file names and digests of ImageNet's weights without the head."""
 
 NAME = "backbone"
-"""What it is called among the layers of its network."""
+"""The backbone's layer name in its network."""
 
 _MOMENTUM = 0.9
 
@@ -35,7 +35,7 @@ _MOMENTUM = 0.9
 def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model:
     """Return the network: float or uint8 (N, H, W, 3) of levels 0 to 255 → features (N, h, w, C).
 
-    Raises OptionError if the pictures do not suit it, or its weights cannot be had.
+    Raises OptionError if it cannot take these pictures, or its weights cannot be loaded.
     """
     if shape[2] != 3:
         raise OptionError(f"{wanted.application} takes coloured pictures. Give --colour rgb.")
@@ -53,7 +53,7 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model
 
 def let_learn(backbone: keras.Model, learns: bool) -> None:
     """Freeze a backbone that has weights, or let it learn, but never its batch normalisation: the statistics of a few
-    pictures would spoil what it has learned of millions (it is then as in inference)."""
+    pictures would spoil those of millions (it then works as in inference)."""
     backbone.trainable = learns
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -72,7 +72,7 @@ def _untrained(application: Application, shape: tuple[int, int, int]) -> keras.M
 
 
 def _follow_faster(backbone: keras.Model) -> None:
-    """Let moving statistics follow within tens of steps: published momenta of up to 0.999 are for millions."""
+    """Lower the momenta of moving statistics to tens of steps: published ones of up to 0.999 are for millions."""
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, _MOMENTUM)
@@ -81,7 +81,7 @@ def _follow_faster(backbone: keras.Model) -> None:
 def _load(backbone: keras.Model, wanted: Backbone) -> None:
     file = _downloaded(wanted.application) if wanted.weights == "imagenet" else Path(wanted.weights)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of each layer of a wrong file, before the error
+        with warnings.catch_warnings(action="ignore"):  # one for each layer of a wrong file, before the error
             backbone.load_weights(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as exc:
         raise OptionError(
@@ -91,10 +91,10 @@ def _load(backbone: keras.Model, wanted: Backbone) -> None:
 
 
 def _downloaded(application: Application) -> Path:
-    """Return the file of ImageNet's weights where Keras keeps such files, downloaded where it is not there yet."""
+    """Return the file of ImageNet's weights in Keras's cache; download it if it is missing."""
     address = _address(application)
     try:
-        with redirect_stdout(sys.stderr):  # Keras shows its progress among the results
+        with redirect_stdout(sys.stderr):  # Keras prints its progress to standard output
             return Path(keras.utils.get_file(origin=address, cache_subdir="models", file_hash=_WEIGHTS[application][1]))
     except Exception as exc:
         raise OptionError(

@@ -1,4 +1,4 @@
-"""Layers as data: what a preset's network is made of. `training.model.network` turns them into Keras layers."""
+"""The layers of a preset's network as data. `training.model.network` turns them into Keras layers."""
 
 from typing import Annotated, Literal
 
@@ -14,8 +14,8 @@ Application = Literal["mobilenet_v3_small", "efficientnet_v2_b0"]
 class Backbone:
     """A network of `keras.applications` without its head, before all other layers. It takes levels from 0 to 255.
 
-    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps their
-    statistics even while all else is trained on: a small data set would spoil them.
+    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps its statistics
+    even if all other layers are trained: a small data set would spoil them.
     """
 
     application: Application
@@ -27,10 +27,10 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Conv2D:
-    """A convolution with ReLU, and batch normalisation between the two where asked.
+    """A convolution with ReLU, and optional batch normalisation between them.
 
-    `pool` takes the largest of each square of that side straight after the convolution. What follows then has a quarter
-    of the work, which on a CPU is most of a small network's.
+    `pool` is the side of max pooling straight after the convolution. The layers after it then have a quarter of the
+    work, which on a CPU is most of a small network's.
     """
 
     filters: int
@@ -63,10 +63,10 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer with ReLU. The last one, a softmax unit for each class, is not listed: all have it."""
+    """A fully connected layer with ReLU. The last layer, softmax over the classes, is not listed: all have it."""
 
     units: int
 
 
 Layer = Conv2D | MaxPool2D | GlobalAveragePool2D | Flatten | Dropout | Dense
-"""Between the input (scaled to [0, 1]) and the softmax."""
+"""The layers between the input (scaled to [0, 1]) and the softmax."""

@@ -1,4 +1,4 @@
-"""Build a Keras network from layers as data. uint8 pictures go in: the scale to [0, 1] is its first layer."""
+"""Build a Keras network from layers as data. It takes uint8 pictures: its first layer scales them to [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def build_network(
 ) -> keras.Model:
     """Return an untrained network: uint8 (N, H, W, C) → probabilities (N, `classes`).
 
-    Raises OptionError if the pictures are too small for the layers, or the backbone's weights cannot be had.
+    Raises OptionError if the pictures are too small for the layers, or the backbone's weights cannot be loaded.
     """
     scaled = keras.layers.Rescaling(1 / 255) if backbone is None else build_backbone(backbone, shape)
     stack = [keras.Input(shape, dtype="uint8", name="image"), scaled]
@@ -53,7 +53,7 @@ def _convolution(layer: Conv2D) -> list[keras.Layer]:
         strides=layer.stride,
         padding=layer.padding,
         activation="relu" if is_plain else None,
-        use_bias=not layer.batch_normalization,  # the normalisation adds its own offset
+        use_bias=not layer.batch_normalization,  # the normalisation has its own offset
     )
     if is_plain:
         return [convolution]

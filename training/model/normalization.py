@@ -8,19 +8,19 @@ from training.tensorflow import keras, tf
 def fused_batch_normalization() -> keras.layers.BatchNormalization:
     """Return a Keras BatchNormalization for (N, H, W, C) that trains with TensorFlow's fused kernel.
 
-    Keras 3 spells the mean, the variance and the scale as steps of their own, each of which reads the whole activation
-    again, and casts it to float32 first: about half of the time of a small network's step on a CPU. In inference it is
-    Keras's own arithmetic, from the same weights.
+    Keras 3 computes mean, variance and scale in separate steps, each of which reads the whole activation again and
+    casts it to float32 first: about half the time of a small network's step on a CPU. In inference it is Keras's own
+    arithmetic, with the same weights.
     """
-    # Keras's 0.99 trails behind by hundreds of steps: whole epochs here.
+    # Keras's 0.99 lags by hundreds of steps: whole epochs here.
     return FusedBatchNormalization(momentum=0.9)
 
 
-# Registered, so that Keras finds it again where a network is copied from its configuration.
+# Registered, so that Keras finds it when a network is copied from its configuration.
 @keras.saving.register_keras_serializable(package="imageclass")
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        if self.synchronized or not (training and self.trainable):  # the kernel sees one replica's share only
+        if self.synchronized or not (training and self.trainable):  # the fused kernel sees only one replica's share
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,

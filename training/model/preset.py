@@ -1,4 +1,4 @@
-"""What a preset is: preprocessing, network and recipe, all of it data."""
+"""Define presets: preprocessing, network and recipe as data."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ BatchSize = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
 def parse_batch_size(text: str) -> int | Literal["full"]:
-    """Return "full" or a positive number. Raises OptionError."""
+    """Parse "full" or a positive number. Raises OptionError."""
     if text == "full":
         return "full"
     if not text.isdecimal() or int(text) < 1:
@@ -33,15 +33,17 @@ def parse_batch_size(text: str) -> int | Literal["full"]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to training pictures, each drawn uniformly from ± its value; 0 leaves that change out.
+    """Data augmentation: each change is drawn uniformly from ± its value; 0 turns it off.
 
-    Geometry in degrees, and in fractions of the side; what comes into view is black, or with `edge` "nearest" what the
-    picture's edge shows. `elastic` is how far a smooth distortion moves a pixel at most. `paper` is the share of
-    pictures that get a grey, unevenly lit ground, weaker strokes and sensor noise, as a photographed sheet has.
+    Geometry is in degrees, and in fractions of the side. Positions outside the picture are black, or with `edge`
+    "nearest" take the colour of its edge. `elastic` is the largest displacement of a pixel by elastic distortion.
+    `paper` is the share of pictures that get a grey, unevenly lit ground, weaker strokes and sensor noise, like a
+    photographed sheet.
 
-    For photos: `mirror` turns half of the pictures left to right. `colour` is how strongly light and camera differ, 1
-    for what daylight and lamps do to a snapshot. `blur` and `erase` are the shares of pictures that are softened, and
-    that lose a rectangle; `noise` is the most that sensor noise deviates, in levels of 255.
+    For photos: `mirror` flips half of the pictures left to right. `colour` is the strength of changes in light and
+    camera; 1 is what daylight and lamps do to a snapshot. `blur` and `erase` are the shares of pictures that are
+    blurred, and in which a rectangle is erased; `noise` is the largest standard deviation of sensor noise, in levels of
+    255.
     """
 
     rotation_degrees: float = 0.0
@@ -60,7 +62,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class FineTune:
-    """What follows `Recipe.epochs`, in which the layer named "backbone" was frozen: all layers learn, at this rate."""
+    """The second phase, after `Recipe.epochs` with the layer "backbone" frozen: all layers learn, at this rate."""
 
     epochs: Annotated[int, Option(name="fine_tune_epochs", repeated="always")] = Field(
         ge=0, description="Passes after --epochs, in which the backbone learns too."
@@ -72,13 +74,13 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. Every field with a description is an option of `fit`, which follows the preset if it
-    is not given.
+    """How a network is trained. Every field with a description is an option of `fit`, and defaults to the preset's
+    value.
 
     - `batch_size`: "full" is plain gradient descent, one step an epoch over all pictures.
-    - `schedule`: "constant" keeps `learning_rate`; "one_cycle" climbs to it from a 25th and falls to nothing at the
-      last step along a cosine (Smith 2018, arXiv:1803.09820); "cosine" falls from it (Loshchilov & Hutter 2017,
-      arXiv:1608.03983). `warm_up` is the share of the steps that climb; None is a fifth in one cycle, else none.
+    - `schedule`: "constant" keeps `learning_rate`; "one_cycle" rises to it from a 25th and falls to zero at the last
+      step along a cosine (Smith 2018, arXiv:1803.09820); "cosine" falls from it (Loshchilov & Hutter 2017,
+      arXiv:1608.03983). `warm_up` is the share of the steps that rise; None is a fifth for "one_cycle", else none.
     - `weight_decay`: None is 0.01 with AdamW, and none with others.
     - `label_smoothing`: Szegedy et al. 2016, arXiv:1512.00567.
     - `mixup`: α of the Beta distribution by which pairs are blended (Zhang et al. 2018, arXiv:1710.09412).
@@ -142,17 +144,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named starting point; every part of its recipe can be replaced on the command line.
+    """A named preset; every part of its recipe can be replaced on the command line.
 
-    `views`: what the exported graph looks at for one answer: the picture, or also the picture moved by a pixel to each
-    side, whose logits are averaged.
+    `views`: the exported graph answers from the picture alone, or averages the logits of the picture and of copies
+    shifted by a pixel to each side (test-time augmentation).
     """
 
     name: str
     summary: str
     preprocessing: PreprocessingSpec
     layers: tuple[Layer, ...]
-    """Those after the backbone, if there is one."""
+    """The layers after the backbone, if there is one."""
     recipe: Recipe
     backbone: Backbone | None = None
     views: Views = "one"
@@ -161,7 +163,7 @@ class Preset:
         return self.name
 
     def describe_layers(self) -> list[dict[str, Any]]:
-        """Return the layers in JSON's types, for the manifest: without the folders of this machine."""
+        """Return the layers in JSON's types, for the manifest, without this machine's paths."""
         stack: tuple[Backbone | Layer, ...] = self.layers
         if self.backbone is not None:
             stack = (replace(self.backbone, weights=Path(self.backbone.weights).name), *stack)

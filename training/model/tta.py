@@ -1,4 +1,4 @@
-"""One answer from several views of a picture, inside the graph. It knows nothing of training."""
+"""Test-time augmentation inside the graph. It knows nothing of training."""
 
 from training.tensorflow import keras
 
@@ -6,10 +6,10 @@ _SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def average_shifts(network: keras.Model) -> keras.Model:
-    """Return a model that answers from the picture and from it moved by a pixel to each side, with the same weights.
+    """Return a model that averages over the picture and copies shifted by a pixel to each side, with the same weights.
 
     The features before the last layer are averaged, which for a linear layer is the average of its logits; the last
-    layer, softmax included, is the network's own. Answering takes five times the work, training none.
+    layer, softmax included, is the network's own. Inference takes five times the work, training none more.
     """
     *body, head = network.layers
     height, width = network.input_shape[1:3]

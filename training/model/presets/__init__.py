@@ -18,7 +18,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_named(name: str) -> Preset:
-    """Return a preset. Raises OptionError, naming those that there are."""
+    """Return a preset. Raises OptionError, which lists the presets."""
     try:
         return PRESETS[name]
     except KeyError:

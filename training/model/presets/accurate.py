@@ -1,4 +1,4 @@
-"""The best on single characters, for whoever can wait a few minutes.
+"""The most accurate on single characters; training takes a few minutes.
 
 python -m training fit --data mnist.npz --name mnist --preset accurate
 

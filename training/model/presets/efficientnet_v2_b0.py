@@ -1,4 +1,4 @@
-"""Photos, on a network that ImageNet has taught already: six times the size of mobilenet_v3_small.
+"""Photos, on a backbone trained on ImageNet, six times the size of mobilenet_v3_small.
 
 python -m training fit --data my-photos --name mine --preset efficientnet_v2_b0
 

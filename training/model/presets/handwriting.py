@@ -1,9 +1,9 @@
-"""Single characters, drawn or photographed, light on dark or dark on light. The bundled `mnist` model is made with it.
+"""Single characters, drawn or photographed, light on dark or dark on light. The bundled `mnist` model used it.
 
 python -m training fit --data mnist.npz --name mnist --preset handwriting
 
-A preprocessing step turns dark strokes on a light ground round, so both polarities are one to the network. Small random
-turns, shifts and stretches stand for other hands, and a grey, uneven ground for paper and camera.
+A preprocessing step inverts dark strokes on a light ground, so both polarities look alike to the network. Small random
+rotations, shifts and stretches imitate other hands, and a grey, uneven ground paper and camera.
 """
 
 from app.contract.preprocessing import PreprocessingSpec

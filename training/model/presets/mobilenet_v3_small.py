@@ -1,4 +1,4 @@
-"""Photos, on a network that ImageNet has taught already: the small one, for few pictures and a fast service.
+"""Photos, on a small backbone trained on ImageNet, for few pictures and a fast service.
 
 python -m training fit --data my-photos --name mine --preset mobilenet_v3_small
 

@@ -5,7 +5,7 @@ python -m training fit --data sign_digits --name signs --preset photos --group-b
 About 3 minutes of CPU; on sign_digits 99.7 % of new people's hands (five folds by person: `python -m benchmarks
 signs`). 191,706 parameters with ten classes.
 
-Nothing is taken from other data. Mirrored, turned, lit otherwise and partly covered pictures stand for other people,
+Nothing is taken from other data. Mirrored, rotated, differently lit and partly covered pictures imitate other people,
 lamps and cameras.
 """
 

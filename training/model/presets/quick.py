@@ -1,4 +1,4 @@
-"""Small grey pictures in seconds. Where it is not enough, `compact` is the next to try.
+"""Small grey pictures in seconds. If its accuracy is not enough, try `compact` next.
 
 python -m training fit --data mnist.npz --name mnist --preset quick
 
