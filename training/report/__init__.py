@@ -1,1 +1,1 @@
-"""What a person wants to know of a finished run: what it costs, what it stands, where it errs, on one page."""
+"""Report on a finished run: cost, robustness and mistakes on one page."""

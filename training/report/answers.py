@@ -1,4 +1,4 @@
-"""The report on the answers: scores, which classes are taken for which, and the surest mistakes as pictures."""
+"""The report's section on the answers: scores, the confusion matrix, and the most confident mistakes as pictures."""
 
 from training.data.dataset import SPLITS
 from training.evaluation.interval import wilson

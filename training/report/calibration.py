@@ -1,4 +1,4 @@
-"""The report on probabilities: whether they mean what they say, and what is gained by not answering when unsure."""
+"""The report's section on calibration: reliability, and accuracy if only confident answers are given."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _GROUPS = 15
 
 
 def calibration(material: Material) -> Content | None:
-    """Return metrics.json's `calibration`, and None if the run has none."""
+    """Return metrics.json's `calibration`, None if the run has none."""
     found, split = material.metrics.get("calibration"), material.shown.split
     figures = found and found.get(split)
     if not found or not figures:

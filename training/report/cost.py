@@ -1,4 +1,4 @@
-"""Measure what a model costs: parameters, bytes, and the time that a picture takes on each engine."""
+"""Measure what a model costs: parameters, bytes, and the time per picture on each engine."""
 
 import time
 from pathlib import Path
@@ -20,16 +20,16 @@ _FEWEST_RUNS, _MOST_RUNS = 3, 200
 
 
 def cost(folder: Path, signature: Signature, tensorflow: Engine, images: Image, *, parameters: int) -> dict[str, Any]:
-    """Return, in JSON's types, what the SavedModel in `folder` costs; `images` (N, H, W, C) are what it is timed on.
+    """Return the cost of the SavedModel in `folder` in JSON's types; it is timed on `images` (N, H, W, C).
 
-    Seconds are the median of some runs, for one picture of the batch, on as many cores as the process may use.
+    Seconds are per picture, the median of some runs, on all cores that the process may use.
     """
     seconds = {tensorflow.name: _seconds_by_batch_size(tensorflow, images)}
     for name in (name for name in ENGINES if name not in seconds):
         try:
             engine = open_engine(name, folder, signature, threads=available_cores())
         except (EngineUnavailable, BundleTampered):
-            continue  # it is not installed, or cannot run this network: the service will say so, and take another
+            continue  # not installed, or cannot run this network: the service will report it and use another
         seconds[name] = _seconds_by_batch_size(engine, images)
         engine.close()
     return {
@@ -47,7 +47,7 @@ def _seconds_by_batch_size(engine: Engine, images: Image) -> dict[str, float]:
 def _seconds_per_picture(engine: Engine, images: Image, batch_size: int) -> float:
     engine.prepare(batch_size)
     batch = images[np.arange(batch_size) % len(images)]
-    engine.predict(batch)  # the first call of a size is slower
+    engine.predict(batch)  # the first call with a batch size is slower
     taken: list[float] = []
     while len(taken) < _FEWEST_RUNS or (sum(taken) < _SECONDS and len(taken) < _MOST_RUNS):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The report on the course of the training: curves over the epochs, and how to repeat the run."""
+"""The report's section on the training: curves over the epochs, and the command to repeat the run."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The report on the data: how many, what they look like, what preprocessing makes of them, what may be wrong."""
+"""The report's section on the data: counts, examples, preprocessed examples, the audit's findings."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def suspicions(material: Material) -> Content:
 
 
 def _from_every_class(pictures: Sequence[Picture], labels: Sequence[str], most: int) -> list[Picture]:
-    """Return some of the pictures, one of each class in turn."""
+    """Return some of the pictures, taken from each class in turn."""
     by_label: dict[str, list[Picture]] = {label: [] for label in labels}
     for picture in pictures:
         by_label[picture.label].append(picture)

@@ -1,4 +1,4 @@
-"""What a report is made of. It draws nothing and measures nothing."""
+"""The data of a report. This module draws nothing and measures nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from training.data.dataset import Dataset, Split
 from training.data.tensors import Tensors
 
 Content = dict[str, Any]
-"""What a section shows, by the names that its template uses."""
+"""A section's values, by the names in its template."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The pictures whose answers are shown. Row by row, `probabilities` (N, K) are the model's answers to `tensors`."""
+    """The pictures whose answers are shown; `probabilities` (N, K) are the answers to `tensors`, row by row."""
 
     split: Split
     tensors: Tensors
@@ -27,7 +27,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Material:
-    """A finished run, as its report shows it. A split without pictures is None in `splits`, and not in
+    """A finished run, as its report shows it. A split without pictures is None in `splits`, and missing in
     `probabilities`."""
 
     name: str
@@ -42,15 +42,15 @@ class Material:
     metrics: Mapping[str, Any]
     """metrics.json."""
     audit: Sequence[Finding]
-    """What the audit found before the training."""
+    """The audit's findings before the training."""
 
     def held_out(self) -> list[HeldOut]:
-        """Return the pictures that the network has not learned, the test's first."""
+        """Return the held-out pictures, those of the test first."""
         return self._answered("test", "validation")
 
     @property
     def shown(self) -> HeldOut:
-        """The test's answers; without a test validation's, and without both the training's."""
+        """The answers of the test split; without one, of validation; without both, of training."""
         return self._answered("test", "validation", "train")[0]
 
     def _answered(self, *splits: Split) -> list[HeldOut]:

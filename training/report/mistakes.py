@@ -1,4 +1,4 @@
-"""Pick the pictures that a model is wrong about, and those whose labels it doubts, the surest first."""
+"""Pick pictures that a model gets wrong, and pictures whose labels may be wrong, the most confident first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from training.report.material import HeldOut
 
 @dataclass(frozen=True)
 class Mistake:
-    """A row of the pictures, the label that the model takes it for, and both probabilities."""
+    """A picture's row, the predicted label, and the probabilities of the predicted and the true label."""
 
     row: int
     predicted: str
@@ -25,7 +25,7 @@ class Mistake:
 def worst_mistakes(
     probabilities: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str], *, most: int
 ) -> list[Mistake]:
-    """Return the mistakes among probabilities (N, K) and true indices (N,), those first that the model is surest of."""
+    """Return the mistakes among probabilities (N, K) and true indices (N,), the most confident first."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]

@@ -1,6 +1,6 @@
-"""A run's report as one self-contained HTML page: its sections in the order in which they are read.
+"""Write a run's report as one self-contained HTML page with its sections in order.
 
-Each section has a function that prepares what it shows, as text and numbers, and a template of its name.
+Each section has a function that prepares its text and numbers, and a template of its name.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Material], Content | None]], ...] = (
 
 
 def report_page(material: Material) -> str:
-    """Return report.html."""
+    """Return the HTML of report.html."""
     sections = [
         {"name": name, "title": title, "content": content}
         for name, title, prepare in _SECTIONS

@@ -1,4 +1,4 @@
-"""Place lines, axes and ticks of plots, which templates/plot.html.j2 draws. It does not know what they show."""
+"""Lay out lines, axes and ticks of plots, which templates/plot.html.j2 draws. It does not know their meaning."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in its place. `points` and the outline `band` are texts "x,y"; `colour` is a number of report.css."""
+    """A series to draw. `points` and the outline `band` are texts "x,y"; `colour` is a number of report.css."""
 
     name: str
     colour: int
@@ -65,7 +65,7 @@ class Plot:
 
 
 def percent(value: float) -> str:
-    """Return a share as text, with as many places as its nearness to 0 or 1 wants."""
+    """Return a share as text, with more decimal places the nearer it is to 0 or 1."""
     return f"{value:.2%}" if min(abs(value), abs(1 - value)) < 0.01 and value not in (0, 1) else f"{value:.0%}"
 
 
@@ -77,7 +77,7 @@ def plain(value: float) -> str:
 def plot(
     title: str, series: Sequence[Series], *, across: str, format_x: Format = plain, format_y: Format = plain
 ) -> Plot:
-    """Return a plot of lines; `across` names the horizontal axis. Needs one point at least."""
+    """Return a plot of lines; `across` names the horizontal axis. Needs at least one point."""
     shown = [each for each in series if each.points]
     xs = [x for each in shown for x, _ in each.points]
     ys = [y for each in shown for _, y in each.points] + [y for each in shown for _, *ends in each.band for y in ends]
@@ -117,7 +117,7 @@ def plot(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round values that span [low, high], about five."""
+    """Return about five round values that span [low, high]."""
     span = high - low or abs(high) or 1.0
     rough = span / 4
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,4 +1,4 @@
-"""Look further at what a training made, and write it up: what it stands, what it costs, and all of it on one page."""
+"""Measure a trained model's robustness and cost, and write the report page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Report:
 
 
 def write_report(material: Material, *, folder: Path, engine: Engine, reporter: Reporter) -> Report:
-    """Return what is found on the SavedModel in `folder`, which `engine` runs."""
+    """Return the report on the SavedModel in `folder`, which `engine` runs."""
     shown = material.shown
     images, targets = shown.tensors.images, shown.tensors.targets
     found = {

@@ -1,7 +1,7 @@
 """Measure how the accuracy holds when pictures are shifted, turned, noisy, blurred, recompressed or inverted.
 
-The changes are made to pictures in contract form, and what comes of them goes through the preprocessing again, as it
-would if somebody sent it. So polarity is undone if the model's own preprocessing undoes it.
+The changes are made to pictures in contract form, and the results are preprocessed again, as a client's pictures would
+be. So an inversion is undone if the model's preprocessing normalises polarity.
 """
 
 import math
@@ -20,7 +20,7 @@ from training.progress import Reporter
 
 _MOST_PICTURES, _FEWEST_PICTURES = 500, 40
 _MOST_VALUES = 4_000_000
-"""Of all pictures together: some seconds, even for a network that takes its time over large ones."""
+"""The limit on values of all pictures together: some seconds, even for a slow network."""
 _SEED = 0
 
 _Change = Callable[[Image, float, np.random.Generator], Image]
@@ -28,7 +28,7 @@ _Change = Callable[[Image, float, np.random.Generator], Image]
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of change to a picture (H, W, C), at each of its strengths, mildest first."""
+    """One kind of change to a picture (H, W, C), with its strengths, the mildest first."""
 
     name: str
     unit: str
@@ -80,7 +80,7 @@ TRIALS: tuple[Trial, ...] = (
 def robustness(
     engine: Engine, images: Image, targets: NDArray[np.int64], spec: PreprocessingSpec, reporter: Reporter
 ) -> dict[str, Any]:
-    """Return, in JSON's types, the accuracy on a sample of pictures (N, H, W, C) as they are and changed.
+    """Return the accuracy on a sample of pictures (N, H, W, C), unchanged and changed, in JSON's types.
 
     The sample is spread evenly over them, and is the same in every run.
     """
@@ -102,7 +102,7 @@ def robustness(
 
 
 def changed_examples(image: Image, spec: PreprocessingSpec) -> Mapping[str, Sequence[Image]]:
-    """Return what each trial makes of one picture (H, W, C), at each strength."""
+    """Return one picture (H, W, C) changed by each trial at each strength."""
     return {
         trial.name: [_changed(image[np.newaxis], trial, strength, spec)[0] for strength in trial.strengths]
         for trial in TRIALS

@@ -1,4 +1,4 @@
-"""The report on what a model stands and what it costs."""
+"""The report's section on robustness and cost."""
 
 from collections.abc import Mapping
 from typing import Any
