@@ -32,7 +32,7 @@ def inline(image: Image) -> InlineImage:
 
 
 def thumbnail(picture: Picture) -> InlineImage | None:
-    """Return a picture, upright, of at most 128 pixels a side, and None if it cannot be read."""
+    """Return a picture, upright, of at most 128 pixels a side; None if it cannot be read."""
     try:
         if isinstance(picture.content, Path):
             image = decode(picture.encoded(), PreprocessingSpec(height=1, width=1, colour="rgb"))
