@@ -364,7 +364,7 @@ def _command() -> str:
 
 
 def _allow_many_files() -> None:
-    """Let this process and all that it starts open as many files as the system allows: each connection is one."""
+    """Raise the limit on open files, for this process and its children: each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -374,7 +374,7 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the contestants' processes are ended first
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the contestants' processes are stopped first
     try:
         cli(prog_name="python -m benchmarks")
     except KeyboardInterrupt:

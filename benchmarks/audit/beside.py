@@ -1,6 +1,6 @@
-"""Ask cleanvision and cleanlab about the very data that the audit is measured on, each in an environment of its own.
+"""Run cleanvision and cleanlab on the data that the audit is measured on, each in its own environment.
 
-Data go to them as files, and what they find comes back as JSON. It makes no scores: `benchmarks.audit.recall` does.
+Data is passed as files, and findings are returned as JSON. `benchmarks.audit.recall` computes the scores.
 """
 
 import json
@@ -20,7 +20,7 @@ from benchmarks.harness.workload import HERE
 
 CLEANVISION = "cleanvision"
 CLEANLAB = {"prune_by_noise_rate": "cleanlab", "confident_learning": "cleanlab, confident_learning"}
-"""What a column is called, by the filter of `find_label_issues`; the first is its default."""
+"""The columns' names by the filter of `find_label_issues`; the first is its default."""
 COLUMNS = (CLEANVISION, *CLEANLAB.values())
 
 _TIMEOUT_S = 3600
@@ -30,7 +30,7 @@ Pairs = set[frozenset[str]]
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of pictures, by id. `same` names what a picture was compared as, where that was not itself."""
+    """Pairs of pictures, by id. `same` maps a picture to the one that was compared in its place, if another was."""
 
     exact: Pairs
     near: Pairs
@@ -38,9 +38,9 @@ class Copies:
 
 
 def cleanvision_copies(planted: Planted, folder: Path) -> tuple[Copies, str]:
-    """Return what cleanvision takes for copies, and a sentence on the version and the corrupt files.
+    """Return cleanvision's copies, and a sentence on its version and the corrupt files.
 
-    It is asked about those apart: it has no check for them, and where one ends it, nothing else would be found either.
+    The corrupt files are a separate run: it has no check for them, and a crash on one would lose all results.
     """
     names = {}
     for row, picture in enumerate(planted.dataset.pictures):
@@ -60,7 +60,7 @@ def cleanvision_copies(planted: Planted, folder: Path) -> tuple[Copies, str]:
 
 
 def cleanlab_rows(probabilities: NDArray[Any], targets: NDArray[np.int64], folder: Path) -> dict[str, list[int]]:
-    """Return the rows whose labels cleanlab takes for wrong, by column."""
+    """Return the rows whose labels cleanlab finds wrong, by column."""
     file = folder / "labels.npz"
     np.savez(file, labels=targets, probabilities=probabilities)
     found = _asked("cleanlab", file)
@@ -72,7 +72,7 @@ def _pairs(sets: list[list[str]], names: dict[str, str]) -> Pairs:
 
 
 def _asked(contestant: str, data: Path) -> dict[str, Any]:
-    """Run a contestant's check on data, and return its answer. Raises BenchmarkError with its last words."""
+    """Run a contestant's check on data, and return its answer. Raises BenchmarkError with its last output."""
     command = [str(python_of(contestant)), str(HERE / "contestants" / contestant / "check.py"), str(data)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)

@@ -1,6 +1,6 @@
-"""Plant defects into good data from a seed, and remember where: what the audit's recall is measured on.
+"""Plant defects into good data from a seed, and record them, to measure the audit's recall.
 
-It knows nothing of the audit. Pictures that are made are written as files, as they would come to a user.
+It knows nothing of the audit. New pictures are written as files, as a user would have them.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _DEGREES = 5.0
 
 @dataclass
 class Planted:
-    """Data with defects in it. `copies` holds, by kind, the pairs (original, copy); `source` what each copy is of."""
+    """Data with defects. `copies` holds the pairs (original, copy) by kind; `source` the original of each copy."""
 
     dataset: Dataset
     copies: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -29,12 +29,12 @@ class Planted:
     source: dict[str, str] = field(default_factory=dict)
 
     def is_planted(self, first: str, second: str) -> bool:
-        """Say whether two pictures are one because of the planting, be it that both are copies of a third."""
+        """Return whether one picture was planted as a copy of the other, or both as copies of a third."""
         return self.source.get(first, first) == self.source.get(second, second)
 
 
 def plant(dataset: Dataset, folder: Path, *, each: int, seed: int) -> Planted:
-    """Add `each` copies of every kind, and half as many corrupt files of every kind, in files below `folder`."""
+    """Add `each` copies and half as many corrupt files of every kind, as files in `folder`."""
     random = np.random.default_rng(seed)
     pictures = list(dataset.pictures)
     planted = Planted(dataset)
@@ -63,10 +63,10 @@ def plant(dataset: Dataset, folder: Path, *, each: int, seed: int) -> Planted:
 
 
 def mislabel(dataset: Dataset, *, rate: float, uniform: bool, seed: int) -> tuple[Dataset, set[str]]:
-    """Give a share of the pictures another label, and return which.
+    """Give a share of the pictures another label, and return these pictures.
 
-    Uniform noise takes any other class. Class-dependent noise takes the next class in order, and hits the classes at
-    rates from nearly nothing to twice `rate`, as people who confuse some pairs would.
+    Uniform noise takes any other class. Class-dependent noise takes the next class in order, at rates by class from
+    nearly 0 to twice `rate`, like people who confuse some pairs.
     """
     random = np.random.default_rng(seed)
     count = len(dataset.labels)
@@ -138,7 +138,7 @@ NEAR: dict[str, Callable[[Image, np.random.Generator], tuple[str, Image, list[in
     "turned": _turn,
     "mirrored": _mirror,
 }
-"""What makes a near duplicate of each kind: the file's ending, its pixels, and how it is written."""
+"""How to make a near duplicate of each kind: the file's ending, its pixels, and its encoding."""
 
 _CORRUPT: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "empty": lambda _data, _random: b"",

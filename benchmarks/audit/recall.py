@@ -1,4 +1,4 @@
-"""Measure the audit on planted defects, and write the table. The planting is `benchmarks.audit.planting`'s."""
+"""Measure the audit on planted defects, and write the table. `benchmarks.audit.planting` plants them."""
 
 import tempfile
 import time
@@ -27,9 +27,9 @@ _NOISE = ((0.05, True, 0.95), (0.10, True, 0.95), (0.20, True, 0.95), (0.10, Fal
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `precision` is None where it is counted for all kinds together.
+    """One line of the table; `precision` is None if it is counted for all kinds together.
 
-    `beside` holds what others found, by column: recall, and precision where it is this row's own.
+    `beside` holds others' results by column: recall, and precision if it is counted for this row.
     """
 
     data: str
@@ -48,7 +48,7 @@ class Row:
         return own + [self.beside.get(column, NONE) for column in columns]
 
     def found(self) -> str:
-        """Return recall / precision, or recall, as it stands in another's column."""
+        """Format recall / precision, or recall alone, for another contestant's column."""
         return f"{self.recall:.3f}" + ("" if self.precision is None else f" / {self.precision:.3f}")
 
 
@@ -56,16 +56,16 @@ HEADER = ("data", "defect", "planted", "recall", "precision", "target", "seconds
 
 
 def unsplit(data: str) -> Dataset:
-    """Open data as one heap: of data with a test split, the training pictures."""
+    """Open data without splits; if it has a test split, only the training pictures."""
     dataset = open_data(data)
     kept = [replace(picture, split=None) for picture in dataset.pictures if picture.split in (None, "train")]
     return Dataset(dataset.origin, dataset.labels, tuple(kept))
 
 
 def measure_copies(dataset: Dataset, *, each: int, seed: int, beside: bool = False) -> tuple[list[Row], list[str]]:
-    """Plant corrupt files and copies, audit, and return the rows and lines on false pairs and time.
+    """Plant corrupt files and copies, audit, and return the rows, and notes on false pairs and time.
 
-    With `beside`, cleanvision is asked about the same files.
+    With `beside`, cleanvision checks the same files.
     """
     with tempfile.TemporaryDirectory() as folder:
         planted = plant(dataset, Path(folder) / "planted", each=each, seed=seed)
@@ -89,9 +89,9 @@ def measure_copies(dataset: Dataset, *, each: int, seed: int, beside: bool = Fal
 
 
 def measure_labels(dataset: Dataset, *, seed: int, beside: bool = False) -> list[Row]:
-    """Mislabel pictures at several rates, look for wrong labels in each, and return the rows.
+    """Mislabel pictures at several rates, audit the labels at each, and return the rows.
 
-    The pictures are the same each time, so they are looked at and described once; a row's time counts that in. With
+    The pictures are the same each time, so they are read and described once; each row's time includes that. With
     `beside`, cleanlab decides on the same probabilities.
     """
     reporter, thresholds, classes = Reporter(), Thresholds(), len(dataset.labels)
@@ -122,7 +122,7 @@ def measure_labels(dataset: Dataset, *, seed: int, beside: bool = False) -> list
 
 
 def markdown(rows: list[Row], notes: list[str]) -> str:
-    """Return the table, with the columns of others where there is something in one, and the notes below it."""
+    """Return the table, with others' columns if any has values, and the notes below it."""
     columns = COLUMNS if any(row.beside for row in rows) else ()
     return (
         table((*HEADER, *columns), [row.cells(columns) for row in rows])

@@ -1,6 +1,6 @@
-"""The contestants: how each is started, and what sets it apart from the others.
+"""The contestants: how each is started, and its differences from the others.
 
-How a peer is tuned, and where its documentation says so, stands in contestants/<name>/.
+contestants/<name>/ describes a peer's tuning, with links to its documentation.
 """
 
 import os
@@ -26,7 +26,7 @@ _ROOT = HERE.parent
 
 @dataclass(frozen=True)
 class Contestant:
-    """A service. `command` takes the interpreter, the port and the workload; None stands for the harness's own one."""
+    """A service. `command` takes the interpreter, the port and the workload; None means the harness's own."""
 
     name: str
     group: Group
@@ -35,13 +35,13 @@ class Contestant:
     command: Callable[[str, int, Workload], list[str]] = field(repr=False)
     variables: Mapping[str, str] = field(default_factory=dict)
     precision: Precision = "f32"
-    """Which in-process ceiling it is held against."""
+    """The in-process upper bound that it is compared with."""
     in_short: bool = False
     takes_bodies: bool = False
-    """Whether it is also driven with raw bodies and batches."""
+    """Whether it is also measured with raw bodies and batches."""
 
     def prepare(self) -> str:
-        """Return the interpreter to start it with, built if need be. Raises NotBuilt."""
+        """Return the interpreter to start it with; build its environment if needed. Raises NotBuilt."""
         return sys.executable if self.environment is None else str(python_of(self.environment))
 
     def reason_to_skip(self) -> str | None:
@@ -49,7 +49,7 @@ class Contestant:
         return NO_BF16 if self.precision == "auto" and not has_bf16() else None
 
     def process_environment(self, port: int, spare_port: int, workload: Workload) -> dict[str, str]:
-        """Return what the process sees: the machine's environment without settings of ours, and the run's own."""
+        """Return the process's environment: the machine's without this project's settings, and the run's own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         own = {"PYTHONPATH": str(_ROOT)} if self.environment is None else {"PYTHONPATH": str(_SHARED)}
         run = {
@@ -95,7 +95,7 @@ def contestants() -> list[Contestant]:
 
 
 def ours(engine: EngineName, *, workers: int, precision: Precision | None = None, in_short: bool = False) -> Contestant:
-    """Return this project's service; on OpenVINO in f32 it is driven with every body."""
+    """Return this project's service; on OpenVINO in f32 it is measured with all kinds of body."""
     return Contestant(
         name=f"ours-{engine}-{precision or 'f32'}-{workers}",
         group="ours",

@@ -1,4 +1,4 @@
-"""A contestant's own virtual environment, filled by plain pip from its pinned requirements."""
+"""A contestant's virtual environment, installed by plain pip from its pinned requirements."""
 
 import shutil
 import subprocess
@@ -13,9 +13,9 @@ _INSTALL_TIMEOUT_S = 1800
 
 
 def python_of(contestant: str) -> Path:
-    """Return the interpreter of a contestant's environment, which is built now unless it is up to date.
+    """Return the interpreter of a contestant's environment; build the environment unless it is up to date.
 
-    The stamp is a copy of the requirements, written last: an installation that broke off is done again.
+    The stamp is a copy of the requirements, written last: an interrupted installation is repeated.
     """
     requirements = HERE / "contestants" / contestant / "requirements.txt"
     home = WORK / "venvs" / contestant

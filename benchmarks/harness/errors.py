@@ -1,4 +1,4 @@
-"""What can go wrong in a benchmark.
+"""The errors of a benchmark.
 
 BenchmarkError
 ├── NotBuilt           a contestant's environment cannot be installed

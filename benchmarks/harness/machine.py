@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describe the machine and the versions of a measurement."""
 
 import platform
 import subprocess
@@ -45,7 +45,7 @@ def this_machine() -> Machine:
 
 
 def has_bf16() -> bool:
-    """Tell whether the CPU computes in bfloat16, which is what precision=auto would use."""
+    """Return whether the CPU computes in bfloat16, which precision=auto would use."""
     return not _BF16_FLAGS.isdisjoint(_after_colon(Path("/proc/cpuinfo"), "flags").split())
 
 
@@ -64,7 +64,7 @@ def _version(library: str) -> str | None:
 
 
 def _peer_versions() -> dict[str, str]:
-    """Return what the peers' requirements pin."""
+    """Return the versions pinned in the peers' requirements."""
     found = {}
     for file in sorted((HERE / "contestants").glob("*/requirements.txt")):
         for line in file.read_text().splitlines():

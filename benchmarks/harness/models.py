@@ -1,6 +1,6 @@
 """Build the bundles of the larger networks through training's own export, with random weights.
 
-Speed does not see the weights. What it says about pictures means nothing.
+Speed does not depend on the weights. The answers mean nothing.
 """
 
 from collections.abc import Sequence
@@ -52,8 +52,8 @@ def build(name: str, pictures: Sequence[Path]) -> LoadedModel:
 def _normalise(network: Any, backbone: Any, batch: NDArray[np.uint8]) -> None:
     """Set the batch normalisation's statistics to those of a batch of real pictures.
 
-    Without, the activations die away from layer to layer, every picture gets the same answer, and no check of answers
-    means anything.
+    Otherwise activations vanish from layer to layer, every picture gets the same answer, and a comparison of answers
+    means nothing.
     """
     layers = [layer for layer in backbone.layers if hasattr(layer, "moving_variance")]
     for layer in layers:

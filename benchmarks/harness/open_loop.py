@@ -1,11 +1,11 @@
-"""Open loop: requests leave at a fixed rate whatever the service does, and latency counts from when each was due.
+"""Open loop: send requests at a fixed rate whatever the service does, and measure latency from when each was due.
 
-A closed loop sends its next request when the last was answered, so a service that stalls is asked less while it
-stalls, and the stall hides in one sample (coordinated omission). Here every request that was due during the stall
-counts, as in wrk2; a request that finds all connections busy waits, and the wait counts. All samples are kept.
+A closed loop sends its next request when the last was answered. If a service stalls, it is asked less meanwhile, and
+the stall hides in one sample (coordinated omission). Here every request that was due during the stall counts, as in
+wrk2; if all connections are busy, a request waits, and its wait counts. All samples are kept.
 
-One thread, one epoll, bytes prepared in advance: asyncio would cost several times as much for each request, and this
-generator shares its cores with the service. `select` sleeps to the microsecond where `epoll` knows milliseconds only.
+One thread, one epoll, bytes prepared in advance: asyncio would cost several times as much per request, and this
+generator shares its cores with the service. `select` sleeps to the microsecond, `epoll` only to the millisecond.
 """
 
 import gc
@@ -29,7 +29,7 @@ _SEND_BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """What a fixed rate did. Latencies are of answers 200; `generator_busy` is the generator's share of a core."""
+    """The results at a fixed rate. Latencies are of answers 200; `generator_busy` is the generator's use of a core."""
 
     rate: float
     answered_per_s: float
@@ -42,7 +42,7 @@ class OpenLoop:
     not_ok: int
     """Answers other than 200, lost connections, and requests without an answer 10 s after the last was due."""
     refused: int
-    """Those of them that were 503."""
+    """The failures with status 503."""
     generator_busy: float
 
 
@@ -59,7 +59,7 @@ class _Connection:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=10)
-        # So that a whole picture fits in: to wait for a service that is slow to read would be to ask less of it.
+        # A whole picture must fit: waiting for a service that reads slowly would lower the rate.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -80,7 +80,7 @@ def drive_at(
 ) -> OpenLoop:
     """Send `rate` requests a second, evenly spaced, for `seconds`. An infinite rate keeps every connection busy.
 
-    What is due in `settle_s` before them is sent as well, and counts for nothing. `trace` gets every answer 200.
+    Requests due in the `settle_s` before are sent, too, but not counted. `trace` gets every answer 200.
     """
     poller = select.epoll()  # before the sockets: `select` takes no descriptor above 1,023
     pool = [_Connection(address) for _ in range(connections)]
@@ -188,7 +188,7 @@ def _send(connection: _Connection, request: bytes) -> None:
 
 
 def _receive(connection: _Connection) -> bytes | None:
-    """Return the status when the answer is complete, None before, and b"" where the connection is lost."""
+    """Return the status if the answer is complete, None before, and b"" if the connection is lost."""
     try:
         data = connection.socket.recv(_RECEIVE_BYTES)
     except BlockingIOError:
@@ -208,7 +208,7 @@ def _receive(connection: _Connection) -> bytes | None:
 
 
 def _wanted(received: bytes) -> int:
-    """Return the size of the whole answer, 0 while it cannot be known."""
+    """Return the size of the whole answer, 0 while it is unknown."""
     head, found, body = received.partition(b"\r\n\r\n")
     if not found:
         return 0
@@ -217,12 +217,12 @@ def _wanted(received: bytes) -> int:
         return len(head) + 4 + int(rest.partition(b"\r\n")[0])
     if b"\r\ntransfer-encoding: chunked" not in head.lower():
         raise LoadFailed("the service says nowhere how long its answer is, which the open loop needs to know")
-    return len(received) if body.endswith(b"0\r\n\r\n") else 0  # no JSON ends so before its last chunk
+    return len(received) if body.endswith(b"0\r\n\r\n") else 0  # no JSON ends like this before its last chunk
 
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Keep the garbage collector from stopping the clock."""
+    """Disable garbage collection, whose pauses would count as latency."""
     gc.collect()
     gc.disable()
     try:

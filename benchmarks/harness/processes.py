@@ -1,4 +1,4 @@
-"""The processes of one contestant: all that descend from it, their memory and their time on the CPU."""
+"""Measure the processes of one contestant: all descendants, their memory and CPU time."""
 
 import contextlib
 import os
@@ -14,16 +14,16 @@ _TERM_GRACE_S = 8.0
 class ProcessTree:
     """Follows a process that leads its own session.
 
-    A process belongs to it that descends from one that does, that shares its session, or that was seen to belong
-    before: daemons leave their parents, and some write over the place where a marker in their environment would be.
+    A process belongs to it if it descends from one that does, shares its session, or was seen to belong before: daemons
+    leave their parents, and some overwrite a marker in their environment.
     """
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._seen: dict[int, str] = {}  # process id → start time, which tells a recycled id from the old process
+        self._seen: dict[int, str] = {}  # process id → start time, to recognise recycled ids
 
     def pids(self) -> list[int]:
-        """Return the ids of all that live now."""
+        """Return the ids of all live processes."""
         table = _process_table()
         self._seen = {pid: start for pid, start in self._seen.items() if pid in table and table[pid][2] == start}
         members = {pid for pid, (_, session, _) in table.items() if self._root in {session, pid}}
@@ -45,13 +45,13 @@ class ProcessTree:
         return sum(_cpu_ticks(pid) for pid in self.pids()) / _TICKS_PER_S
 
     def idle_cpu_percent(self, seconds: float) -> float:
-        """Watch for `seconds` and return the use of one core in percent."""
+        """Wait for `seconds` and return the use of one core in percent."""
         before, began = self.cpu_seconds(), time.monotonic()
         time.sleep(seconds)
         return max(0.0, 100 * (self.cpu_seconds() - before) / (time.monotonic() - began))
 
     def stop(self) -> None:
-        """End every process: SIGTERM to the leader's group, then SIGKILL to what is left."""
+        """End every process: SIGTERM to the leader's group, then SIGKILL to the rest."""
         self.pids()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._root, signal.SIGTERM)
@@ -76,7 +76,7 @@ def _process_table() -> dict[int, tuple[int, int, str]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return /proc/<pid>/stat from its third field on (proc_pid_stat(5)); nothing when the process is gone."""
+    """Return /proc/<pid>/stat from its third field on (proc_pid_stat(5)); empty if the process is gone."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The HTTP requests that are sent, each as the bytes that go over the connection."""
+"""The HTTP requests to send, as bytes."""
 
 import json
 from collections.abc import Sequence
@@ -14,28 +14,28 @@ _FORM = b"multipart/form-data; boundary=" + _BOUNDARY
 
 
 def multipart_post(picture: bytes) -> bytes:
-    """Return a picture as curl -F would send it."""
+    """Return a request with a picture in a form, as curl -F sends it."""
     return _post(b"/predict", _FORM, _form([picture], field=b"file"))
 
 
 def raw_post(picture: bytes) -> bytes:
-    """Return a picture as the whole body."""
+    """Return a request with a picture as the whole body."""
     return _post(b"/predict", b"image/" + _kind(picture), picture)
 
 
 def batch_post(pictures: Sequence[bytes]) -> bytes:
-    """Return pictures in one form for /predict/batch."""
+    """Return a request with pictures in one form for /predict/batch."""
     return _post(b"/predict/batch", _FORM, _form(pictures, field=b"files"))
 
 
 def batches(pictures: Sequence[bytes]) -> list[bytes]:
-    """Return requests that send every picture, each with BATCH_PICTURES, starting over where the pictures end."""
+    """Return requests with BATCH_PICTURES each that send every picture, starting over at the end of the pictures."""
     starts = range(0, max(len(pictures), 1), BATCH_PICTURES)
     return [batch_post([pictures[(start + row) % len(pictures)] for row in range(BATCH_PICTURES)]) for start in starts]
 
 
 def json_post(path: str, message: object) -> bytes:
-    """Return a message as JSON."""
+    """Return a request with a message as JSON."""
     return _post(path.encode(), b"application/json", json.dumps(message, separators=(",", ":")).encode())
 
 

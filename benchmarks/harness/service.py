@@ -1,4 +1,4 @@
-"""A contestant while it runs: from its start to the end of its last process."""
+"""Run a contestant, from its start to the end of its last process."""
 
 import contextlib
 import http.client
@@ -27,14 +27,14 @@ class Service:
     port: int
     tree: ProcessTree
     start_s: float
-    """From the start of the process to its first answer 200."""
+    """Seconds from the start of the process to its first answer 200."""
     labels: tuple[str, ...]
-    """What it answered to each picture."""
+    """Its answer to each picture."""
 
 
 @contextmanager
 def running(contestant: Contestant, workload: Workload) -> Iterator[Service]:
-    """Start a contestant, wait for its first answer, and end all its processes whatever happens.
+    """Start a contestant, wait for its first answer, and always stop all its processes at the end.
 
     Raises NotBuilt or DidNotStart.
     """
@@ -112,7 +112,7 @@ def _free_ports() -> tuple[int, int]:
 
 
 def _complaint(log: Path) -> str:
-    """Return the last line that speaks of an error, else the last line."""
+    """Return the last line that mentions an error, else the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or ["it wrote nothing"])[-1][:300]

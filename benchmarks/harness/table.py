@@ -1,4 +1,4 @@
-"""Markdown tables, and figures as they stand in them."""
+"""Format Markdown tables and the figures in them."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ NONE = "–"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table: the first column left, the others right."""
+    """Return a Markdown table: the first column is left-aligned, the others right-aligned."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A workload: a bundle, the pictures that are sent to it, and the numbers of connections that send them."""
+"""A workload: a bundle, the pictures to send to it, and the numbers of connections."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -37,12 +37,12 @@ class Workload:
     batch_requests: tuple[Path, ...]
     connections: tuple[int, ...]
     batch_size: int
-    """The largest batch that contestants may make: what suits the model on a CPU."""
+    """The largest batch that contestants may make, suited to the model on a CPU."""
     batch_connections: tuple[int, ...] = ()
-    """Connections that send `batch_requests`; none where one such request takes a good part of a second."""
+    """Connections that send `batch_requests`; none if one such request takes a good part of a second."""
     patience: float = 1
-    """How much longer a load at many connections lasts: what is under way at its end does not count, and a slow model
-    has much under way."""
+    """The factor by which a load at many connections lasts longer: requests in flight at its end do not count, and a
+    slow model has many."""
 
     @property
     def main_connections(self) -> int:
@@ -68,7 +68,7 @@ def resnet50(pictures: Sequence[bytes]) -> Workload:
 
 
 def pictures_of_folder(folder: Path) -> list[bytes]:
-    """Return the first PNG and JPEG files of a folder, or where it holds folders only, some from all over them."""
+    """Return the first PNG and JPEG files of a folder, or, if it holds only folders, some from all of them."""
     files = _pictures(folder.iterdir())
     if not files:
         below = _pictures(folder.rglob("*"))

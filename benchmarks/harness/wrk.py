@@ -1,4 +1,4 @@
-"""Closed loop: drive a service with wrk, which posts the prepared requests in turn on every connection.
+"""Closed loop: load a service with wrk, which posts the prepared requests in turn on every connection.
 
 One thread: it is far from busy at these rates, and takes the least from the cores that it shares with the service. For
 the same reason the script has no `response` hook: calling Lua for every answer cost the bare application a fifth of its
@@ -49,7 +49,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw at a number of connections."""
+    """wrk's results at a number of connections."""
 
     connections: int
     requests: int
@@ -59,12 +59,12 @@ class Load:
     p99_ms: float
     p999_ms: float
     not_ok: int
-    """Answers from status 400 on, and errors of the sockets, time-outs among them."""
+    """Answers with status 400 or above, and socket errors, including timeouts."""
     body: Body = "multipart"
 
 
 def drive(url: str, requests: Sequence[Path], *, connections: int, seconds: float, body: Body = "multipart") -> Load:
-    """Drive the service for about `seconds`, at least one. Raises LoadFailed."""
+    """Load the service for about `seconds`, at least one. Raises LoadFailed."""
     script = WORK / "wrk.lua"
     files = ", ".join(json.dumps(str(file)) for file in requests)
     script.write_text(_SCRIPT % {"files": files, "mark": _MARK}, encoding="utf-8")
@@ -87,7 +87,7 @@ def drive(url: str, requests: Sequence[Path], *, connections: int, seconds: floa
     return Load(
         connections=connections,
         requests=found["requests"] - found["not_ok"],
-        requests_per_s=(found["requests"] - found["not_ok"]) / found["seconds"],  # a refusal is quick, but no answer
+        requests_per_s=(found["requests"] - found["not_ok"]) / found["seconds"],  # a rejection is quick, but no answer
         **{name: found[name] for name in ("p50_ms", "p90_ms", "p99_ms", "p999_ms")},
         not_ok=found["not_ok"] + found["socket_errors"],
         body=body,

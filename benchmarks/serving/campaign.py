@@ -1,4 +1,4 @@
-"""One run: every contestant in every round, in an order that rotates, and what could be measured kept at every step."""
+"""One run: every contestant in every round, in a rotating order; results are saved after every step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SPLITS_AFTER_FIRST_ROUND = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """`shares` are the rates of the open loop, as shares of what a contestant does in the closed loop."""
+    """`shares` are the rates of the open loop, as shares of a contestant's rate in the closed loop."""
 
     contestants: Sequence[Contestant]
     pipelines: Sequence[Pipeline]
@@ -87,7 +87,7 @@ class Campaign:
         self._write()
 
     def _in_process(self, workload: Workload, pipeline: Pipeline, result: PipelineResult | None, number: int) -> None:
-        """Try every split in the first round, and the best of them in the others."""
+        """Try every split in the first round, and only the best of them in the others."""
         if result is None or result.failure is not None:
             return
         tried = result.fastest_splits(_SPLITS_AFTER_FIRST_ROUND) or splits(workload, short=self._plan.short)
@@ -131,7 +131,7 @@ class Campaign:
         self._write()
 
     def _open_loop(self, workload: Workload, result: WorkloadResult) -> None:
-        """Drive the bare application first: it tells how many requests/s the generator can send at all."""
+        """Load the bare application first: this measures how many requests/s the generator can send."""
         chosen = {BARE, BASELINE, *(each.name for each in self._plan.contestants if _is_main(each))}
         if peer := _best_peer(result):
             chosen.add(peer)

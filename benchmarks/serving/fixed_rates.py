@@ -1,4 +1,4 @@
-"""The open loop's part of a run: a contestant at shares of what it does in the closed loop at that moment."""
+"""The open loop's part of a run: a contestant at shares of its rate in the closed loop at that moment."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _MOST_OF_GENERATOR = 0.9
 
 
 def generator_limit(bare: Contestant, workload: Workload, *, seconds: float) -> OpenLoop:
-    """Drive the bare application as fast as it and the generator go together. Raises a BenchmarkError."""
+    """Load the bare application as fast as it and the generator allow. Raises a BenchmarkError."""
     with running(bare, workload) as service:
         return _at_rate(workload, service, rate=float("inf"), seconds=seconds)
 
@@ -23,9 +23,9 @@ def generator_limit(bare: Contestant, workload: Workload, *, seconds: float) -> 
 def drive_shares(
     contestant: Contestant, workload: Workload, shares: Sequence[float], *, limit: OpenLoop | None, seconds: float
 ) -> list[FixedRate]:
-    """Drive a contestant at each share of its peak, which is measured now: the machine may have slowed down since.
+    """Load a contestant at each share of its peak, which is measured anew: the machine may have slowed down.
 
-    No rate is above 90 % of what the generator can do. Raises a BenchmarkError.
+    No rate is above 90 % of the generator's limit. Raises a BenchmarkError.
     """
     cap = limit.answered_per_s * _MOST_OF_GENERATOR if limit else float("inf")
     found = []

@@ -1,6 +1,6 @@
-"""The ceiling without HTTP: decode, preprocess and infer in batches, on all cores, through the service's own engines.
+"""The upper bound without HTTP: decode, preprocess and infer in batches, on all cores, by the service's engines.
 
-Which split of the cores suits a model is tried out: processes × engine threads × batch size, and the best counts.
+Splits of the cores are tried (processes × engine threads × batch size), and the best counts.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ _START_TIMEOUT_S = 180.0
 
 @dataclass(frozen=True)
 class Split:
-    """How the cores are used."""
+    """A use of the cores."""
 
     processes: int
     threads: int
@@ -39,7 +39,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A ceiling: an engine, without HTTP."""
+    """An engine without HTTP, whose speed is an upper bound."""
 
     engine: EngineChoice
     precision: Precision = "f32"
@@ -54,7 +54,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    """What a split did; `round` counts from 1."""
+    """A split's speed; `round` counts from 1."""
 
     round: int
     split: Split

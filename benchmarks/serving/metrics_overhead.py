@@ -1,4 +1,4 @@
-"""Measure what metrics cost: the service beside itself without them, in turns, at a load that both can bear."""
+"""Measure the cost of metrics: the service with and without them, in turns, at a load that both can serve."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from benchmarks.serving.sampling import warm_up
 
 @dataclass(frozen=True)
 class OverheadRound:
-    """Requests a second, one right after the other."""
+    """Requests a second with and without metrics, one right after the other."""
 
     counted: float
     uncounted: float
@@ -25,7 +25,7 @@ class OverheadRound:
 
 
 def measure_metrics_overhead(workload: Workload, *, workers: int, rounds: int, seconds: float) -> list[OverheadRound]:
-    """Drive both services, which run side by side, in turns. Raises a BenchmarkError."""
+    """Load both services, which run side by side, in turns. Raises a BenchmarkError."""
     counted = ours("openvino", workers=workers)
     found = []
     with ExitStack() as stack:

@@ -1,9 +1,9 @@
-"""Overload: what becomes of goodput, latency and memory when more is asked than the service can do.
+"""Measure goodput, latency and memory under overload.
 
 Three loads a round, with the same generator and on one service: as fast as it goes (the peak), 80 % of that, and three
 times that, at a fixed rate. There are more connections than the service holds pictures, so that the excess reaches it
-instead of waiting here. The load three times the peak runs for some seconds before it is measured: what a burst may do
-until the service has seen that it does not end is another question.
+instead of waiting here. The load of three times the peak runs for some seconds before it is measured: the effect of a
+burst, before the service has detected overload, is another question.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class OverloadRound:
 def overload(
     contestant: Contestant, workload: Workload, *, rounds: int, seconds: float, settle_s: float
 ) -> list[OverloadRound]:
-    """Drive one service through so many rounds. Raises a BenchmarkError."""
+    """Load one service for some rounds. Raises a BenchmarkError."""
     requests = [file.read_bytes() for file in workload.requests]
     found = []
     with running(contestant, workload) as service:

@@ -1,7 +1,7 @@
 """Measure pictures a second of one service by protocol: multipart, raw, batches, both inference protocols, and gRPC.
 
-All protocols take turns within a round. wrk drives HTTP; gRPC has a client in Python, which takes more of the cores
-that it shares with the service, so its figure is the lowest bound of them all.
+All protocols take turns within a round. wrk loads HTTP; gRPC has a client in Python, which takes more of the cores that
+it shares with the service, so its figure is a lower bound.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ _AT_ONCE_OF_MANY = 8
 _GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 Drive = Callable[[Service, float], tuple[float, int]]
-"""Drive the service for so many seconds, and return the pictures a second, and the requests that had no answer 200."""
+"""Load the service for some seconds; return pictures a second, and the number of requests without an answer 200."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """`pictures` is how many a request holds."""
+    """`pictures` is the number of pictures in a request."""
 
     name: str
     pictures: int
@@ -46,7 +46,7 @@ class Protocol:
 
     @property
     def at_once(self) -> int:
-        """Requests under way."""
+        """Requests in flight."""
         return _AT_ONCE_OF_ONE if self.pictures == 1 else _AT_ONCE_OF_MANY
 
 
@@ -54,7 +54,7 @@ class Protocol:
 class ProtocolSpeed:
     """Pictures a second, the service's CPU for each picture, and requests without an answer 200: one for each round.
 
-    What else the machine does changes the rates by far more than the CPU time.
+    Other work on the machine changes the rates far more than the CPU time.
     """
 
     protocol: Protocol
@@ -64,7 +64,7 @@ class ProtocolSpeed:
 
 
 def measure_protocols(workload: Workload, *, workers: int, rounds: int, seconds: float) -> list[ProtocolSpeed]:
-    """Drive the service by every protocol in turns. Raises a BenchmarkError."""
+    """Load the service by every protocol in turns. Raises a BenchmarkError."""
     port = _free_port()
     service = ours("openvino", workers=workers)
     service = replace(service, variables={**service.variables, "IMAGECLASS_GRPC_PORT": str(port)})
@@ -158,7 +158,7 @@ def _protocols(workload: Workload, grpc_port: int) -> list[Protocol]:
 
 
 def _parts(pictures: Sequence[bytes], count: int) -> list[list[bytes]]:
-    """Return lists of `count` pictures in which each picture is, starting over where they end."""
+    """Return lists of `count` pictures that cover all pictures, starting over at their end."""
     starts = range(0, len(pictures), count)
     return [[pictures[(start + row) % len(pictures)] for row in range(count)] for start in starts]
 

@@ -1,4 +1,4 @@
-"""results.md: the tables of a run, from its results and nothing else."""
+"""Write results.md: the tables of a run, from its results alone."""
 
 from collections.abc import Callable, Sequence
 

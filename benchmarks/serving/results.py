@@ -1,4 +1,4 @@
-"""What was measured: every sample, as results.json holds it, and the medians that the tables show."""
+"""The results: every sample, as in results.json, and the medians in the tables."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from benchmarks.serving.in_process import PipelineSpeed, Split
 from benchmarks.serving.soak import Soak
 
 ByRound = dict[int, float]
-"""A figure of each round that has one."""
+"""A figure for each round that has one."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sample:
     round: int
     start_s: float
     idle_cpu_percent: float | None
-    """Watched in the first round only."""
+    """Measured in the first round only."""
     memory_mb: float
     processes: int
     labels: tuple[str, ...]
@@ -34,8 +34,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class FixedRate:
-    """One rate of the open loop, as a share of the closed loop's requests/s just before; `capped` where the generator
-    could not send so many."""
+    """One rate of the open loop, as a share of the closed loop's requests/s just before; `capped` if the generator
+    could not send as many."""
 
     share: float
     capped: bool
@@ -56,7 +56,7 @@ class ServiceResult:
         return list(self._loads(connections, body).values())
 
     def at(self, connections: int, figure: Callable[[Load], float], body: Body = "multipart") -> float | None:
-        """Return the median over the rounds of a figure, None where there is none."""
+        """Return a figure's median over the rounds, None if there is none."""
         return middle(self.by_round(connections, figure, body).values())
 
     def by_round(self, connections: int, figure: Callable[[Load], float], body: Body = "multipart") -> ByRound:
@@ -108,7 +108,7 @@ class WorkloadResult:
     services: list[ServiceResult]
     pipelines: list[PipelineResult]
     generator_limit: OpenLoop | None = None
-    """The open-loop generator against the bare application, as fast as both go."""
+    """The open-loop generator against the bare application, at full speed."""
 
     def service(self, name: str) -> ServiceResult | None:
         return next((service for service in self.services if service.name == name), None)
@@ -156,24 +156,24 @@ class Results:
     seconds: float
     workloads: list[WorkloadResult] = field(default_factory=list)
     soak: Soak | None = None
-    """The newest soak of the same folder, which is a run of its own."""
+    """The newest soak in the same folder, which is a separate run."""
     finished: bool = False
 
     def workload(self, name: str) -> WorkloadResult | None:
         return next((workload for workload in self.workloads if workload.name == name), None)
 
     def write(self, file: Path) -> None:
-        """Write results.json whole or not at all."""
+        """Write results.json atomically."""
         with atomic_write(file, mode=0o644) as stream:
             stream.write((json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def over(figures: ByRound, base: ByRound) -> ByRound:
-    """Return the ratio of each round that has both, so that a machine that drifts between rounds does not count."""
+    """Return the ratio of each round that has both, which cancels the machine's drift between rounds."""
     return {number: figures[number] / base[number] for number in sorted(figures.keys() & base.keys()) if base[number]}
 
 
 def middle(figures: Iterable[float]) -> float | None:
-    """Return the median, None of nothing."""
+    """Return the median, None if there are no values."""
     known = list(figures)
     return median(known) if known else None

@@ -1,4 +1,4 @@
-"""One sample: what one start of a contestant is asked, and in which order."""
+"""One sample: the loads of one start of a contestant, and their order."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from benchmarks.serving.results import Sample
 def take_sample(
     workload: Workload, service: Service, *, number: int, seconds: float, idle_s: float | None, bodies: bool
 ) -> Sample:
-    """Measure a service that has just started; with `bodies` also raw bodies and batches. Raises LoadFailed."""
+    """Measure a service that has just started; with `bodies`, also raw bodies and batches. Raises LoadFailed."""
     warm_up(workload, service, seconds=max(1, seconds / 4))
     loads = tuple(_loads(workload, service, seconds=seconds, bodies=bodies))
     memory_mb = service.tree.proportional_mb()
-    # At the end: after the first answer, other workers may still be starting.
+    # Last, because after the first answer other workers may still be starting.
     idle = None if idle_s is None else service.tree.idle_cpu_percent(idle_s)
     return Sample(
         round=number + 1,
@@ -32,12 +32,12 @@ def take_sample(
 
 
 def warm_up(workload: Workload, service: Service, *, seconds: float) -> Load:
-    """Drive at the main number of connections, which lets every batch size be met once before it counts."""
+    """Load at the main number of connections, so that every batch size has run once before the measurement."""
     return _drive(service, workload.requests, workload.main_connections, seconds=seconds)
 
 
 def _loads(workload: Workload, service: Service, *, seconds: float, bodies: bool) -> Iterator[Load]:
-    """Yield the loads; raw bodies and batches follow the multipart load that they are compared with at once."""
+    """Yield the loads; raw bodies and batches directly follow the multipart load that they are compared with."""
     for connections in workload.connections:
         lasting = seconds if connections == 1 else seconds * workload.patience
         yield _drive(service, workload.requests, connections, seconds=lasting)
@@ -56,7 +56,7 @@ def _drive(
 
 
 def _check(service: Service, request: Path, body: Body) -> None:
-    """Raise LoadFailed unless every picture is answered: a batch is 200 also where pictures of it fail."""
+    """Raise LoadFailed unless every picture is answered: a batch is 200 even if some of its pictures fail."""
     status, answer = ask(service.port, request.read_bytes())
     if status != 200 or b'"error"' in answer:
         raise LoadFailed(f"the {body} body is answered {status} {answer[:200]!r}")

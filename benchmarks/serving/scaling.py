@@ -50,7 +50,7 @@ class Scaling:
 def sweeps(
     mnist: Workload, models: Sequence[tuple[str, Workload]], photos: Sequence[bytes], *, seconds: float
 ) -> Iterator[Sweep]:
-    """Run one sweep after the other; `models` are the networks by name, the smallest first."""
+    """Run the sweeps one after another; `models` are the networks by name, the smallest first."""
     yield _connections(mnist, seconds)
     yield _picture_bytes(mnist, photos, seconds)
     yield _model_size(models, seconds)
@@ -112,7 +112,7 @@ def _batching(size: int) -> Contestant:
 def _drive_all(
     sweep: Sweep, contestant: Contestant, points: Sequence[tuple[float, str, Workload, int]], seconds: float
 ) -> None:
-    """Measure points with one start; a contestant that fails leaves its reason and what it had."""
+    """Measure points with one start; for a contestant that fails, keep the reason and the points so far."""
     try:
         with running(contestant, points[0][2]) as service:
             warm_up(points[0][2], service, seconds=1)

@@ -17,7 +17,7 @@ _FIGURES: dict[str, Callable[[Load], float]] = {
 
 
 def write_scaling(scaling: Scaling, folder: Path) -> None:
-    """Write what there is so far, so that a run that is broken off keeps it."""
+    """Write the results so far, so that an interrupted run keeps them."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = json.dumps(asdict(scaling), indent=1, ensure_ascii=False)
     (folder / "scaling.json").write_text(figures + "\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def _plot_name(sweep: Sweep) -> str:
 
 
 def _plot(sweep: Sweep, file: Path) -> None:
-    """Draw requests/s and p99 against what grows; upright from zero, or logarithmic where that would flatten it."""
+    """Plot requests/s and p99 against the varied quantity; linear from zero, or logarithmic if that would be flat."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -88,7 +88,7 @@ def _plot(sweep: Sweep, file: Path) -> None:
 
 
 def _series(sweep: Sweep) -> dict[str, list[ScalingPoint]]:
-    """Return the points by contestant, or all as one series where each contestant has but one."""
+    """Return the points by contestant, or all as one series if each contestant has only one."""
     series: dict[str, list[ScalingPoint]] = {}
     for point in sweep.points:
         series.setdefault(point.contestant, []).append(point)

@@ -1,4 +1,4 @@
-"""The order of a round: our own service between the ceilings it is held against, and everything's place rotating."""
+"""The order of a round: this project's service beside the bounds that it is compared with, all rotating."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ Turn = Contestant | Pipeline
 def order(contestants: Sequence[Contestant], pipelines: Sequence[Pipeline], *, number: int, rounds: int) -> list[Turn]:
     """Return the turns of round `number` (from 0).
 
-    What the limit is computed from stands together: in process, ours on OpenVINO, the bare application; every second
-    round backwards. That block and the others rotate, so that none always comes first on a cool machine. On TensorFlow
-    the in-process ceiling is measured once: no target hangs on it.
+    The parts of the limit are adjacent: in process, this service on OpenVINO, the bare application, in reverse every
+    second round. That block and the others rotate, so that none always comes first on a cool machine. On TensorFlow the
+    in-process bound is measured once: no target depends on it.
     """
     core: list[Turn] = [pipeline for pipeline in pipelines if pipeline.engine == "openvino"]
     core += [each for each in contestants if each.group == "ours" and each.takes_bodies]

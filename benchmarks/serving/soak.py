@@ -1,4 +1,4 @@
-"""A soak: one contestant under one load for very many requests, and what its memory does meanwhile."""
+"""A soak: one contestant under one load for very many requests, and its memory meanwhile."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _FIRST_S = 5.0
 
 @dataclass(frozen=True)
 class SoakPoint:
-    """What had been when the memory was read."""
+    """The state when the memory was read."""
 
     requests: int
     memory_mb: float
@@ -31,11 +31,11 @@ class Soak:
     date: str
     commit: str
     points: tuple[SoakPoint, ...]
-    """The first is after the warm-up."""
+    """The first point is after the warm-up."""
 
     @property
     def requests(self) -> int:
-        """Return how many were answered after the warm-up."""
+        """Return the number of requests that were answered after the warm-up."""
         return self.points[-1].requests - self.points[0].requests
 
     @property
@@ -49,7 +49,7 @@ class Soak:
 
 
 def read_soak(file: Path) -> Soak | None:
-    """Return what `Soak.write` wrote, None where there is no such file."""
+    """Read the file of `Soak.write`, None if there is none."""
     if not file.exists():
         return None
     found = json.loads(file.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def read_soak(file: Path) -> Soak | None:
 
 
 def soak(contestant: Contestant, workload: Workload, machine: Machine, *, requests: int, every: int) -> Soak:
-    """Drive the contestant until `requests` are answered after a warm-up of `every`; read its memory every `every`."""
+    """Load the contestant until `requests` are answered after a warm-up of `every`; read its memory every `every`."""
     points: list[SoakPoint] = []
     with running(contestant, workload) as service:
         seconds, answered, not_ok = _FIRST_S, 0, 0

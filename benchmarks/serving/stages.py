@@ -1,8 +1,8 @@
-"""Where a request's time goes, in microseconds of CPU that add up.
+"""Measure a request's CPU time by stage, in microseconds that add up.
 
-The service runs under the closed loop for what it and the generator take in all. Then its own protocol, predictor and
-batcher are driven in this process without a socket, with one stage after the other replaced by an answer known
-beforehand: what a replacement saves is what the stage takes among the others, with caches as cold as they are there.
+The service runs under the closed loop to measure the total of the service and the generator. Then its own protocol,
+predictor and batcher are run in this process without a socket, with one stage after another replaced by a known answer:
+the time that a replacement saves is the stage's time among the others, with caches as cold as in the service.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    """`stages` add up to what a request takes of both cores at `requests_per_s`."""
+    """`stages` add up to a request's time on both cores at `requests_per_s`."""
 
     requests_per_s: float
     stages: tuple[Stage, ...]
@@ -78,7 +78,7 @@ def measure_stages(workload: Workload, *, seconds: float) -> Stages:
 
 
 class _Driver:
-    """Sends one request again and again over connections that are none."""
+    """Sends one request again and again over simulated connections."""
 
     def __init__(self, settings: Settings, request: bytes, picture: bytes) -> None:
         self._request = request
@@ -95,7 +95,7 @@ class _Driver:
             state: dict[str, Any] = dict(yielded or {})
             inference = self._app.state.inference
             (classifier,) = inference.catalogue.models
-            batcher = classifier._batcher  # noqa: SLF001 - there is no other way to take it apart
+            batcher = classifier._batcher  # noqa: SLF001 - stages have no public interface
             probabilities = np.full((1024, len(classifier.manifest.labels)), 0.1, np.float32)
             one = questions.OnePicture(questions.Questions(inference), None, None, "image/png")
             written = one.write(classifier, [probabilities[0]])
@@ -122,7 +122,7 @@ class _Driver:
         ]
 
     async def _one_round(self, state: Any, replacements: list[tuple[str, Any, str, Callable[..., Any]]]) -> list[float]:
-        """Return the microseconds a request with nothing replaced, then with one more replacement each time."""
+        """Return microseconds per request: without replacement, then with one more replacement each time."""
         taken = [await self._drive(state)]
         patches = []
         try:
@@ -146,7 +146,7 @@ class _Driver:
 
 
 class _Connection:
-    """A transport whose client sends the next request as soon as an answer is there."""
+    """A transport whose client sends the next request as soon as it gets an answer."""
 
     def __init__(self, config: uvicorn.Config, state: Any, request: bytes) -> None:
         self._loop = asyncio.get_running_loop()

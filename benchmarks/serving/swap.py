@@ -1,4 +1,4 @@
-"""What a deploy costs those who ask meanwhile: versions are published under load, and every answer is timed.
+"""Measure the effect of a deployment on clients: publish versions under load, and time every answer.
 
 Each version is a copy of the bundle under the next number, renamed into the store. The service's log says when each
 worker began to load it and when it answered with it; the answers in between are compared with those before the first.
@@ -40,10 +40,10 @@ class Swapped:
     p99_loading_ms: float
     answers_loading: int
     pickup_s: tuple[float, ...]
-    """From the rename to the last worker's first answer with it."""
+    """Seconds from the rename to the last worker's first answer with the version."""
     load_s: float
     memory_mb: tuple[float, float]
-    """Of all processes, before the first version and after the last."""
+    """The memory of all processes, before the first version and after the last."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def measure_swaps(workload: Workload, *, swaps: int, workers: int) -> Swaps:
 
 
 def _that_logs(contestant: Contestant) -> Contestant:
-    """Return the contestant with what it says of its versions."""
+    """Return the contestant with its log of versions turned on."""
     command = contestant.command
     return replace(
         contestant,
@@ -122,7 +122,7 @@ def _swap_at(
     before = (at > began + 0.5) & (at < began + _QUIET_S)
     loading = np.zeros(len(at), bool)
     for begin, end in publisher.loads:
-        # An answer counts where it was due, or came, while a worker was loading.
+        # An answer counts if it was due, or came, while a worker was loading.
         loading |= (at >= begin) & (at - latencies / 1e3 <= end)
     return Swapped(
         name=name,
@@ -137,7 +137,7 @@ def _swap_at(
 
 
 class _Publisher:
-    """Publishes one version after another, each when all workers have the one before it."""
+    """Publishes one version after another, each when all workers serve the previous one."""
 
     def __init__(self, workload: Workload, log: Path, *, swaps: int, workers: int) -> None:
         self.stop = threading.Event()
@@ -150,7 +150,7 @@ class _Publisher:
 
     def run(self) -> None:
         self.stop.wait(_QUIET_S)
-        # The log has the time of day.
+        # The log has wall-clock times.
         offset = time.perf_counter() - time.time()
         home = self._workload.bundle.parent
         for _ in range(self._swaps):
@@ -173,7 +173,7 @@ class _Publisher:
         return time.perf_counter()
 
     def _wait_for(self, version: int) -> list[dict[str, Any]]:
-        """Return each worker's line about the version, none where they do not come in time."""
+        """Return each worker's line about the version, none if they do not arrive in time."""
         deadline = time.monotonic() + _PICKUP_S
         while time.monotonic() < deadline and not self.stop.wait(0.05):
             lines = [

@@ -1,7 +1,7 @@
-"""What this project sets out to reach, and whether a run reached it.
+"""This project's targets, and whether a run reached them.
 
-A figure that compares two contestants is a ratio within each round, and the median of the rounds counts: what a machine
-gains or loses from round to round touches both.
+A figure that compares two contestants is a ratio within each round, and the median of the rounds counts: changes of the
+machine's speed between rounds affect both.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ _FLAT_MB = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """`figures` holds one for each round; none where it was not measured, and `missing` says why."""
+    """`figures` holds one for each round; if empty, `missing` says why it was not measured."""
 
     what: str
     aim: float
@@ -38,7 +38,7 @@ class Target:
 
     @property
     def reached(self) -> bool | None:
-        """Return None where it was not measured."""
+        """Return whether it was reached, None if it was not measured."""
         if self.figure is None:
             return None
         return self.figure <= self.aim if self.at_most else self.figure >= self.aim
@@ -62,7 +62,7 @@ def _empty(name: str, connections: tuple[int, ...]) -> WorkloadResult:
 
 
 def _explained(found: Sequence[Target], workload: WorkloadResult) -> list[Target]:
-    """Name the failure of our own service where it is what left a target without a figure."""
+    """Name the failure of this project's service if it is the reason for a missing figure."""
     service = workload.service(OURS)
     if service is None or service.failure is None:
         return list(found)

@@ -1,4 +1,4 @@
-"""Start the service without metrics and without notes in its log: `python -m benchmarks.serving.uncounted serve …`."""
+"""Start the service without metrics and logs of answers: `python -m benchmarks.serving.uncounted serve …`."""
 
 import sys
 from typing import Any
@@ -9,11 +9,11 @@ from app.metrics import Counter, Gauge, Histogram
 
 
 def _nothing(*_given: Any, **_named: Any) -> None:
-    """Stand for what would have been counted."""
+    """Stand in for the counting functions."""
 
 
 if __name__ == "__main__":
-    # Before any worker exists: they are forked from this process.
+    # Before any worker exists, because they are forked from this process.
     for kind, name in ((Counter, "add"), (Gauge, "set"), (Histogram, "observe"), (Gate, "note")):
         setattr(kind, name, _nothing)
     sys.argv[0] = "uncounted"

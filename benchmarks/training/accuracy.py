@@ -1,7 +1,7 @@
 """Train presets and the tutorial's own script in turn, each in a process of its own, and compare accuracy and time.
 
-Accuracy is on the test pictures, which nothing is chosen on: each run looks at them once, after its training. The time
-to an accuracy is taken on pictures held out of the training ones.
+Accuracy is on the test pictures, which are used for no choice: each run uses them once, after its training. The time to
+an accuracy is measured on pictures held out of the training ones.
 """
 
 import json
@@ -20,15 +20,15 @@ from benchmarks.harness.table import NONE, table
 
 TUTORIAL = "tutorial"
 TO = "-to-"
-"""Between a name and a percentage: trained until pictures held out of the training ones are answered that well."""
+"""Between a name and a percentage: trained until this accuracy on pictures held out of the training ones."""
 CONTESTANTS = (TUTORIAL, "seed", "quick", "tiny", "compact", "accurate", "tutorial-to-99", "quick-to-99")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `seconds` and `epochs` (seconds of each) are the clock's, `cpu_seconds` of all threads together.
+    """One training. `seconds` and `epochs` (seconds of each) are wall-clock time, `cpu_seconds` that of all threads.
 
-    `load` is the machine's when it began: with more than a little, seconds say nothing.
+    `load` is the machine's at the start: under load, seconds mean nothing.
     """
 
     name: str
@@ -78,7 +78,7 @@ def summarize(runs: Sequence[Run]) -> list[Summary]:
 
 
 def line(run: Run) -> str:
-    """Return one run as it is told while others go on."""
+    """Return one run as a line of progress."""
     return f"{run.name}, seed {run.seed}: {run.accuracy:.2%} in {run.seconds:.1f} s ({run.cpu_seconds:.0f} s of CPU)"
 
 
@@ -97,7 +97,7 @@ def _summary(runs: Sequence[Run], baseline: float | None) -> Summary:
     if count > 1:
         deviation = (sum((run.accuracy - accuracy) ** 2 for run in runs) / (count - 1)) ** 0.5
         margin = float(student.ppf(0.975, count - 1)) * deviation / count**0.5
-    # The first epoch has the tracing in it.
+    # The first epoch includes the tracing.
     later = [seconds for run in runs for seconds in run.epochs[1:]]
     return Summary(
         name=runs[0].name,

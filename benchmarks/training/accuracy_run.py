@@ -1,6 +1,6 @@
 """Train once on MNIST and print JSON: `python -m benchmarks.training.accuracy_run NAME SEED MNIST`.
 
-A process of its own, so that no training finds another's threads, kernels or memory warm.
+It is a process of its own, so that no training reuses another's threads, kernels or memory.
 """
 
 import json
@@ -31,8 +31,8 @@ _HELD_OUT = 1 / 12
 def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any]:
     """Train the tutorial's network as its script does, with plain Keras: batches of 32, 10 epochs, [0, 1] beforehand.
 
-    With a `goal` a twelfth of the training pictures is held out, and it stops after the epoch whose accuracy on them
-    comes to it; the time of looking is left out.
+    With a `goal`, a twelfth of the training pictures is held out, and training stops after the epoch whose accuracy on
+    them reaches it; the time of this evaluation is excluded.
     """
     layers = keras.layers
     data = np.load(mnist)

@@ -1,7 +1,7 @@
 """Train and test presets on every fold, by person and at random, through `fit`, and write the table.
 
 The folds by person are published beside this file, `signs_folds.csv`: no person is in two of them. A random split has
-pictures of most people on both sides, and looks better for it.
+pictures of most people on both sides, which raises its accuracy.
 """
 
 import tempfile
@@ -30,9 +30,9 @@ BY_PERSON, AT_RANDOM = "by person", "at random"
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold's model did on the pictures held out. `confusion` (K, K): true by predicted.
+    """The results of one fold's model on the held-out pictures. `confusion` (K, K): true by predicted.
 
-    `seconds` by the clock are of the training alone; `cpu_seconds`, of all cores, of reading, measuring and export too.
+    `seconds` is the wall-clock time of the training alone; `cpu_seconds` includes reading, measuring and export.
     """
 
     fold: Fold
@@ -45,11 +45,11 @@ class FoldResult:
 
 
 Found = dict[tuple[str, str], list[FoldResult]]
-"""What was measured, by preset and way to split."""
+"""The results by preset and way to split."""
 
 
 def measure_folds(data: str, preset: Preset, *, count: int, seed: int, group_by: str | None) -> Iterator[FoldResult]:
-    """Hold out each fold in turn, and yield what the model trained on the others did. Raises ImageclassErrors."""
+    """Hold out each fold in turn, and yield the results of the model trained on the others. Raises ImageclassErrors."""
     for number in range(1, count + 1):
         with tempfile.TemporaryDirectory() as store:
             options = FitOptions(
@@ -72,14 +72,14 @@ def measure_folds(data: str, preset: Preset, *, count: int, seed: int, group_by:
 
 
 def check_published(results: Sequence[FoldResult]) -> None:
-    """Raise BenchmarkError where the folds that were tested are not those that are published."""
+    """Raise BenchmarkError if the tested folds are not the published ones."""
     tested = {picture: result.fold.number for result in results for picture in result.tested}
     if folds_csv(dict(sorted(tested.items()))) != PUBLISHED.read_text(encoding="utf-8"):
         raise BenchmarkError(f"The folds are not those of {PUBLISHED.name}: other data, --seed or --folds.")
 
 
 def markdown(found: Found, notes: Sequence[str]) -> str:
-    """Return a row for each preset and way to split, recall by class, what a random split gains, and the notes."""
+    """Return a row for each preset and way to split, recall by class, the gap of random splits, and the notes."""
     header = (
         "preset",
         "split",
@@ -102,7 +102,7 @@ def markdown(found: Found, notes: Sequence[str]) -> str:
 
 
 def _gaps(found: Found) -> list[tuple[str, float]]:
-    """Return by how much accuracy at random is above that by person, of every preset that was measured in both ways."""
+    """Return the gap in accuracy between random folds and folds by person, for every preset measured in both ways."""
     return [
         (preset, _accuracy(found[preset, AT_RANDOM]) - _accuracy(results))
         for (preset, split), results in found.items()

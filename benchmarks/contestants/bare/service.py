@@ -1,4 +1,4 @@
-"""The ceiling of HTTP: read the body, answer fixed JSON of the size of a real answer, nothing else."""
+"""The upper bound of HTTP: read the body, and answer fixed JSON of a real answer's size."""
 
 import json
 from collections.abc import Awaitable, Callable

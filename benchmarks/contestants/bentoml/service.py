@@ -1,9 +1,9 @@
 """BentoML, with its adaptive batching.
 
 Tuned: `batchable` with a bound on size (docs.bentoml.com/en/latest/guides/adaptive-batching.html), and the bound on
-latency left at its default, for BentoML refuses what would exceed it; a worker for each core
-(…/build-with-bentoml/parallelize-requests.html), one TensorFlow thread for each worker, no access log. It hands uploads
-over as files: it writes each to disk.
+latency at its default, because BentoML rejects requests that would exceed it; a worker for each core
+(…/build-with-bentoml/parallelize-requests.html), one TensorFlow thread for each worker, no access log. BentoML passes
+uploads as files: it writes each to disk.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""cleanlab's decision on labels, given (N,) labels and (N, K) out-of-fold probabilities in the .npz that is named.
+"""cleanlab's decision on labels, given (N,) labels and (N, K) out-of-fold probabilities in the .npz given by name.
 
-Prints one line of JSON: the rows that it takes for wrong, by its default filter and by the one that is the plain
-confident joint.
+Prints one line of JSON: the rows with wrong labels by its default filter, and by the filter for the plain confident
+joint.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""cleanvision's two checks for copies, with its default settings, on the files of the folder that is named.
+"""cleanvision's two checks for copies, with its default settings, on the files of the given folder.
 
-It is given the files by name: of a folder it would pass over .bmp. Prints one line of JSON: its version, and in
-sets the names of the files that it takes for one picture.
+It gets the files by name: given a folder, it would skip .bmp. Prints one line of JSON: its version, and sets of names
+of the files that it finds to be the same picture.
 """
 
 import contextlib

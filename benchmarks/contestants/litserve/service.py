@@ -2,8 +2,8 @@
 
 Tuned: batches with a short wait (lightning.ai/docs/litserve/features/batching); the ZeroMQ queue `fast_queue` (the
 docstring of `LitServer`, "Production Setup"); few logs and no client file (that of `LitServer.run`, "Production
-Configuration"), and no access log, which it hands on to uvicorn. Forms need python-multipart, which LitServe does not
-pull in. One inference worker with all cores, and one API server for each core.
+Configuration"), and no access log, an option for uvicorn. Forms need python-multipart, which LitServe does not
+install. One inference worker with all cores, and one API server for each core.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """MLServer, with its adaptive batching.
 
 Tuned: `max_batch_size` and `max_batch_time` (docs.seldon.ai/mlserver/user-guide/adaptive-batching) in
-model-settings.json; uploads come in through a custom endpoint of a custom runtime (…/user-guide/custom; the endpoint:
+model-settings.json; uploads arrive through a custom endpoint of a custom runtime (…/user-guide/custom; the endpoint:
 `mlserver.handlers.custom_handler` in its source). MLServer batches in its main process and does not pass custom
 endpoints of its parallel workers through the batcher, hence `parallel_workers` 0 with the model in a thread of its own.
 Metrics, tracing and logs are off.
@@ -32,7 +32,7 @@ class Classifier(MLModel):
     async def classify(self, file: UploadFile) -> dict[str, Any]:
         image = self._model.decode(await file.read())
         request = InferenceRequest(inputs=[NumpyCodec.encode_input("image", image[None])])
-        with model_context(self.settings):  # which custom endpoints enter without
+        with model_context(self.settings):  # custom endpoints are called outside of it
             response = await self.predict(request)
         return self._model.answer(NumpyCodec.decode_output(response.outputs[0])[0])
 

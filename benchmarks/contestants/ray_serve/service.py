@@ -3,8 +3,7 @@
 Tuned: HAProxy in front and RAY_SERVE_THROUGHPUT_OPTIMIZED, both set by the harness
 (docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html); `serve.batch`
 (docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html); a replica for each core, each with
-one TensorFlow thread; request logs off. Behind HAProxy Ray listens on every network interface, whatever host it is
-told.
+one TensorFlow thread; request logs off. Behind HAProxy, Ray listens on every network interface, whatever host is set.
 """
 
 import logging

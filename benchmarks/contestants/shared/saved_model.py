@@ -1,7 +1,7 @@
-"""What every TensorFlow contestant shares: the bundle's SavedModel, its pictures' preprocessing, and its answer.
+"""The part shared by TensorFlow contestants: the bundle's SavedModel, its preprocessing, and its answer.
 
-It needs OpenCV, NumPy and TensorFlow only, so that it runs in any contestant's environment. The preprocessing is what
-the spec comes to for the pictures of the benchmark: upright, opaque and 8 bit; the harness compares the labels.
+It needs only OpenCV, NumPy and TensorFlow, so that it runs in any contestant's environment. The preprocessing is the
+spec's for the benchmark's pictures, which are upright, opaque and 8 bit; the harness compares the labels.
 """
 
 import json
@@ -54,7 +54,7 @@ class SavedModel:
         return self._run(image=self._tf.constant(batch))["probabilities"].numpy()
 
     def warm_up(self) -> None:
-        """Run the sizes that will come, as any service would before it is ready."""
+        """Run the expected batch sizes, as any service would before it is ready."""
         for size in (1, BATCH_SIZE):
             self.predict(np.zeros((size, self._size[1], self._size[0], self._channels), np.uint8))
 

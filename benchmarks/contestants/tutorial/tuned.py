@@ -1,6 +1,6 @@
 """The tutorial's service as FastAPI's documentation would have it.
 
-Tuned: a plain `def`, which runs in a thread pool instead of holding up the event loop (fastapi.tiangolo.com/async,
+Tuned: a plain `def`, which runs in a thread pool instead of blocking the event loop (fastapi.tiangolo.com/async,
 "Very technical details"); the harness adds a worker for each core (…/deployment/server-workers) and no access log.
 """
 
