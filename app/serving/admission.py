@@ -33,7 +33,7 @@ _SHORT_PICTURES = 2
 _WINDOW_S = 0.25
 """Measure the rate of answers and the share of rejections over this much busy time of the worker."""
 _CALM_SHARE = 0.1
-"""A window is calm if a smaller share was rejected, or after two windows' time without a rejection."""
+"""Overload ends if a window rejected a smaller share, or after two windows' time without a rejection."""
 _MAX_RETRY_AFTER_S = 60
 
 

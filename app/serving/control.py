@@ -36,7 +36,7 @@ class ModelControl:
         looks = 0
         async with _patience(name):
             while (wanted := await asyncio.to_thread(self._wanted, name)) != self._live(name):
-                # A rejected version may have been replaced: it counts as rejected after two scans found these files.
+                # A rejected version may have been replaced: its rejection counts only after two scans.
                 if looks >= 2:
                     self._raise_refusal(name, wanted)
                 await self._watcher.next_look()

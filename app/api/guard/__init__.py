@@ -1,1 +1,1 @@
-"""What happens to every request: its id, who may ask, and what is logged and counted."""
+"""Handle what is common to all requests: ids, access, logs and metrics."""

@@ -97,7 +97,7 @@ class LeanExchange(Call):
             self.read_s = perf_counter() - self._began
             timeout_s = None if timeout is None else asked_seconds(timeout.decode("latin-1"))
             self._inference.begin(self, body, self, timeout_s, size=len(body))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets the one error shape
+        except Exception as exc:  # noqa: BLE001 - the client gets any error in the same shape
             self._fail(exc)
 
     def lose_body(self) -> None:
