@@ -40,7 +40,7 @@ Array = NDArray[Any]
 _HANGS = 20
 """A batch counts as hung after this multiple of its measured time, and never before `run_timeout_s`."""
 _MOST_HANGING = 3
-"""Call `give_up` when more threads than this are abandoned: each holds memory, and perhaps a core."""
+"""Call `give_up` when this many threads are abandoned: each holds memory, and perhaps a core."""
 
 _LONGEST_RUN_S = 0.05
 """Run batches at most this long in one iteration of the event loop."""
