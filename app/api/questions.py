@@ -60,7 +60,7 @@ class OnePicture(_PictureQuestion):
 
 
 class ManyPictures(_PictureQuestion):
-    """Pictures as the fields `files` of a form; answered as `BatchAnswer`, in which each fails by itself."""
+    """Pictures as the fields `files` of a form; answered as `BatchAnswer`, in which each picture fails by itself."""
 
     fails_as_one = False
     _names: Sequence[str | None] = ()

@@ -58,7 +58,7 @@ class Summary:
 
 
 def train_once(name: str, *, seed: int, mnist: Path) -> Run:
-    """Train once in a new process. Raises BenchmarkError with what it said where it fails."""
+    """Train once in a new process. Raises BenchmarkError with its output if it fails."""
     load = os.getloadavg()[0]
     words = [sys.executable, "-m", "benchmarks.training.accuracy_run", name, str(seed), str(mnist)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

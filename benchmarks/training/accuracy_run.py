@@ -84,8 +84,8 @@ def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any
 
 
 def run_preset(name: str, seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any]:
-    """Train as `python -m training fit` does, on the split that it would make; with a `goal` a twelfth is held out, and
-    the accuracy is that on it."""
+    """Train as `python -m training fit` does, on the split that it would make; with a `goal`, a twelfth is held out,
+    and the accuracy is on that part."""
     preset = preset_named(name)
     dataset = open_data(str(mnist))
     share = preset.recipe.validation if goal is None else _HELD_OUT

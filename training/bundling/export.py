@@ -187,7 +187,7 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
 
 def save(network: keras.Model, folder: Path, signature: Signature) -> None:
     """Write the SavedModel: `signature.input` uint8 in, `signature.output` float32 out, batch size free."""
-    # A copy without the optimizer, whose state would be saved too and is twice the size of the weights.
+    # A copy without the optimizer, whose state, twice the size of the weights, would be saved too.
     inference = type(network).from_config(network.get_config())
     inference.set_weights(network.get_weights())
     specification = tf.TensorSpec(signature.input.shape, tf.uint8, name=signature.input.name)

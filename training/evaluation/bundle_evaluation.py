@@ -38,7 +38,7 @@ class BundleEvaluation:
     engine: str
     agreement: Agreement | None
     pictures: tuple[Picture, ...]
-    """Those it was evaluated on: without the ones that were skipped."""
+    """The evaluated pictures, without skipped ones."""
 
 
 def evaluate_bundle(

@@ -1,4 +1,4 @@
-"""Train a network so that a later run can go on: take up what was left, spread over devices, keep every epoch."""
+"""Train a network resumably: resume a run, distribute it over devices, save a checkpoint after every epoch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter:
 def open_run_folder(
     store: ModelStore, name: str, identity: Identity, *, resume: bool, distribution: Distribution, reporter: Reporter
 ) -> RunFolder:
-    """Return the folder of the unfinished run if it is to `resume` and there is one, else that of a new run.
+    """Return the folder of the unfinished run if `resume` is set and there is one, else that of a new run.
 
     Raises CheckpointError, or OptionError if the unfinished run has another identity.
     """

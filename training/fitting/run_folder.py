@@ -36,7 +36,7 @@ RUN_ID = "run"
 
 
 class RunFolder:
-    """The folder of one run. While it is open, no other process takes it up.
+    """The folder of one run. While it is open, no other process can resume the run.
 
     Without a lock it belongs to the chief of several workers, and is only read.
     """
@@ -137,7 +137,7 @@ def new_run_folder(
 def unfinished_run_folder(
     store: ModelStore, name: str, *, is_chief: bool, say: Callable[[str], None]
 ) -> RunFolder | None:
-    """Return the folder of the newest run with a checkpoint that no process is at work on; None if there is none.
+    """Return the folder of the newest run with a checkpoint that no process is running; None if there is none.
 
     A worker that is not the chief takes no lock: the chief has it. Raises CheckpointError.
     """
@@ -172,7 +172,7 @@ def published_version(store: ModelStore, name: str, command: str, *, say: Callab
 
 
 def unfinished_folders(store: ModelStore, name: str) -> list[Path]:
-    """Return the folders with a checkpoint, of runs that were killed or that are at work, newest first."""
+    """Return the folders with a checkpoint, of killed and of running runs, newest first."""
     folders = [folder for folder in _folders(_runs(store, name)) if (folder / _CHECKPOINT).exists()]
     return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
 

@@ -1,4 +1,4 @@
-"""The Keras model that is trained: a network, whose step is Keras's own, and a running mean of its weights."""
+"""The Keras model for training: Keras's step, followed by an update of the weights' running mean."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

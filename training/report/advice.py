@@ -1,4 +1,4 @@
-"""The report's first section: the diagnosis, each problem with its evidence and the next command to try."""
+"""The report's section on the diagnosis: each problem with its evidence and the next command to try."""
 
 from training.report.material import Content, Material
 
