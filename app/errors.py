@@ -5,6 +5,7 @@ ImageclassError
 │   ├── ImageTooLarge
 │   ├── UnsupportedFormat
 │   └── UndecodableImage
+│       └── UnsupportedLayout     it is valid, but of a kind that is not supported
 ├── RequestError                  the call itself is wrong
 │   ├── MalformedRequest
 │   ├── UploadTooLarge
@@ -59,6 +60,10 @@ class UnsupportedFormat(ImageError):
 
 class UndecodableImage(ImageError):
     code = "undecodable_image"
+
+
+class UnsupportedLayout(UndecodableImage):
+    pass
 
 
 class RequestError(ImageclassError):

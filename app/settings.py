@@ -75,9 +75,9 @@ class Settings(BaseSettings):
         10 * 1024 * 1024, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
     )
     accepted_formats: str = Field(
-        "jpeg,png,webp,bmp,gif,tiff",
-        pattern=r"^(jpeg|png|webp|bmp|gif|tiff)(,(jpeg|png|webp|bmp|gif|tiff))*$",
-        json_schema_extra={"allowed": "some of jpeg,png,webp,bmp,gif,tiff"},
+        "jpeg,png,webp,bmp,gif,tiff,avif,heic",
+        pattern=r"^(jpeg|png|webp|bmp|gif|tiff|avif|heic)(,(jpeg|png|webp|bmp|gif|tiff|avif|heic))*$",
+        json_schema_extra={"allowed": "some of jpeg,png,webp,bmp,gif,tiff,avif,heic"},
         description="Picture formats that are accepted, with commas between; others are refused with 415.",
     )
     max_pixels: int = Field(

@@ -27,7 +27,7 @@ def test_the_environment_is_read_and_options_come_before_it(monkeypatch: pytest.
         ("IMAGECLASS_MAX_BATCH_SIZE", "many", "1 to 1024"),
         ("IMAGECLASS_WORKERS", "-1", "0 to 256"),
         ("IMAGECLASS_INLINE_DECODE_PIXELS", "-1", "0 to 1073741824"),
-        ("IMAGECLASS_ACCEPTED_FORMATS", "png,heic", "some of jpeg,png,webp,bmp,gif,tiff"),
+        ("IMAGECLASS_ACCEPTED_FORMATS", "png,jxl", "some of jpeg,png,webp,bmp,gif,tiff,avif,heic"),
         ("IMAGECLASS_ACCESS_LOG", "maybe", "true | false"),
     ],
 )

@@ -7,11 +7,12 @@ import struct
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+from app.contract.formats.heif import heif_format_of, heif_size
 from app.contract.other_formats import name_of_other
 from app.contract.structure import MAX_SEGMENTS, next_marker, tiff_directory, tiff_number, too_many_segments
-from app.errors import ImageError, UndecodableImage, UnsupportedFormat
+from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
 
-ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
+ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heic"]
 IMAGE_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 
 _ALL_FORMATS = frozenset[str](IMAGE_FORMATS)
@@ -23,6 +24,8 @@ _NAMES: dict[ImageFormat, str] = {
     "bmp": "BMP",
     "gif": "GIF",
     "tiff": "TIFF",
+    "avif": "AVIF",
+    "heic": "HEIC",
 }
 
 
@@ -69,7 +72,7 @@ def _format_of(data: bytes) -> ImageFormat | None:
         return "gif"
     if data[:4] in (b"II*\x00", b"MM\x00*"):
         return "tiff"
-    return None
+    return heif_format_of(data)
 
 
 def _unsupported(data: bytes, image_format: ImageFormat | None, accepted: frozenset[str]) -> ImageError:
@@ -94,9 +97,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             precision, height, width = struct.unpack_from(">BHH", data, position + 4)
             if marker not in _JPEG_FRAMES:
-                raise UndecodableImage("The JPEG file is lossless or hierarchical; save it as baseline JPEG.")
+                raise UnsupportedLayout("The JPEG file is lossless or hierarchical; save it as baseline JPEG.")
             if precision != 8:
-                raise UndecodableImage(f"The JPEG file has {precision} bits for each sample; save it with 8.")
+                raise UnsupportedLayout(f"The JPEG file has {precision} bits for each sample; save it with 8.")
             return width, height
         elif marker in (0xD9, 0xDA):  # end of image, or its scan, before any frame
             raise IndexError
@@ -151,4 +154,6 @@ _SIZE_READERS: dict[ImageFormat, Callable[[bytes], tuple[int, int]]] = {
     "bmp": _bmp_size,
     "gif": _gif_size,
     "tiff": _tiff_size,
+    "avif": heif_size,
+    "heic": heif_size,
 }

@@ -7,12 +7,9 @@ import re
 
 # (position, the bytes there, what they are); the first that fits is taken.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    *(
-        (4, b"ftyp" + brand, "HEIC")
-        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-    ),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"hevm", b"hevs")),  # the others are accepted
     *((4, b"ftyp" + brand, "HEIF") for brand in (b"mif1", b"mif2", b"msf1", b"miaf")),
-    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis", b"avio")),
+    (4, b"ftypavio", "AVIF"),
     (4, b"ftypcrx ", "a camera's raw file"),
     (4, b"ftypjp2 ", "JPEG 2000"),
     *((4, b"ftyp" + brand, "sound") for brand in (b"M4A ", b"M4B ")),

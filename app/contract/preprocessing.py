@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.contract.gif import check_gif
+from app.contract.formats.bmp import decode_bmp
+from app.contract.formats.gif import decode_gif
+from app.contract.formats.heif import decode_avif, decode_heic
+from app.contract.formats.pixels import Pixels, damaged, unsupported
+from app.contract.formats.tiff import decode_tiff
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -22,14 +26,12 @@ from app.contract.structure import (
     find_png_chunks,
     png_of_pixels,
 )
-from app.errors import UndecodableImage
 
 Image = NDArray[np.uint8]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
-_TIFF_EXTRA_SAMPLES_TAG = 338
 _BAND_PIXELS = 1 << 16
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of OpenCV's RGB-to-grey conversion
 
@@ -114,60 +116,80 @@ def _decode_jpeg(data: bytes, spec: PreprocessingSpec) -> Image:
     except cv2.error:
         image = None
     if image is None:
-        raise _undecodable("jpeg")
+        raise damaged("JPEG")
     return np.asarray(image, np.uint8)
 
 
 def _decode(data: bytes, header: ImageHeader, spec: PreprocessingSpec) -> Image:
-    image_format = header.format
-    encoded, png_chunks = data, None
-    if image_format == "png":
-        png_chunks = find_png_chunks(data)
-        if png_chunks is None:
-            raise _undecodable("png")
-        encoded = png_of_pixels(data, png_chunks)
-    elif image_format == "tiff":
-        check_tiff(data, header.width, header.height)
-    elif image_format == "gif":
-        check_gif(data)
-    pixels = _pixels_upright(encoded, image_format, has_metadata=png_chunks is None or b"eXIf" in png_chunks)
-    if png_chunks is not None and b"tRNS" in png_chunks and pixels.ndim == 2:
-        pixels = _with_transparent_level(pixels, data, png_chunks)
-    image = _to_8_bit(pixels, image_format)
+    pixels, premultiplied = _pixels(data, header)
+    image = _to_8_bit(pixels, header.format)
     if image.ndim == 2:
         return image
     if image.shape[2] == 4:
-        premultiplied = image_format == "tiff" and _is_premultiplied(data, pixels.dtype)
         image = _composite(image, spec.background, premultiplied=premultiplied)
-    if image.shape[2] != 3:
-        raise UndecodableImage(
-            f"The {image_format.upper()} file has {image.shape[2]} channels; save it as grey or RGB."
-        )
-    return _convert(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def _pixels(data: bytes, header: ImageHeader) -> Pixels:
+    """Return the pixels as the file has them, upright: of 8 or 16 bits, grey, RGB or RGBA."""
+    match header.format:
+        case "tiff":
+            check_tiff(data, header.width, header.height)
+            return decode_tiff(data)
+        case "bmp":
+            return decode_bmp(data)
+        case "gif":
+            return decode_gif(data)
+        case "avif":
+            return decode_avif(data)
+        case "heic":
+            return decode_heic(data)
+        case "png":
+            return Pixels(_png_pixels(data))
+        case _:
+            return Pixels(_as_rgb(_pixels_upright(data, header.format, has_metadata=True), header.format))
+
+
+def _png_pixels(png: bytes) -> NDArray[Any]:
+    chunks = find_png_chunks(png)
+    if chunks is None:
+        raise damaged("PNG")
+    pixels = _pixels_upright(png_of_pixels(png, chunks), "png", has_metadata=b"eXIf" in chunks)
+    if pixels.ndim == 2:
+        return _with_transparent_level(pixels, png, chunks) if b"tRNS" in chunks else pixels
+    return _as_rgb(pixels, "png")
 
 
 def _pixels_upright(encoded: bytes, image_format: ImageFormat, *, has_metadata: bool) -> NDArray[Any]:
-    """Return the pixels as the file has them, of any depth, grey, BGR or BGRA, turned by their EXIF orientation."""
+    """Return what OpenCV decodes, of any depth, grey, BGR or BGRA, turned by its EXIF orientation."""
     # IMREAD_UNCHANGED keeps alpha and depth, which IMREAD_COLOR drops, but leaves the EXIF orientation to us.
-    # A 32-bit BMP's fourth byte is padding far more often than alpha, so BMP is read as opaque.
-    flags = cv2.IMREAD_COLOR if image_format == "bmp" else cv2.IMREAD_UNCHANGED
     pixels: NDArray[Any] | None
     kinds: Sequence[int] = ()
     metadata: Sequence[NDArray[Any]] = ()
+    file = np.frombuffer(encoded, np.uint8)
     try:
         if has_metadata:
-            pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(encoded, np.uint8), flags)
+            pixels, kinds, metadata = cv2.imdecodeWithMetadata(file, cv2.IMREAD_UNCHANGED)
         else:
-            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)  # a sixth faster for a small picture
+            pixels = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)  # a sixth faster for a small picture
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise _undecodable(image_format)
-    if image_format != "tiff":  # OpenCV turns TIFF by its own orientation tag under every flag
-        for kind, found in zip(kinds, metadata, strict=True):
-            if kind == cv2.IMAGE_METADATA_EXIF:
-                pixels = _turn_upright(pixels, _exif_orientation(found.tobytes()))
+        raise damaged(image_format.upper())
+    for kind, found in zip(kinds, metadata, strict=True):
+        if kind == cv2.IMAGE_METADATA_EXIF:
+            pixels = _turn_upright(pixels, _exif_orientation(found.tobytes()))
     return pixels
+
+
+def _as_rgb(pixels: NDArray[Any], image_format: ImageFormat) -> NDArray[Any]:
+    """Return RGB or RGBA for OpenCV's BGR or BGRA; grey stays grey."""
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] not in (3, 4):
+        raise unsupported(image_format.upper(), f"{pixels.shape[2]} channels", "grey or RGB")
+    code = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return np.asarray(cv2.cvtColor(pixels, code))
 
 
 def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
@@ -176,21 +198,12 @@ def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
         np.right_shift(pixels, 8, out=image, casting="unsafe")
         return image
     if pixels.dtype != np.uint8:
-        raise UndecodableImage(
-            f"The {image_format.upper()} file holds {pixels.dtype} pixels; save it with 8 or 16 bits."
-        )
+        raise unsupported(image_format.upper(), f"{pixels.dtype} pixels", "one of 8 or 16 bits")
     return pixels
 
 
 def _convert(image: Image, code: int) -> Image:
     return np.asarray(cv2.cvtColor(image, code), np.uint8)
-
-
-def _undecodable(image_format: ImageFormat) -> UndecodableImage:
-    return UndecodableImage(
-        f"The file begins like {image_format.upper()} but cannot be decoded: it is damaged or cut off. "
-        "Open it in a viewer and save it again."
-    )
 
 
 def _with_transparent_level(grey: NDArray[Any], png: bytes, chunks: dict[bytes, int]) -> NDArray[Any]:
@@ -208,17 +221,8 @@ def _with_transparent_level(grey: NDArray[Any], png: bytes, chunks: dict[bytes, 
     return np.stack([grey, grey, grey, alpha], axis=2)
 
 
-def _is_premultiplied(tiff: bytes, dtype: np.dtype[Any]) -> bool:
-    """Say whether the colours of a decoded TIFF are multiplied by their alpha already.
-
-    ExtraSamples 1 says that they are; of 2, unmultiplied, libtiff multiplies 8 bits while it reads them.
-    """
-    alpha = _tiff_short(tiff, _TIFF_EXTRA_SAMPLES_TAG)
-    return alpha == 1 or (alpha == 2 and dtype == np.uint8)
-
-
 def _composite(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
-    """Lay BGRA pixels over an opaque RGB background, rounding to the nearest level: (H, W, 4) → (H, W, 3) BGR."""
+    """Lay RGBA pixels over an opaque background, rounding to the nearest level: (H, W, 4) → (H, W, 3)."""
     height, width = image.shape[:2]
     rows = max(1, _BAND_PIXELS // width)
     if height <= rows:
@@ -232,29 +236,25 @@ def _composite(image: Image, background: tuple[int, int, int], *, premultiplied:
 
 def _composite_band(image: Image, background: tuple[int, int, int], *, premultiplied: bool) -> Image:
     alpha = image[:, :, 3:].astype(np.uint16)
-    behind = np.array(background[::-1], np.uint16) * (255 - alpha)
+    behind = np.array(background, np.uint16) * (255 - alpha)
     if premultiplied:
         return np.minimum(image[:, :, :3] + (behind + 127) // 255, 255).astype(np.uint8)
     return ((image[:, :, :3] * alpha + behind + 127) // 255).astype(np.uint8)
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, of an EXIF block (a TIFF directory); 1 where it says nothing sensible."""
-    orientation = _tiff_short(exif.removeprefix(b"Exif\x00\x00"), _EXIF_ORIENTATION_TAG)
-    return orientation if 1 <= orientation <= 8 else 1
-
-
-def _tiff_short(data: bytes, tag: int) -> int:
-    """Return the 16-bit number that the first directory of a TIFF file or EXIF block has at `tag`; 0 without it."""
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    directory = int.from_bytes(data[4:8], order)
-    entries = int.from_bytes(data[directory : directory + 2], order)
+    """Return the orientation, 1 to 8, of an EXIF block (a TIFF directory); 1 if it says nothing sensible."""
+    exif = exif.removeprefix(b"Exif\x00\x00")
+    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
+    directory = int.from_bytes(exif[4:8], order)
+    entries = int.from_bytes(exif[directory : directory + 2], order)
     for index in range(min(entries, MAX_SEGMENTS)):
         at = directory + 2 + 12 * index
-        entry = data[at : at + 12]
-        if int.from_bytes(entry[:2], order) == tag:
-            return int.from_bytes(entry[8:10], order)
-    return 0
+        entry = exif[at : at + 12]
+        if int.from_bytes(entry[:2], order) == _EXIF_ORIENTATION_TAG:
+            orientation = int.from_bytes(entry[8:10], order)
+            return orientation if 1 <= orientation <= 8 else 1
+    return 1
 
 
 def _turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -214,6 +214,17 @@ def tiff_number(data: bytes, entry: TiffEntry) -> int:
     return int(struct.unpack_from(order + ("H" if entry.kind == 3 else "I"), data, at)[0])
 
 
+def tiff_numbers(data: bytes, entry: TiffEntry) -> list[int]:
+    """Return all values of a tag of 8, 16 or 32 bits, at most MAX_SEGMENTS. Raises as `tiff_number`."""
+    code = {1: "B", 3: "H", 4: "I"}.get(entry.kind)
+    if code is None or not 0 < entry.count <= MAX_SEGMENTS:
+        raise UndecodableImage("The TIFF file declares its pixels in an unusual way; save it again.")
+    order, at = _tiff_order(data), entry.at
+    if entry.count * struct.calcsize(code) > 4:
+        at = struct.unpack_from(order + "I", data, at)[0]
+    return list(struct.unpack_from(f"{order}{entry.count}{code}", data, at))
+
+
 def check_tiff(tiff: bytes, width: int, height: int) -> None:
     """Raise UndecodableImage for a TIFF whose tiles or strips cost far more than its pixels."""
     try:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.contract.header import IMAGE_FORMATS, ImageFormat, ImageHeader, read_header
-from app.contract.preprocessing import PreprocessingSpec, preprocess
+from app.contract.preprocessing import PreprocessingSpec, decode, preprocess
 from app.errors import ImageError, UndecodableImage, UnsupportedFormat
 
+HEIF = Path(__file__).parents[1] / "data" / "heif"
 SUFFIXES: dict[ImageFormat, str] = {
     "jpeg": ".jpg",
     "png": ".png",
@@ -20,7 +22,9 @@ SUFFIXES: dict[ImageFormat, str] = {
     "bmp": ".bmp",
     "gif": ".gif",
     "tiff": ".tiff",
+    "avif": ".avif",
 }
+"""HEIC is not among them: OpenCV does not write it."""
 WIDTH, HEIGHT = 300, 7  # neither fits into the other's place, and the width needs two bytes
 COLOURS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 NO_PARAMETERS: list[int] = []
@@ -75,7 +79,7 @@ def tiff(tags: list[tuple[int, int, int]], order: str = "<") -> bytes:
     return start + struct.pack(order + "H", len(tags)) + entries + bytes(4)
 
 
-@pytest.mark.parametrize("image_format", IMAGE_FORMATS)
+@pytest.mark.parametrize("image_format", SUFFIXES)
 def test_every_accepted_format_is_recognised_with_its_size(image_format: ImageFormat) -> None:
     assert read_header(encoded(SUFFIXES[image_format])) == ImageHeader(image_format, WIDTH, HEIGHT)
 
@@ -162,11 +166,7 @@ def test_fill_bytes_and_a_big_segment_are_skipped_as_the_decoder_skips_them() ->
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
-        (b"\x00\x00\x00\x18ftypheix", "HEIC"),
         (b"\x00\x00\x00\x18ftypmif1", "HEIF"),
-        (b"\x00\x00\x00\x1cftypavif", "AVIF"),
-        (b"\x00\x00\x00\x1cftypavis", "AVIF"),
         (b"\x00\x00\x00\x18ftypisom", "a video"),
         (b"%PDF-1.7", "PDF"),
         (b"<svg xmlns=", "SVG"),
@@ -177,8 +177,6 @@ def test_fill_bytes_and_a_big_segment_are_skipped_as_the_decoder_skips_them() ->
         ("<?xml version='1.0' encoding='utf-16'?><svg>".encode("utf-16"), "SVG"),
         (b"<!doctype html><title>", "HTML"),
         (b"\n<html lang=en>", "HTML"),
-        (b"\x00\x00\x00\x18ftypheim", "HEIC"),
-        (b"\x00\x00\x00\x18ftyphevc", "HEIC"),
         (b"\x00\x00\x00\x18ftypmsf1", "HEIF"),
         (b"\x00\x00\x00\x14ftypqt  ", "a video"),
         (b"\x1a\x45\xdf\xa3\x01", "a video"),
@@ -207,7 +205,7 @@ def test_fill_bytes_and_a_big_segment_are_skipped_as_the_decoder_skips_them() ->
     ],
 )
 def test_other_formats_are_named_with_what_to_send_instead(data: bytes, name: str) -> None:
-    with pytest.raises(UnsupportedFormat, match=f"^This is {name}; send JPEG, PNG, WebP, BMP, GIF or TIFF"):
+    with pytest.raises(UnsupportedFormat, match=f"^This is {name}; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"):
         read_header(data)
 
 
@@ -368,11 +366,16 @@ def test_size_is_never_other_than_what_the_decoder_makes_of_damaged_bytes(
     image_format: ImageFormat, data: st.DataObject
 ) -> None:
     """A file whose header says less than the decoder finds would get past the limit on pixels."""
-    damaged = bytearray(encoded(SUFFIXES[image_format], [cv2.IMWRITE_TIFF_COMPRESSION, 1]))
+    damaged = bytearray(
+        (HEIF / "colours.heic").read_bytes()
+        if image_format == "heic"
+        else encoded(SUFFIXES[image_format], [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    )
     # The size lies near the beginning; in OpenCV's TIFF files, near the end.
-    places = st.integers(1, 200).map(lambda place: -place if image_format == "tiff" else place + 10)
+    furthest = 700 if image_format in ("avif", "heic") else 200
+    places = st.integers(1, furthest).map(lambda place: -place if image_format == "tiff" else place + 10)
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=3)):
-        damaged[place] = value
+        damaged[min(place, len(damaged) - 1)] = value
     try:
         header = read_header(bytes(damaged))
     except ImageError:
@@ -381,10 +384,10 @@ def test_size_is_never_other_than_what_the_decoder_makes_of_damaged_bytes(
         return  # such are refused, and too much for a test to decode
     spec = PreprocessingSpec(height=1, width=1, colour="grey")
     try:
-        preprocess(bytes(damaged), spec, header=header)
+        found = decode(bytes(damaged), spec, header=header).shape[:2]
     except ImageError:
         return
-    flags = cv2.IMREAD_UNCHANGED
-    decoded = cv2.imdecode(np.frombuffer(bytes(damaged), np.uint8), flags)
-    assert decoded is not None
-    assert sorted(decoded.shape[:2]) == sorted((header.height, header.width))
+    if image_format in ("avif", "heic"):  # they may show a part of what is stored
+        assert found[0] * found[1] <= header.pixels
+    else:
+        assert sorted(found) == sorted((header.height, header.width))

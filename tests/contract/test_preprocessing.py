@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from app.contract.preprocessing import Image, PreprocessingSpec, prepare, preprocess
-from app.errors import ImageError, UndecodableImage, UnsupportedFormat
+from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
 
 Colour = Literal["grey", "rgb"]
 Resize = Literal["stretch", "pad", "crop"]
@@ -336,13 +336,19 @@ def test_palette_png_has_the_colours_of_its_palette(depth: int, row: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sample_format"),
-    [(np.float32, 3), (np.float64, 3), (np.int16, 2), (np.uint32, 1)],
-    ids=["float32", "float64", "int16", "uint32"],
+    ("dtype", "sample_format", "what"),
+    [
+        (np.float32, 3, "floating-point pixels"),
+        (np.float64, 3, "floating-point pixels"),
+        (np.int16, 2, "signed pixels"),
+        (np.uint32, 1, "32-bit pixels"),
+    ],
 )
-def test_pixels_that_are_not_8_or_16_bits_are_refused(dtype: type[np.generic], sample_format: int) -> None:
+def test_numbers_that_are_no_levels_are_rejected_by_name(
+    dtype: type[np.generic], sample_format: int, what: str
+) -> None:
     data = tiff(np.zeros((4, 4), dtype), sample_format=sample_format)
-    with pytest.raises(UndecodableImage, match=f"holds {dtype.__name__} pixels; save it with 8 or 16 bits"):
+    with pytest.raises(UnsupportedLayout, match=f"A TIFF with {what} is not supported. Save it as 8-bit RGB or grey."):
         preprocess(data, PreprocessingSpec(height=4, width=4, colour="grey"))
 
 
@@ -552,7 +558,7 @@ def test_picture_that_is_cut_off_is_undecodable(encoding: str, colour: Colour) -
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_picture_that_lacks_its_last_bytes_is_whole_or_undecodable(encoding: str) -> None:
-    """Baseline JPEG of a certain length can do without its end marker; all other formats cannot."""
+    """Baseline JPEG of a certain length and GIF can do without their end marker; all other formats cannot."""
     suffix, parameters, _ = ENCODINGS[encoding]
     for size in (24, 80):
         data = encode(random_picture(size, size, "rgb"), suffix, parameters)
@@ -563,7 +569,7 @@ def test_picture_that_lacks_its_last_bytes_is_whole_or_undecodable(encoding: str
                 tensor = preprocess(data[:-missing], spec)
             except UndecodableImage:
                 continue
-            assert encoding == "jpeg"
+            assert encoding in ("jpeg", "gif")
             np.testing.assert_array_equal(tensor, whole)
 
 

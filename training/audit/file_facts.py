@@ -38,6 +38,8 @@ def file_facts(data: bytes, image_format: ImageFormat) -> FileFacts:
                 return FileFacts("palette", False, 1)
             case "tiff":
                 return _tiff(data)
+            case "avif" | "heic":
+                return FileFacts("rgb", False, 1)  # they are turned by properties of their own, not by EXIF
     except (struct.error, IndexError):
         return FileFacts("unknown", False, 1)
 

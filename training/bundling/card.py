@@ -110,6 +110,6 @@ def _expects(spec: PreprocessingSpec) -> str:
     fit = {"stretch": "stretched to", "pad": "fitted into", "crop": "cut at the centre to"}[spec.resize]
     polarity = " A picture with a light border is inverted first." if spec.polarity == "light_on_dark" else ""
     return (
-        f"Any JPEG, PNG, WebP, BMP, GIF or TIFF. It is turned upright by its EXIF orientation, made {colour}, and "
-        f"{fit} {spec.width}x{spec.height} pixels.{polarity}"
+        "Any JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC. It is turned upright by its EXIF orientation, "
+        f"made {colour}, and {fit} {spec.width}x{spec.height} pixels.{polarity}"
     )
