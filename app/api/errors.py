@@ -20,6 +20,7 @@ STATUS: dict[type[errors.ImageclassError], int] = {
     errors.ImageTooLarge: 413,
     errors.UnsupportedFormat: 415,
     errors.UndecodableImage: 422,
+    errors.UnsupportedLayout: 422,
     errors.MalformedRequest: 400,
     errors.UploadTooLarge: 413,
     errors.UnsupportedMediaType: 415,

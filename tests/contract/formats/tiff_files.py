@@ -33,7 +33,12 @@ def _lzw(data: bytes) -> bytes:
     return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
 
 
-COMPRESSIONS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {"none": (1, bytes), "packbits": (32773, _packbits), "lzw": (5, _lzw), "deflate": (8, zlib.compress)}
+COMPRESSIONS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "none": (1, bytes),
+    "packbits": (32773, _packbits),
+    "lzw": (5, _lzw),
+    "deflate": (8, zlib.compress),
+}
 
 
 @dataclass(frozen=True)
