@@ -70,7 +70,8 @@ def decode_avif(avif: bytes) -> Pixels:
         picture = open_with_pillow(avif, "AVIF", "AVIF")
     except UnidentifiedImageError:
         raise damaged("AVIF") from None
-    return Pixels(array_of(ImageOps.exif_transpose(picture)))
+    ImageOps.exif_transpose(picture, in_place=True)
+    return Pixels(array_of(picture))
 
 
 def decode_heic(heic: bytes) -> Pixels:
