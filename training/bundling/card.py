@@ -1,5 +1,6 @@
 """Write a bundle's MODEL_CARD.md: the model, its data and recipe, its scores, and its limits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ _LIMIT = (
     "It always answers with one of its classes, whatever the picture shows; a low probability is the only hint that it "
     "shows something else."
 )
+
+
+_MARKUP = re.compile(r"[\\`*<>\[\]|]")
 
 
 def model_card(
@@ -27,7 +31,7 @@ def model_card(
     """Return the card as Markdown; `about` is what a person wrote about the data, its licence and the limits."""
     sections = [
         f"# {name}, version {version}",
-        f"Tells {len(labels)} classes apart: {', '.join(labels)}.",
+        f"Tells {len(labels)} classes apart: {', '.join(map(_plain, labels))}.",
         "## Data, licence and limits",
         about.strip()
         if about
@@ -74,7 +78,9 @@ def _class_table(scores: Mapping[str, Any]) -> str:
 
     rows = ["On the test pictures:", "", "| class | precision | recall | pictures |", "|---|---|---|---|"]
     for label, row in scores["by_class"].items():
-        rows.append(f"| {label} | {percent(row['precision'])} | {percent(row['recall'])} | {row['pictures']:,} |")
+        rows.append(
+            f"| {_plain(label)} | {percent(row['precision'])} | {percent(row['recall'])} | {row['pictures']:,} |"
+        )
     return "\n".join(rows)
 
 
@@ -113,3 +119,8 @@ def _expects(spec: PreprocessingSpec) -> str:
         "Any JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC. It is turned upright by its EXIF orientation, "
         f"made {colour}, and {fit} {spec.width}x{spec.height} pixels.{polarity}"
     )
+
+
+def _plain(label: str) -> str:
+    """Return a label in one line of Markdown that shows it as it is, also inside a table."""
+    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(label.split()))
