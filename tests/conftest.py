@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
@@ -60,6 +61,10 @@ def pytest_configure() -> None:
     # A shell ignores SIGINT for what it runs in the background, and so would every program that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # structlog's own choice writes the values of every frame into a traceback, which takes seconds.
+    *first, _ = structlog.get_config()["processors"]
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*first, renderer])
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
