@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,11 @@ from tests.mutation import damaged
 _WATCHED = ("/app/contract/", "/app/api/")
 _LARGEST = 64 * 1024
 _SLOW_S = 2.0
+
+
+@cache  # asked at every call of a function
+def _is_watched(file: str) -> bool:
+    return any(part in file for part in _WATCHED)
 
 
 class Defect(Exception):
@@ -77,7 +83,7 @@ class Fuzzer:
 
         def watch(frame: FrameType, _event: str, _argument: Any) -> Any:
             name = frame.f_code.co_filename
-            if not any(part in name for part in _WATCHED):
+            if not _is_watched(name):
                 return None
             last = 0
 
