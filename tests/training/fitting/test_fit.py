@@ -44,12 +44,24 @@ def trained(recipe: Recipe, **changes: Any) -> tuple[Any, FitResult]:
     return net, result
 
 
+@pytest.fixture(scope="module")
+def plain() -> tuple[Any, FitResult]:
+    """A network that `RECIPE` has trained, for tests that only look at it."""
+    return trained(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def averaged() -> tuple[Any, FitResult]:
+    """The same with averaged weights."""
+    return trained(replace(RECIPE, weight_averaging=0.9))
+
+
 def accuracy(net: Any, on: Tensors) -> float:
     return float((net(on.images, training=False).numpy().argmax(axis=1) == on.targets).mean())
 
 
-def test_an_epoch_says_what_it_cost_and_reached() -> None:
-    net, result = trained(RECIPE)
+def test_an_epoch_says_what_it_cost_and_reached(plain: tuple[Any, FitResult]) -> None:
+    net, result = plain
     assert len(result.epochs) == result.best_epoch == 3
     last = result.epochs[-1]
     assert last.validation_accuracy == pytest.approx(accuracy(net, stripes(64, seed=1)))
@@ -65,19 +77,19 @@ def test_without_validation_pictures_there_are_no_validation_figures() -> None:
     assert result.epochs[0].validation_accuracy is None
 
 
-def test_averaged_weights_are_what_is_validated_and_left_in_the_network() -> None:
-    net, result = trained(replace(RECIPE, weight_averaging=0.9))
-    plain, _ = trained(RECIPE)
+def test_averaged_weights_are_what_is_validated_and_left_in_the_network(
+    averaged: tuple[Any, FitResult], plain: tuple[Any, FitResult]
+) -> None:
+    net, result = averaged
     assert result.epochs[-1].validation_accuracy == pytest.approx(accuracy(net, stripes(64, seed=1)))
     assert accuracy(net, stripes(64, seed=1)) > 0.9
-    pairs = list(zip(net.get_weights(), plain.get_weights(), strict=True))
+    pairs = list(zip(net.get_weights(), plain[0].get_weights(), strict=True))
     assert not any((own == other).all() for own, other in pairs)  # the moving statistics are averaged too
 
 
-def test_averaging_does_not_disturb_the_training() -> None:
-    averaged = trained(replace(RECIPE, weight_averaging=0.9))[1]
-    plain = trained(RECIPE)[1]
-    assert [epoch.loss for epoch in averaged.epochs] == pytest.approx([epoch.loss for epoch in plain.epochs], rel=1e-4)
+def test_averaging_does_not_disturb_the_training(averaged: tuple[Any, FitResult], plain: tuple[Any, FitResult]) -> None:
+    found, expected = ([epoch.loss for epoch in result.epochs] for _, result in (averaged, plain))
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_early_stopping_takes_the_best_epoch() -> None:
@@ -121,8 +133,8 @@ def test_balanced_classes_let_the_rare_one_be_found() -> None:
     assert rare_probability(replace(recipe, class_weights="balanced")) > rare_probability(recipe) + 0.1
 
 
-def test_many_steps_at_once_train_alike() -> None:
-    one, many = trained(RECIPE)[1], trained(replace(RECIPE, steps_per_execution=4))[1]
+def test_many_steps_at_once_train_alike(plain: tuple[Any, FitResult]) -> None:
+    one, many = plain[1], trained(replace(RECIPE, steps_per_execution=4))[1]
     assert [epoch.loss for epoch in many.epochs] == pytest.approx([epoch.loss for epoch in one.epochs], rel=1e-4)
 
 
