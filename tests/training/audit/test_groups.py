@@ -154,6 +154,7 @@ def fit(data: Path, tmp_path: Path, *options: str) -> tuple[int, str]:
         "m",
         "--epochs",
         "1",
+        "--no-report",
         "--model-store",
         str(tmp_path / "store"),
         *options,

@@ -18,21 +18,21 @@ from app.errors import SelfCheckFailed
 from tests.training.fit_options import fit_options
 from training.bundling.export import check_can_publish, open_draft, save
 from training.errors import OptionError, PublishError
-from training.model.preset import Preset
 from training.model.presets import preset_named
 from training.options import FitOptions, with_recipe
 from training.pipeline import train_and_publish
 from training.progress import Reporter
 
 
-def options(store: Path, *, name: str = "digits", preset: Preset | None = None) -> FitOptions:
-    return fit_options(store, preset or with_recipe(preset_named("seed"), {"epochs": 1, "batch_size": 256}), name=name)
+def options(store: Path, data: Path) -> FitOptions:
+    preset = with_recipe(preset_named("seed"), {"epochs": 1, "batch_size": 256})
+    return fit_options(store, preset, data=str(data), name="digits")
 
 
-def test_versions_count_up_and_old_ones_stay(tmp_path: Path) -> None:
-    assert train_and_publish(options(tmp_path), Reporter()).bundle.version == 1
+def test_versions_count_up_and_old_ones_stay(tmp_path: Path, few_digits: Path) -> None:
+    assert train_and_publish(options(tmp_path, few_digits), Reporter()).bundle.version == 1
     before = (tmp_path / "digits" / "1" / "manifest.json").read_bytes()
-    assert train_and_publish(options(tmp_path), Reporter()).bundle.version == 2
+    assert train_and_publish(options(tmp_path, few_digits), Reporter()).bundle.version == 2
     assert (tmp_path / "digits" / "1" / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2"]
 
@@ -54,21 +54,21 @@ def test_a_bundle_records_how_it_was_made(trained_store: Path) -> None:
     assert "## Data, licence and limits" in bundle.card()
 
 
-def test_the_same_seed_gives_the_same_split_and_another_seed_another(tmp_path: Path) -> None:
-    first, second = (train_and_publish(options(tmp_path / name), Reporter()).bundle for name in ("a", "b"))
+def test_the_same_seed_gives_the_same_split_and_another_seed_another(tmp_path: Path, few_digits: Path) -> None:
+    first, second = (train_and_publish(options(tmp_path / name, few_digits), Reporter()).bundle for name in ("a", "b"))
     assert first.manifest.split == second.manifest.split
 
 
 @pytest.mark.parametrize("step", ["digests", "load_model", "_sync"])
 def test_a_crash_while_exporting_leaves_nothing_but_the_run_to_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def crash(*_: object) -> None:
         raise SelfCheckFailed("the model lies")
 
     monkeypatch.setattr(f"training.bundling.export.{step}", crash)
     with pytest.raises(SelfCheckFailed):
-        train_and_publish(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path, few_digits), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
@@ -79,13 +79,15 @@ def test_what_a_killed_export_leaves_is_no_model_and_no_version(tmp_path: Path, 
     assert store.versions("digits") == []
 
 
-def test_a_disk_full_while_exporting_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_full_while_exporting_is_one_sentence(
+    tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("training.bundling.export._sync", full)
     with pytest.raises(PublishError, match=r"disk of .* is full"):
-        train_and_publish(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path, few_digits), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
 
 
@@ -115,7 +117,9 @@ def test_a_draft_that_is_not_published_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "digits" / "1"
 
     def another_run_is_faster(_: Path) -> None:
@@ -124,7 +128,7 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, mon
 
     monkeypatch.setattr("training.bundling.export._sync", another_run_is_faster)
     with pytest.raises(PublishError, match="another run"):
-        train_and_publish(options(tmp_path), Reporter())
+        train_and_publish(options(tmp_path, few_digits), Reporter())
     assert (other / "manifest.json").read_text() == "{}"
 
 

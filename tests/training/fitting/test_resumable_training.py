@@ -24,9 +24,15 @@ from app.engines.loading import load_model
 from training.__main__ import cli
 
 EPOCHS = 5
-FIT = ["fit", "--data", "digits", "--name", "d", "--epochs", str(EPOCHS), "--batch-size", "64"]
+ALL_DIGITS = ["--data", "digits", "--size", "14", "--no-report"]
+"""So that an epoch takes long enough to be killed in it."""
 THOROUGH = ["--deterministic", "--weight-averaging", "0.9", "--mixup", "0.2", "--schedule", "one_cycle"]
 TENSORFLOW_ON_ONE_CORE = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+@pytest.fixture
+def fit(few_digits: Path) -> list[str]:
+    return ["fit", "--data", str(few_digits), "--name", "d", "--epochs", str(EPOCHS), "--batch-size", "64"]
 
 
 def start(arguments: Sequence[str], store: Path) -> "subprocess.Popen[str]":
@@ -67,21 +73,23 @@ def errors(text: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
-    unbroken = start([*FIT, *THOROUGH], tmp_path / "unbroken")
+def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, fit: list[str]
+) -> None:
+    unbroken = start([*fit, *ALL_DIGITS, *THOROUGH], tmp_path / "unbroken")
     finish(unbroken)
     assert unbroken.returncode == 0
 
     moments = np.random.default_rng(os.getpid())
     killed = tmp_path / "killed"
     for epoch in (1, 3):
-        process = start([*FIT, *THOROUGH, "--resume"], killed)
+        process = start([*fit, *ALL_DIGITS, *THOROUGH, "--resume"], killed)
         wait_for(process, f"epoch {epoch}/{EPOCHS}")
         time.sleep(moments.uniform(0, 0.4))  # any moment of the next epoch, or of writing the checkpoint
         process.send_signal(signal.SIGKILL)
         finish(process)
         assert ModelStore(killed).versions("d") == []
-    last = start([*FIT, *THOROUGH, "--resume"], killed)
+    last = start([*fit, *ALL_DIGITS, *THOROUGH, "--resume"], killed)
     said = finish(last)
     assert last.returncode == 0
     assert f"epoch 1/{EPOCHS}" not in said
@@ -113,8 +121,8 @@ def full_disk_after_two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("full_disk_after_two_epochs")
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
-    done = invoke(*FIT, store=tmp_path)
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, fit: list[str]) -> None:
+    done = invoke(*fit, store=tmp_path)
     assert done.exit_code == 1
     (line,) = errors(done.stderr)
     assert "full" in line
@@ -123,7 +131,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -
     (run,) = (tmp_path / "d" / ".runs").iterdir()
     assert {file.name for file in run.iterdir()} == {"checkpoint.npz", "run.json", "lock"}
 
-    resumed = invoke(*FIT, "--resume", store=tmp_path)
+    resumed = invoke(*fit, "--resume", store=tmp_path)
     assert resumed.exit_code == 0, resumed.output
     assert f"epoch 2/{EPOCHS}" not in resumed.stderr
     assert f"epoch 3/{EPOCHS}" in resumed.stderr
@@ -131,33 +139,33 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("full_disk_after_two_epochs")
-def test_a_run_goes_on_only_as_it_was_started(tmp_path: Path) -> None:
-    assert invoke(*FIT, store=tmp_path).exit_code == 1
-    done = invoke(*FIT, "--learning-rate", "0.01", "--resume", store=tmp_path)
+def test_a_run_goes_on_only_as_it_was_started(tmp_path: Path, fit: list[str]) -> None:
+    assert invoke(*fit, store=tmp_path).exit_code == 1
+    done = invoke(*fit, "--learning-rate", "0.01", "--resume", store=tmp_path)
     assert done.exit_code == 1
     (line,) = errors(done.stderr)
     assert "--learning-rate was 0.001 and is 0.01" in line
     data = tmp_path / "other.npz"
     digits = np.random.default_rng(0)
     np.savez(data, x_train=digits.integers(0, 256, (90, 8, 8), np.uint8), y_train=np.arange(90) % 10)
-    (line,) = errors(invoke(*FIT, "--data", str(data), "--resume", store=tmp_path).stderr)
-    assert "--data was digits and is other.npz" in line
+    (line,) = errors(invoke(*fit, "--data", str(data), "--resume", store=tmp_path).stderr)
+    assert "--data was digits.npz and is other.npz" in line
     assert (tmp_path / "d" / ".runs" / "1" / "checkpoint.npz").exists()
 
-    anew = invoke(*FIT, "--epochs", "1", store=tmp_path)
+    anew = invoke(*fit, "--epochs", "1", store=tmp_path)
     assert anew.exit_code == 0, anew.output
     assert "is unfinished: --resume" in anew.stderr
     assert (tmp_path / "d" / ".runs" / "1" / "checkpoint.npz").exists()
 
 
-def test_without_an_unfinished_run_resume_starts_one(tmp_path: Path) -> None:
-    done = invoke(*FIT, "--epochs", "1", "--resume", store=tmp_path)
+def test_without_an_unfinished_run_resume_starts_one(tmp_path: Path, fit: list[str]) -> None:
+    done = invoke(*fit, "--epochs", "1", "--resume", store=tmp_path)
     assert done.exit_code == 0, done.output
     assert "no unfinished run" in done.stderr
 
 
 def test_a_run_that_is_killed_once_it_has_published_does_not_publish_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fit: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(folder: Path) -> Any:
         if folder == tmp_path / "d" / "1":  # in its place, no longer beside it
@@ -165,16 +173,16 @@ def test_a_run_that_is_killed_once_it_has_published_does_not_publish_again(
         return load_model(folder)
 
     monkeypatch.setattr("training.bundling.export.load_model", killed)
-    assert invoke(*FIT, store=tmp_path).exit_code == 130
+    assert invoke(*fit, store=tmp_path).exit_code == 130
     monkeypatch.undo()
     left = tmp_path / "d" / ".runs" / "1"
     assert (left / "checkpoint.npz").exists()
 
-    other = invoke(*FIT, "--learning-rate", "0.01", "--resume", store=tmp_path)
+    other = invoke(*fit, "--learning-rate", "0.01", "--resume", store=tmp_path)
     assert other.exit_code == 1
     assert "--learning-rate was" in other.stderr
 
-    resumed = invoke(*FIT, "--resume", store=tmp_path)
+    resumed = invoke(*fit, "--resume", store=tmp_path)
     assert resumed.exit_code == 0, resumed.output
     assert "had published version 1" in resumed.stderr
     assert f"{tmp_path / 'd' / '1'}: test accuracy" in resumed.stdout
@@ -210,10 +218,10 @@ def test_data_that_is_lost_while_it_is_trained_on_is_one_line_and_the_run_goes_o
     assert ModelStore(store).versions("d") == [1]
 
 
-def test_two_runs_of_one_name_do_not_take_each_others_checkpoint(tmp_path: Path) -> None:
-    process = start([*FIT, "--epochs", "1000"], tmp_path)
+def test_two_runs_of_one_name_do_not_take_each_others_checkpoint(tmp_path: Path, fit: list[str]) -> None:
+    process = start([*fit, "--epochs", "100000"], tmp_path)
     wait_for(process, "epoch 2/")
-    done = invoke(*FIT, "--epochs", "1", "--resume", store=tmp_path)
+    done = invoke(*fit, "--epochs", "1", "--resume", store=tmp_path)
     process.kill()
     finish(process)
     assert done.exit_code == 0, done.output
@@ -221,8 +229,8 @@ def test_two_runs_of_one_name_do_not_take_each_others_checkpoint(tmp_path: Path)
     assert (tmp_path / "d" / ".runs" / "1" / "checkpoint.npz").exists()
 
 
-def test_logs_are_a_table_and_events_for_tensorboard(tmp_path: Path) -> None:
-    done = invoke(*FIT, "--epochs", "2", "--validation", "0.1", "--logs", str(tmp_path / "logs"), store=tmp_path)
+def test_logs_are_a_table_and_events_for_tensorboard(tmp_path: Path, fit: list[str]) -> None:
+    done = invoke(*fit, "--epochs", "2", "--validation", "0.1", "--logs", str(tmp_path / "logs"), store=tmp_path)
     assert done.exit_code == 0, done.output
     header, *rows = (tmp_path / "logs" / "epochs.csv").read_text().splitlines()
     assert header.startswith("epoch,loss,accuracy,validation_loss,validation_accuracy,seconds,learning_rate")
