@@ -104,7 +104,8 @@ class Bins:
         per_bin = np.diff(np.append(self._first_chunk, len(self._chunk_pictures)))
         shift = np.repeat(np.broadcast_to(gaps, self.confidence.shape), per_bin)
         accuracy = np.clip(self._chunk_confidence - shift, 0.0, 1.0)
-        right = random.binomial(self._chunk_pictures, accuracy, size=(draws, len(accuracy)))
-        drawn = np.add.reduceat(right, self._first_chunk, axis=1) / self.pictures
+        # All draws of a chunk one after another: NumPy prepares a distribution only if it is another than the last.
+        right = random.binomial(self._chunk_pictures[:, None], accuracy[:, None], size=(len(accuracy), draws))
+        drawn = np.add.reduceat(right, self._first_chunk, axis=0).T / self.pictures
         true = np.add.reduceat(self._chunk_pictures * accuracy, self._first_chunk) / self.pictures
         return drawn, true
