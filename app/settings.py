@@ -3,12 +3,14 @@ that is the bundle's preprocessing spec."""
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.engines.registry import EngineChoice
 from app.errors import InvalidSetting
@@ -16,6 +18,21 @@ from app.errors import InvalidSetting
 ENV_PREFIX = "IMAGECLASS_"
 API_KEY_VARIABLE = ENV_PREFIX + "API_KEY"
 """Not one of the service's: `python -m app predict --url` sends it."""
+
+_SERVICE_LINK = re.compile(
+    ENV_PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""Names that Kubernetes sets in every pod for a Service called imageclass, or imageclass-grpc."""
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.+")
+"""What Kubernetes writes into IMAGECLASS_PORT for such a Service."""
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without the addresses that Kubernetes writes where this service reads a port."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return (None if _is_service_address(env_name(field_name), value) else value), key, is_complex
 
 
 class Settings(BaseSettings):
@@ -144,6 +161,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment as `_Environment` does, and neither files of secrets nor .env files."""
+        return init_settings, _Environment(settings_cls)
+
+    @classmethod
     def load(cls, **given: Any) -> "Settings":
         """Return the settings of the environment, with `given` before them. Raises InvalidSetting, naming each."""
         try:
@@ -178,18 +207,30 @@ def allowed_range(field: str) -> str:
     return f"{above}{low} to {schema['maximum']}"
 
 
-def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return a sentence for each IMAGECLASS_ variable that is no setting.
+def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence for each IMAGECLASS_ variable that is no setting, and one for all that Kubernetes has set.
 
-    They are no error: Kubernetes itself sets such names beside a Service called imageclass.
+    They are no error. Those of Kubernetes are named only if they take the place of a setting.
     """
     known = [*map(env_name, Settings.model_fields), API_KEY_VARIABLE]
+    links = [f"{name}={value}" for name, value in sorted(environment.items()) if _is_service_address(name, value)]
     sentences = []
+    if taken := [link for link in links if link.partition("=")[0] in known]:
+        sentences.append(
+            f"Kubernetes set {' and '.join(taken)} for a Service of that name. No port to listen on, so it is "
+            "ignored. To be rid of such variables, set enableServiceLinks: false in the pod's spec."
+        )
     for name in sorted(environment):
-        if name.startswith(ENV_PREFIX) and name not in known:
+        injected = _SERVICE_LINK.fullmatch(name) or _is_service_address(name, environment[name])
+        if name.startswith(ENV_PREFIX) and name not in known and not injected:
             close = difflib.get_close_matches(name, known, n=1)
             sentences.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else "."))
     return sentences
+
+
+def _is_service_address(name: str, value: str | None) -> bool:
+    """Say whether a variable is the address that Kubernetes sets for a Service, as IMAGECLASS_PORT=tcp://10.96.0.7:8000."""
+    return name.startswith(ENV_PREFIX) and name.endswith("PORT") and bool(_SERVICE_ADDRESS.fullmatch(value or ""))
 
 
 def _sentence(error: Any) -> str:

@@ -18,7 +18,7 @@ from app.errors import InvalidSetting
 from app.metrics import ROW_BYTES, Metrics
 from app.process.supervisor import Supervisor
 from app.process.worker_process import Place
-from app.settings import Settings, unknown_variables
+from app.settings import Settings, ignored_variables
 from app.system.cores import available_cores
 from app.telemetry import configure_logging
 
@@ -33,8 +33,8 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Raises an ImageclassError if nothing can be served."""
     configure_logging(settings.log_format, settings.log_level)
     settings = with_workers(settings)
-    for sentence in unknown_variables():
-        _log.warning("unknown setting", reason=sentence)
+    for sentence in ignored_variables():
+        _log.warning("variable ignored", reason=sentence)
     # Until the supervisor handles signals, stop at once. Process 1 of a container has no default handler for it.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     with _bind(settings, settings.port, "IMAGECLASS_PORT") as listener, _keep_grpc_port(settings):
