@@ -32,6 +32,10 @@ _MARGIN_S = 5.0
 _LATE_S = 1.0
 """If this process itself wakes this much too late, the whole machine stalled, and no worker is at fault."""
 
+_REPEAT_S = 1.0
+"""A SIGTERM that follows another within this time is the same one: `timeout` and some supervisors signal the child, and
+then the group that it is in."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -66,6 +70,7 @@ class Supervisor:
         self._to_roll: list[int] | None = None  # the workers that a rolling restart has still to replace
         self._all_were_ready = False
         self._stopping = False
+        self._repeats_until = 0.0  # until then, SIGTERM is the one that began the stop
         self._exit_code = 0
         self._awake_since = 0.0
         self._signals: list[int] = []
@@ -135,10 +140,14 @@ class Supervisor:
             elif not self._stopping:
                 _log.info("restarting the workers, one after another", reason=name)
                 self._to_roll = list(range(self._count))
+        elif number == signal.SIGTERM and time.monotonic() < self._repeats_until:
+            return
         elif self._stopping:
             _log.error("ended by a second signal", reason=name, workers=len(self._workers))
             self._end_by_force(name)
         else:
+            if number == signal.SIGTERM:
+                self._repeats_until = time.monotonic() + _REPEAT_S
             self._stop(name)
 
     # Starting
@@ -200,8 +209,8 @@ class Supervisor:
                 case "failed":
                     worker.failure = message
                 case "leaving" if not (worker.going or self._stopping):
-                    worker.going = "it asked to be replaced"
-                    worker.kill_at = time.monotonic() + self._stop_within_s + _MARGIN_S
+                    kill_at = time.monotonic() + self._stop_within_s + _MARGIN_S
+                    worker.order(RETIRE, "it asked to be replaced", kill_at=kill_at)
                     _log.warning("worker leaves", worker=worker.index, process=worker.pid, reason=worker.going)
                     self._start_another(worker.index, worker)
         if worker.line_ended and not ended_before:

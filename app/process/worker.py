@@ -167,9 +167,12 @@ class WorkerServer(DrainingServer):
             self._begin_to_stop(service=True)
 
     def _leave(self) -> None:
-        """Ask to be replaced, and stop. A signal calls this, from outside or from this worker."""
+        """Ask to be replaced. A signal calls this, from outside or from this worker.
+
+        The supervisor answers with an order: to retire, or, if the signal was for the whole process group, to stop with
+        the delay in which requests are still taken.
+        """
         self._place.tell("leaving")
-        self._begin_to_stop(service=False)
 
     def _begin_to_stop(self, *, service: bool, delay_s: float = 0.0) -> None:
         self._lifecycle.stopping = True

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,15 +16,18 @@ _START_TIMEOUT_S = 120
 
 
 class Service:
-    """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set."""
+    """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set.
 
-    def __init__(self, store: Path, *, module: str = "app", **settings: Any) -> None:
+    `run_by` is the command that runs it, such as `timeout 600`; signals are then sent to that.
+    """
+
+    def __init__(self, store: Path, *, module: str = "app", run_by: Sequence[str] = (), **settings: Any) -> None:
         given = self.settings = {"workers": 1, **settings}
         variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in given.items()}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         environment |= {"IMAGECLASS_PORT": "0", "IMAGECLASS_MODEL_STORE": str(store), **variables}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, "serve"], env=environment, stderr=subprocess.PIPE, text=True
+            [*run_by, sys.executable, "-m", module, "serve"], env=environment, stderr=subprocess.PIPE, text=True
         )
         self.log: list[dict[str, Any]] = []
         self.url = ""

@@ -3,6 +3,7 @@ lost than what a killed process held in its hands. Real processes, real sockets,
 
 import os
 import select
+import shutil
 import signal
 import socket
 import time
@@ -334,11 +335,52 @@ def test_requests_that_take_longer_than_the_grace_end_with_it(
     assert "stopped before all was answered" in [line["event"] for line in service.log]
 
 
-def test_a_second_signal_forces_the_end(start_service: StartService, trained_store: Path) -> None:
-    service = start_service(trained_store, workers=2, shutdown_delay_s=600)
+def test_two_sigterms_within_milliseconds_lose_no_half_sent_request(
+    start_service: StartService, trained_store: Path, picture: bytes, opened: ExitStack
+) -> None:
+    service = start_service(trained_store, workers=2)
+    connection = opened.enter_context(Connection(address_of(service.url)))
+    assert connection.ask(get("/health/live"))[0] == 200
+    connection.send(post(picture)[:-1])
     service.process.send_signal(signal.SIGTERM)
     service.wait_for("stopping")
-    assert service.stop(signal.SIGINT) == 1
+    service.process.send_signal(signal.SIGTERM)
+    connection.send(post(picture)[-1:])
+    assert connection.answer()[0] == 200
+    assert service.wait() == 0, "the end was not forced"
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs timeout, of the coreutils")
+def test_sigterm_to_the_process_and_its_group_is_one_stop_with_its_delay(
+    start_service: StartService, trained_store: Path, picture: bytes, opened: ExitStack
+) -> None:
+    service = start_service(trained_store, workers=2, run_by=["timeout", "600"], shutdown_delay_s=3)
+    half_sent = opened.enter_context(Connection(address_of(service.url)))
+    assert half_sent.ask(get("/health/live"))[0] == 200
+    half_sent.send(post(picture)[:-1])
+    service.process.send_signal(signal.SIGTERM)  # which timeout sends on to its child, and then to the group
+    service.wait_for("stopping")
+    wait_until(lambda: health(service.url)[0] == 503, "not ready")
+    new = opened.enter_context(Connection(address_of(service.url)))
+    assert (new.ask(post(picture))[0], new.closes) == (200, True)
+    half_sent.send(post(picture)[-1:])
+    assert (half_sent.answer()[0], half_sent.closes) == (200, True)
+    assert service.wait() == 0
+    assert "worker leaves" not in [line["event"] for line in service.log]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "after_s"),
+    [(signal.SIGTERM, signal.SIGINT, 0), (signal.SIGINT, signal.SIGINT, 0), (signal.SIGTERM, signal.SIGTERM, 1.1)],
+)
+def test_a_second_signal_forces_the_end(
+    start_service: StartService, trained_store: Path, first: int, second: int, after_s: float
+) -> None:
+    service = start_service(trained_store, workers=2, shutdown_delay_s=600)
+    service.process.send_signal(first)
+    service.wait_for("stopping")
+    time.sleep(after_s)  # time itself is what this is about
+    assert service.stop(second) == 1
     assert service.log[-1]["event"] == "ended by a second signal"
     assert all(map(has_ended, service.workers.values()))
 
