@@ -39,6 +39,7 @@ Every message is a sentence for the person who can mend it: what is wrong and wh
 for programs.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -117,7 +118,12 @@ class ModelNotFound(RequestError):
 
 
 class ModelNotNamed(RequestError):
+    """The message leaves open how to name one: that differs between HTTP and a command line, which say it."""
+
     code = "model_not_named"
+
+    def __init__(self, served: Iterable[str]) -> None:
+        super().__init__(f"Several models are served: {', '.join(sorted(served))}.")
 
 
 class ModelControlOff(RequestError):

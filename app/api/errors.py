@@ -102,7 +102,10 @@ def answer_error(request: Request, error: Exception) -> Response:
                 headers["Accept-Encoding"] = error.accept_encoding
             elif status == 401:
                 headers["WWW-Authenticate"] = "Bearer"
-            response = error_response(request, status, error.code, str(error), headers)
+            message = str(error)
+            if isinstance(error, errors.ModelNotNamed):
+                message += " Name one with ?model=, or set IMAGECLASS_MODEL."
+            response = error_response(request, status, error.code, message, headers)
             if status == 500:
                 log_failure(request, error)
             return response

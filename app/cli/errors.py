@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
-from app.errors import ImageclassError
+from app.errors import ImageclassError, ModelNotNamed
 
 
 @contextmanager
@@ -14,5 +14,6 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ImageclassError as exc:
-        typer.echo(f"error: {exc}", err=True)
+        advice = " Name one with --model, or set IMAGECLASS_MODEL." if isinstance(exc, ModelNotNamed) else ""
+        typer.echo(f"error: {exc}{advice}", err=True)
         raise typer.Exit(1) from exc

@@ -97,10 +97,7 @@ class Catalogue:
         """
         if name is None:
             if self._default is None:
-                raise ModelNotNamed(
-                    f"Several models are served: {', '.join(sorted(self._classifiers))}. Name one with ?model=, "
-                    "or set IMAGECLASS_MODEL."
-                )
+                raise ModelNotNamed(self._classifiers)
             name = self._default
         classifier = self._classifiers.get(name)
         if classifier is None:

@@ -155,6 +155,13 @@ def test_several_models_are_served_and_the_default_is_a_setting(
     with httpx.Client(base_url=both.url) as client:
         unnamed = client.post("/predict", content=data, headers=PNG)
         assert (unnamed.status_code, unnamed.json()["code"]) == (400, "model_not_named")
+        several = "Several models are served: digits, mnist."
+        assert unnamed.json()["error"] == f"{several} Name one with ?model=, or set IMAGECLASS_MODEL."
+        for asked in (["--url", both.url], ["--model-store", str(tmp_path)]):
+            command = [sys.executable, "-m", "app", "predict", str(seven), *asked]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert done.stderr == f"error: {several} Name one with --model, or set IMAGECLASS_MODEL.\n"
         for name in ("digits", "mnist"):
             named = client.post(f"/predict?model={name}", content=data, headers=PNG)
             assert named.json()["model"]["name"] == name

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from app.cli.predict.pipeline import Classify
 from app.client import AsyncServiceClient, Outcome, Retry
+from app.errors import ModelNotNamed, ServiceError
 
 
 @asynccontextmanager
@@ -17,6 +18,11 @@ async def service_at(
     ) as client:
 
         async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
-            return await client.predict_batch(pictures, model=model, top_k=top_k)
+            try:
+                return await client.predict_batch(pictures, model=model, top_k=top_k)
+            except ServiceError as exc:
+                if exc.answered_code != ModelNotNamed.code:
+                    raise
+                raise ModelNotNamed([each.name for each in await client.models()]) from exc
 
         yield classify
