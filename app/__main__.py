@@ -1,26 +1,24 @@
 """The service's command line: `python -m app serve | predict | bench | models`."""
 
-import sys
+from app.system.invocation import command_line, plain_ends
 
-import typer
+with plain_ends():
+    import typer
 
-from app.cli.bench import bench
-from app.cli.models import models_cli
-from app.cli.predict.command import predict
-from app.cli.serve import serve
+    from app.cli.bench import bench
+    from app.cli.models import models_cli
+    from app.cli.predict.command import predict
+    from app.cli.serve import serve
 
-cli = typer.Typer(
-    help="Serve image classifiers, ask them, and look at what a model store holds.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for command in (serve, predict, bench):
-    cli.command()(command)
-cli.add_typer(models_cli, name="models")
+    cli = typer.Typer(
+        help="Serve image classifiers, ask them, and look at what a model store holds.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for command in (serve, predict, bench):
+        cli.command()(command)
+    cli.add_typer(models_cli, name="models")
 
-if __name__ == "__main__":
-    try:
-        cli(prog_name="python -m app")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if __name__ == "__main__":
+        cli(prog_name=command_line("app"))

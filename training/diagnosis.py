@@ -4,7 +4,6 @@ Pure functions from the run's figures to problems; where each threshold comes fr
 pictures here are validation's if there are any, so that a choice made on this advice leaves the test untouched.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app.system.invocation import command_line
 from training.data.dataset import Split
 from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
@@ -117,9 +117,8 @@ class AuditOf:
 
     def command(self, *, here: bool = False) -> str:
         data = self.options.data if here else Path(self.options.data).name
-        return shlex.join(
-            ["python", "-m", "training", "audit", "--data", data, *(["--fix", self.fix] if self.fix else [])]
-        )
+        words = ["training", "audit", "--data", data, *(["--fix", self.fix] if self.fix else [])]
+        return command_line(*words, here=here)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What `fit` can be asked for, from the words of its command line and back."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from app.system.invocation import command_line
 from training.data.folds import Fold, parse_fold
 from training.data.preprocessing import Colour, Size
 from training.data.split import MAX_FRACTION
@@ -151,12 +151,12 @@ class FitOptions:
         recipe = self.preset.recipe
         values = {FitOptions: self, Backbone: self.preset.backbone, FineTune: recipe.fine_tune, Recipe: recipe}
         usual = values | {Recipe: preset_named(self.preset.name).recipe}
-        words = ["python", "-m", "training", "fit"]
+        words = ["training", "fit"]
         for name, declared in FIT_OPTIONS.items():
             if values[declared.by] is not None and not (name == "test" and self.fold is not None):
                 value, usually = (getattr(each[declared.by], declared.field) for each in (values, usual))
                 words += declared.words(value, usual=usually, here=here)
-        return shlex.join(words)
+        return command_line(*words, here=here)
 
 
 def _fit_options() -> dict[str, Declared]:

@@ -33,13 +33,18 @@ from training.report.material import Material
 from training.report.report import write_report
 
 
-def train_and_publish(options: FitOptions, reporter: Reporter) -> LoadedModel:
+def train_and_publish(options: FitOptions, reporter: Reporter, *, again: str | None = None) -> LoadedModel:
     """Train on `options.data` and publish the result.
+
+    `again` is the command that resumes the run if it is stopped, with what the options do not repeat.
 
     Raises an ImageclassError with what stood in the way; for a worker that has done its part that is ChiefPublishes.
     """
     store = ModelStore(options.model_store)
-    published = _published_before(store, options, reporter) or _publish_new_version(store, options, reporter)
+    again = again or f"{options.command(here=True)} --resume"
+    published = _published_before(store, options, reporter) or _publish_new_version(
+        store, options, reporter, again=again
+    )
     if options.keep is not None:
         prune(store, options.name, keep=options.keep, reporter=reporter)
     return published
@@ -56,7 +61,7 @@ def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter
     return load_model(store.path(options.name, version))
 
 
-def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel:
+def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Reporter, *, again: str) -> LoadedModel:
     preset = options.preset
     distribution = prepare_tensorflow(options.strategy, deterministic=options.deterministic, reporter=reporter)
     if distribution.is_chief:
@@ -73,7 +78,13 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
 
     identity = {"command": options.command(), "data": digest_of_data(train_tensors, validation_tensors)}
     with open_run_folder(
-        store, options.name, identity, resume=options.resume, distribution=distribution, reporter=reporter
+        store,
+        options.name,
+        identity,
+        resume=options.resume,
+        again=again,
+        distribution=distribution,
+        reporter=reporter,
     ) as run_folder:
         network, result = train(
             preset,

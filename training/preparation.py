@@ -77,6 +77,7 @@ def open_inspected(
     groups = groups_of(dataset, data, group_by)
     inspection = inspect(
         dataset,
+        data=data,
         groups=groups,
         divides=in_folds or any(fractions.values()),
         allow_leakage=allow_leakage,

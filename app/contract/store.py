@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.errors import BundleNotFound
 from app.system.atomic_write import atomic_write
+from app.system.invocation import command_line
 
 _PINNED = "pinned"
 _UNLOADED = "unloaded"
@@ -75,7 +76,9 @@ class ModelStore:
         except OSError as exc:
             raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
         if not _VERSION.fullmatch(text):
-            raise BundleNotFound(f"{file} names no version. Pin one: python -m app models pin {name} VERSION.")
+            raise BundleNotFound(
+                f"{file} names no version. Pin one: {command_line('app', 'models', 'pin', name, 'VERSION')}"
+            )
         return int(text)
 
     def pin(self, name: str, version: int) -> None:

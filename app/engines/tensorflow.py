@@ -16,6 +16,7 @@ from app.engines.engine import Precision
 from app.engines.registry import EngineName
 from app.engines.signature import check_signature
 from app.errors import BundleTampered, EngineUnavailable
+from app.system.invocation import installs
 
 
 class TensorFlowEngine:
@@ -89,7 +90,7 @@ def import_tensorflow() -> Any:
     except ImportError as exc:
         raise EngineUnavailable(
             "TensorFlow is not installed. Training needs it; the service does not, with IMAGECLASS_ENGINE=auto or "
-            "openvino. To install it: make setup-training, or pip install '.[training]'."
+            f"openvino. To install it, {installs('training')}."
         ) from exc
     return tf
 

@@ -20,6 +20,7 @@ from app.process.supervisor import Supervisor
 from app.process.worker_process import Place
 from app.settings import Settings, ignored_variables
 from app.system.cores import available_cores
+from app.system.invocation import installs
 from app.telemetry import configure_logging
 
 _MOST_WORKERS = 4
@@ -84,7 +85,7 @@ def _keep_grpc_port(settings: Settings) -> AbstractContextManager[object]:
         return nullcontext()
     if find_spec("grpc_health") is None:
         raise InvalidSetting(
-            "IMAGECLASS_GRPC_PORT is set, but gRPC is not installed: pip install 'imageclass[grpc]', or leave it at 0."
+            f"IMAGECLASS_GRPC_PORT is set, but gRPC is not installed: {installs('grpc')}, or leave it at 0."
         )
     return _bind(settings, settings.grpc_port, "IMAGECLASS_GRPC_PORT", shared=True)
 

@@ -17,6 +17,7 @@ from app.engines.loading import LoadedModel, load_model
 from app.engines.registry import EngineChoice
 from app.errors import BundleError, BundleNotFound
 from app.serving.tuning import Tuning, TuningOptions, tune
+from app.system.invocation import command_line
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -109,7 +110,7 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
     if not names:
         raise BundleNotFound(
             f"The model store {loader.store.root} holds no model. "
-            "Train one: python -m training fit --data PATH --name NAME."
+            f"Train one: {command_line('training', 'fit', '--data', 'PATH', '--name', 'NAME')}"
         )
     refusals: list[Refusal] = []
     models, without = [], {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.system.invocation import command_line
 from training.audit.cache import Cache
 from training.audit.findings import Finding
 from training.audit.groups import together
@@ -30,6 +31,7 @@ class Inspection:
 def inspect(
     dataset: Dataset,
     *,
+    data: str,
     groups: Mapping[str, str],
     divides: bool,
     allow_leakage: bool,
@@ -38,12 +40,13 @@ def inspect(
 ) -> Inspection:
     """Look for copies before training. Near ones are looked for where `divides` says that a split is to be made.
 
-    Raises LeakageError if the given splits have pictures or groups in common, unless that is allowed.
+    `data` is what the command line calls the data. Raises LeakageError if the given splits have pictures or groups in
+    common, unless that is allowed.
     """
     audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
     leaks = [finding for finding in audit.findings if finding.check == "leakage"]
     if leaks and not allow_leakage:
-        raise LeakageError(_refusal(dataset, leaks))
+        raise LeakageError(_refusal(dataset, data, leaks))
     alike = [*audit.exact, *((pair.first, pair.second) for pair in audit.near)]
     joined = together(dataset.pictures, alike, groups)
     if line := _told(audit, len(joined), len(set(joined.values())), divides=divides):
@@ -57,14 +60,14 @@ def inspect(
     )
 
 
-def _refusal(dataset: Dataset, leaks: list[Finding]) -> str:
+def _refusal(dataset: Dataset, data: str, leaks: list[Finding]) -> str:
     first = leaks[0]
     named = ", ".join(first.pictures[:3]) + (" …" if len(first.pictures) > 3 else "")
     more = f" There are {len(leaks) - 1:,} more." if len(leaks) > 1 else ""
     return (
         f"The splits of {dataset.origin} leak: {first.sentence.rstrip('.')} ({named}).{more} A test on what was "
-        "learned proves nothing. `python -m training audit` shows them, and with --fix removes them; --allow-leakage "
-        "trains all the same."
+        f"learned proves nothing. `{command_line('training', 'audit', '--data', data)}` shows them, and with --fix "
+        "removes them; --allow-leakage trains all the same."
     )
 
 

@@ -6,10 +6,8 @@ from contextlib import contextmanager
 import typer
 
 from app.cli.errors import one_line_errors
+from app.system.invocation import INTERRUPTED
 from training.errors import ChiefPublishes, OptionError
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
 
 
 @contextmanager

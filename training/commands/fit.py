@@ -7,8 +7,9 @@ import typer
 
 from app.cli.options import with_parameters
 from app.contract.store import ModelStore
+from app.system.invocation import INTERRUPTED, command_line, this_command
 from training.commands.declared_options import fit_parameters
-from training.commands.errors import INTERRUPTED, plain_endings
+from training.commands.errors import plain_endings
 from training.options import read_fit_options
 from training.progress import Reporter
 
@@ -29,7 +30,7 @@ def fit(**given: Any) -> None:
         try:
             from training.pipeline import train_and_publish  # TensorFlow
 
-            published = train_and_publish(options, reporter)
+            published = train_and_publish(options, reporter, again=this_command("--resume"))
         except KeyboardInterrupt:
             versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
             typer.echo(
@@ -47,4 +48,4 @@ def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: 
     figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
     which = "test" if "test.accuracy" in manifest.metrics else "training"
     typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
-    reporter.say(f"serve it: python -m app serve --model-store {model_store} --model {name}")
+    reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', str(model_store), '--model', name)}")

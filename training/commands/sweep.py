@@ -1,5 +1,6 @@
 """The command `python -m training sweep`. It trains nothing itself."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +9,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from app.system.invocation import INTERRUPTED
 from training.commands.declared_options import command
-from training.commands.errors import INTERRUPTED
 from training.commands.fit import say_published
 from training.data.split import MAX_FRACTION
 from training.declared import Option
@@ -69,6 +70,7 @@ def sweep(
     where it is stopped.
     """
     reporter = Reporter()
+    found = None
     try:
         from training.sweep.halving import Sweep, parse_budget, parse_candidate, publish_best, run_trials  # TensorFlow
 
@@ -98,7 +100,10 @@ def sweep(
             _print_trials(found)
         published = publish_best(found, options, budget=seconds, reporter=reporter)
     except KeyboardInterrupt:
-        typer.echo("\nStopped. Nothing was published; train the best with fit.", err=True)
+        typer.echo("\nStopped. Nothing was published.", err=True)
+        if found is not None and found.ranking():
+            best = replace(options, preset=found.ranking()[0].preset)
+            typer.echo(f"To train the best so far: {best.command(here=True)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     say_published(published, reporter, model_store=model_store, name=name)
 

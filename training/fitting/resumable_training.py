@@ -29,9 +29,18 @@ def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter:
 
 
 def open_run_folder(
-    store: ModelStore, name: str, identity: Identity, *, resume: bool, distribution: Distribution, reporter: Reporter
+    store: ModelStore,
+    name: str,
+    identity: Identity,
+    *,
+    resume: bool,
+    again: str,
+    distribution: Distribution,
+    reporter: Reporter,
 ) -> RunFolder:
     """Return the folder of the unfinished run if `resume` is set and there is one, else that of a new run.
+
+    `again` is the command that resumes it, which the folder names if it is kept.
 
     Raises CheckpointError, or OptionError if the unfinished run has another identity.
     """
@@ -41,12 +50,15 @@ def open_run_folder(
         if run_folder is not None:
             with run_folder.closed_on_error():
                 run_folder.check_same(identity)
+            run_folder.again = again
             return run_folder
         reporter.say(f"{name} has no unfinished run, so this one starts from the beginning")
     else:
         for folder in unfinished_folders(store, name)[:1]:
             reporter.say(f"{folder} is unfinished: --resume goes on with it, if nothing else is at work on it")
-    return new_run_folder(store, name, identity, is_chief=is_chief, say=reporter.say)
+    run_folder = new_run_folder(store, name, identity, is_chief=is_chief, say=reporter.say)
+    run_folder.again = again
+    return run_folder
 
 
 def train(

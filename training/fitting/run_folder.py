@@ -45,6 +45,7 @@ class RunFolder:
         self.folder = folder
         self._lock = lock
         self._say = say
+        self.again = ""  # the command that resumes the run
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +58,7 @@ class RunFolder:
             return
         came_to_nothing = isinstance(exc, NotGoodEnough | DivergedError)
         if exc is not None and not came_to_nothing and (self.folder / _CHECKPOINT).exists():
-            self._say(f"{self.folder} is kept: the same command with --resume goes on from its last epoch")
+            self._say(f"{self.folder} is kept. To go on from its last epoch: {self.again}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             for folder in (self.folder.parent, self.folder.parent.parent):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path, few_digits: 
     assert process.returncode == 130
     assert "Nothing was published" in rest
     assert "Traceback" not in rest
-    assert "--resume" in rest
+    assert f"To go on from its last epoch: {shlex.join(command)} --resume\n" in rest, "ready to paste"
     assert [path.name for path in (store / "d").iterdir()] == [".runs"]
 
 

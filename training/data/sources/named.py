@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from app.errors import EngineUnavailable
+from app.system.invocation import installs
 from training.data.dataset import Picture, Split
 from training.data.sources.arrays import Array, as_labels, as_uint8, pictures_of
 from training.errors import DataError
@@ -57,7 +58,7 @@ def _digits() -> list[Picture]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as exc:
-        raise DataError(f"'digits' comes with scikit-learn: install the extra 'training' ({exc}).") from exc
+        raise DataError(f"'digits' comes with scikit-learn: {installs('training')} ({exc}).") from exc
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # levels from 0 to 16
     return pictures_of(images, as_labels("digits", digits.target), None)
