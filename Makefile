@@ -115,7 +115,8 @@ clean: ## remove .venv, caches and build output; models and data stay
 
 # $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of
 # serving in the same versions, so an environment that has development keeps to it. The stamp is emptied first, not
-# removed: it still tells the next run what the environment was meant to hold.
+# removed: it still tells the next run what the environment was meant to hold. On a terminal pip shows how far it is, for
+# that takes minutes; in a log it says only what fails.
 define install
 set=$(1); \
 if [ -e $(VENV)/development.lock ]; then set=development; fi; \
@@ -132,7 +133,8 @@ if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
 fi; \
 echo "installing $$lock (once)"; \
 : > $$stamp; \
-$(BIN)/python -m pip install --quiet --quiet --require-hashes -r $$lock || \
+if [ -t 1 ]; then say=--progress-bar=on; else say='--quiet --quiet'; fi; \
+$(BIN)/python -m pip install $$say --require-hashes -r $$lock || \
 	{ echo "make: $$lock could not be installed; the lines above say why. The next run tries again." >&2; exit 1; }; \
 cp $$lock $$stamp
 endef
