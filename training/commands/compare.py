@@ -45,5 +45,5 @@ def compare(
     if as_json:
         typer.echo(json.dumps({"which": which, **found.as_dict()}))
     else:
-        typer.echo(f"{found.a.name} and {found.b.name} on {which}, {len(pictures):,}:")
+        typer.echo(f"{found.a.name} and {found.b.name} on {len(pictures):,} pictures, {which}:")
         print_comparison(found, Console(soft_wrap=True, highlight=False))

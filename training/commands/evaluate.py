@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
@@ -19,7 +18,7 @@ from training.evaluation.baseline import find_baseline, score_baseline
 from training.evaluation.bundle_evaluation import BundleEvaluation, evaluate_bundle
 from training.evaluation.calibration.tables import print_calibration
 from training.evaluation.recorded_split import choose_pictures
-from training.evaluation.score import Scores
+from training.evaluation.tables import print_scores
 from training.options import (
     AgainstOption,
     CacheOption,
@@ -98,25 +97,11 @@ def _print_evaluation(model: str, which: str, evaluation: BundleEvaluation, *, a
         typer.echo(json.dumps(found))
         return
     typer.echo(f"{model} on {which}, by {evaluation.engine}")
-    _print_scores(evaluation.scores)
-    print_calibration(evaluation.calibration, Console(soft_wrap=True, highlight=False))
+    console = Console(soft_wrap=True, highlight=False)
+    print_scores(evaluation.scores, console)
+    print_calibration(evaluation.calibration, console)
     if agreement is not None:
         typer.echo(
             f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
             f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
         )
-
-
-def _print_scores(scores: Scores) -> None:
-    console = Console(soft_wrap=True)
-    typer.echo(f"accuracy {scores.accuracy:.4%} of {int(scores.confusion.sum()):,} pictures, loss {scores.loss:.4f}")
-    table = Table("class", "precision", "recall", "pictures")
-    for label, row in scores.by_class.items():
-        shown = ["never" if value is None else f"{value:.2%}" for value in (row.precision, row.recall)]
-        table.add_row(label, *shown, f"{row.pictures:,}")
-    console.print(table)
-    typer.echo("Confusion: a row for each true class, a column for each predicted one.")
-    confusion = Table("", *scores.by_class)
-    for label, counts in zip(scores.by_class, scores.confusion, strict=True):
-        confusion.add_row(label, *(str(count) if count else "·" for count in counts))
-    console.print(confusion)

@@ -18,13 +18,13 @@ def print_calibration(found: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, *(show(column) for column in columns))
     console.print(table)
     console.print(_verdict(after))
-    thresholds = Table("answer from", "covers", "right of those", "95 % interval", "answered")
+    thresholds = Table("answer from", "share answered", "right of those", "95 % interval", "pictures")
     for row in after["thresholds"]:
-        if row["answered"]:
-            interval = f"{row['low']:.2%} to {row['high']:.2%}"
-            share = f"{row['accuracy']:.2%}"
-        else:
-            interval, share = "", "none"
+        if not row["answered"]:
+            thresholds.add_row(f"{row['threshold']:g}", "none is as sure", "", "", "0")
+            break
+        interval = f"{row['low']:.2%} to {row['high']:.2%}"
+        share = f"{row['accuracy']:.2%}"
         thresholds.add_row(f"{row['threshold']:g}", f"{row['coverage']:.2%}", share, interval, f"{row['answered']:,}")
     console.print(thresholds)
     if after["groups"]:

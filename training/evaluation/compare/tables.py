@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.evaluation.compare.comparison import Comparison
+from training.evaluation.tables import name_table
 
 _SHOWN = 10
 
@@ -16,7 +17,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     """Print both sides' figures, the verdict, and the pictures on which they disagree most."""
     shown = found.as_dict()
     sides = (shown["a"], shown["b"])
-    table = Table("", escape(found.a.name), escape(found.b.name))
+    table = name_table("", found.a.name, found.b.name)
     for name, row in _rows(shown).items():
         table.add_row(escape(name), *row)
     console.print(table)
@@ -62,10 +63,19 @@ def _print_disagreements(rows: list[dict[str, Any]], found: Comparison, console:
     if not rows:
         console.print("They have the same pictures right.")
         return
-    table = Table("only one is right", "label", escape(found.a.name), escape(found.b.name))
+    table = Table("only one is right", "class", "right", "the other one's answer")
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
-        answers = [f"{row[side]['label']} ({row[side]['probability']:.0%})" for side in ("a", "b")]
-        table.add_row(escape(row["picture"]), escape(row["label"]), *(escape(answer) for answer in answers))
+        right, wrong = (row[side] for side in (("a", "b") if row["right"] == "a" else ("b", "a")))
+        name = found.a.name if row["right"] == "a" else found.b.name
+        shown = (
+            row["picture"],
+            row["label"],
+            f"{name} ({right['probability']:.0%})",
+            f"{wrong['label']} ({wrong['probability']:.0%})",
+        )
+        table.add_row(*map(escape, shown))
     console.print(table)
 
 
