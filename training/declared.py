@@ -23,14 +23,14 @@ class Option:
     - `name`: the option's parameter, if it is not the field's own name.
     - `variable`: the environment variable that stands for the option.
     - `repeated`: when a command that repeats a run names the option: always, if it was changed, if the command is for
-      the machine that it ran on, or never.
+      the machine that it ran on, if it is for that machine and the option was changed, or never.
     - `is_path`: name only the last part of the path, unless the command is for the machine that it ran on.
     - `late`: report a value outside of the range as an error of the run (exit code 1), not of the usage (2).
     """
 
     name: str | None = None
     variable: str | None = None
-    repeated: Literal["always", "changed", "here", "never"] = "changed"
+    repeated: Literal["always", "changed", "here", "changed here", "never"] = "changed"
     is_path: bool = False
     late: bool = False
 
@@ -81,6 +81,7 @@ class Declared:
             "always": True,
             "changed": not value == usual == self.info.default,
             "here": here,
+            "changed here": here and value != self.info.default,
             "never": False,
         }[self.option.repeated]
         if value is None or not is_named:

@@ -58,7 +58,9 @@ SizeOption = Annotated[
 ColourOption = Annotated[Colour | None, Field(description="What the network sees; data for the pictures' own.")]
 SeedOption = Annotated[int, Field(ge=0, le=2**31 - 1, description="Of the split, the weights and the order."), ALWAYS]
 OnBadImageOption = Annotated[
-    Literal["fail", "skip"], Field(description="What to do about pictures that cannot be read."), NEVER
+    Literal["fail", "skip"],
+    Field(description="What to do about pictures that cannot be read."),
+    Option(repeated="changed here"),
 ]
 GroupByOption = Annotated[
     str | None,

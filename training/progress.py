@@ -53,6 +53,7 @@ class Reporter:
                 said = now
                 left = (now - started) / max(done, 1) * (total - done)
                 rest = f", {left:.0f} s left" if done < total else f" in {now - started:.1f} s"
-                self.say(f"{title}: {done:,} of {total:,}{rest}{f', {note}' if note else ''}")
+                shown = f", {note}" if note and done < total else ""  # of what is over, it says what comes after
+                self.say(f"{title}: {done:,} of {total:,}{rest}{shown}")
 
         return advance

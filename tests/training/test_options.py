@@ -146,9 +146,15 @@ def test_a_text_that_means_nothing_is_rejected_by_a_sentence(name: str, tmp_path
 def test_the_command_repeats_every_option_that_makes_the_model(name: str) -> None:
     options = with_value(name, other_value(FIT_OPTIONS[name]))
     command = shlex.split(options.command(here=True))
-    assert command[:4] == ["python", "-m", "training", "fit"]
+    assert command[1:4] == ["-m", "training", "fit"]
     assert given_by(command[4:]) == options
     assert FIT_OPTIONS[name].word.removeprefix("--") in " ".join(command)
+
+
+def test_a_command_for_this_machine_skips_the_bad_pictures_that_the_run_has_skipped() -> None:
+    options = with_value("on_bad_image", "skip")
+    assert "--on-bad-image skip" in options.command(here=True)
+    assert "--on-bad-image" not in options.command()
 
 
 def test_the_command_of_every_preset_repeats_it() -> None:

@@ -55,8 +55,8 @@ _CHECKS = (
     Check(
         "wrong-label", "warning", "labels that a model which has not seen the picture finds unlikely", 1.0,
         "strictness",
-        "At 1 a picture is named where the model is as sure of another class as it is on average of that class's own "
-        "pictures (the confident joint of Northcutt et al. 2021); higher names fewer.",
+        "At 1 a picture is named if the model is at least as sure of another class as it is, on average, of that "
+        "class's own pictures; a higher threshold names fewer.",
     ),
     Check(
         "imbalance", "warning", "classes with few pictures beside the largest", 10.0, "times fewer",

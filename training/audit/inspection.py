@@ -76,5 +76,5 @@ def _told(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
     found = [f"{counts[name]:,} {name}" for name in counts if name in ("leakage", "near-leakage", "conflict")]
     parts = [", ".join(found)] if found else []
     if pictures and divides:
-        parts.append(f"{pictures:,} pictures are kept together in {units:,} groups of copies or of --group-by")
+        parts.append(f"{pictures:,} pictures are kept together in {units:,} groups, as copies or by --group-by")
     return f"audit: {'; '.join(parts)}" if parts else ""

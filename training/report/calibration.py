@@ -69,6 +69,7 @@ def _risk_coverage(after: Mapping[str, Any]) -> Plot:
 
 
 def _thresholds(after: Mapping[str, Any]) -> Content:
+    reached = sum(each["accuracy"] is not None for each in after["thresholds"])
     rows = [
         [
             f"{each['threshold']:g}",
@@ -76,7 +77,7 @@ def _thresholds(after: Mapping[str, Any]) -> Content:
             "–" if each["accuracy"] is None else f"{each['accuracy']:.2%}",
             "–" if each["low"] is None else f"{each['low']:.2%} to {each['high']:.2%}",
         ]
-        for each in after["thresholds"]
+        for each in after["thresholds"][: reached + 1]  # the first that no picture reaches stands for the rest
     ]
     return {"head": ["probability", "answered", "right", "95 % interval"], "rows": rows}
 

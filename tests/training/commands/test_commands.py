@@ -80,6 +80,7 @@ def test_progress_on_a_pipe_is_plain_lines(tmp_path: Path, few_digits: Path) -> 
     done = run("fit", "--data", str(few_digits), "--name", "d", "--epochs", "2", "--model-store", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "epoch 1/2: loss" in done.stderr
+    assert done.stderr.count("epoch 2/2") == 1
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
 
