@@ -11,6 +11,7 @@ from app.cli.predict.pictures import Picture, Unreadable, find, lines_of, read
 from app.cli.predict.progress import Progress
 from app.cli.predict.read_ahead import Read, ReadAhead
 from app.client import BATCH_BYTES, BATCH_SIZE, Failure, Outcome, in_order
+from app.contract.picture_files import LeftOut, told
 
 Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
 """What becomes of each encoded picture, in their order."""
@@ -26,14 +27,20 @@ def predict_all(
 ) -> int:
     """Write the prediction for every picture that arguments and the file of names lead to; return how many have none.
 
-    Each of those is a line on standard error. Raises what ends the whole, an ImageclassError.
+    Each of those is a line on standard error, and so is, at the end, what was left out of folders. Raises what ends the
+    whole, an ImageclassError.
     """
     # Where the results themselves are on the terminal, they show how far it has come.
     shown = sys.stderr.isatty() and not sys.stdout.isatty()
-    total = sum(1 for _ in find(arguments)) if shown and files_from is None else None
+    total = sum(1 for _ in find(arguments, [])) if shown and files_from is None else None
     listed: Iterable[str | Unreadable] = () if files_from is None else lines_of(files_from)
+    left_out: list[LeftOut] = []
+    found = find(chain(arguments, listed), left_out)
     with Progress(total=total, shown=shown) as progress:
-        return asyncio.run(_predict(find(chain(arguments, listed)), road, output, progress, at_once=at_once))
+        failed = asyncio.run(_predict(found, road, output, progress, at_once=at_once))
+        if line := told(left_out):
+            progress.say(line)
+    return failed
 
 
 async def _predict(
