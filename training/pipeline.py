@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contract.bundle import Bundle
+from app.contract.picture_files import counted
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel, load_model
@@ -232,6 +233,7 @@ def _training_record(options: FitOptions, prepared: Prepared, splits: Mapping[Sp
         "recipe": asdict(options.preset.recipe),
         "layers": options.preset.describe_layers(),
         "views": options.preset.views,
+        "left_out": counted(prepared.dataset.left_out),
         "skipped": [_within_data(bad.id) for tensors in splits.values() for bad in tensors.skipped],
     }
 

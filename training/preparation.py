@@ -16,7 +16,7 @@ from training.data.folds import hold_out
 from training.data.sources import open_data
 from training.data.split import Assignment, assign_splits, fractions_to_hold_out
 from training.data.tensor_cache import TensorCache
-from training.data.tensors import Tensors, load_tensors
+from training.data.tensors import BadPicture, Tensors, UnusablePictures, load_tensors
 from training.errors import DataError
 from training.options import FitOptions
 from training.progress import Reporter
@@ -72,7 +72,7 @@ def open_inspected(
     Raises DataError, OptionError for shares that cannot be held out or a `group_by` that groups nothing, and
     LeakageError unless leakage is allowed.
     """
-    dataset = open_data(data)
+    dataset = open_data(data, say=reporter.say)
     fractions = fractions_to_hold_out(dataset, validation=validation, test=test)
     groups = groups_of(dataset, data, group_by)
     inspection = inspect(
@@ -109,12 +109,21 @@ def prepare(options: FitOptions, reporter: Reporter) -> Prepared:
 
 
 def load_splits(prepared: Prepared, spec: PreprocessingSpec, reporter: Reporter) -> dict[Split, Tensors]:
-    """Load every split that has pictures, and say which pictures were skipped. Raises as `load_tensors` does, and
-    DataError if there are no training pictures."""
+    """Load every split that has pictures, and say which pictures were skipped. Raises as `load_tensors` does, but names
+    the bad pictures of all splits at once, and DataError if there are no training pictures."""
     splits = [split for split in SPLITS if prepared.assignment.pictures(split)]
     if "train" not in splits:
         raise DataError("No pictures are left to train on.")
-    return {split: _load_split(prepared, split, spec, reporter) for split in splits}
+    loaded: dict[Split, Tensors] = {}
+    bad: list[BadPicture] = []
+    for split in splits:
+        try:
+            loaded[split] = _load_split(prepared, split, spec, reporter)
+        except UnusablePictures as exc:
+            bad += exc.bad
+    if bad:
+        raise UnusablePictures(bad, len(prepared.assignment.rows))
+    return loaded
 
 
 def _load_split(prepared: Prepared, split: Split, spec: PreprocessingSpec, reporter: Reporter) -> Tensors:

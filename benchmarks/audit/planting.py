@@ -86,7 +86,7 @@ def mislabel(dataset: Dataset, *, rate: float, uniform: bool, seed: int) -> tupl
 
 def pixels_of(picture: Picture) -> Image:
     """Return a picture's pixels, (H, W) grey or (H, W, 3) RGB."""
-    return decode(picture.encoded(), _RGB) if isinstance(picture.content, Path) else picture.content
+    return picture.content if isinstance(picture.content, np.ndarray) else decode(picture.encoded(), _RGB)
 
 
 def _recompress(image: Image, random: np.random.Generator) -> tuple[str, Image, list[int]]:

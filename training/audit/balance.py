@@ -11,6 +11,8 @@ from training.data.dataset import Picture
 def find_small_classes(pictures: Sequence[Picture], thresholds: Thresholds) -> Iterator[Finding]:
     """Find classes that are small beside the largest, or small at all, among what can be trained on."""
     counts = Counter(picture.label for picture in pictures if picture.split in (None, "train"))
+    if not counts:
+        return
     largest, most = counts.most_common(1)[0]
     for label, count in sorted(counts.items()):
         have = f"Class '{label}' has {count:,} {'picture' if count == 1 else 'pictures'} to learn from"

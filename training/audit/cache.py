@@ -23,7 +23,7 @@ from app.system.cache_folder import cache_folder
 from training.audit.image_stats import Look, Scale
 from training.audit.pairs import NearPair
 from training.audit.registration import Floats
-from training.data.dataset import Picture
+from training.data.dataset import PackedFile, Picture
 
 _VERSION = 1
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
@@ -162,8 +162,10 @@ class Cache:
 
 def _stamp(picture: Picture) -> str | None:
     """Return what changes when a file does; None for arrays, which are looked at faster than read from a cache."""
-    if not isinstance(picture.content, Path):
+    if isinstance(picture.content, np.ndarray):
         return None
+    if isinstance(picture.content, PackedFile):
+        return picture.content.stamp
     with suppress(OSError):
         status = picture.content.stat()
         return f"{picture.content}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"

@@ -41,13 +41,15 @@ class Found:
 
     @classmethod
     def of(cls, check: Check, findings: Sequence[Finding], by_id: Mapping[str, Picture], *, most: int) -> Self:
-        """Make a card of each of the first `most` findings. `by_id` holds the pictures that they name."""
+        """Make a card of each of the first `most` findings. `by_id` holds the pictures that they name; what they name
+        beside these is a file that is none."""
         cards = [_card(finding, by_id) for finding in findings[:most]]
         return cls(check, f"{len(findings):,}", cards, _further(len(findings), most))
 
 
 def _card(finding: Finding, by_id: Mapping[str, Picture]) -> Card:
-    pictures = [_picture(by_id[name]) for name in finding.pictures[:_PICTURES_OF_A_CARD]]
+    shown = finding.pictures[:_PICTURES_OF_A_CARD]
+    pictures = [_picture(by_id[name]) if name in by_id else CardPicture(name, "", None) for name in shown]
     return Card(pictures, finding.sentence, _further(len(finding.pictures), _PICTURES_OF_A_CARD))
 
 

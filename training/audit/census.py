@@ -1,18 +1,15 @@
 """Count what the files are, and find those that cannot be used. It knows nothing of what the pictures show."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
+from app.contract.picture_files import SUFFIXES, plural
 from training.audit.findings import Finding
 from training.audit.image_stats import Look
 from training.data.dataset import Dataset, Picture
 
-_ENDINGS = {
-    ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".tif": "tiff",
-    ".tiff": "tiff",
-}  # fmt: skip
 _MOST_SIZES = 10
 
 
@@ -40,12 +37,23 @@ def find_odd_files(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterat
         if look.error is not None:
             yield Finding("corrupt", (picture.id,), 1.0, look.error)
             continue
-        named = _ENDINGS.get(PurePosixPath(picture.id).suffix.lower())
-        if isinstance(picture.content, Path) and named is not None and named != look.format:
+        named = SUFFIXES.get(PurePosixPath(picture.id).suffix.lower())
+        if named is not None and look.format not in (named, "array"):
             yield Finding("misnamed", (picture.id,), 1.0, f"Named {named.upper()}, but it is {look.format.upper()}.")
         if look.orientation != 1:
             yield Finding("orientation", (picture.id,), 1.0, f"EXIF orientation {look.orientation} turns it.")
     yield from _mixed_modes(pictures, looks)
+
+
+def find_layout(dataset: Dataset) -> Iterator[Finding]:
+    """Find what keeps the data from being trained on, and what is no part of it."""
+    for fault in dataset.faults:
+        yield Finding("layout", (), 1.0, fault)
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, reason in dataset.left_out:
+        names[reason].append(name)
+    for reason, found in names.items():
+        yield Finding("left-out", tuple(found), float(len(found)), f"{len(found):,} {plural(reason, len(found))}.")
 
 
 def _mixed_modes(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator[Finding]:

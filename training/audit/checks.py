@@ -28,6 +28,10 @@ _CHECKS = (
         "Training stops at the first of them.",
     ),
     Check(
+        "layout", "error", "classes without pictures, folders out of place, and whatever else fit stops at", None, "",
+        "The audit goes on with the pictures that it finds.",
+    ),
+    Check(
         "leakage", "error", "the same picture, or one group, in two of the splits that the data gives", None, "",
         "A test on what was learned measures memory. Decoded pixels are compared, so a copy in another format counts.",
     ),
@@ -90,6 +94,11 @@ _CHECKS = (
     Check(
         "odd-ratio", "warning", "pictures much wider or taller than the others", 2.5, "times the median ratio",
         "Portrait among landscape 4:3 is 1.8; panoramas, strips and screenshots of pages lie beyond.",
+    ),
+    Check(
+        "left-out", "warning", "files that are no pictures of an accepted format, hidden pictures, and links that "
+        "lead nowhere", None, "",
+        "Nothing is trained on them. What is named like a picture and is none is corrupt instead.",
     ),
     Check(
         "mixed-modes", "info", "grey, coloured, 16-bit or transparent pictures side by side", None, "",

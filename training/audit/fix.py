@@ -75,7 +75,9 @@ def write_fixed(audit: Audit, out: Path) -> Fix:
 
 def _write_manifest(kept: Sequence[Picture], out: Path) -> None:
     if not all(isinstance(picture.content, Path) for picture in kept):
-        raise OptionError(f"--fix {out}: a manifest lists files, and this data is an array; name a folder instead.")
+        raise OptionError(
+            f"--fix {out}: a manifest lists files, and this data is an array or an archive; name a folder instead."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -76,15 +75,14 @@ def scale_of(pictures: Sequence[Picture]) -> Scale:
     """Return the scale that suits a data set, from some of its headers."""
     sides = []
     for picture in pictures[:: max(1, len(pictures) // _LOOKED_AT_FOR_SIZE)]:
-        if isinstance(picture.content, Path):
-            try:
-                with picture.content.open("rb") as stream:
-                    header = read_header(stream.read(65536))
-            except (ImageError, OSError):
-                continue
-            sides.append(min(header.width, header.height))
-        else:
+        if isinstance(picture.content, np.ndarray):
             sides.append(min(picture.content.shape[:2]))
+            continue
+        try:
+            header = read_header(picture.begin(65536))
+        except (ImageError, DataError):
+            continue
+        sides.append(min(header.width, header.height))
     typical = int(np.median(sides)) if sides else _LARGEST_MEASURED
     return Scale(
         thumbnail=max(_SMALLEST_THUMBNAIL, min(_LARGEST_THUMBNAIL, typical)),
@@ -110,7 +108,7 @@ def look_at_all(pictures: Sequence[Picture], scale: Scale, advance: Callable[[in
 
 def look_at(picture: Picture, scale: Scale) -> Look:
     """Return a look at one picture. It never raises for what is wrong with the picture."""
-    if not isinstance(picture.content, Path):
+    if isinstance(picture.content, np.ndarray):
         image = picture.content
         content = _digest(image)
         mode = "grey" if image.ndim == 2 else "rgb"

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.audit.balance import find_small_classes
 from training.audit.cache import Cache, KnownPairs
-from training.audit.census import census, find_odd_files
+from training.audit.census import census, find_layout, find_odd_files
 from training.audit.checks import Thresholds
 from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
 from training.audit.findings import Finding, worst_first
@@ -50,6 +50,7 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
     findings: list[Finding] = []
     with _timed(seconds, "check"):
         exact = exact_groups(looks)
+        findings += find_layout(dataset)
         findings += find_odd_files(pictures, looks)
         findings += find_exact(pictures, exact)
         findings += find_straddling(pictures, options.groups)
@@ -68,6 +69,8 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
     usable = [row for row, look in enumerate(looks) if look.thumbnail is not None]
     if options.labels and len(usable) < FEWEST_PICTURES:
         skipped["wrong-label"] = f"{len(usable)} pictures are too few to learn from ({FEWEST_PICTURES} are needed)"
+    elif options.labels and len({pictures[row].label for row in usable}) < 2:
+        skipped["wrong-label"] = "there is one class"
     elif options.labels:
         with _timed(seconds, "labels"):
             alike = [*exact, *((pair.first, pair.second) for pair in near)]

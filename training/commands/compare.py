@@ -37,10 +37,11 @@ def compare(
     store = ModelStore(model_store)
     first, second = find_bundle(store, a), find_bundle(store, b)
     check_comparable(first, second)
-    dataset = open_data(data)
+    reporter = Reporter()
+    dataset = open_data(data, say=reporter.say)
     pictures, which = choose_pictures(dataset, first, split)
     found = run_comparison(
-        first, second, pictures, origin=dataset.origin, engine=engine, cache=cache, reporter=Reporter()
+        first, second, pictures, origin=dataset.origin, engine=engine, cache=cache, reporter=reporter
     )
     if as_json:
         typer.echo(json.dumps({"which": which, **found.as_dict()}))

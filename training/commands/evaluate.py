@@ -61,7 +61,7 @@ def evaluate(
     store = ModelStore(model_store)
     path = store.newest(model) if version is None else store.path(model, version)
     baseline = None if against is None else find_baseline(store, model, against)
-    bundle, dataset = open_bundle(path), open_data(data)
+    bundle, dataset = open_bundle(path), open_data(data, say=reporter.say)
     pictures, which = choose_pictures(dataset, bundle, split)
     evaluation = evaluate_bundle(
         bundle,

@@ -6,13 +6,16 @@ picture that is a file stays on disk until somebody asks for it.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
 
 import cv2
+import numpy as np
 
+from app.contract.picture_files import LeftOut, told
 from app.contract.preprocessing import Image
 from training.errors import DataError
 
@@ -32,6 +35,19 @@ SPLIT_NAMES_SHOWN = "train, validation (or val, valid) and test"
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,18}")
 
 
+class PackedFile(ABC):
+    """A file within an archive, read in place. `stamp` changes when its content does."""
+
+    stamp: str
+
+    @abstractmethod
+    def read(self, size: int = -1) -> bytes:
+        """Return the first `size` bytes, or all of them. Raises OSError."""
+
+
+StoredFile = Path | PackedFile
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One labelled picture.
@@ -43,7 +59,7 @@ class Picture:
     id: str
     label: str
     split: Split | None
-    content: Path | Image = field(compare=False, repr=False)
+    content: StoredFile | Image = field(compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", _portable(self.id))
@@ -51,50 +67,94 @@ class Picture:
 
     def encoded(self) -> bytes:
         """Return the file's bytes, or the array as PNG, which loses nothing. Raises DataError."""
-        if isinstance(self.content, Path):
-            try:
-                return self.content.read_bytes()
-            except OSError as exc:
-                raise DataError(f"{self.id} cannot be read: {exc.strerror}.") from exc
+        if not isinstance(self.content, np.ndarray):
+            return self.begin(-1)
         bgr = self.content if self.content.ndim == 2 else self.content[..., ::-1]
         encoded, png = cv2.imencode(".png", bgr)
         if not encoded:
             raise DataError(f"{self.id} cannot be written as PNG (shape {self.content.shape}).")
         return png.tobytes()
 
+    def begin(self, size: int) -> bytes:
+        """Return the first `size` bytes of what `encoded` returns, all of them if it is negative. Raises DataError."""
+        if isinstance(self.content, np.ndarray):
+            return self.encoded()[:size]
+        try:
+            if isinstance(self.content, PackedFile):
+                return self.content.read(size)
+            with self.content.open("rb") as stream:
+                return stream.read(size)
+        except OSError as exc:
+            raise DataError(f"{self.id} cannot be read: {exc.strerror}.") from exc
+
+
+@dataclass
+class Listing:
+    """What a source holds. `left_out` is named by paths within it; each of the `faults` says in a sentence why nothing
+    can be trained on the data as it is."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures under one name. `origin` is what the user named, never an absolute path; `labels` is the class order."""
+    """Pictures under one name. `origin` is what the user named, never an absolute path; `labels` is the class order.
+
+    `left_out` are the source's files that are no pictures of it, and `faults` what only an audit tolerates.
+    """
 
     origin: str
     labels: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    faults: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, origin: str, pictures: Iterable[Picture]) -> Self:
-        """Gather pictures and check that a classifier can be trained on them. Raises DataError."""
-        pictures = tuple(pictures)
-        if not pictures:
-            raise DataError(f"{origin} holds no pictures.")
-        labels = sorted_labels(picture.label for picture in pictures)
-        if "" in labels:
-            raise DataError(f"{origin} has pictures whose label is empty.")
-        if len(labels) == 1:
-            raise DataError(f"{origin} holds one class ('{labels[0]}'); a classifier needs at least two.")
-        trainable = {picture.label for picture in pictures if picture.split in (None, "train")}
-        untrained = [label for label in labels if label not in trainable]
-        if untrained:
-            raise DataError(
-                f"{origin} has no training pictures of class '{untrained[0]}': all of them are marked as validation or "
-                "test. Every class needs some to learn from."
+    def of(cls, origin: str, found: Listing | Iterable[Picture], *, tolerant: bool = False) -> Self:
+        """Gather pictures and check that a classifier can be trained on them.
+
+        Raises DataError for a fault, unless faults are tolerated: then they are kept with the data, and of pictures
+        with one id the first.
+        """
+        listing = found if isinstance(found, Listing) else Listing(list(found))
+        left_out, faults = tuple(listing.left_out), list(listing.faults)
+        if not listing.pictures:
+            named = f" ({told(left_out)})" if left_out else ""
+            raise DataError(_first_of([*faults, f"{origin} holds no pictures{named}."]))
+        labels = sorted_labels(picture.label for picture in listing.pictures)
+        faults += _faults(origin, labels, listing.pictures)
+        if faults and not tolerant:
+            raise DataError(_first_of(faults))
+        kept: dict[str, Picture] = {}
+        for picture in listing.pictures:
+            kept.setdefault(picture.id, picture)
+        return cls(origin, labels, tuple(kept.values()), left_out, tuple(faults))
+
+
+def _faults(origin: str, labels: Sequence[str], pictures: Sequence[Picture]) -> Iterator[str]:
+    if "" in labels:
+        yield f"{origin} has pictures whose label is empty."
+    if len(labels) == 1:
+        yield f"{origin} holds one class ('{labels[0]}'); a classifier needs at least two."
+    trainable = {picture.label for picture in pictures if picture.split in (None, "train")}
+    for label in labels:
+        if label not in trainable:
+            yield (
+                f"{origin} has no training pictures of class '{label}': all of them are marked as validation or test. "
+                "Every class needs some to learn from."
             )
-        seen: set[str] = set()
-        for picture in pictures:
-            if picture.id in seen:
-                raise DataError(f"{origin} lists {picture.id} twice; keep one, or it could be learned and tested on.")
-            seen.add(picture.id)
-        return cls(origin, labels, pictures)
+    seen: set[str] = set()
+    for picture in pictures:
+        if picture.id in seen:
+            yield f"{origin} lists {picture.id} twice; keep one, or it could be learned and tested on."
+        seen.add(picture.id)
+
+
+def _first_of(faults: Sequence[str]) -> str:
+    further = len(faults) - 1
+    return f"{faults[0]} ({further:,} more; `python -m training audit` names all.)" if further else faults[0]
 
 
 def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:

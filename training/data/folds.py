@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Listing
 from training.data.split import units
 from training.errors import OptionError
 
@@ -64,7 +64,7 @@ def hold_out(dataset: Dataset, fold: Fold, *, seed: int, together: Mapping[str, 
     pictures = [
         replace(picture, split="test" if folds[picture.id] == fold.number else None) for picture in dataset.pictures
     ]
-    return Dataset.of(dataset.origin, pictures)
+    return Dataset.of(dataset.origin, Listing(pictures, list(dataset.left_out)))
 
 
 def folds_csv(folds: Mapping[str, int]) -> str:

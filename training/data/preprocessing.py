@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec
@@ -39,14 +40,14 @@ def _size_of(dataset: Dataset) -> tuple[int, int]:
     """Return the commonest (height, width) of some pictures, scaled down to a side that a network can take."""
     counts: Counter[tuple[int, int]] = Counter()
     for picture in _some(dataset):
-        if isinstance(picture.content, Path):
-            try:
-                header = read_header(picture.encoded())
-            except (ImageError, DataError):
-                continue
-            counts[header.height, header.width] += 1
-        else:
+        if isinstance(picture.content, np.ndarray):
             counts[picture.content.shape[0], picture.content.shape[1]] += 1
+            continue
+        try:
+            header = read_header(picture.encoded())
+        except (ImageError, DataError):
+            continue
+        counts[header.height, header.width] += 1
     if not counts:
         raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their size is not known.")
     ((height, width), _), *_ = counts.most_common(1)
@@ -56,7 +57,9 @@ def _size_of(dataset: Dataset) -> tuple[int, int]:
 
 def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
     """Return "rgb" if one of some pictures has colour. Files count as coloured: a grey one loses nothing."""
-    is_coloured = any(isinstance(picture.content, Path) or picture.content.ndim == 3 for picture in _some(dataset))
+    is_coloured = any(
+        not isinstance(picture.content, np.ndarray) or picture.content.ndim == 3 for picture in _some(dataset)
+    )
     return "rgb" if is_coloured else "grey"
 
 

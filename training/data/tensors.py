@@ -7,7 +7,6 @@ Every picture is decoded once, on all cores, straight into its place, and not ag
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -54,9 +53,9 @@ def load_tensors(
 ) -> Tensors:
     """Preprocess pictures, and tell `advance` how many more are done as it goes.
 
-    Files that `cache` knows by their content are not decoded again. "skip" leaves bad pictures out. Raises DataError
-    where a bad picture is not to be skipped, where a class loses all of its pictures, or where a label is not among
-    `labels`; OptionError if the result fits neither in memory nor on the disk.
+    Files that `cache` knows by their content are not decoded again. "skip" leaves bad pictures out. Raises
+    UnusablePictures where a bad picture is not to be skipped, DataError where a class loses all of its pictures, or
+    where a label is not among `labels`; OptionError if the result fits neither in memory nor on the disk.
     """
     targets = _targets(pictures, labels)
     use_one_thread_per_picture()
@@ -77,7 +76,7 @@ def load_tensors(
         list(executor.map(filling.take_kept, chunks))
         bad = dict(sorted(filling.bad.items()))
         if bad and on_bad_image == "fail":
-            raise _unusable(tuple(bad.values()), len(pictures))
+            raise UnusablePictures(tuple(bad.values()), len(pictures))
         rows = [row for row in range(len(pictures)) if row not in bad]
         lost = {picture.label for picture in pictures} - {pictures[row].label for row in rows}
         if lost:
@@ -85,6 +84,19 @@ def load_tensors(
             raise DataError(f"No picture of class '{gone}' can be used; the first, {first.id}: {first.reason}")
         images = shelf.finish(rows)
     return Tensors(images, targets[rows], tuple(pictures[row] for row in rows), tuple(bad.values()))
+
+
+class UnusablePictures(DataError):
+    """Some of `count` pictures are `bad`, and none is to be left out."""
+
+    def __init__(self, bad: Sequence[BadPicture], count: int) -> None:
+        named = "; ".join(f"{picture.id}: {picture.reason.rstrip('.')}" for picture in bad[:_BAD_SHOWN])
+        more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
+        super().__init__(
+            f"{len(bad)} of {count} pictures cannot be used: {named}{more}. "
+            "Mend or remove them; --on-bad-image skip leaves them out."
+        )
+        self.bad, self.count = tuple(bad), count
 
 
 class _Filling:
@@ -110,7 +122,7 @@ class _Filling:
     def _fill(self, row: int, *, may_be_kept: bool) -> None:
         picture = self._pictures[row]
         try:
-            if not isinstance(picture.content, Path):
+            if isinstance(picture.content, np.ndarray):
                 self._shelf.put(row, None, prepare(picture.content, self._spec))
                 return
             data = picture.encoded()
@@ -129,12 +141,3 @@ def _targets(pictures: Sequence[Picture], labels: Sequence[str]) -> NDArray[np.i
     if unknown:
         raise DataError(f"Class '{unknown[0]}' is not one that the model knows: {', '.join(labels)}.")
     return np.array([index[picture.label] for picture in pictures], np.int64)
-
-
-def _unusable(bad: Sequence[BadPicture], count: int) -> DataError:
-    named = "; ".join(f"{picture.id}: {picture.reason.rstrip('.')}" for picture in bad[:_BAD_SHOWN])
-    more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
-    return DataError(
-        f"{len(bad)} of {count} pictures cannot be used: {named}{more}. "
-        "Mend or remove them; --on-bad-image skip leaves them out."
-    )

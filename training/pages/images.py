@@ -2,9 +2,9 @@
 
 import base64
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
+import numpy as np
 
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare
 from app.errors import ImageError
@@ -34,10 +34,10 @@ def inline(image: Image) -> InlineImage:
 def thumbnail(picture: Picture) -> InlineImage | None:
     """Return a picture, upright, of at most 128 pixels a side; None if it cannot be read."""
     try:
-        if isinstance(picture.content, Path):
-            image = decode(picture.encoded(), PreprocessingSpec(height=1, width=1, colour="rgb"))
-        else:
+        if isinstance(picture.content, np.ndarray):
             image = picture.content
+        else:
+            image = decode(picture.encoded(), PreprocessingSpec(height=1, width=1, colour="rgb"))
         scale = min(1.0, _SIDE / max(image.shape[:2]))
         height, width = (max(1, round(length * scale)) for length in image.shape[:2])
         return inline(prepare(image, PreprocessingSpec(height=height, width=width, colour="rgb")))

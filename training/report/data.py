@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from app.contract.picture_files import told
 from training.audit.cards import Found
 from training.audit.checks import CHECKS
 from training.audit.findings import Finding
@@ -21,6 +22,7 @@ def counts(material: Material) -> Content:
     labels = material.dataset.labels
     return {
         "origin": material.dataset.origin,
+        "left_out": told(material.dataset.left_out),
         "classes": len(labels),
         "head": ["class", *splits],
         "rows": [[label, *(f"{material.counts[split][label]:,}" for split in splits)] for label in labels],

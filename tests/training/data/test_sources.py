@@ -52,6 +52,7 @@ def ids(dataset: Dataset) -> list[str]:
 def test_folder_of_class_folders_is_listed_sorted_and_recursively(tmp_path: Path) -> None:
     for name in ("dogs/b.JPG", "dogs/a.png", "cats/2024/may/c.TIFF", "cats/z.webp", "cats/notes.txt"):
         write_picture(tmp_path / "pets" / name)
+    (tmp_path / "pets" / "cats" / "notes.txt").write_text("no picture")
     dataset = open_data(str(tmp_path / "pets"))
     assert dataset.origin == "pets"
     assert dataset.labels == ("cats", "dogs")

@@ -3,34 +3,49 @@
 It chooses the reader and knows no format itself. Files of pictures are listed, not read.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-from training.data.dataset import Dataset
+from app.contract.picture_files import told
+from training.data.dataset import Dataset, Listing, Picture
 from training.data.sources import csv_manifest, folder, idx, named, npz
 from training.errors import DataError
 
 __all__ = ["open_data"]
 
 
-def open_data(data: str) -> Dataset:
-    """Return the data set at the path `data`, or if nothing is there, the known one of that name. Raises DataError."""
+def open_data(data: str, *, say: Callable[[str], None] | None = None, tolerant: bool = False) -> Dataset:
+    """Return the data set at the path `data`, or if nothing is there, the known one of that name.
+
+    `say` hears in one line what was left out. Raises DataError; if `tolerant`, only if no picture is found.
+    """
     path = Path(data)
     try:
         if not data or not path.exists():
-            return Dataset.of(data, named.read(data))
-        origin = path.name if path.name not in ("", "..") else path.resolve().name
-        if idx.is_idx(path):
-            return Dataset.of(origin, idx.read(path))
-        if path.is_dir():
-            return Dataset.of(origin, folder.read(path))
-        match path.suffix.lower():
-            case ".npz":
-                return Dataset.of(origin, npz.read(path))
-            case ".csv":
-                return Dataset.of(origin, csv_manifest.read(path))
+            origin = data
+            found: Listing | list[Picture] = named.read(data)
+        else:
+            origin = path.name if path.name not in ("", "..") else path.resolve().name
+            found = _read(path)
     except OSError as exc:
         raise DataError(f"{exc.filename or data} cannot be read: {exc.strerror or exc}.") from exc
+    dataset = Dataset.of(origin, found, tolerant=tolerant)
+    if say is not None and (line := told(dataset.left_out)):
+        say(line)
+    return dataset
+
+
+def _read(path: Path) -> Listing | list[Picture]:
+    if idx.is_idx(path):
+        return idx.read(path)
+    if path.is_dir():
+        return folder.read(path)
+    match path.suffix.lower():
+        case ".npz":
+            return npz.read(path)
+        case ".csv":
+            return csv_manifest.read(path)
     raise DataError(
-        f"{data} is not data that can be read: name a folder with one sub-folder per class, an .npz file, "
+        f"{path} is not data that can be read: name a folder with one sub-folder per class, an .npz file, "
         "MNIST's IDX files, or a .csv manifest (unpack an archive first)."
     )

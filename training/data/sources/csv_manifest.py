@@ -8,28 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from training.data.dataset import SPLIT_NAMES_SHOWN, Picture, Split, split_named
+from training.data.dataset import SPLIT_NAMES_SHOWN, Listing, Picture, split_named
 from training.errors import DataError
 
 
-def read(manifest: Path) -> list[Picture]:
-    """Return the pictures that the manifest lists, in its order. Raises DataError."""
+def read(manifest: Path) -> Listing:
+    """Return the pictures that the manifest lists, in its order. Raises DataError if it is no such manifest."""
+    found = Listing()
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:  # Excel writes UTF-8 with a byte order mark
-            pictures = list(_rows(manifest, stream))
+            found.pictures += _rows(manifest, stream, found.faults)
     except UnicodeDecodeError as exc:
         raise DataError(f"{manifest} is not UTF-8 text ({exc.reason} at byte {exc.start}); save it as UTF-8.") from exc
     except csv.Error as exc:
         raise DataError(f"{manifest} cannot be read as CSV: {exc}.") from exc
     missing = [
-        picture.id for picture in pictures if isinstance(picture.content, Path) and not picture.content.is_file()
+        picture.id for picture in found.pictures if isinstance(picture.content, Path) and not picture.content.is_file()
     ]
     if missing:
-        raise DataError(
-            f"{manifest} lists {len(missing)} of {len(pictures)} files that are not there, the first {missing[0]}. "
-            f"Paths are relative to {manifest.parent}."
+        found.faults.append(
+            f"{manifest} lists {len(missing)} of {len(found.pictures)} files that are not there, the first "
+            f"{missing[0]}. Paths are relative to {manifest.parent}."
         )
-    return pictures
+    return found
 
 
 def column(manifest: Path, name: str) -> dict[str, str] | None:
@@ -52,7 +53,7 @@ def picture_id(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).as_posix()
 
 
-def _rows(manifest: Path, stream: TextIO) -> Iterator[Picture]:
+def _rows(manifest: Path, stream: TextIO, faults: list[str]) -> Iterator[Picture]:
     reader = csv.reader(stream, strict=True)
     header = [name.strip().lower() for name in next(reader, [])]
     if "path" not in header or "label" not in header:
@@ -66,14 +67,11 @@ def _rows(manifest: Path, stream: TextIO) -> Iterator[Picture]:
         values = dict(zip(header, (value.strip() for value in row), strict=False))
         path, label, split = values.get("path", ""), values.get("label", ""), values.get("split", "")
         where = f"{manifest}, line {reader.line_num}"
+        its_split = split_named(split)
         if not path or not label:
-            raise DataError(f"{where}: the {'label' if path else 'path'} is empty.")
-        name = picture_id(path)
-        yield Picture(name, label, _split(split, where), manifest.parent / name)
-
-
-def _split(name: str, where: str) -> Split | None:
-    split = split_named(name)
-    if name and split is None:
-        raise DataError(f"{where}: '{name}' is not a split; known are {SPLIT_NAMES_SHOWN}, or nothing.")
-    return split
+            faults.append(f"{where}: the {'label' if path else 'path'} is empty.")
+        elif split and its_split is None:
+            faults.append(f"{where}: '{split}' is not a split; known are {SPLIT_NAMES_SHOWN}, or nothing.")
+        else:
+            name = picture_id(path)
+            yield Picture(name, label, its_split, manifest.parent / name)

@@ -1,0 +1,90 @@
+"""Find the classes of a tree: a folder for each, or such folders under train/, validation/ and test/.
+
+It goes by the names of folders alone, and knows nothing of where they lie.
+"""
+
+from collections.abc import Iterator
+
+from app.contract.picture_files import LeftOut, told
+from training.data.dataset import Listing, Picture, Split, split_named
+from training.data.sources.tree import Folder
+from training.errors import DataError
+
+_OUTSIDE = "a picture outside of the class folders"
+
+
+def labelled(root: Folder, shown: str) -> Listing:
+    """Return the pictures of a tree, sorted by id, and what is wrong with its layout; `shown` is what people call it.
+
+    Raises DataError if there are no classes at all.
+    """
+    folders = root.folders
+    if not folders:
+        raise DataError(f"{shown} has no class folders: put the pictures of each class into a folder named after it.")
+    found = Listing(left_out=list(_outside(root)), faults=list(root.faults))
+    splits = {folder.name: split_named(folder.name) for folder in folders}
+    marked = {split for split in splits.values() if split is not None}
+    if "train" not in marked or len(marked) == 1 < len(folders):
+        if (inner := wrapped(root)) is not None:
+            raise DataError(
+                f"{shown} holds one folder, which holds {len(inner.folders)}: name {shown}/{inner.path} if those are "
+                "the classes."
+            )
+        for folder in folders:
+            _add_class(found, folder, None, shown)
+    else:
+        for folder in folders:
+            _add_split(found, folder, splits[folder.name], shown, sorted(marked))
+    found.pictures.sort(key=lambda picture: picture.id)
+    return found
+
+
+def wrapped(root: Folder) -> Folder | None:
+    """Return the folder whose folders are meant if `root` holds nothing but a way there, else None."""
+    if len(root.folders) != 1 or split_named(root.folders[0].name) == "train":
+        return None
+    (inner,) = root.folders
+    if len(inner.folders) > 1 or any(split_named(folder.name) == "train" for folder in inner.folders):
+        return inner
+    return wrapped(inner)
+
+
+def _add_split(found: Listing, folder: Folder, split: Split | None, shown: str, marked: list[str]) -> None:
+    if split is None:
+        found.faults.append(
+            f"{shown} holds {' and '.join(marked)} folders beside '{folder.name}': move '{folder.name}' elsewhere if "
+            "these are splits, or rename the folders if they are classes."
+        )
+        for each in folder.all():
+            found.left_out += _outside(each)
+        return
+    if not folder.folders:
+        found.faults.append(
+            f"{shown}/{folder.path} has no class folders: a split holds one folder per class, as in "
+            f"{folder.name}/cats. Move pictures without a label elsewhere."
+        )
+    found.left_out += _outside(folder)
+    found.faults += folder.faults
+    for inner in folder.folders:
+        _add_class(found, inner, split, shown)
+
+
+def _add_class(found: Listing, folder: Folder, split: Split | None, shown: str) -> None:
+    pictures: list[Picture] = []
+    left_out: list[LeftOut] = []
+    for each in folder.all():
+        pictures += (Picture(path, folder.name, split, file) for path, file in each.pictures)
+        left_out += each.left_out
+        found.faults += each.faults
+    if not pictures:
+        found.faults.append(
+            f"Class '{folder.path}' of {shown} has no pictures ({told(left_out) or 'it holds no files'}). "
+            "Add pictures, or remove the folder."
+        )
+    found.pictures += pictures
+    found.left_out += left_out
+
+
+def _outside(folder: Folder) -> Iterator[LeftOut]:
+    yield from folder.left_out
+    yield from (LeftOut(path, _OUTSIDE) for path, _ in folder.pictures)
