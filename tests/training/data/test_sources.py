@@ -512,9 +512,9 @@ def test_path_that_is_not_there_is_named_with_the_known_names(data: str) -> None
 
 
 def test_file_of_another_kind_is_told_what_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / "pictures.zip").write_bytes(b"PK")
+    (tmp_path / "pictures.rar").write_bytes(b"Rar!")
     with pytest.raises(DataError, match=r"name a folder with one sub-folder per class.*unpack an archive first"):
-        open_data(str(tmp_path / "pictures.zip"))
+        open_data(str(tmp_path / "pictures.rar"))
 
 
 def test_name_that_no_system_takes_is_a_data_error() -> None:

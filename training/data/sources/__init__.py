@@ -1,4 +1,4 @@
-"""Open labelled pictures, whatever they lie in: folders, Keras's .npz, MNIST's IDX files, a CSV manifest, or a name.
+"""Open labelled pictures, whatever they lie in: folders, archives, .npz, MNIST's IDX files, a CSV manifest, or a name.
 
 It chooses the reader and knows no format itself. Files of pictures are listed, not read.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.contract.picture_files import told
 from training.data.dataset import Dataset, Listing, Picture
-from training.data.sources import csv_manifest, folder, idx, named, npz
+from training.data.sources import archive, csv_manifest, folder, idx, named, npz
 from training.errors import DataError
 
 __all__ = ["open_data"]
@@ -40,12 +40,14 @@ def _read(path: Path) -> Listing | list[Picture]:
         return idx.read(path)
     if path.is_dir():
         return folder.read(path)
+    if archive.is_archive(path):
+        return archive.read(path)
     match path.suffix.lower():
         case ".npz":
             return npz.read(path)
         case ".csv":
             return csv_manifest.read(path)
     raise DataError(
-        f"{path} is not data that can be read: name a folder with one sub-folder per class, an .npz file, "
-        "MNIST's IDX files, or a .csv manifest (unpack an archive first)."
+        f"{path} is not data that can be read: name a folder with one sub-folder per class, a .zip, .tar or .tar.gz of "
+        "it, an .npz file, MNIST's IDX files, or a .csv manifest (unpack an archive first if it is of another kind)."
     )

@@ -4,6 +4,7 @@ It goes by the names of folders alone, and knows nothing of where they lie.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from app.contract.picture_files import LeftOut, told
 from training.data.dataset import Listing, Picture, Split, split_named
@@ -13,11 +14,19 @@ from training.errors import DataError
 _OUTSIDE = "a picture outside of the class folders"
 
 
-def labelled(root: Folder, shown: str) -> Listing:
+def labelled(root: Folder, shown: str, *, enters: bool = False) -> Listing:
     """Return the pictures of a tree, sorted by id, and what is wrong with its layout; `shown` is what people call it.
 
-    Raises DataError if there are no classes at all.
+    If `root` holds nothing but the folder that is meant, that one is entered, or named. Raises DataError then, and if
+    there are no classes at all.
     """
+    if (inner := _wrapped(root)) is not None:
+        if enters:
+            return _entered(root, inner, shown)
+        raise DataError(
+            f"{shown} holds one folder, which holds {len(inner.folders)}: name {shown}/{inner.path} if those are the "
+            "classes."
+        )
     folders = root.folders
     if not folders:
         raise DataError(f"{shown} has no class folders: put the pictures of each class into a folder named after it.")
@@ -25,11 +34,6 @@ def labelled(root: Folder, shown: str) -> Listing:
     splits = {folder.name: split_named(folder.name) for folder in folders}
     marked = {split for split in splits.values() if split is not None}
     if "train" not in marked or len(marked) == 1 < len(folders):
-        if (inner := wrapped(root)) is not None:
-            raise DataError(
-                f"{shown} holds one folder, which holds {len(inner.folders)}: name {shown}/{inner.path} if those are "
-                "the classes."
-            )
         for folder in folders:
             _add_class(found, folder, None, shown)
     else:
@@ -39,14 +43,24 @@ def labelled(root: Folder, shown: str) -> Listing:
     return found
 
 
-def wrapped(root: Folder) -> Folder | None:
+def _entered(root: Folder, inner: Folder, shown: str) -> Listing:
+    """Return what `inner` holds. Its pictures have the ids that they have if the folder itself is named."""
+    found = labelled(inner, shown)
+    way = len(inner.path) + 1
+    found.pictures = [replace(picture, id=picture.id[way:]) for picture in found.pictures]
+    folder = root
+    while folder is not inner:
+        found.left_out += _outside(folder)
+        (folder,) = folder.folders
+    return found
+
+
+def _wrapped(root: Folder) -> Folder | None:
     """Return the folder whose folders are meant if `root` holds nothing but a way there, else None."""
-    if len(root.folders) != 1 or split_named(root.folders[0].name) == "train":
-        return None
-    (inner,) = root.folders
-    if len(inner.folders) > 1 or any(split_named(folder.name) == "train" for folder in inner.folders):
-        return inner
-    return wrapped(inner)
+    folder = root
+    while len(folder.folders) == 1 and split_named(folder.folders[0].name) != "train":
+        (folder,) = folder.folders
+    return folder if folder is not root and folder.folders else None
 
 
 def _add_split(found: Listing, folder: Folder, split: Split | None, shown: str, marked: list[str]) -> None:
