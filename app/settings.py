@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.engines.registry import EngineChoice
 from app.errors import InvalidSetting
+from app.system.home import expanded
 
 ENV_PREFIX = "IMAGECLASS_"
 API_KEY_VARIABLE = ENV_PREFIX + "API_KEY"
@@ -159,6 +160,11 @@ class Settings(BaseSettings):
         "auto", description="auto is text on a terminal and one JSON object a line elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+
+    @field_validator("*")
+    @classmethod
+    def _in_home(cls, value: Any) -> Any:
+        return expanded(value) if isinstance(value, Path) else value
 
     @classmethod
     def settings_customise_sources(

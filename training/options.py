@@ -36,8 +36,8 @@ def parse_size(text: str) -> Size:
 DataOption = Annotated[
     str,
     Field(
-        description="A folder with one sub-folder for each class, or a .zip or .tar of it; an .npz, IDX or CSV file; or mnist, fashion_mnist, "
-        "cifar10, cifar100 (downloaded) or digits (always there)."
+        description="A folder with one sub-folder for each class, or a .zip or .tar of it; an .npz, IDX or CSV file; "
+        "or mnist, fashion_mnist, cifar10, cifar100 (downloaded) or digits (always there)."
     ),
     Option(repeated="always", is_path=True),
 ]

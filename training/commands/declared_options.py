@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from app.cli.options import parameter, with_parameters
+from app.system.home import expanded
 from training.commands.errors import plain_endings
 from training.declared import Declared, declared_by, read_value
 from training.options import FIT_OPTIONS, FitOptions
@@ -44,6 +45,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @with_parameters(parameters)
     @wraps(function)
     def run(**given: Any) -> None:
+        given = {name: expanded(value) for name, value in given.items()}
         with plain_endings():
             for name, each in declared.items():
                 value = given.pop(name)

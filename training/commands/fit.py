@@ -7,6 +7,7 @@ import typer
 
 from app.cli.options import with_parameters
 from app.contract.store import ModelStore
+from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
 from training.commands.declared_options import fit_parameters
 from training.commands.errors import plain_endings
@@ -23,6 +24,7 @@ def fit(**given: Any) -> None:
 
     Options that are not given follow the preset.
     """
+    given = {option: expanded(value) for option, value in given.items()}
     reporter = Reporter()
     model_store, name = given["model_store"], given["name"]
     with plain_endings():

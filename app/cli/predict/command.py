@@ -11,6 +11,7 @@ from app.cli.options import ModelStoreOption
 from app.cli.output import log_errors_only
 from app.engines.registry import EngineChoice
 from app.settings import API_KEY_VARIABLE, Settings
+from app.system.home import expanded
 
 
 def predict(
@@ -56,6 +57,7 @@ def predict(
     from app.cli.predict.pictures import STANDARD_INPUT
     from app.cli.predict.pipeline import predict_all
 
+    files, files_from = expanded(files), expanded(files_from)
     if not files and files_from is None:
         raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
     if files_from == STANDARD_INPUT and files and STANDARD_INPUT in files:
