@@ -15,7 +15,7 @@ def parse_json(body: bytes | memoryview, *, max_values: int) -> Any:
     """Return the parsed value. Raises MalformedRequest if it is no JSON, UploadTooLarge for too many values."""
     text = bytes(body)
     # Every value but the first of its list or object follows a comma, and the first follows a bracket. Commas in
-    # strings count too, but no picture in base64 holds any.
+    # strings count too: a picture in base64 holds none, and a data URL holds one.
     if text.count(b",") + text.count(b"[") + text.count(b"{") > max_values:
         raise UploadTooLarge(
             f"The JSON holds more than {max_values:,} values. Send encoded pictures, binary tensors, or fewer pictures."

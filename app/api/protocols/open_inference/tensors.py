@@ -4,7 +4,6 @@ It knows nothing of HTTP, of gRPC, or of models.
 """
 
 import struct
-from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from math import prod
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.api.bodies.base64 import decode_base64
 from app.errors import MalformedRequest
 
 Pictures = list[bytes] | NDArray[np.uint8]
@@ -64,10 +64,11 @@ def encoded_from_json(data: Any, shape: tuple[int, ...], where: str) -> list[byt
     pictures = []
     for index, text in enumerate(_flat(data, shape, where)):
         try:
-            pictures.append(a2b_base64(text, strict_mode=True))
+            pictures.append(decode_base64(text))
         except (TypeError, ValueError):
             raise MalformedRequest(
-                f"{where}: element {index} is not base64. Send each picture as a base64 string, or as binary data."
+                f"{where}: element {index} is not base64 (standard or URL-safe, or a data URL of it). Send each "
+                "picture as a base64 string, or as binary data."
             ) from None
     return pictures
 

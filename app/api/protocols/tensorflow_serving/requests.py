@@ -3,13 +3,13 @@
 A picture is a nested list of pixels in the shape that the network takes, or an encoded picture as {"b64": "…"}.
 """
 
-from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.api.bodies.base64 import decode_base64
 from app.api.protocols.open_inference.tensors import Pictures
 from app.contract.bundle import Manifest
 from app.errors import MalformedRequest
@@ -110,10 +110,11 @@ def _decoded(value: Any, where: str) -> bytes:
     """Return the bytes of {"b64": "…"}."""
     text = value.get(_BASE64) if isinstance(value, dict) and len(value) == 1 else None
     try:
-        return a2b_base64(text if isinstance(text, str) else "?", strict_mode=True)
-    except ValueError:
+        return decode_base64(text)
+    except (TypeError, ValueError):
         raise MalformedRequest(
-            f"{where} is not {{'b64': …}} with base64. All pictures come in the same form."
+            f"{where} is not {{'b64': …}} with base64 (standard or URL-safe, or a data URL of it). All pictures come "
+            "in the same form."
         ) from None
 
 

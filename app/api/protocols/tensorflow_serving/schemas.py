@@ -56,7 +56,7 @@ class Classifications(_Schema):
 _BASE64 = {
     "type": "object",
     "required": ["b64"],
-    "properties": {"b64": {"type": "string", "description": "An encoded picture, in base64."}},
+    "properties": {"b64": {"type": "string", "description": "An encoded picture, in base64 or as a data URL."}},
 }
 _PIXELS = {"type": "array", "items": {}, "description": "Whole numbers 0 to 255, nested as the network's input is."}
 _PICTURE = {"anyOf": [_BASE64, _PIXELS, {"type": "object", "properties": {"image": {"anyOf": [_BASE64, _PIXELS]}}}]}
