@@ -14,11 +14,11 @@ from typing import NamedTuple, Self
 
 from app.contract.header import ImageFormat, read_header
 from app.contract.other_formats import name_of_other
-from app.errors import UndecodableImage, UnsupportedFormat
+from app.errors import ImageError, UnsupportedFormat
 
 SUFFIXES: dict[str, ImageFormat] = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp",
-    ".tif": "tiff", ".tiff": "tiff", ".gif": "gif",
+    ".tif": "tiff", ".tiff": "tiff", ".gif": "gif", ".avif": "avif", ".heic": "heic", ".heif": "heic",
 }  # fmt: skip
 """How pictures are usually named. What is named otherwise is opened."""
 
@@ -59,7 +59,7 @@ class LeftOut(NamedTuple):
 
 
 def told(left_out: Iterable[LeftOut]) -> str:
-    """Return "3 files left out: 2 HEIC, 1 link that leads nowhere"; empty if nothing was left out."""
+    """Return "3 files left out: 2 videos, 1 link that leads nowhere"; empty if nothing was left out."""
     counts = counted(left_out)
     total = sum(counts.values())
     listed = ", ".join(f"{count:,} {plural(reason, count)}" for reason, count in counts.items())
@@ -120,8 +120,8 @@ def _begins_a_picture(begin: bytes) -> bool:
         read_header(begin)
     except UnsupportedFormat:
         return False
-    except UndecodableImage:
-        return True  # it begins like one; the size may stand further behind, or it is broken
+    except ImageError:
+        return True  # it begins like one; its size may be further behind, or it is broken
     return True
 
 

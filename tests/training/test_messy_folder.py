@@ -13,6 +13,7 @@ from app.contract.bundle import open_bundle
 from training.__main__ import cli
 
 JPEG_2000 = b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40)
+HEIC_LIKE = b"\x00\x00\x00\x18ftypheic" + bytes(40)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 LEFT_OUT = (
     "9 files left out: 2 .txt, 2 JPEG 2000, 1 SVG, 1 hidden picture, 1 link that leads nowhere, "
@@ -33,12 +34,12 @@ def write(path: Path, content: bytes) -> None:
 
 @pytest.fixture
 def messy(tmp_path: Path) -> Path:
-    """Return a folder of two classes with 12 good pictures each, and whatever else there may be."""
+    """Return a folder of two classes with 14 good pictures each, and whatever else there may be."""
     data, elsewhere = tmp_path / "messy", tmp_path / "elsewhere"
-    names = ("a.JPG", "b", "c.jfif", "d.jpe", "e.Jpeg", "deep/er/f.jpg")
+    names = ("a.JPG", "b", "c.jfif", "d.jpe", "e.Jpeg", "deep/er/f.jpg", "IMG_9.AVIF")
     for offset, label in ((0, "cats"), (100, "dogs")):
         for number, name in enumerate(names):
-            write(data / label / name, encoded(offset + number))
+            write(data / label / name, encoded(offset + number, ".avif" if name.endswith("AVIF") else ".jpg"))
             write(elsewhere / label / f"{number}.dat", encoded(offset + 50 + number, ".png"))
         (data / label / "linked").symlink_to(elsewhere / label)
     write(data / "cats" / "IMG_1.jp2", JPEG_2000)
@@ -60,6 +61,8 @@ def broken(messy: Path) -> Path:
     """Return the same folder with what nobody can train on."""
     write(messy / "cats" / "cut.png", encoded(9, ".png")[:300])
     write(messy / "dogs" / "empty.jpg", b"")
+    write(messy / "dogs" / "IMG_3.HEIC", HEIC_LIKE)
+    write(messy / "dogs" / "IMG_4", HEIC_LIKE)
     (messy / "owls").mkdir()
     write(messy / "pugs" / "only.txt", b"later")
     return messy
@@ -84,7 +87,7 @@ def test_fit_learns_every_picture_and_counts_the_rest(messy: Path, tmp_path: Pat
     }
     counts = manifest.split["counts"]
     assert isinstance(counts, dict)
-    assert sum(sum(classes.values()) for classes in counts.values()) == 24  # type: ignore[union-attr,misc,arg-type]
+    assert sum(sum(classes.values()) for classes in counts.values()) == 28  # type: ignore[union-attr,misc,arg-type]
     assert LEFT_OUT in (path / "report.html").read_text(encoding="utf-8")
 
 
@@ -122,9 +125,14 @@ def test_audit_reports_everything_at_once(broken: Path, tmp_path: Path) -> None:
     findings: dict[str, list[tuple[list[str], str]]] = {}
     for each in found["findings"]:
         findings.setdefault(each["check"], []).append((each["pictures"], each["sentence"]))
-    assert found["census"]["usable"] == 24
+    assert found["census"]["usable"] == 28
     assert {sentence.partition(" of ")[0] for _, sentence in findings["layout"]} == {"Class 'owls'", "Class 'pugs'"}
-    assert sorted(pictures for pictures, _ in findings["corrupt"]) == [["cats/cut.png"], ["dogs/empty.jpg"]]
+    assert sorted(pictures for pictures, _ in findings["corrupt"]) == [
+        ["cats/cut.png"],
+        ["dogs/IMG_3.HEIC"],
+        ["dogs/IMG_4"],
+        ["dogs/empty.jpg"],
+    ]
     left_out = {sentence: sorted(pictures) for pictures, sentence in findings["left-out"]}
     assert left_out == {
         "3 .txt.": ["README.txt", "dogs/notes.txt", "pugs/only.txt"],
@@ -141,13 +149,12 @@ def test_audit_reports_everything_at_once(broken: Path, tmp_path: Path) -> None:
 def test_predict_answers_for_every_picture_and_counts_the_rest(broken: Path) -> None:
     done = CliRunner().invoke(app_cli, ["predict", str(broken), "--json", "--model-store", str(STORE)])
     assert done.exit_code == 1
-    assert len(done.stdout.splitlines()) == 24 + 1  # the loose one too: no class is asked for
+    assert len(done.stdout.splitlines()) == 28 + 1  # the loose one too: no class is asked for
     *errors, left_out = done.stderr.splitlines()
     assert left_out == (
         "9 files left out: 3 .txt, 2 JPEG 2000, 1 SVG, 1 hidden picture, 1 link that leads nowhere, "
         "1 link to a folder above it"
     )
-    assert sorted(line.partition(".")[0] for line in errors) == [
-        f"error: {broken / 'cats' / 'cut'}",
-        f"error: {broken / 'dogs' / 'empty'}",
+    assert sorted(line.split(": ")[1] for line in errors) == [
+        str(broken / name) for name in ("cats/cut.png", "dogs/IMG_3.HEIC", "dogs/IMG_4", "dogs/empty.jpg")
     ]
