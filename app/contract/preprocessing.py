@@ -5,7 +5,7 @@ nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not her
 """
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -64,7 +64,7 @@ class PreprocessingSpec(BaseModel):
     def channels(self) -> int:
         return 1 if self.colour == "grey" else 3
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int, int]:
         return (self.height, self.width, self.channels)
 
