@@ -133,6 +133,8 @@ def _decode(data: bytes, header: ImageHeader, spec: PreprocessingSpec) -> Image:
 def _pixels(data: bytes, header: ImageHeader) -> Pixels:
     """Return the pixels as the file has them, upright: of 8 or 16 bits, grey, RGB or RGBA."""
     match header.format:
+        case "png":
+            return Pixels(_png_pixels(data))
         case "tiff":
             check_tiff(data, header.width, header.height)
             return decode_tiff(data)
@@ -144,8 +146,6 @@ def _pixels(data: bytes, header: ImageHeader) -> Pixels:
             return decode_avif(data)
         case "heic":
             return decode_heic(data)
-        case "png":
-            return Pixels(_png_pixels(data))
         case _:
             return Pixels(_as_rgb(_pixels_upright(data, header.format, has_metadata=True), header.format))
 
