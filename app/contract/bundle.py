@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from operator import not_
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from app.contract.preprocessing import Image, PreprocessingSpec
+from app.contract.preprocessing import Image, PreprocessingSpec, PreprocessingVersion
 from app.errors import BundleIncompatible, BundleNotFound, BundleTampered
 
 MANIFEST = "manifest.json"
@@ -33,8 +34,11 @@ MODEL_CARD = "MODEL_CARD.md"
 GOLDEN_FOLDER = "golden"
 GOLDEN_EXPECTED = f"{GOLDEN_FOLDER}/expected.npz"
 
-_SCHEMA_VERSION = 1
-_PREPROCESSING_VERSION = 1
+SchemaVersion = Literal[1, 2]
+
+OPTIONAL_OUTPUTS = {"features": 2, "heat_map": 3}
+"""What a network may give beside its probabilities, with the number of dimensions: (N, D) and (N, h, w)."""
+
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -60,18 +64,42 @@ class TensorSpec(_Frozen):
 
 
 class Signature(_Frozen):
-    """The one signature that is served: uint8 pictures in, probabilities out."""
+    """The one signature that is served: uint8 pictures in, probabilities out.
+
+    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with the probabilities alone.
+    """
 
     name: str = "serving_default"
     input: TensorSpec
     output: TensorSpec
+    other_outputs: tuple[TensorSpec, ...] = Field((), exclude_if=not_)
 
     @classmethod
-    def of(cls, spec: PreprocessingSpec, labels: Sequence[str]) -> Self:
+    def of(cls, spec: PreprocessingSpec, labels: Sequence[str], other_outputs: tuple[TensorSpec, ...] = ()) -> Self:
         return cls(
             input=TensorSpec(name="image", dtype="uint8", shape=(None, *spec.shape)),
             output=TensorSpec(name="probabilities", dtype="float32", shape=(None, len(labels))),
+            other_outputs=other_outputs,
         )
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (self.output, *self.other_outputs)
+
+    @model_validator(mode="after")
+    def _other_outputs_are_known(self) -> Self:
+        for tensor in self.other_outputs:
+            dimensions = OPTIONAL_OUTPUTS.get(tensor.name)
+            if dimensions is None:
+                raise ValueError(f"'{tensor.name}' is none of the optional outputs: {', '.join(OPTIONAL_OUTPUTS)}")
+            batch, *sizes = tensor.shape or (0,)
+            if (tensor.dtype, batch, len(sizes)) != ("float32", None, dimensions - 1) or None in sizes:
+                raise ValueError(
+                    f"'{tensor.name}' is not float32 of {dimensions} dimensions, of which the first is free"
+                )
+        if len({tensor.name for tensor in self.other_outputs}) != len(self.other_outputs):
+            raise ValueError("optional outputs repeat")
+        return self
 
 
 class GoldenPicture(_Frozen):
@@ -84,7 +112,7 @@ class GoldenPicture(_Frozen):
 class Manifest(_Frozen):
     """What manifest.json says. `files` maps every other file of the bundle to its sha256."""
 
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     name: str
     version: int = Field(ge=1)
     created_at: datetime
@@ -103,9 +131,16 @@ class Manifest(_Frozen):
     def _parts_agree(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeat")
-        if self.signature != Signature.of(self.preprocessing, self.labels):
+        if self.signature != Signature.of(self.preprocessing, self.labels, self.signature.other_outputs):
             raise ValueError("the signature does not fit the preprocessing and the labels")
+        if self.schema_version < oldest_schema(self.signature, self.preprocessing):
+            raise ValueError("schema version 1 has neither other outputs nor preprocessing of version 2")
         return self
+
+
+def oldest_schema(signature: Signature, preprocessing: PreprocessingSpec) -> SchemaVersion:
+    """Return the oldest schema that says all of this: bundles are written in it, so that older releases read them."""
+    return 2 if signature.other_outputs or preprocessing.version == 2 else 1
 
 
 @dataclass(frozen=True)
@@ -220,16 +255,17 @@ def _check_versions(path: Path, raw: dict[str, Any]) -> None:
     """Refuse what a newer imageclass wrote before its unknown fields are taken for damage."""
     preprocessing = raw.get("preprocessing")
     for what, found, known in (
-        ("manifest schema", raw.get("schema_version"), _SCHEMA_VERSION),
+        ("manifest schema", raw.get("schema_version"), get_args(SchemaVersion)),
         (
             "preprocessing",
             preprocessing.get("version") if isinstance(preprocessing, dict) else None,
-            _PREPROCESSING_VERSION,
+            get_args(PreprocessingVersion),
         ),
     ):
-        if isinstance(found, int) and found != known:
+        if isinstance(found, int) and found not in known:
             raise BundleIncompatible(
-                f"{path} uses {what} version {found}; this installation knows version {known}. "
+                f"{path} uses {what} version {found}; this installation knows versions "
+                f"{' and '.join(map(str, known))}. "
                 "Serve it with the imageclass release that wrote it, or train it again with this one."
             )
 

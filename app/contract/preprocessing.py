@@ -28,6 +28,7 @@ from app.contract.structure import (
 )
 
 Image = NDArray[np.uint8]
+PreprocessingVersion = Literal[1, 2]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -47,7 +48,7 @@ class PreprocessingSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: PreprocessingVersion = 1
     height: _Side
     width: _Side
     colour: Literal["grey", "rgb"]

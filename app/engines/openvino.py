@@ -33,6 +33,7 @@ class OpenVinoEngine:
     def __init__(self, model: Any, compile_model: Callable[[Any], Any], signature: Signature) -> None:
         self._model = model
         self._compile = compile_model
+        self._signature = signature
         self._any_size = _OfAnySize(compile_model(model), signature)
         self._of_one_size: dict[int, _OfOneSize] = {}
 
@@ -42,7 +43,7 @@ class OpenVinoEngine:
     def prepare(self, batch_size: int) -> None:
         model = self._model.clone()
         model.reshape([batch_size, *model.inputs[0].partial_shape[1:]])
-        self._of_one_size[batch_size] = _OfOneSize(self._compile(model))
+        self._of_one_size[batch_size] = _OfOneSize(self._compile(model), self._signature)
 
     def close(self) -> None:
         self._of_one_size.clear()
@@ -82,8 +83,9 @@ class _OfOneSize:
     more than a small network takes for a picture.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, signature: Signature) -> None:
         self._compiled = compiled
+        self._output = signature.output.name
         self._idle: SimpleQueue[tuple[Any, Image, NDArray[np.float32]]] = SimpleQueue()
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
@@ -91,7 +93,7 @@ class _OfOneSize:
             idle = self._idle.get_nowait()
         except Empty:
             request = self._compiled.create_infer_request()
-            idle = request, request.get_input_tensor().data, request.get_output_tensor().data
+            idle = request, request.get_input_tensor().data, request.get_tensor(self._output).data
         request, images, probabilities = idle
         try:
             images[:] = batch

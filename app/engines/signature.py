@@ -12,11 +12,11 @@ FoundTensors = Mapping[str, tuple[str, tuple[int | None, ...]]]
 
 def check_signature(path: Path, signature: Signature, inputs: FoundTensors, outputs: FoundTensors) -> None:
     """Raise BundleTampered unless `inputs` and `outputs` match `signature` exactly."""
-    for side, expected, found in (("input", signature.input, inputs), ("output", signature.output, outputs)):
-        if dict(found) != {expected.name: (expected.dtype, expected.shape)}:
+    for side, promised, found in (("input", (signature.input,), inputs), ("output", signature.outputs, outputs)):
+        expected = {tensor.name: (tensor.dtype, tensor.shape) for tensor in promised}
+        if dict(found) != expected:
             raise BundleTampered(
-                f"{path}: the SavedModel's {side} is {_text(found)}, but the manifest says "
-                f"{_text({expected.name: (expected.dtype, expected.shape)})}."
+                f"{path}: the SavedModel's {side} is {_text(found)}, but the manifest says {_text(expected)}."
             )
 
 

@@ -14,6 +14,7 @@ from app.contract.bundle import (
     MANIFEST,
     METRICS,
     MODEL_CARD,
+    Manifest,
     Signature,
     digests,
     expected_npz,
@@ -205,7 +206,69 @@ def test_manifest_that_contradicts_itself_is_refused_with_the_field(
         open_bundle(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+FEATURES = {"name": "features", "dtype": "float32", "shape": [None, 7]}
+HEAT_MAP = {"name": "heat_map", "dtype": "float32", "shape": [None, 4, 5]}
+
+
+@pytest.mark.parametrize("others", [[], [FEATURES], [HEAT_MAP], [FEATURES, HEAT_MAP]])
+def test_manifest_of_the_second_schema_may_declare_outputs_beside_the_probabilities(
+    path: Path, others: list[dict[str, Any]]
+) -> None:
+    change_manifest(path, lambda manifest: manifest.update(schema_version=2))
+    change_manifest(path, lambda manifest: manifest["signature"].update(other_outputs=others))
+    signature = open_bundle(path).manifest.signature
+    assert [output.name for output in signature.outputs] == ["probabilities", *(output["name"] for output in others)]
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([{**FEATURES, "name": "logits"}], "'logits' is none of the optional outputs: features, heat_map"),
+        ([{**FEATURES, "name": "probabilities"}], "'probabilities' is none of the optional outputs"),
+        ([FEATURES, FEATURES], "optional outputs repeat"),
+        ([{**FEATURES, "dtype": "uint8"}], "'features' is not float32 of 2 dimensions, the first of them free"),
+        ([{**FEATURES, "shape": [8, 7]}], "'features' is not float32 of 2 dimensions, the first of them free"),
+        ([{**FEATURES, "shape": []}], "'features' is not float32 of 2 dimensions, the first of them free"),
+        ([{**HEAT_MAP, "shape": [None, 4]}], "'heat_map' is not float32 of 3 dimensions, the first of them free"),
+        ([{**HEAT_MAP, "shape": [None, 4, None]}], "'heat_map' is not float32 of 3 dimensions"),
+    ],
+)
+def test_outputs_that_the_second_schema_does_not_have_are_refused(
+    path: Path, others: list[dict[str, Any]], message: str
+) -> None:
+    change_manifest(path, lambda manifest: manifest.update(schema_version=2))
+    change_manifest(path, lambda manifest: manifest["signature"].update(other_outputs=others))
+    with pytest.raises(BundleTampered, match=f"is not a valid manifest: .*{message}"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["signature"].update(other_outputs=[FEATURES]),
+        lambda manifest: manifest["preprocessing"].update(version=2),
+    ],
+)
+def test_manifest_of_the_first_schema_has_nothing_of_the_second(
+    path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    change_manifest(path, change)
+    with pytest.raises(BundleTampered, match="schema version 1 has neither other outputs nor preprocessing of version"):
+        open_bundle(path)
+
+
+def test_bundles_that_use_nothing_new_are_written_as_releases_before_the_second_schema_read_them(
+    trained_store: Path, repository: Path
+) -> None:
+    for path in (trained_store / "digits" / "1", repository / "model_store" / "mnist" / "1"):
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        written = Manifest.model_validate_json(text)
+        assert (written.schema_version, written.preprocessing.version) == (1, 1)
+        assert written.model_dump_json(indent=1) + "\n" == text
+        assert "other_outputs" not in text
+
+
+@pytest.mark.parametrize("version", [0, 3, 99])
 @pytest.mark.parametrize("unknown_fields", [False, True])
 def test_newer_manifest_says_which_release_to_use(path: Path, version: int, unknown_fields: bool) -> None:
     change_manifest(path, lambda manifest: manifest.update(schema_version=version))
@@ -213,16 +276,16 @@ def test_newer_manifest_says_which_release_to_use(path: Path, version: int, unkn
         change_manifest(path, lambda manifest: manifest.update(shadow=True))
     with pytest.raises(
         BundleIncompatible,
-        match=f"manifest schema version {version}; this installation knows version 1. Serve it with the imageclass "
-        "release that wrote it, or train it again",
+        match=f"manifest schema version {version}; this installation knows versions 1 and 2. Serve it with the "
+        "imageclass release that wrote it, or train it again",
     ):
         open_bundle(path)
 
 
 def test_newer_preprocessing_says_which_release_to_use(path: Path) -> None:
-    change_manifest(path, lambda manifest: manifest["preprocessing"].update(version=2, sharpen=True))
+    change_manifest(path, lambda manifest: manifest["preprocessing"].update(version=3, sharpen=True))
     with pytest.raises(
-        BundleIncompatible, match=r"preprocessing version 2; this .* Serve it with .* or train it again"
+        BundleIncompatible, match=r"preprocessing version 3; this .* Serve it with .* or train it again"
     ):
         open_bundle(path)
 

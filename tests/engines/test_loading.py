@@ -1,5 +1,6 @@
 """A bundle is served by the fastest engine that is proven to agree with training, or refused with the reason."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.contract.bundle import MANIFEST, Signature
+from app.contract.bundle import GOLDEN_EXPECTED, MANIFEST, Signature, expected_npz, open_bundle
 from app.contract.preprocessing import Image
 from app.engines import openvino
 from app.engines.engine import Engine, EngineFactory, Precision
@@ -309,9 +310,9 @@ def test_tampered_bundle_never_reaches_an_engine(path: Path, install: Install, e
 def test_bundle_of_a_newer_preprocessing_is_refused(path: Path) -> None:
     manifest = (path / MANIFEST).read_text()
     (path / MANIFEST).write_text(
-        manifest.replace('"preprocessing": {\n  "version": 1', '"preprocessing": {"version": 2')
+        manifest.replace('"preprocessing": {\n  "version": 1', '"preprocessing": {"version": 3')
     )
-    with pytest.raises(BundleIncompatible, match="preprocessing version 2"):
+    with pytest.raises(BundleIncompatible, match="preprocessing version 3"):
         load_model(path)
 
 
@@ -329,10 +330,12 @@ def replace_model(path: Path, **how: Any) -> None:
 
     @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
     def serve(image: Any) -> dict[str, Any]:
-        mean = tf.reduce_mean(tf.cast(image, tf.float32), axis=[1, 2, 3])
+        levels = tf.cast(image, tf.float32)
+        mean = tf.reduce_mean(levels, axis=[1, 2, 3]) / 2550
         answer = tf.stack([mean] * how.get("classes", 10), axis=1)
+        others = {"features": answer[:, :3] + 1, "heat_map": levels[..., 0], "logits": answer + 1}
         outputs = {output_name: tf.cast(answer, how.get("output_dtype", "float32"))}
-        return outputs | ({"logits": answer + 1} if how.get("second_output") else {})
+        return outputs | {name: others[name] for name in how.get("others", ())}
 
     folder = path.parent / "replacement"
     tf.saved_model.save(tf.Module(), str(folder), signatures={how.get("signature", "serving_default"): serve})
@@ -356,7 +359,7 @@ def replace_model(path: Path, **how: Any) -> None:
         ({"output_name": "scores"}, "output is scores float32 [?, 10], but the manifest says probabilities float32"),
         ({"classes": 9}, "output is probabilities float32 [?, 9], but the manifest says probabilities float32 [?, 10]"),
         ({"output_dtype": "uint8"}, "output is probabilities uint8 [?, 10], but the manifest says probabilities float"),
-        ({"second_output": True}, "but the manifest says probabilities float32 [?, 10]"),
+        ({"others": ["logits"]}, "but the manifest says probabilities float32 [?, 10]"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -368,6 +371,55 @@ def test_model_of_another_signature_is_refused(
     with pytest.raises(BundleTampered) as refused:
         load_model(path, engine=engine)
     assert message in str(refused.value)
+
+
+FEATURES = {"name": "features", "dtype": "float32", "shape": [None, 3]}
+HEAT_MAP = {"name": "heat_map", "dtype": "float32", "shape": [None, 28, 28]}
+
+
+def declare(path: Path, *others: dict[str, Any]) -> None:
+    """Have the manifest say that the SavedModel of `replace_model` has `others` beside its probabilities."""
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    manifest["schema_version"] = 2
+    manifest["signature"]["other_outputs"] = others
+    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    with np.load(path / GOLDEN_EXPECTED) as expected:
+        images = expected["images"]
+    means = images.mean((1, 2, 3), keepdims=True)[:, :, 0, 0] / 2550
+    (path / GOLDEN_EXPECTED).write_bytes(expected_npz(images, np.repeat(means, 10, axis=1).astype(np.float32)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("others", [[FEATURES], [HEAT_MAP], [HEAT_MAP, FEATURES]])
+def test_declared_outputs_beside_the_probabilities_change_no_answer(
+    path: Path, sign: Sign, engine: EngineName, others: list[dict[str, Any]]
+) -> None:
+    replace_model(path, others=[output["name"] for output in others])
+    declare(path, *others)
+    sign(path)
+    model = load_model(path, engine=engine)
+    for prepared in (False, True):
+        if prepared:
+            model.engine.prepare(16)
+        found = model.engine.predict(model.bundle.golden.images)
+        np.testing.assert_allclose(found, model.bundle.golden.probabilities, atol=1e-6)
+    model.engine.close()
+    assert open_bundle(path).manifest.signature.outputs[1:] == model.bundle.manifest.signature.other_outputs != ()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("found", "declared"),
+    [([], [FEATURES]), (["features"], [FEATURES, HEAT_MAP]), (["features"], [HEAT_MAP]), (["features"], [])],
+)
+def test_model_whose_other_outputs_are_not_those_declared_is_refused(
+    path: Path, sign: Sign, engine: EngineName, found: list[str], declared: list[dict[str, Any]]
+) -> None:
+    replace_model(path, others=found)
+    declare(path, *declared)
+    sign(path)
+    with pytest.raises(BundleTampered, match=r"SavedModel's output is .*, but the manifest says probabilities"):
+        load_model(path, engine=engine)
 
 
 def test_model_whose_signature_has_another_name_is_refused(path: Path, sign: Sign) -> None:

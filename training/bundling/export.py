@@ -29,6 +29,7 @@ from app.contract.bundle import (
     Signature,
     digests,
     expected_npz,
+    oldest_schema,
 )
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec, preprocess
@@ -104,6 +105,7 @@ class BundleDraft:
         (self.folder / MODEL_CARD).write_text(card, encoding="utf-8")
         write_split_file(self.folder, split_csv)
         manifest = Manifest(
+            schema_version=oldest_schema(self.signature, self._preprocessing),
             name=self.name,
             version=self.version,
             created_at=datetime.now(UTC).replace(microsecond=0),
