@@ -94,9 +94,7 @@ class Signature(_Frozen):
                 raise ValueError(f"'{tensor.name}' is none of the optional outputs: {', '.join(OPTIONAL_OUTPUTS)}")
             batch, *sizes = tensor.shape or (0,)
             if (tensor.dtype, batch, len(sizes)) != ("float32", None, dimensions - 1) or None in sizes:
-                raise ValueError(
-                    f"'{tensor.name}' is not float32 of {dimensions} dimensions, of which the first is free"
-                )
+                raise ValueError(f"'{tensor.name}' is not float32 of {dimensions} dimensions, the first of them free")
         if len({tensor.name for tensor in self.other_outputs}) != len(self.other_outputs):
             raise ValueError("optional outputs repeat")
         return self
