@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from app.contract.preprocessing import Image, PreprocessingSpec, prepare, preprocess
+from app.contract.header import ImageHeader, read_header
+from app.contract.preprocessing import Image, PreprocessingSpec, decode, jpeg_divisor, prepare, preprocess
 from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
 
 Colour = Literal["grey", "rgb"]
@@ -168,6 +169,69 @@ def test_picture_of_any_orientation_comes_out_upright(
     tensor = preprocess(data, spec_of(UPRIGHT, colour))
     for channel in np.moveaxis(tensor, 2, 0):
         np.testing.assert_allclose(channel, UPRIGHT, atol=6 if suffix == ".jpg" else 0)
+
+
+LARGE = np.kron(UPRIGHT, np.ones((20, 20), np.uint8))
+REDUCED: dict[str, Any] = {"version": 2, "jpeg_scale": "reduced"}
+
+
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_of_any_orientation_comes_out_upright_at_a_reduced_scale(orientation: int, colour: Colour) -> None:
+    data = with_exif(as_stored(LARGE, orientation), ".jpg", exif(orientation, "<"))
+    spec = spec_of(UPRIGHT, colour, **REDUCED)
+    assert jpeg_divisor(read_header(data), spec) == 4
+    assert min(decode(data, spec).shape[:2]) == 160
+    for channel in np.moveaxis(preprocess(data, spec), 2, 0):
+        np.testing.assert_allclose(channel, UPRIGHT, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "divisor"),
+    [
+        (8064, 6048, 8), (6048, 8064, 8), (4032, 3024, 4), (1792, 1792, 4), (1790, 1792, 4), (1789, 1792, 4),
+        (1788, 9000, 2), (897, 895, 2), (894, 9000, 1), (448, 448, 1), (10, 10, 1),
+    ],
+)  # fmt: skip
+def test_reduced_scale_is_the_smallest_whose_shorter_side_is_twice_the_targets_longer_one(
+    width: int, height: int, divisor: int
+) -> None:
+    header = ImageHeader("jpeg", width, height)
+    for target in ((224, 224), (224, 100), (100, 224)):
+        spec = PreprocessingSpec(height=target[0], width=target[1], colour="rgb", **REDUCED)
+        assert jpeg_divisor(header, spec) == divisor
+    assert jpeg_divisor(header, PreprocessingSpec(version=2, height=224, width=224, colour="rgb")) == 1
+
+
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+@pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]])
+def test_picture_at_a_reduced_scale_is_nearly_the_one_at_full_scale(
+    data_folder: Path, flags: list[int], resize: Resize, colour: Colour
+) -> None:
+    photo = cv2.imdecode(np.fromfile(data_folder / "photos" / "shoes.jpg", np.uint8), cv2.IMREAD_COLOR)
+    assert photo is not None
+    picture = cv2.resize(photo, (1000, 760), interpolation=cv2.INTER_CUBIC)
+    data = cv2.imencode(".jpg", picture, flags)[1].tobytes()
+    full = PreprocessingSpec(height=90, width=90, colour=colour, resize=resize)
+    reduced = PreprocessingSpec(height=90, width=90, colour=colour, resize=resize, **REDUCED)
+    assert decode(data, reduced).shape[:2] == (190, 250)
+    difference = np.abs(preprocess(data, reduced).astype(int) - preprocess(data, full))
+    assert 0 < difference.mean() < 1
+
+
+def test_nothing_but_a_jpeg_is_read_at_a_reduced_scale() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)
+    data = cv2.imencode(".png", picture)[1].tobytes()
+    full, reduced = (PreprocessingSpec(height=10, width=10, colour="rgb", **changes) for changes in ({}, REDUCED))
+    np.testing.assert_array_equal(preprocess(data, full), preprocess(data, reduced))
+
+
+def test_the_first_version_has_no_scale_and_is_written_without() -> None:
+    with pytest.raises(ValidationError, match="preprocessing of version 1 has no jpeg_scale"):
+        PreprocessingSpec(height=8, width=8, colour="grey", jpeg_scale="reduced")
+    assert "jpeg_scale" not in PreprocessingSpec(height=8, width=8, colour="grey").model_dump()
+    assert PreprocessingSpec(height=8, width=8, colour="grey", **REDUCED).model_dump()["jpeg_scale"] == "reduced"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -684,7 +748,7 @@ def test_spec_is_frozen_and_compares_by_value() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"sharpen": True},
         {"height": 0},
         {"width": 4097},

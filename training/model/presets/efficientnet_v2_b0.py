@@ -16,7 +16,9 @@ from training.model.preset import Augmentation, FineTune, Preset, Recipe
 EFFICIENTNET_V2_B0 = Preset(
     name="efficientnet_v2_b0",
     summary="photos, on EfficientNetV2-B0 and ImageNet's weights",
-    preprocessing=PreprocessingSpec(height=224, width=224, colour="rgb", resize="crop"),
+    preprocessing=PreprocessingSpec(
+        version=2, height=224, width=224, colour="rgb", resize="crop", jpeg_scale="reduced"
+    ),
     backbone=Backbone("efficientnet_v2_b0"),
     layers=(GlobalAveragePool2D(), Dropout(0.2)),
     recipe=Recipe(

@@ -16,7 +16,9 @@ from training.model.preset import Augmentation, FineTune, Preset, Recipe
 MOBILENET_V3_SMALL = Preset(
     name="mobilenet_v3_small",
     summary="photos, on MobileNetV3-Small and ImageNet's weights",
-    preprocessing=PreprocessingSpec(height=224, width=224, colour="rgb", resize="crop"),
+    preprocessing=PreprocessingSpec(
+        version=2, height=224, width=224, colour="rgb", resize="crop", jpeg_scale="reduced"
+    ),
     backbone=Backbone("mobilenet_v3_small"),
     layers=(GlobalAveragePool2D(), Dropout(0.2)),
     recipe=Recipe(

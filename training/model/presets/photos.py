@@ -21,7 +21,7 @@ def _convolution(filters: int) -> Conv2D:
 PHOTOS = Preset(
     name="photos",
     summary="small, from scratch, for some thousand photos of things whose mirror image is of the same class",
-    preprocessing=PreprocessingSpec(height=64, width=64, colour="rgb"),
+    preprocessing=PreprocessingSpec(version=2, height=64, width=64, colour="rgb", jpeg_scale="reduced"),
     layers=(
         _convolution(16),
         MaxPool2D(),
