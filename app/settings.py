@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.contract.limits import MAX_BYTES, MAX_PIXELS
 from app.engines.registry import EngineChoice
 from app.errors import InvalidSetting
 from app.system.home import expanded
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
         2.0, gt=0, le=3600, description="Seconds after which a batch hangs: its pictures are then tried one by one."
     )
     max_upload_bytes: int = Field(
-        10 * 1024 * 1024, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
+        MAX_BYTES, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
     )
     accepted_formats: str = Field(
         "jpeg,png,webp,bmp,gif,tiff,avif,heic",
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
         description="Picture formats that are accepted, with commas between; others are refused with 415.",
     )
     max_pixels: int = Field(
-        25_000_000, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
+        MAX_PIXELS, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
     )
     max_batch_pictures: int = Field(64, ge=1, le=10_000, description="Most pictures in one request.")
     max_batch_bytes: int = Field(

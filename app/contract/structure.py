@@ -57,8 +57,9 @@ def too_many_segments() -> UndecodableImage:
     return UndecodableImage(f"The JPEG file has more than {MAX_SEGMENTS:,} segments. Save it again.")
 
 
-def _jpeg_markers(jpeg: bytes) -> Iterator[int]:
-    """Yield each marker that has a segment, as libjpeg comes upon them, to the end of the image or of the file.
+def _jpeg_markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each marker that has a segment, and where that begins, as libjpeg comes upon them, to the end of the image
+    or of the file.
 
     Raises UndecodableImage after MAX_SEGMENTS markers of any kind.
     """
@@ -71,7 +72,7 @@ def _jpeg_markers(jpeg: bytes) -> Iterator[int]:
         marker = jpeg[position - 1]
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed or standalone, no length
             continue
-        yield marker
+        yield marker, position
         if marker == 0xD9:
             return
         position += max(2, int.from_bytes(jpeg[position : position + 2], "big"))
@@ -89,13 +90,32 @@ def check_jpeg(jpeg: bytes) -> None:
         return
     # Some may be no scans: they may lie in a thumbnail, a profile, or behind the end.
     scans = 0
-    for marker in _jpeg_markers(jpeg):
+    for marker, _ in _jpeg_markers(jpeg):
         scans += marker == 0xDA
         if scans > MAX_SCANS:
             raise UndecodableImage(
                 f"The JPEG file has more than {MAX_SCANS} scans, and each is decoded for all pixels. "
                 "Save it as baseline JPEG."
             )
+
+
+def jpeg_coefficient_bytes(jpeg: bytes) -> float:
+    """Return how many bytes a decoder keeps of each pixel until the last scan, at any scale: 0 for a single scan.
+
+    Those are the coefficients, 2 bytes for each sample: a pixel has three samples, or 1.5 where colours are halved.
+    """
+    progressive, factors = False, b""
+    for marker, at in _jpeg_markers(jpeg):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            progressive = marker in (0xC2, 0xCA)
+            factors = jpeg[at + 9 : at + 8 + 3 * int.from_bytes(jpeg[at + 7 : at + 8]) : 3]
+        elif marker == 0xDA:
+            if not factors or not (progressive or int.from_bytes(jpeg[at + 2 : at + 3]) < len(factors)):
+                return 0.0
+            across, down = [factor >> 4 for factor in factors], [factor & 15 for factor in factors]
+            samples = sum(each * other for each, other in zip(across, down, strict=True))
+            return 2 * samples / max(1, max(across) * max(down))
+    return 0.0
 
 
 # PNG

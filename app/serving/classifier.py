@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.header import ImageHeader, read_header
-from app.contract.preprocessing import Image, preprocess
+from app.contract.limits import check_size
+from app.contract.preprocessing import Image, jpeg_divisor, preprocess
+from app.contract.structure import jpeg_coefficient_bytes
 from app.engines.loading import LoadedModel
-from app.errors import DeadlineExceeded, ImageTooLarge
+from app.errors import DeadlineExceeded
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Meters, Reply, refusal_while_stopping, row_for
@@ -21,7 +23,8 @@ from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
 _DECODED_CHANNELS = 3
-"""Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment."""
+"""Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment. A JPEG of several scans takes about as
+much at any scale."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +121,14 @@ class Classifier:
         ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
-        pixels = header.pixels
-        if pixels > self._limits.max_pixels:
-            raise ImageTooLarge(
-                f"The picture has {header.width}x{header.height} pixels; "
-                f"at most {self._limits.max_pixels:,} are accepted. Send it smaller."
-            )
-        if pixels <= self.tuning.inline_decode_pixels:
+        check_size(data, header, max_pixels=self._limits.max_pixels)
+        if header.pixels <= self.tuning.inline_decode_pixels:
             self._batcher.put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
             if self._closing:
                 raise refusal_while_stopping()
             decoding = _Decoding()
-            lease = self._admission.hold(decoding, pixels * _DECODED_CHANNELS)
+            lease = self._admission.hold(decoding, self._decoded_bytes(data, header))
 
             def decoded(task: asyncio.Task[None]) -> None:
                 decoding.is_over = True
@@ -175,6 +173,11 @@ class Classifier:
             task.cancel()
         self._batcher.close()
         self.loaded.engine.close()
+
+    def _decoded_bytes(self, data: bytes, header: ImageHeader) -> int:
+        spec, size = self.manifest.preprocessing, header.pixels * _DECODED_CHANNELS
+        is_reduced = header.format == "jpeg" and spec.jpeg_scale == "reduced" and not jpeg_coefficient_bytes(data)
+        return size // jpeg_divisor(header, spec) ** 2 if is_reduced else size
 
     def _decoded(self, seconds: float) -> None:
         self._observe_decode(seconds)

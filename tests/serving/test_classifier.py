@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -87,6 +88,7 @@ def classifier_of(
     pool: ThreadPoolExecutor,
     *,
     inline_decode_pixels: int,
+    max_pixels: int = 28 * 28,
     admission: Admission | None = None,
     metrics: Metrics | None = None,
 ) -> Classifier:
@@ -95,7 +97,7 @@ def classifier_of(
         Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=inline_decode_pixels),
         decode_pool=pool,
         limits=Limits(
-            max_pixels=28 * 28, max_pending=10, accepted_formats=frozenset(IMAGE_FORMATS), inference_timeout_s=10.0
+            max_pixels=max_pixels, max_pending=10, accepted_formats=frozenset(IMAGE_FORMATS), inference_timeout_s=10.0
         ),
         admission=admission or Admission(max_pictures=10, max_bytes=1 << 20, burst_s=5.0, metrics=Metrics()),
         metrics=metrics or Metrics(),
@@ -112,6 +114,27 @@ async def test_what_is_quick_to_decode_needs_no_thread(
     assert model.manifest.labels == bundle.manifest.labels
     assert probabilities.shape == (10,)
     assert decoding.threads == [thread]
+
+
+@pytest.mark.parametrize(("bundle_of", "progressive", "held"), [
+    ("model_store/mnist/1", 0, 3_000_000),
+    ("tests/data/bundles/clothes/1", 0, 3_000_000 // 64),
+    ("tests/data/bundles/clothes/1", 1, 3_000_000),
+])  # fmt: skip
+async def test_a_picture_that_is_decoded_at_a_reduced_scale_takes_less_of_what_may_be_held(
+    repository: Path, pool: ThreadPoolExecutor, gate: threading.Event, bundle_of: str, progressive: int, held: int
+) -> None:
+    picture = np.full((1000, 1000, 3), 90, np.uint8)
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    admission = Admission(max_pictures=10, max_bytes=1 << 30, burst_s=5.0, metrics=Metrics())
+    model = classifier_of(
+        open_bundle(repository / bundle_of), pool, inline_decode_pixels=0, max_pixels=1_000_000, admission=admission
+    )
+    task = asyncio.create_task(model.classify(data))
+    await asyncio.sleep(0)
+    assert admission.pending_bytes == held
+    gate.set()
+    await task
 
 
 @pytest.mark.parametrize("pixels", [0, 28 * 28])

@@ -32,11 +32,14 @@ def census(dataset: Dataset, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def find_odd_files(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator[Finding]:
-    """Find what cannot be read, what is named for another format or turned by EXIF, and modes side by side."""
+    """Find what cannot be read, what the service rejects for its size, what is named for another format or turned by
+    EXIF, and modes side by side."""
     for picture, look in zip(pictures, looks, strict=True):
         if look.error is not None:
             yield Finding("corrupt", (picture.id,), 1.0, look.error)
             continue
+        if look.too_large is not None:
+            yield Finding("too-large", (picture.id,), float(look.width * look.height), look.too_large)
         named = SUFFIXES.get(PurePosixPath(picture.id).suffix.lower())
         if named is not None and look.format not in (named, "array"):
             yield Finding("misnamed", (picture.id,), 1.0, f"Named {named.upper()}, but it is {look.format.upper()}.")

@@ -101,6 +101,11 @@ _CHECKS = (
         "Nothing is trained on them. What is named like a picture and is none is corrupt instead.",
     ),
     Check(
+        "too-large", "warning", "pictures that the service rejects for their size", None, "",
+        "The network learns from them, but who sends such a picture gets 413. Raise IMAGECLASS_MAX_PIXELS or "
+        "IMAGECLASS_MAX_UPLOAD_BYTES where the model is served, or make pictures smaller before they are sent.",
+    ),
+    Check(
         "mixed-modes", "info", "grey, coloured, 16-bit or transparent pictures side by side", None, "",
         "The format may tell the classes apart instead of what is shown.",
     ),

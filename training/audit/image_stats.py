@@ -7,7 +7,7 @@ It knows nothing of checks or thresholds, and nothing of labels.
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.header import read_header
+from app.contract.limits import why_too_large
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare, use_one_thread_per_picture
 from app.errors import ImageError
 from app.system.cores import available_cores
@@ -35,7 +36,8 @@ _RGB = PreprocessingSpec(height=1, width=1, colour="rgb")
 class Look:
     """What one look at a picture found.
 
-    `error` says why the picture cannot be used; all after `content` is then empty. `content` names the bytes of a file
+    `error` says why the picture cannot be used; all after `content` is then empty. `too_large` says why the service
+    rejects it unless its limits are raised. `content` names the bytes of a file
     or the pixels of an array, `pixels` the decoded, upright, opaque pixels. Levels are grey, 0 to 255: `darkest` and
     `lightest` leave out a hundredth at their end, `spread` is from one half per cent to the other. `sharpness` is edge
     strength over contrast. `thumbnail` is (side, side) uint8.
@@ -54,6 +56,7 @@ class Look:
     lightest: float = 0.0
     spread: float = 0.0
     sharpness: float = 0.0
+    too_large: str | None = None
     thumbnail: Image | None = None
 
 
@@ -129,9 +132,10 @@ def look_at(picture: Picture, scale: Scale) -> Look:
         sentence = f"The {header.format.upper()} file {what}. Copy it again from where it came from."
         return Look(sentence, content)
     facts = file_facts(data, header.format)
-    return _of_image(
+    look = _of_image(
         image, content, header.format, facts.mode, facts.alpha, facts.orientation, header.width, header.height, scale
     )
+    return replace(look, too_large=why_too_large(data, header))
 
 
 def _of_image(

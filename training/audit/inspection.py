@@ -17,6 +17,8 @@ from training.data.dataset import Dataset
 from training.errors import LeakageError
 from training.progress import Reporter
 
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -52,7 +54,7 @@ def inspect(
     if line := _told(audit, len(joined), len(set(joined.values())), divides=divides):
         reporter.say(line)
     counts = audit.counts()
-    names = ("corrupt", "leakage", "near-leakage", "conflict", "duplicate", "near-duplicate")
+    names = ("corrupt", "leakage", "near-leakage", "conflict", "duplicate", "near-duplicate", "too-large")
     return Inspection(
         together=joined if divides else {},
         record={**{name: counts.get(name, 0) for name in names}, "groups": len(set(groups.values()))},
@@ -75,6 +77,11 @@ def _told(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
     counts = audit.counts()
     found = [f"{counts[name]:,} {name}" for name in counts if name in ("leakage", "near-leakage", "conflict")]
     parts = [", ".join(found)] if found else []
+    if too_large := [finding for finding in audit.findings if finding.check == "too-large"]:
+        named = ", ".join(finding.pictures[0] for finding in too_large[:_NAMED])
+        more = f" and {len(too_large) - _NAMED:,} more" if len(too_large) > _NAMED else ""
+        count = f"{len(too_large):,} pictures are" if len(too_large) > 1 else "1 picture is"
+        parts.append(f"{count} larger than the service accepts unless its limits are raised: {named}{more}")
     if pictures and divides:
         parts.append(f"{pictures:,} pictures are kept together in {units:,} groups, as copies or by --group-by")
     return f"audit: {'; '.join(parts)}" if parts else ""

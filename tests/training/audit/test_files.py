@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from tests.training.audit.conftest import scene, write
+from training.audit.cache import Cache
+from training.audit.inspection import inspect
+from training.data.sources import open_data
+from training.progress import Reporter
 
 Found = Callable[[Path], dict[str, list[tuple[str, ...]]]]
 
@@ -52,6 +56,31 @@ def damaged(name: str) -> bytes:
 def test_a_file_that_is_no_whole_picture_is_corrupt(pets: Path, found: Found, name: str) -> None:
     (pets / "cats" / name).write_bytes(damaged(name))
     assert found(pets) == {"corrupt": [(f"cats/{name}",)]}
+
+
+def test_a_picture_that_the_service_rejects_for_its_size_is_named(
+    pets: Path, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pets / "cats" / "phone.bmp", scene(91, side=60))
+    monkeypatch.setattr("app.contract.limits.MAX_BYTES", 10_000)
+    assert found(pets) == {"too-large": [("cats/phone.bmp",)]}
+
+
+def test_fit_says_how_many_and_which_pictures_the_service_rejects_for_their_size(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        write(pets / "cats" / f"phone{number}.bmp", scene(91 + number, side=60))
+    monkeypatch.setattr("app.contract.limits.MAX_BYTES", 10_000)
+    said: list[str] = []
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", said.append)
+    dataset = open_data(str(pets))
+    found = inspect(dataset, groups={}, divides=False, allow_leakage=False, cache=Cache(None, ""), reporter=reporter)
+    names = ", ".join(f"cats/phone{number}.bmp" for number in range(5))
+    sentence = "7 pictures are larger than the service accepts unless its limits are raised"
+    assert said[-1] == f"audit: {sentence}: {names} and 2 more"
+    assert found.record["too-large"] == len(found.findings) == 7
 
 
 def test_a_thumbnail_inside_does_not_hide_that_a_jpeg_is_cut_off(pets: Path, found: Found) -> None:
