@@ -3,24 +3,23 @@
 from collections.abc import Callable, Mapping
 
 from app.contract.header import ImageFormat, ImageHeader
-from app.contract.structure import jpeg_coefficient_bytes
+from app.contract.structure import jpeg_coefficient_bytes, tiff_directory, tiff_number
 from app.errors import ImageTooLarge
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 32 << 20
 MAX_DECODING_BYTES = 400_000_000
-"""What decoding one picture may take: an opaque one of MAX_PIXELS does, and one of 25 megapixels of any kind."""
+"""What decoding one picture may take: an opaque JPEG or PNG of MAX_PIXELS does, and most kinds at 25 megapixels."""
 
-_OPAQUE = 6.0  # bytes for each pixel: OpenCV decodes into 3, and hands out a copy
-_WITH_ALPHA = 10.0  # 4, their copy for a moment, or what is laid over the background
-_ANY = 16.0  # 16 bits and alpha, twice
+_TIFF_COLOURS_TAG, _TIFF_CMYK = 262, 5
+_LEAST, _MOST = 6, 28  # bytes for each pixel, as measured at 25 and 64 megapixels
 
 
 def check_size(data: bytes, header: ImageHeader, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ImageTooLarge for a picture of more pixels than `max_pixels`, or one that takes too much memory to decode.
 
-    The latter are of kinds whose pixels take more than the 6 bytes of an opaque one: with alpha, of 16 bits, or
-    progressive without subsampled colours.
+    The latter are of kinds whose pixels take more than the 6 bytes of an opaque JPEG or PNG: with alpha, of 16 bits,
+    progressive without subsampled colours, and formats whose decoders keep more copies.
     """
     pixels = header.pixels
     if pixels > max_pixels:
@@ -28,10 +27,10 @@ def check_size(data: bytes, header: ImageHeader, *, max_pixels: int = MAX_PIXELS
             f"The picture has {header.width}x{header.height} pixels; "
             f"at most {max_pixels:,} are accepted. Send it smaller."
         )
-    if pixels * _ANY <= MAX_DECODING_BYTES:
+    if pixels * _MOST <= MAX_DECODING_BYTES:
         return
     needed = pixels * _BYTES_PER_PIXEL[header.format](data)
-    allowed = max(MAX_DECODING_BYTES, max_pixels * _OPAQUE)
+    allowed = max(MAX_DECODING_BYTES, max_pixels * _LEAST)
     if needed > allowed:
         raise ImageTooLarge(
             f"A {header.format.upper()} of this kind with {header.width}x{header.height} pixels takes "
@@ -52,27 +51,36 @@ def why_too_large(data: bytes, header: ImageHeader) -> str | None:
 
 
 def _jpeg(data: bytes) -> float:
-    return max(_OPAQUE, 3 + jpeg_coefficient_bytes(data))
+    return max(6, 3 + jpeg_coefficient_bytes(data))
 
 
 def _png(data: bytes) -> float:
     depth, colours = data[24], data[25]
     if depth == 16:
-        return _ANY
-    has_alpha = colours in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")]
-    return _WITH_ALPHA if has_alpha else _OPAQUE
+        return 16
+    return 10 if colours in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")] else 6
 
 
 def _webp(data: bytes) -> float:
-    has_alpha = data[12:16] == b"VP8L" or (data[12:16] == b"VP8X" and data[20] & 0x10)
-    return _WITH_ALPHA if has_alpha else _OPAQUE
+    return 10 if data[12:16] == b"VP8L" or (data[12:16] == b"VP8X" and data[20] & 0x10) else 6
+
+
+def _tiff(data: bytes) -> float:
+    colours = tiff_directory(data).get(_TIFF_COLOURS_TAG)
+    return _MOST if colours is not None and tiff_number(data, colours) == _TIFF_CMYK else 16
+
+
+def _avif(data: bytes) -> float:
+    return 16 if b"auxiliary:alpha" in data else 12
 
 
 _BYTES_PER_PIXEL: Mapping[ImageFormat, Callable[[bytes], float]] = {
     "jpeg": _jpeg,
     "png": _png,
     "webp": _webp,
-    "bmp": lambda _: _OPAQUE,
-    "gif": lambda _: _WITH_ALPHA,
-    "tiff": lambda _: _ANY,
+    "bmp": lambda _: 14,
+    "gif": lambda _: 12,
+    "tiff": _tiff,
+    "avif": _avif,
+    "heic": lambda _: 8,
 }

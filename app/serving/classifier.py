@@ -23,8 +23,8 @@ from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
 _DECODED_CHANNELS = 3
-"""Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment. A JPEG of several scans takes about as
-much at any scale."""
+"""Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment. A JPEG of several scans takes about
+as much at any scale."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Every kind of picture is accepted up to 64 megapixels, or up to what decoding it may take."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from app.contract import limits
 from app.contract.header import ImageFormat, ImageHeader, read_header
@@ -13,6 +16,7 @@ from tests.oddities import segment as jpeg_segment
 
 PROGRESSIVE = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
 FULL_COLOURS = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+HEIC = Path(__file__).parents[1] / "data" / "heif" / "colours.heic"
 FIELDS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
 
@@ -47,9 +51,13 @@ def in_scans_of_one_component(data: bytes) -> bytes:
         (png(16, 16, 16, 6, b"\0" * 2064), 25e6),
         (webp(3), 64e6),
         (webp(4), 40e6),
-        (pillow(kind="BMP"), 64e6),
-        (pillow(kind="GIF"), 40e6),
+        (pillow(kind="BMP"), 400e6 / 14),
+        (pillow(kind="GIF"), 400e6 / 12),
         (pillow(kind="TIFF"), 25e6),
+        (pillow(Pillow.new("CMYK", (16, 16)), kind="TIFF"), 400e6 / 28),
+        (pillow(Pillow.new("RGB", (16, 16)), kind="AVIF"), 400e6 / 12),
+        (pillow(Pillow.new("RGBA", (16, 16), (1, 2, 3, 4)), kind="AVIF"), 25e6),
+        (HEIC.read_bytes(), 50e6),
     ],
 )
 def test_the_largest_picture_of_each_kind_is_accepted_and_one_row_more_is_not(data: bytes, most: float) -> None:
@@ -69,9 +77,9 @@ def test_a_kind_that_takes_more_memory_is_named_with_what_it_takes() -> None:
         check_size(png(16, 16, 16, 6, b""), ImageHeader("png", 8000, 8000))
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "gif", "tiff"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 def test_a_lower_limit_counts_pixels_alone_and_a_higher_one_memory_too(kind: ImageFormat) -> None:
-    data = {"jpeg": jpeg(), "png": png(16, 16, 16, 6, b""), "webp": webp(4)}.get(kind, b"")
+    data = {"jpeg": jpeg(), "png": png(16, 16, 16, 6, b"")}.get(kind, webp(4))
     check_size(data, ImageHeader(kind, 5000, 5000), max_pixels=25_000_000)
     with pytest.raises(ImageTooLarge, match="at most 24,999,999 are accepted"):
         check_size(data, ImageHeader(kind, 5000, 5000), max_pixels=24_999_999)

@@ -76,7 +76,9 @@ def test_fit_says_how_many_and_which_pictures_the_service_rejects_for_their_size
     reporter = Reporter()
     monkeypatch.setattr(reporter, "say", said.append)
     dataset = open_data(str(pets))
-    found = inspect(dataset, groups={}, divides=False, allow_leakage=False, cache=Cache(None, ""), reporter=reporter)
+    found = inspect(
+        dataset, data=str(pets), groups={}, divides=False, allow_leakage=False, cache=Cache(None, ""), reporter=reporter
+    )
     names = ", ".join(f"cats/phone{number}.bmp" for number in range(5))
     sentence = "7 pictures are larger than the service accepts unless its limits are raised"
     assert said[-1] == f"audit: {sentence}: {names} and 2 more"
