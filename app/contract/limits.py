@@ -33,7 +33,7 @@ def check_size(data: bytes, header: ImageHeader, *, max_pixels: int = MAX_PIXELS
     allowed = max(MAX_DECODING_BYTES, max_pixels * _LEAST)
     if needed > allowed:
         raise ImageTooLarge(
-            f"A {header.format.upper()} of this kind with {header.width}x{header.height} pixels takes "
+            f"This {header.format.upper()} of {header.width}x{header.height} pixels takes "
             f"{needed / 1e6:,.0f} MB to decode; at most {allowed / 1e6:,.0f} MB are accepted. "
             "Save it as baseline JPEG, or send it smaller."
         )
