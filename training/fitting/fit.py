@@ -243,7 +243,8 @@ class _StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss, accuracy = (logs or {}).get("loss", np.nan), (logs or {}).get("accuracy", np.nan)
+        # Several workers report an array of one value.
+        loss, accuracy = (float(np.mean((logs or {}).get(name, np.nan))) for name in ("loss", "accuracy"))
         if not np.isfinite(loss):
             raise DivergedError(
                 f"The loss became {loss} in {self._title}: training diverged. Try a lower --learning-rate."

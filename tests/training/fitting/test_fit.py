@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from training.data.tensors import Tensors
-from training.errors import OptionError
-from training.fitting.fit import FitResult, fit
+from training.errors import DivergedError, OptionError
+from training.fitting.fit import FitResult, _StepCallback, fit
 from training.model.layers import Conv2D, GlobalAveragePool2D
 from training.model.network import build_network
 from training.model.preset import FineTune, Recipe
@@ -180,3 +180,12 @@ def test_a_backbone_is_frozen_first_and_fine_tuned_then() -> None:
 def test_fine_tuning_without_a_backbone_is_refused() -> None:
     with pytest.raises(OptionError, match="backbone"):
         trained(replace(RECIPE, fine_tune=FineTune(epochs=1, learning_rate=0.001)))
+
+
+def test_the_figures_of_several_workers_are_arrays_of_one_value() -> None:
+    told: list[str] = []
+    callback = _StepCallback("epoch 1/1", 1, lambda _, text: told.append(text))
+    callback.on_train_batch_end(0, {"loss": np.array([0.5]), "accuracy": np.array([1.0])})
+    assert told == ["epoch 1/1, loss 0.5000, accuracy 100.00%"]
+    with pytest.raises(DivergedError, match="The loss became nan in epoch 1/1"):
+        callback.on_train_batch_end(0, {"loss": np.array([np.nan]), "accuracy": np.array([1.0])})
