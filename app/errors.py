@@ -4,8 +4,8 @@ ImageclassError
 ├── ImageError                    one picture cannot be used; its neighbours are not touched
 │   ├── ImageTooLarge
 │   ├── UnsupportedFormat
-│   └── UndecodableImage
-│       └── UnsupportedLayout     it is valid, but of a kind that is not supported
+│   ├── UndecodableImage
+│   └── UnsupportedLayout         it is valid, but of a kind that is not supported
 ├── RequestError                  the call itself is wrong
 │   ├── MalformedRequest
 │   ├── UploadTooLarge
@@ -63,8 +63,8 @@ class UndecodableImage(ImageError):
     code = "undecodable_image"
 
 
-class UnsupportedLayout(UndecodableImage):
-    pass
+class UnsupportedLayout(ImageError):
+    code = "undecodable_image"
 
 
 class RequestError(ImageclassError):

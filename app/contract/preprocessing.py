@@ -98,7 +98,7 @@ def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | No
 def decode(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None = None) -> Image:
     """Return the picture that `prepare` takes, at its own size: upright, opaque, 8 bit, (H, W) grey or (H, W, 3) RGB.
 
-    Raises UnsupportedFormat or UndecodableImage.
+    Raises an ImageError.
     """
     header = header or read_header(data)
     return _decode_jpeg(data, header, spec) if header.format == "jpeg" else _decode(data, header, spec)

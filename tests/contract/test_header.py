@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.contract.header import IMAGE_FORMATS, ImageFormat, ImageHeader, read_header
 from app.contract.preprocessing import PreprocessingSpec, decode, preprocess
-from app.errors import ImageError, UndecodableImage, UnsupportedFormat
+from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
 
 HEIF = Path(__file__).parents[1] / "data" / "heif"
 SUFFIXES: dict[ImageFormat, str] = {
@@ -236,12 +236,12 @@ def test_formats_that_are_not_accepted_here_are_named_beside_those_that_are() ->
 
 @pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC7, 0xCB, 0xCF])
 def test_a_lossless_or_hierarchical_jpeg_is_told_how_to_be_saved(marker: int) -> None:
-    with pytest.raises(UndecodableImage, match="lossless or hierarchical; save it as baseline JPEG"):
+    with pytest.raises(UnsupportedLayout, match="lossless or hierarchical; save it as baseline JPEG"):
         read_header(jpeg(5, 5, marker=marker))
 
 
 def test_a_jpeg_of_12_bits_is_told_how_to_be_saved() -> None:
-    with pytest.raises(UndecodableImage, match="has 12 bits for each sample; save it with 8"):
+    with pytest.raises(UnsupportedLayout, match="has 12 bits for each sample; save it with 8"):
         read_header(jpeg(5, 5).replace(b"\x00\x0b\x08", b"\x00\x0b\x0c"))
 
 

@@ -48,7 +48,9 @@ SIMPLE_UPLOADS = {
 
 @pytest.fixture(scope="module")
 def service(repository: Path) -> Iterator[DrainingService]:
-    service = DrainingService(repository / "model_store", model="mnist", workers=2)
+    service = DrainingService(
+        repository / "model_store", model="mnist", workers=2, max_upload_bytes=OVERSIZED_BYTES // 2
+    )
     workers = service.children
     yield service
     assert service.children == workers
