@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,7 +243,7 @@ class _StepCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._title, self._steps, self._advance = title, steps, advance
         self._done = 0
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Several workers report an array of one value.
         loss, accuracy = (float(np.mean((logs or {}).get(name, np.nan))) for name in ("loss", "accuracy"))
         if not np.isfinite(loss):
