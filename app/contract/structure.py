@@ -102,7 +102,7 @@ def check_jpeg(jpeg: bytes) -> None:
 def jpeg_coefficient_bytes(jpeg: bytes) -> float:
     """Return how many bytes a decoder keeps of each pixel until the last scan, at any scale: 0 for a single scan.
 
-    Those are the coefficients, 2 bytes for each sample: a pixel has three samples, or 1.5 where colours are halved.
+    Those are the coefficients, 2 bytes for each sample: a pixel has three samples, or 1.5 if colours are halved.
     """
     progressive, factors = False, b""
     for marker, at in _jpeg_markers(jpeg):

@@ -1,4 +1,4 @@
-"""Expand ~ where no shell does: in `--data=~/photos`, in quotes, and in environment variables."""
+"""Expand ~ if no shell does: in `--data=~/photos`, in quotes, and in environment variables."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
 """How this program was called, and so how it can be called again: what it prints can be pasted.
 
-It needs the standard library alone, so that it can say what is missing where nothing else is installed.
+It needs the standard library alone, so that it can name what is missing if nothing else is installed.
 """
 
 import shlex

@@ -16,7 +16,7 @@ _START_TIMEOUT_S = 120
 
 
 class Service:
-    """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker where none is set.
+    """A real `python -m app serve` with real sockets, on a port of its own choosing; one worker if none is set.
 
     `run_by` is the command that runs it, such as `timeout 600`; signals are then sent to that.
     """

@@ -3,7 +3,6 @@ lost than what a killed process held in its hands. Real processes, real sockets,
 
 import os
 import select
-import shutil
 import signal
 import socket
 import time
@@ -350,7 +349,6 @@ def test_two_sigterms_within_milliseconds_lose_no_half_sent_request(
     assert service.wait() == 0, "the end was not forced"
 
 
-@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs timeout, of the coreutils")
 def test_sigterm_to_the_process_and_its_group_is_one_stop_with_its_delay(
     start_service: StartService, trained_store: Path, picture: bytes, opened: ExitStack
 ) -> None:

@@ -54,8 +54,8 @@ def load_tensors(
     """Preprocess pictures, and tell `advance` how many more are done as it goes.
 
     Files that `cache` knows by their content are not decoded again. "skip" leaves bad pictures out. Raises
-    UnusablePictures where a bad picture is not to be skipped, DataError where a class loses all of its pictures, or
-    where a label is not among `labels`; OptionError if the result fits neither in memory nor on the disk.
+    UnusablePictures if a bad picture is not to be skipped, DataError if a class loses all of its pictures, or
+    if a label is not among `labels`; OptionError if the result fits neither in memory nor on the disk.
     """
     targets = _targets(pictures, labels)
     use_one_thread_per_picture()

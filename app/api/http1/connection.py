@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._reader: HeadReader | None = None  # while a head arrives
         self._body: BodyByLength | BodyInChunks | None = None  # while a body arrives
         self._ahead = b""  # what the client sent after the request that is being answered
-        self._ahead_from = 0  # where the next request begins in it
+        self._ahead_from = 0  # the position of the next request in it
         self._resume_is_due = False
         self._head: Head | None = None  # of the last request
         self._continue_is_owed = False  # the client waits for 100 Continue

@@ -1,5 +1,6 @@
-"""Decode the first picture of a GIF, laid on a transparent screen: what it does not cover, and where it is transparent,
-shows the background.
+"""Decode the first picture of a GIF on a transparent screen.
+
+Pixels that it does not cover, or leaves transparent, show the background.
 
 Only that picture's own blocks are given to Pillow: comments, later pictures and how they replace each other say nothing
 of it.
@@ -49,7 +50,7 @@ def decode_gif(gif: bytes) -> Pixels:
 
 
 def _first_picture(gif: bytes) -> tuple[bytes, int]:
-    """Return the content of the control block before the first picture, and where the picture's descriptor begins.
+    """Return the content of the control block before the first picture, and the position of the picture's descriptor.
 
     Raises IndexError if the file ends before.
     """

@@ -29,7 +29,7 @@ def classes(prefix: str = "") -> Files:
 
 
 def pack(path: Path, files: Files) -> Path:
-    """Write an archive of files, and of folders where the content is None."""
+    """Write an archive of files, and of folders if the content is None."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as written:
             for name, content in files.items():

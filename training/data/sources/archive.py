@@ -34,7 +34,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF_8_NAME, _ENCRYPTED = 0x800, 0x1
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, EOFError, ValueError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's, for a method of compression that it does not know
 )  # fmt: skip
 _UNPACK = "Unpack it, and name the folder."
 
@@ -208,7 +208,7 @@ class _InZip(PackedFile):
         if wanted == 0:
             return b""  # zlib takes 0 for no limit
         try:
-            # Deflate may need a little more than it gives, where nothing can be compressed.
+            # Deflate may need a little more than it gives if nothing can be compressed.
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(
                 stream.read(min(self._packed, 2 * wanted + 1024)), wanted
             )
