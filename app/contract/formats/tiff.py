@@ -40,6 +40,7 @@ _COLOURS = {
     34892: "samples of a camera",
 }
 _SAMPLE_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex floating-point"}
+_READ = frozenset((0, 1, 2, 3, 5, 6))
 _DEPTHS = (1, 2, 4, 8, 16)
 
 
@@ -99,8 +100,10 @@ def _check(layout: _Layout) -> None:
         what = f"{layout.bits[0]}-bit pixels"
     elif layout.compression not in TiffImagePlugin.COMPRESSION_INFO:
         what = f"compression {layout.compression}"
-    elif (layout.samples == 2 and layout.alpha is not None and layout.in_planes) or (
-        layout.colours == _YCBCR and layout.samples > 3
+    elif (
+        layout.colours not in _READ
+        or (layout.samples == 2 and layout.alpha is not None and layout.in_planes)
+        or (layout.colours == _YCBCR and layout.samples > 3)
     ):
         what = str(layout)
     if what is not None:
@@ -117,8 +120,6 @@ def _pixels(picture: Pillow.Image, layout: _Layout) -> Pixels:
         return Pixels(np.stack([grey, grey, grey, alpha], axis=2), premultiplied=mode == "La")
     if mode == "CMYK":
         return Pixels(_rgb_of_cmyk(np.asarray(picture)))
-    if mode in ("I", "F", "LAB"):
-        raise unsupported(_NAME, str(layout), _INSTEAD)
     if mode == "RGBA" and layout.alpha == _ASSOCIATED:
         return Pixels(_multiplied_again(np.asarray(picture)), premultiplied=True)
     return Pixels(array_of(picture))
