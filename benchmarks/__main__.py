@@ -276,7 +276,8 @@ def audit(
 def signs(
     data: Annotated[str, typer.Option(help="Folder of sign_digits; whatever fit takes.", show_default=False)],
     preset: Annotated[
-        list[str] | None, typer.Option(help="A preset of fit; may be repeated.", show_default="photos and seed")
+        list[str] | None,
+        typer.Option(help="A preset of fit; may be repeated.", show_default="photos_from_scratch and seed"),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="How many; each is held out once.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the training.")] = 0,
@@ -294,7 +295,7 @@ def signs(
     ways = {signs_benchmark.BY_PERSON: group_by, signs_benchmark.AT_RANDOM: None}
     out.mkdir(parents=True, exist_ok=True)
     with _one_line_errors():
-        presets = [preset_named(name) for name in preset or ("photos", "seed")]
+        presets = [preset_named(name) for name in preset or ("photos_from_scratch", "seed")]
         for (split, by), chosen in itertools.product(ways.items(), presets):
             if only in (None, split):
                 results = found[chosen.name, split] = []

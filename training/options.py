@@ -18,7 +18,7 @@ from training.evaluation.acceptance import FIGURES, Against, Requirement, parse_
 from training.evaluation.calibration.temperature import Method
 from training.fitting.strategy import StrategyName
 from training.model.layers import Backbone
-from training.model.preset import FineTune, Preset, Recipe
+from training.model.preset import Preset, Recipe
 from training.model.presets import PRESETS, preset_named
 
 
@@ -151,8 +151,9 @@ class FitOptions:
     def command(self, *, here: bool = False) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`."""
         recipe = self.preset.recipe
-        values = {FitOptions: self, Backbone: self.preset.backbone, FineTune: recipe.fine_tune, Recipe: recipe}
-        usual = values | {Recipe: preset_named(self.preset.name).recipe}
+        values = {FitOptions: self, Backbone: self.preset.backbone, Recipe: recipe}
+        own = preset_named(self.preset.name)
+        usual = values | {Backbone: own.backbone, Recipe: own.recipe}
         words = ["training", "fit"]
         for name, declared in FIT_OPTIONS.items():
             if values[declared.by] is not None and not (name == "test" and self.fold is not None):
@@ -166,7 +167,7 @@ def _fit_options() -> dict[str, Declared]:
     for name, declared in options_of(FitOptions).items():
         found[name] = declared
         if name == "preset":
-            found |= options_of(Backbone) | options_of(FineTune)
+            found |= options_of(Backbone)
         if name == "model_store":
             found |= options_of(Recipe)
     return found
@@ -180,13 +181,10 @@ def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
     """Return what `fit` is asked for by a value, or None, for each of its options. Raises OptionError."""
     with plain_range_errors(FitOptions):
         options = FitOptions(**fields_given(FitOptions, given))
-    preset = with_transfer(
-        options.preset,
-        weights=given["weights"],
-        fine_tune_epochs=given["fine_tune_epochs"],
-        fine_tune_rate=given["fine_tune_rate"],
-    )
-    return replace(options, preset=with_recipe(preset, fields_given(Recipe, given)))
+    preset = with_recipe(with_backbone(options.preset, fields_given(Backbone, given)), fields_given(Recipe, given))
+    if not preset.recipe.epochs and (preset.backbone is None or not preset.backbone.is_taught):
+        raise OptionError("--epochs 0 is for a preset with a backbone that has weights: nothing else can do without.")
+    return replace(options, preset=preset)
 
 
 def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
@@ -196,31 +194,19 @@ def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
         return replace(preset, recipe=replace(preset.recipe, **given))
 
 
-def with_transfer(
-    preset: Preset, *, weights: str | None, fine_tune_epochs: int | None, fine_tune_rate: float | None
-) -> Preset:
-    """Return the preset with what is not None: its backbone's first weights ("imagenet", "none" or a file), and how
-    they are fine-tuned.
-
-    Without weights there is nothing to keep, so all is trained from the first epoch on. Raises OptionError.
-    """
-    if weights is None and fine_tune_epochs is None and fine_tune_rate is None:
+def with_backbone(preset: Preset, changes: Mapping[str, Any]) -> Preset:
+    """Return the preset with those parts of its backbone replaced that are not None. Raises OptionError."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given:
         return preset
-    recipe, backbone = preset.recipe, preset.backbone
-    if backbone is None or recipe.fine_tune is None:
+    if preset.backbone is None:
         raise OptionError(
-            f"Preset {preset.name} starts from nothing: --weights, --fine-tune-epochs and --fine-tune-rate are for "
-            f"those with a backbone, {', '.join(name for name, other in PRESETS.items() if other.backbone)}."
+            f"Preset {preset.name} starts from nothing: --weights and --fine-tune-from are for those with a backbone, "
+            f"{', '.join(name for name, other in PRESETS.items() if other.backbone)}."
         )
-    if weights not in (None, "imagenet", "none") and not Path(weights).is_file():
-        raise OptionError(f"--weights {weights} is neither imagenet, none nor a file.")
-    if weights is not None:
-        backbone = replace(backbone, weights=weights)
-    if backbone.weights == "none":
-        if fine_tune_epochs is not None or fine_tune_rate is not None:
-            raise OptionError("With --weights none there is nothing to fine-tune; give --epochs and --learning-rate.")
-        return replace(preset, backbone=backbone, recipe=replace(recipe, epochs=recipe.total_epochs, fine_tune=None))
-    changes: dict[str, Any] = {"epochs": fine_tune_epochs, "learning_rate": fine_tune_rate}
-    with plain_range_errors(FineTune):
-        fine_tune = replace(recipe.fine_tune, **{name: value for name, value in changes.items() if value is not None})
-    return replace(preset, backbone=backbone, recipe=replace(recipe, fine_tune=fine_tune))
+    backbone = replace(preset.backbone, **given)
+    if backbone.weights not in ("imagenet", "none") and not Path(backbone.weights).is_file():
+        raise OptionError(f"--weights {backbone.weights} is neither imagenet, none nor a file.")
+    if not backbone.is_taught and given.get("fine_tune_from"):
+        raise OptionError("With --weights none every block learns from the start; leave --fine-tune-from out.")
+    return replace(preset, backbone=backbone)

@@ -26,6 +26,7 @@ from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
 from training.fitting.resumable_training import digest_of_data, open_run_folder, prepare_tensorflow, train
 from training.fitting.run_folder import RUN_ID, published_version
+from training.model.backbone import find_weights
 from training.model.tta import average_shifts
 from training.options import FitOptions
 from training.preparation import Prepared, load_splits, prepare
@@ -68,6 +69,8 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
     if distribution.is_chief:
         check_can_publish(store, options.name)
     about = None if options.about is None else _read_text(options.about)
+    if preset.backbone is not None:
+        find_weights(preset.backbone)
 
     prepared = prepare(options, reporter)
     dataset, assignment, counts = prepared.dataset, prepared.assignment, prepared.assignment.counts()
@@ -87,7 +90,7 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
         distribution=distribution,
         reporter=reporter,
     ) as run_folder:
-        network, result = train(
+        trained = train(
             preset,
             train_tensors,
             validation_tensors,
@@ -97,13 +100,15 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
             logs=options.logs,
             run_folder=run_folder,
             distribution=distribution,
+            cache=prepared.cache,
             reporter=reporter,
         )
         if not distribution.is_chief:
             raise ChiefPublishes("This worker has done its part; the chief publishes.")
+        network, part = trained.network, trained.part
         if preset.views == "shifted":
-            network = average_shifts(network)
-        calibration = calibrate(network, validation_tensors, options.calibration)
+            network = part = average_shifts(network)
+        calibration = calibrate(part, trained.validation, options.calibration)
         reporter.say(calibration.sentence())
         record = _training_record(options, prepared, splits)
         record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run_folder.id}
@@ -114,7 +119,7 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
         ):
             engine = draft.save(network, _golden(splits))
             scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, reporter=reporter)
-            metrics = metrics_of(scored, calibration, prepared.groups, result)
+            metrics = metrics_of(scored, calibration, prepared.groups, trained.result)
             facts = Facts(
                 options=options,
                 counts=counts,

@@ -15,17 +15,18 @@ from training.__main__ import cli
 from training.data.folds import Fold
 from training.declared import Declared
 from training.model.layers import Backbone
-from training.model.preset import FineTune, Recipe
+from training.model.preset import Recipe
 from training.model.presets import PRESETS
 from training.options import FIT_OPTIONS, FitOptions, read_fit_options
 
-PARTS_OF_THEIR_OWN = {"augmentation", "fine_tune"}
+PARTS_OF_THEIR_OWN = {Recipe: {"augmentation"}, Backbone: {"application"}}
 """Parts of a recipe that the preset alone decides, or that have fields of their own."""
 OTHER_VALUES: dict[str, Any] = {
     "data": "photos",
     "name": "other",
     "preset": PRESETS["efficientnet_v2_b0"],
     "weights": "none",
+    "fine_tune_from": "block6b",
     "batch_size": "full",
     "fold": Fold(2, 5),
     "size": (48, 64),
@@ -87,16 +88,12 @@ def with_value(name: str, value: Any) -> FitOptions:
     options = FitOptions(data="digits", name="d", preset=PRESETS["mobilenet_v3_small"])
     preset, changed = options.preset, {declared.field: value}
     assert preset.backbone is not None
-    assert preset.recipe.fine_tune is not None
     if declared.by is FitOptions:
         return replace(options, **changed)
     if declared.by is Recipe:
         recipe = replace(preset.recipe, **changed)
-    elif declared.by is FineTune:
-        recipe = replace(preset.recipe, fine_tune=replace(preset.recipe.fine_tune, **changed))
-    else:  # without weights there is no second phase
-        recipe = replace(preset.recipe, epochs=preset.recipe.total_epochs, fine_tune=None)
-        return replace(options, preset=replace(preset, backbone=replace(preset.backbone, **changed), recipe=recipe))
+    else:
+        return replace(options, preset=replace(preset, backbone=replace(preset.backbone, **changed)))
     return replace(options, preset=replace(preset, recipe=recipe))
 
 
@@ -104,10 +101,9 @@ def test_every_field_is_an_option_of_fit_with_its_own_help() -> None:
     shown = {option.name: option for option in get_command(cli).commands["fit"].params}  # type: ignore[attr-defined]
     declared = {(each.by, each.field) for each in FIT_OPTIONS.values()}
     assert list(shown) == list(FIT_OPTIONS)
-    for by in (FitOptions, Recipe, FineTune):
+    for by in (FitOptions, Recipe, Backbone):
         missing = {field.name for field in fields(by)} - {field for owner, field in declared if owner is by}
-        assert missing == (PARTS_OF_THEIR_OWN if by is Recipe else set())
-    assert (Backbone, "weights") in declared
+        assert missing == PARTS_OF_THEIR_OWN.get(by, set())
     for name, each in FIT_OPTIONS.items():
         assert shown[name].opts == [each.word]
         assert shown[name].help == each.info.description

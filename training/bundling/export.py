@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contract.bundle import (
     GOLDEN_EXPECTED,
@@ -32,17 +33,20 @@ from app.contract.bundle import (
     oldest_schema,
 )
 from app.contract.header import read_header
-from app.contract.preprocessing import PreprocessingSpec, preprocess
+from app.contract.preprocessing import Image, PreprocessingSpec, preprocess
 from app.contract.store import NAME_RULE, ModelStore, is_model_name
 from app.engines.engine import Engine
-from app.engines.loading import LoadedModel, load_model
+from app.engines.loading import LoadedModel, load_model, open_engine
+from app.engines.proof import MAX_PROBABILITY_DIFFERENCE
 from app.engines.registry import ENGINES
 from app.engines.tensorflow import open_tensorflow
+from app.errors import BundleTampered, EngineUnavailable
 from app.system.cores import available_cores
 from training.data.dataset import Picture
 from training.data.split import write_split_file
 from training.errors import OptionError, PublishError
-from training.tensorflow import keras, tf
+from training.model.saved_model import save
+from training.tensorflow import keras
 
 REPORT_FILE = "report.html"
 _GOLDEN_PICTURES = 16
@@ -74,15 +78,25 @@ class BundleDraft:
         self._engine: Engine | None = None
 
     def save(self, network: keras.Model, golden: Sequence[Picture]) -> Engine:
-        """Write `network` and golden pictures, and return the SavedModel as reopened.
+        """Write `network` and golden pictures, and return the SavedModel as reopened on the engine that will serve it.
 
-        The engine is closed with the draft. Raises PublishError if TensorFlow cannot write the network.
+        That is the fastest whose answers to the golden pictures are TensorFlow's. The engine is closed with the draft.
+        Raises PublishError if TensorFlow cannot write the network.
         """
         self.folder.mkdir(parents=True)
         save(network, self.folder, self.signature)
         self._golden = _write_golden(self.folder, golden)
-        self._engine = open_tensorflow(self.folder, self.signature, threads=available_cores())
-        _write_expected(self.folder, self._preprocessing, self._golden, self._engine)
+        tensorflow = open_tensorflow(self.folder, self.signature, threads=available_cores())
+        self._engine = tensorflow
+        images, expected = _write_expected(self.folder, self._preprocessing, self._golden, tensorflow)
+        for name in ENGINES:
+            with suppress(EngineUnavailable, BundleTampered):
+                engine = open_engine(name, self.folder, self.signature, threads=available_cores())
+                if np.abs(engine.predict(images) - expected).max() <= MAX_PROBABILITY_DIFFERENCE:
+                    self._engine = engine
+                    tensorflow.close()
+                    break
+                engine.close()
         return self._engine
 
     def publish(
@@ -187,33 +201,6 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
         raise PublishError(f"{home} cannot be written: {exc.strerror or exc}. Nothing was published.") from exc
 
 
-def save(network: keras.Model, folder: Path, signature: Signature) -> None:
-    """Write the SavedModel: `signature.input` uint8 in, `signature.output` float32 out, batch size free."""
-    # A copy without the optimizer, whose state, twice the size of the weights, would be saved too.
-    inference = type(network).from_config(network.get_config())
-    inference.set_weights(network.get_weights())
-    specification = tf.TensorSpec(signature.input.shape, tf.uint8, name=signature.input.name)
-
-    @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
-    def serve(image: Any) -> dict[str, Any]:
-        return {signature.output.name: inference(image, training=False)}
-
-    module = tf.Module()
-    module.serve = serve
-    # The variables themselves instead of the network: Keras wraps the network, and OpenVINO does not find the variables
-    # of a network within a network.
-    module.weights = [variable.value for variable in inference.variables]
-    try:
-        tf.saved_model.save(module, str(folder), signatures={signature.name: serve})
-    except tf.errors.OpError as exc:
-        if os.strerror(errno.ENOSPC) in exc.message:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
-        raise PublishError(f"TensorFlow could not write the SavedModel: {exc.message}. Nothing was published.") from exc
-    assets = folder / "assets"
-    if assets.is_dir() and not any(assets.iterdir()):
-        assets.rmdir()  # git and object stores drop empty folders
-
-
 def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPicture, ...]:
     """Write the golden pictures as their original bytes, the first ones always, then as many as stay small."""
     (folder / GOLDEN_FOLDER).mkdir()
@@ -230,9 +217,13 @@ def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPict
     return tuple(golden)
 
 
-def _write_expected(folder: Path, spec: PreprocessingSpec, golden: Sequence[GoldenPicture], engine: Engine) -> None:
+def _write_expected(
+    folder: Path, spec: PreprocessingSpec, golden: Sequence[GoldenPicture], engine: Engine
+) -> tuple[Image, NDArray[np.float32]]:
     images = np.stack([preprocess((folder / picture.file).read_bytes(), spec) for picture in golden])
-    (folder / GOLDEN_EXPECTED).write_bytes(expected_npz(images, engine.predict(images)))
+    probabilities = engine.predict(images)
+    (folder / GOLDEN_EXPECTED).write_bytes(expected_npz(images, probabilities))
+    return images, probabilities
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, int | float]:

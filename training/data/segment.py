@@ -1,6 +1,6 @@
-"""One file of preprocessed pictures: rows of pixels, then a digest and a checksum for each.
+"""One file of rows: preprocessed pictures, or what a network made of them; then a digest and a checksum for each.
 
-The pixels come first, so that they can be mapped into memory while the rest is not known yet. How many rows there are
+The rows come first, so that they can be mapped into memory while the rest is not known yet. How many rows there are
 follows from the file's size. A segment is written under a hidden name, renamed, and never changed after that, so that
 readers see a whole one or none. It knows nothing of files of pictures, nor of which segments there are.
 """
@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
-
-from app.contract.preprocessing import Image
+from numpy.typing import NDArray
 
 DIGEST_BYTES = 16
 SUFFIX = ".rows"
@@ -28,61 +27,77 @@ UNFINISHED = "."
 _CHECKSUM = np.dtype("<u4")
 _BLOCK_BYTES = 1 << 22
 
-Shape = tuple[int, int, int]
+Array = NDArray[np.uint8] | NDArray[np.float16]
 
 
-def checksum(digest: bytes, image: Image) -> int:
+@dataclass(frozen=True)
+class RowFormat:
+    """The shape and type of each row, and what rows are for people, in the plural.
+
+    `name` is the folder of their segments; it differs if rows mean something else.
+    """
+
+    name: str
+    noun: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float16"] = "uint8"
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+def checksum(digest: bytes, row: Array) -> int:
     """Return the CRC-32 of a row, over its digest too: neither can be damaged unseen."""
-    return zlib.crc32(np.ascontiguousarray(image).data, zlib.crc32(digest))
+    return zlib.crc32(np.ascontiguousarray(row).view(np.uint8).data, zlib.crc32(digest))
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A finished segment, its pixels (N, H, W, C) mapped from the file."""
+    """A finished segment, its `rows` (N, …) mapped from the file."""
 
     path: Path
-    images: Image
+    rows: Array
     digests: tuple[bytes, ...]
     checksums: tuple[int, ...]
 
     @classmethod
-    def open(cls, path: Path, shape: Shape) -> Self:
-        """Open the segment of rows of `shape` at `path`. Raises ValueError where it is none, or OSError."""
-        row_bytes = int(np.prod(shape))
-        count, rest = divmod(path.stat().st_size, row_bytes + DIGEST_BYTES + _CHECKSUM.itemsize)
+    def open(cls, path: Path, row: RowFormat) -> Self:
+        """Open the segment at `path`. Raises ValueError if it is none, or OSError."""
+        count, rest = divmod(path.stat().st_size, row.nbytes + DIGEST_BYTES + _CHECKSUM.itemsize)
         if rest or not count:
             raise ValueError(f"{path} is no segment.")
         with path.open("rb") as stream:
-            stream.seek(count * row_bytes)
+            stream.seek(count * row.nbytes)
             digests = stream.read(count * DIGEST_BYTES)
             checksums = np.frombuffer(stream.read(count * _CHECKSUM.itemsize), _CHECKSUM)
-            images: Image = np.memmap(stream, np.uint8, "r", shape=(count, *shape))
+            rows: Array = np.memmap(stream, row.dtype, "r", shape=(count, *row.shape))
         if len(digests) != count * DIGEST_BYTES or len(checksums) != count:
             raise ValueError(f"{path} changed while it was read.")
         starts = range(0, len(digests), DIGEST_BYTES)
-        return cls(path, images, tuple(digests[at : at + DIGEST_BYTES] for at in starts), tuple(checksums.tolist()))
+        return cls(path, rows, tuple(digests[at : at + DIGEST_BYTES] for at in starts), tuple(checksums.tolist()))
 
     def is_whole(self, row: int) -> bool:
         """Say whether a row is what was written."""
-        return checksum(self.digests[row], self.images[row]) == self.checksums[row]
+        return checksum(self.digests[row], self.rows[row]) == self.checksums[row]
 
 
 class Draft:
-    """A segment that is being filled: `images` (count, H, W, C) lies in a file of its own beside the finished ones.
+    """A segment that is being filled: `rows` (count, …) lie in a file of their own beside the finished ones.
 
     Raises OSError if the disk has not the room: it is taken at once, since a write to mapped memory that finds the
     disk full ends the process.
     """
 
-    def __init__(self, folder: Path, count: int, shape: Shape) -> None:
+    def __init__(self, folder: Path, count: int, row: RowFormat) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=SUFFIX, dir=folder)
         self._path: Path | None = Path(name)
-        self._row_bytes = int(np.prod(shape))
+        self._row_bytes = row.nbytes
         try:
             with os.fdopen(descriptor, "r+b") as stream:
                 _take_room(descriptor, count * (self._row_bytes + DIGEST_BYTES + _CHECKSUM.itemsize))
-                self.images: Image = np.memmap(stream, np.uint8, "r+", shape=(count, *shape))
+                self.rows: Array = np.memmap(stream, row.dtype, "r+", shape=(count, *row.shape))
         except BaseException:
             self.forget()
             raise

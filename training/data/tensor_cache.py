@@ -1,4 +1,5 @@
-"""Keep preprocessed pictures between runs, each under the digest of its file's bytes.
+"""Keep rows between runs, each under the digest of what it was made from: preprocessed pictures by their file's bytes,
+and what a network made of a picture by its pixels.
 
 What a picture becomes depends on its bytes, the preprocessing spec and the decoder, and on nothing else: those are the
 key, so a changed file or spec finds nothing, and a renamed file, another split or another data set with the same
@@ -17,15 +18,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from app.contract.preprocessing import Image, PreprocessingSpec
+from app.contract.preprocessing import PreprocessingSpec
 from app.system.cache_folder import cache_folder
 from app.system.memory import available_memory
-from training.data.segment import DIGEST_BYTES, SUFFIX, UNFINISHED, Draft, Segment, checksum, segment_name
+from training.data.segment import (
+    DIGEST_BYTES,
+    SUFFIX,
+    UNFINISHED,
+    Array,
+    Draft,
+    RowFormat,
+    Segment,
+    checksum,
+    segment_name,
+)
 from training.errors import OptionError
 
 _LAYOUT = 1
@@ -67,9 +79,9 @@ class TensorCache:
         """Return the cache in the user's cache folder."""
         return cls(cache_folder("tensors"), keeps=keeps, say=say)
 
-    def shelf(self, spec: PreprocessingSpec, count: int) -> "Shelf":
-        """Return an array of `count` pictures to fill from the cache and otherwise."""
-        return Shelf(self, spec, count)
+    def shelf(self, row: RowFormat, count: int) -> "Shelf":
+        """Return an array of `count` rows to fill from the cache and otherwise."""
+        return Shelf(self, row, count)
 
     def make_room(self, folder: Path, size: int) -> bool:
         """Remove the segments that went unused longest until `size` more bytes may lie in the cache; say whether they
@@ -103,17 +115,25 @@ class TensorCache:
 NO_CACHE = TensorCache(None)
 
 
+def picture_rows(spec: PreprocessingSpec) -> RowFormat:
+    """Return the format of pictures that are preprocessed as `spec` says, by this OpenCV."""
+    # The spec's version numbers its meaning.
+    facts = (str(_LAYOUT), spec.model_dump_json(), cv2.__version__, cv2.getBuildInformation())
+    name = hashlib.blake2b("\0".join(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return RowFormat(name, f"pictures of {spec.width}x{spec.height} pixels", spec.shape)
+
+
 class Shelf:
-    """The pictures of one spec: those kept by earlier runs, and an array of this run's. Safe to fill from threads.
+    """The rows of one format: those kept by earlier runs, and an array of this run's. Safe to fill from threads.
 
     A context: what is not finished at its end leaves no file behind.
     """
 
-    def __init__(self, cache: TensorCache, spec: PreprocessingSpec, count: int) -> None:
-        self._cache, self._spec, self._count = cache, spec, count
-        self._folder = None if cache.folder is None else cache.folder / _key(spec)
+    def __init__(self, cache: TensorCache, row: RowFormat, count: int) -> None:
+        self._cache, self._row, self._count = cache, row, count
+        self._folder = None if cache.folder is None else cache.folder / row.name
         self._lock = threading.Lock()
-        self._array: Image | None = None
+        self._array: Array | None = None
         self._draft: Draft | None = None
         self._digests = [b""] * count
         self._checksums = [0] * count
@@ -142,22 +162,22 @@ class Shelf:
         if place is None:
             return False
         segment, at = place
-        self._images()[row] = segment.images[at]
-        if checksum(digest, self._images()[row]) != segment.checksums[at]:
+        self._rows()[row] = segment.rows[at]
+        if checksum(digest, self._rows()[row]) != segment.checksums[at]:
             self._drop(segment)
             return False
         self._digests[row], self._checksums[row] = digest, segment.checksums[at]
         self._used.add(segment.path)
         return True
 
-    def put(self, row: int, digest: bytes | None, image: Image) -> None:
-        """Fill a row of the array with a new picture; one without a digest is not kept."""
-        self._images()[row] = image
+    def put(self, row: int, digest: bytes | None, content: NDArray[Any]) -> None:
+        """Fill a row of the array with new content; one without a digest is not kept."""
+        self._rows()[row] = content
         if digest is not None:
-            self._digests[row], self._checksums[row] = digest, checksum(digest, image)
+            self._digests[row], self._checksums[row] = digest, checksum(digest, self._rows()[row])
 
-    def whole(self, digests: Sequence[bytes]) -> Image | None:
-        """Return the mapped pixels (N, H, W, C) if a segment holds exactly these pictures in this order.
+    def whole(self, digests: Sequence[bytes]) -> Array | None:
+        """Return the mapped rows (N, …) if a segment holds exactly these in this order.
 
         None where there is none, where it is damaged, and where the array fits in memory, which is faster.
         """
@@ -171,25 +191,25 @@ class Shelf:
             return None
         self._used.add(segment.path)
         self._touch()
-        return segment.images
+        return segment.rows
 
-    def finish(self, rows: Sequence[int]) -> Image:
-        """Return the pictures (N, H, W, C) of those rows of the array, ascending, and keep them for later runs."""
-        images = self._images()
+    def finish(self, rows: Sequence[int]) -> Array:
+        """Return those rows (N, …) of the array, ascending, and keep them for later runs."""
+        array = self._rows()
         for place, row in enumerate(rows):  # moved within the array: a second one might not fit in memory
             if place != row:
-                images[place] = images[row]
-        images = images[: len(rows)]
+                array[place] = array[row]
+        array = array[: len(rows)]
         if self._cache.keeps and self._cache.folder is not None:
             try:
-                self._keep(self._cache.folder, images, rows)
+                self._keep(self._cache.folder, array, rows)
             except OSError as exc:
                 reason = "the disk is full" if exc.errno == errno.ENOSPC else exc.strerror
                 self._cache.say_once(f"no decoded pictures are kept in {self._cache.folder} for later runs: {reason}")
         self._touch()
-        return images
+        return array
 
-    def _keep(self, folder: Path, images: Image, rows: Sequence[int]) -> None:
+    def _keep(self, folder: Path, array: Array, rows: Sequence[int]) -> None:
         """Keep an array in memory as its new rows, one in a file as it is. Raises OSError."""
         is_new = [
             bool(self._digests[row]) and (self._draft is not None or not self.has(self._digests[row])) for row in rows
@@ -199,40 +219,39 @@ class Shelf:
             return
         digests = [self._digests[rows[place]] for place in places]
         checksums = [self._checksums[rows[place]] for place in places]
-        own = folder / _key(self._spec)
+        own = folder / self._row.name
         own.mkdir(parents=True, exist_ok=True)
-        size = len(places) * images[0].nbytes
+        size = len(places) * self._row.nbytes
         if not self._cache.make_room(folder, size):
             raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache may")
         if self._draft is not None:
             self._draft.publish(digests, checksums)
-            images.flags.writeable = False  # it is the kept file itself
+            array.flags.writeable = False  # it is the kept file itself
             return
-        draft = Draft(own, len(places), self._spec.shape)
+        draft = Draft(own, len(places), self._row)
         try:
             for at, place in enumerate(places):
-                draft.images[at] = images[place]
+                draft.rows[at] = array[place]
             draft.publish(digests, checksums)
         finally:
             draft.forget()
 
-    def _images(self) -> Image:
+    def _rows(self) -> Array:
         with self._lock:
             if self._array is None:
                 self._array = self._allocate()
             return self._array
 
-    def _allocate(self) -> Image:
-        what = f"{self._count:,} pictures of {self._spec.width}x{self._spec.height} pixels"
-        shape = (self._count, *self._spec.shape)
+    def _allocate(self) -> Array:
+        what = f"{self._count:,} {self._row.noun}"
         if self._fits_in_memory():
             try:
-                return np.empty(shape, np.uint8)
+                return np.empty((self._count, *self._row.shape), self._row.dtype)
             except MemoryError:
                 raise OptionError(f"{what} do not fit in this machine's memory; choose a smaller size.") from None
         folder = self._folder or Path(tempfile.gettempdir())
         try:
-            self._draft = Draft(folder, self._count, self._spec.shape)
+            self._draft = Draft(folder, self._count, self._row)
         except OSError as exc:
             raise OptionError(
                 f"{what} fit neither in this machine's memory nor into {folder} ({exc.strerror}); make room there, or "
@@ -240,17 +259,17 @@ class Shelf:
             ) from exc
         if not self._cache.keeps:
             self._draft.forget()
-        return self._draft.images
+        return self._draft.rows
 
     def _fits_in_memory(self) -> bool:
         most = self._cache.in_memory_bytes
         if most is None:
             most = int(_MEMORY_SHARE * available_memory())
-        return self._count * int(np.prod(self._spec.shape)) <= most
+        return self._count * self._row.nbytes <= most
 
     def _add(self, path: Path) -> None:
         try:
-            segment = Segment.open(path, self._spec.shape)
+            segment = Segment.open(path, self._row)
         except FileNotFoundError:
             return  # another run has made room
         except (OSError, ValueError):
@@ -274,9 +293,3 @@ class Shelf:
         for path in self._used:
             with suppress(OSError):
                 os.utime(path)
-
-
-def _key(spec: PreprocessingSpec) -> str:
-    """Return what names the way from bytes to pixels: the spec, whose version numbers its meaning, and this OpenCV."""
-    facts = (str(_LAYOUT), spec.model_dump_json(), cv2.__version__, cv2.getBuildInformation())
-    return hashlib.blake2b("\0".join(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()

@@ -7,16 +7,16 @@ Every picture is decoded once, on all cores, straight into its place, and not ag
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.preprocessing import Image, PreprocessingSpec, prepare, preprocess, use_one_thread_per_picture
+from app.contract.preprocessing import PreprocessingSpec, prepare, preprocess, use_one_thread_per_picture
 from app.errors import ImageError
 from app.system.cores import available_cores
 from training.data.dataset import Picture
-from training.data.tensor_cache import NO_CACHE, Shelf, TensorCache, digest_of
+from training.data.tensor_cache import NO_CACHE, Shelf, TensorCache, digest_of, picture_rows
 from training.errors import DataError
 
 _CHUNK = 32
@@ -33,10 +33,13 @@ class BadPicture:
 
 @dataclass(frozen=True)
 class Tensors:
-    """`images` (N, H, W, C) uint8, mapped from a file where memory has no room; `targets` (N,) int64 indices of labels;
-    and the `pictures` they show, in order."""
+    """`images` (N, H, W, C), mapped from a file if memory has no room; `targets` (N,) int64 indices of labels; and the
+    `pictures` they show, in order.
 
-    images: Image
+    Images are uint8 pictures in contract form, or what the first layers of a network made of them, float16.
+    """
+
+    images: NDArray[Any]
     targets: NDArray[np.int64]
     pictures: tuple[Picture, ...]
     skipped: tuple[BadPicture, ...]
@@ -60,7 +63,7 @@ def load_tensors(
     targets = _targets(pictures, labels)
     use_one_thread_per_picture()
     with (
-        cache.shelf(spec, len(pictures)) as shelf,
+        cache.shelf(picture_rows(spec), len(pictures)) as shelf,
         ThreadPoolExecutor(available_cores(), thread_name_prefix="preprocess") as executor,
     ):
         filling = _Filling(pictures, spec, shelf)

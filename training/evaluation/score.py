@@ -11,6 +11,8 @@ from app.contract.preprocessing import Image
 from training.model.preset import Loss
 
 _BATCH = 256
+_BATCH_BYTES = 4 << 20
+"""Of the pictures of a batch: what a network makes of them is some fifty times as large."""
 _SMALLEST = 1e-7
 """Keras clips a probability at this before its logarithm; with the same value, both report the same loss."""
 
@@ -60,8 +62,9 @@ def predict_all(
 ) -> NDArray[np.float32]:
     """Return the probabilities (N, K) of images (N, H, W, C), a batch at a time."""
     batches = []
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
+    size = max(1, min(_BATCH, _BATCH_BYTES // max(1, images[:1].nbytes)))
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
         batches.append(predict(batch))
         if advance is not None:
             advance(len(batch))

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from training.fitting.elastic import resample, smooth_displacements
-from training.fitting.photographic import photograph
+from training.fitting.photographic import mirror, photograph
 from training.model.preset import Augmentation
 from training.tensorflow import tf
 
@@ -27,6 +27,12 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
         images = _put_on_paper(images, augmentation.paper, tf.random.fold_in(seed, 1))
     images = photograph(images, augmentation, seed=tf.random.fold_in(seed, 2))
     return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
+
+
+def augment_maps(maps: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
+    """Return changed copies of what a network's first layers made of pictures: float32 (N, H, W, C). They can be
+    mirrored alone, which for a convolutional network is nearly what it makes of mirrored pictures."""
+    return mirror(maps, seed) if augmentation.mirror else maps
 
 
 def _warp(images: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:

@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 from app.system.cores import available_cores
 from training.data.tensors import Tensors
 from training.errors import OptionError
-from training.fitting.augment import augment
+from training.fitting.augment import augment, augment_maps
 from training.model.preset import Recipe
 from training.tensorflow import tf
 
 _HELD_OUT_BATCH = 512
+_HELD_OUT_BYTES = 8 << 20
+"""Of the pictures of a batch: a network's own arrays take some fifty times as much."""
 _AHEAD = 2
 """Batches to prefetch, besides those that are being made."""
 _ORDER, _CHANGES, _MIXUP = range(3)
 
 
 class Batches:
-    """An epoch's batches: images uint8 (B, H, W, C), targets float32 (B, K), and any class weights (B,)."""
+    """An epoch's batches: images (B, H, W, C), uint8 pictures or float32 maps of a network's first layers; targets
+    float32 (B, K); and any class weights (B,)."""
 
     def __init__(self, train: Tensors, recipe: Recipe, *, classes: int, seed: int, replicas: int = 1) -> None:
         """Raises OptionError if `replicas` cannot share a batch evenly."""
@@ -49,7 +52,7 @@ class Batches:
 
     def epoch(self, number: int, *, stopwatch: "Stopwatch | None" = None) -> tf.data.Dataset:
         """Return the batches of epoch `number`, counted from 0; `stopwatch` times the waiting for them."""
-        is_changed = number < round(self._recipe.augment_until * self._recipe.total_epochs)
+        is_changed = number < round(self._recipe.augment_until * self._recipe.epochs)
         key = tf.random.fold_in(tf.constant([self._seed, number], tf.int32), _ORDER)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._targets), dtype=tf.int64), seed=key)
         rows = tf.data.Dataset.from_tensor_slices(order[: self.pictures])
@@ -69,7 +72,8 @@ class Batches:
         targets = tf.one_hot(classes, self._classes)
         weights = [] if self._weights is None else [tf.gather(self._weights, classes)]
         if is_changed and recipe.augmentation is not None:
-            images = augment(images, recipe.augmentation, seed=tf.random.fold_in(seed, _CHANGES))
+            change = augment if images.dtype == tf.uint8 else augment_maps
+            images = change(images, recipe.augmentation, seed=tf.random.fold_in(seed, _CHANGES))
         if is_changed and recipe.mixup:
             images, targets, *weights = _mix(recipe.mixup, tf.random.fold_in(seed, _MIXUP), images, targets, *weights)
         if recipe.label_smoothing:
@@ -83,7 +87,8 @@ def held_out_batches(held_out: Tensors, *, classes: int, replicas: int = 1) -> t
     With several replicas, the rest that they cannot share evenly is left out.
     """
     picture, targets = _picture_source(held_out), tf.constant(held_out.targets)
-    rows = tf.data.Dataset.range(_shared(len(held_out.targets), replicas)).batch(_shared(_HELD_OUT_BATCH, replicas))
+    size = max(replicas, min(_HELD_OUT_BATCH, _HELD_OUT_BYTES // max(1, held_out.images[0].nbytes)))
+    rows = tf.data.Dataset.range(_shared(len(held_out.targets), replicas)).batch(_shared(size, replicas))
 
     def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return picture(rows), tf.one_hot(tf.gather(targets, rows), classes)
@@ -155,18 +160,20 @@ def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _picture_source(tensors: Tensors) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function from rows (B,) to images. A mapped file stays on disk; an array is copied once."""
+    """Return a function from rows (B,) to images, uint8 or float32. A mapped file stays on disk; an array is copied
+    once."""
     images = tensors.images
-    if isinstance(images, np.memmap):
+    in_memory = None if isinstance(images, np.memmap) else tf.constant(images)
 
-        def read(rows: tf.Tensor) -> tf.Tensor:
-            found = tf.numpy_function(lambda rows: images[rows], [rows], tf.uint8, stateful=False)
+    def read(rows: tf.Tensor) -> tf.Tensor:
+        if in_memory is None:
+            found = tf.numpy_function(lambda rows: images[rows], [rows], images.dtype, stateful=False)
             found.set_shape([None, *images.shape[1:]])
-            return found
+        else:
+            found = tf.gather(in_memory, rows)
+        return found if found.dtype == tf.uint8 else tf.cast(found, tf.float32)
 
-        return read
-    in_memory = tf.constant(images)
-    return lambda rows: tf.gather(in_memory, rows)
+    return read
 
 
 def _mix(alpha: float, seed: tf.Tensor, images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -180,5 +187,7 @@ def _mix(alpha: float, seed: tf.Tensor, images: tf.Tensor, *others: tf.Tensor) -
         own = tf.reshape(share, [-1, *[1] * (len(values.shape) - 1)])
         return own * values + (1 - own) * tf.reverse(values, [0])
 
-    blended = tf.cast(tf.round(blend(tf.cast(images, tf.float32))), tf.uint8)
+    blended = blend(tf.cast(images, tf.float32))
+    if images.dtype == tf.uint8:
+        blended = tf.cast(tf.round(blended), tf.uint8)
     return (blended, *(blend(values) for values in others))

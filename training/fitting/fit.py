@@ -16,7 +16,6 @@ from training.fitting.history import Epoch
 from training.fitting.optimizers import optimizer_of
 from training.fitting.precision import computing_in, precision_here
 from training.fitting.trainable_model import TrainableModel
-from training.model.backbone import NAME, let_learn
 from training.model.preset import Recipe
 from training.progress import Advance, Reporter
 from training.tensorflow import keras, tf
@@ -54,11 +53,13 @@ def fit(
     in scope. Raises OptionError for a recipe that this network or data cannot follow, DivergedError if the loss
     diverges, CheckpointError for a `start` of another network.
     """
+    if not recipe.epochs:
+        return FitResult((), 0.0, network.count_params(), 0, "float32")
     training = _Training(network, recipe, train, validation, classes=classes, seed=seed)
     if start is not None:
         training.go_on_from(start)
     precision = precision_here(recipe.precision)
-    steps = training.batches.steps * (recipe.total_epochs - len(training.epochs))
+    steps = training.batches.steps * (recipe.epochs - len(training.epochs))
     with computing_in(network, precision), reporter.task("training", total=steps) as advance:
         while not training.is_done:
             training.run_epoch(advance)
@@ -108,13 +109,13 @@ class _Training:
     def is_done(self) -> bool:
         patience = self._recipe.early_stopping
         is_stalled = patience > 0 and len(self.epochs) - self.best_epoch >= patience
-        return is_stalled or len(self.epochs) >= self._recipe.total_epochs
+        return is_stalled or len(self.epochs) >= self._recipe.epochs
 
     def run_epoch(self, advance: Advance) -> None:
         """Train for one epoch, and call `advance` after each step. Raises DivergedError if the loss diverges."""
         number = len(self.epochs)
-        if self._starts_phase():
-            self._begin_phase()
+        if not number:
+            self._begin()
         waited = self._waited()
         started = time.monotonic()
         logs = self._model.fit(
@@ -123,7 +124,7 @@ class _Training:
             epochs=number + 1,
             shuffle=False,  # the batches are already shuffled
             verbose=0,
-            callbacks=[_StepCallback(f"epoch {number + 1}/{self._recipe.total_epochs}", self.batches.steps, advance)],
+            callbacks=[_StepCallback(f"epoch {number + 1}/{self._recipe.epochs}", self.batches.steps, advance)],
         ).history
         seconds = time.monotonic() - started
         with self._model.averaged():
@@ -160,8 +161,8 @@ class _Training:
             self._best = self.epochs[checkpoint.best_epoch - 1], checkpoint.arrays["best"]
         _assign(self._network.variables, checkpoint.arrays, "network")
         _assign(self._model.averages, checkpoint.arrays, "averages")
-        if not self._starts_phase():
-            self._begin_phase()
+        if self.epochs:
+            self._begin()
             _assign(self._model.optimizer.variables, checkpoint.arrays, "optimizer")
 
     def seconds(self) -> float:
@@ -180,39 +181,20 @@ class _Training:
         epoch = self.epochs[-1]
         held_out = "" if epoch.validation_accuracy is None else f", validation accuracy {epoch.validation_accuracy:.2%}"
         return (
-            f"epoch {len(self.epochs)}/{self._recipe.total_epochs}: loss {epoch.loss:.4f}, "
+            f"epoch {len(self.epochs)}/{self._recipe.epochs}: loss {epoch.loss:.4f}, "
             f"accuracy {epoch.accuracy:.2%}{held_out}, {epoch.seconds:.1f} s"
         )
 
     def _waited(self) -> float | None:
         return None if self._stopwatch is None else self._stopwatch.seconds
 
-    def _starts_phase(self) -> bool:
-        return len(self.epochs) in (0, self._recipe.epochs)
-
-    def _begin_phase(self) -> None:
-        """Freeze or unfreeze the backbone, and start the phase's optimizer and schedule."""
-        recipe, fine_tune = self._recipe, self._recipe.fine_tune
-        epochs, learning_rate = recipe.epochs, recipe.learning_rate
-        if fine_tune is not None:
-            is_fine = len(self.epochs) >= recipe.epochs
-            let_learn(self._backbone(), is_fine)
-            if is_fine:
-                epochs, learning_rate = fine_tune.epochs, fine_tune.learning_rate
+    def _begin(self) -> None:
+        """Start the optimizer and its schedule."""
         optimizer = optimizer_of(
-            recipe,
-            self._network.trainable_variables,
-            learning_rate=learning_rate,
-            steps=self.batches.steps * epochs,
+            self._recipe, self._network.trainable_variables, steps=self.batches.steps * self._recipe.epochs
         )
         self._model.prepare(optimizer, classes=self._classes)
         self._model.make_train_function(force=True)
-
-    def _backbone(self) -> keras.Model:
-        try:
-            return self._network.get_layer(NAME)
-        except ValueError as exc:
-            raise OptionError("This preset has no backbone that could be frozen first and fine-tuned then.") from exc
 
     def _is_best(self, epoch: Epoch) -> bool:
         return self._best is None or _loss_of(epoch) < _loss_of(self._best[0])

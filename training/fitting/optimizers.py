@@ -8,14 +8,12 @@ _ONE_CYCLE_CLIMB = 0.2
 _ONE_CYCLE_START = 1 / 25
 
 
-def optimizer_of(
-    recipe: Recipe, variables: list[keras.Variable], *, learning_rate: float, steps: int
-) -> keras.Optimizer:
+def optimizer_of(recipe: Recipe, variables: list[keras.Variable], *, steps: int) -> keras.Optimizer:
     """Return the optimizer for `variables`, whose schedule lasts `steps` steps.
 
     Weight decay applies to kernels only, not to biases and the scales of normalisation, which have one axis.
     """
-    rate = rate_schedule(recipe.schedule, recipe.warm_up, peak=learning_rate, steps=steps)
+    rate = rate_schedule(recipe.schedule, recipe.warm_up, peak=recipe.learning_rate, steps=steps)
     decay = recipe.weight_decay
     if decay is None and recipe.optimizer == "adamw":
         decay = _ADAMW_DECAY

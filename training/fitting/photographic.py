@@ -23,7 +23,7 @@ _ERASED_SIDE = (0.1, 0.4)
 def photograph(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
     """Return augmented copies, clipped to [0, 255]. `seed` is an integer tensor (2,)."""
     if augmentation.mirror:
-        images = _mirror(images, tf.random.fold_in(seed, 0))
+        images = mirror(images, tf.random.fold_in(seed, 0))
     if augmentation.colour:
         images = _light(images, augmentation.colour, tf.random.fold_in(seed, 1))
     if augmentation.blur:
@@ -51,7 +51,8 @@ class _Draws:
         return self(0.0, 1.0) < share
 
 
-def _mirror(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def mirror(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Flip half of the images left to right."""
     return tf.where(_Draws(images, seed).happens(0.5), tf.reverse(images, [2]), images)
 
 

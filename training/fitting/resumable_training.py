@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
+from training.data.tensor_cache import TensorCache
 from training.data.tensors import Tensors
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
@@ -15,10 +17,22 @@ from training.fitting.fit import FitResult, fit
 from training.fitting.logs import Logs
 from training.fitting.run_folder import Identity, RunFolder, new_run_folder, unfinished_folders, unfinished_run_folder
 from training.fitting.strategy import StrategyName
+from training.fitting.transfer import HeadStart, start_from_backbone
 from training.model.network import build_network
 from training.model.preset import Preset
 from training.progress import Reporter
 from training.tensorflow import keras, tf
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and the part of it that the last pictures went through: `part` shares its layers, and reads
+    `validation` as it was trained to read. Without a backbone it is the network itself."""
+
+    network: keras.Model
+    result: FitResult
+    part: keras.Model
+    validation: Tensors | None
 
 
 def prepare_tensorflow(strategy: StrategyName, *, deterministic: bool, reporter: Reporter) -> Distribution:
@@ -72,8 +86,9 @@ def train(
     logs: Path | None,
     run_folder: RunFolder,
     distribution: Distribution,
+    cache: TensorCache,
     reporter: Reporter,
-) -> tuple[keras.Model, FitResult]:
+) -> Trained:
     """Train, and return the network, free of any strategy, with the result of the training.
 
     The chief writes each epoch into the folder `logs`. Raises what `fit` raises, CheckpointError if an epoch cannot be
@@ -93,23 +108,37 @@ def train(
     with distribution.scope():
         network = build()
         normalize_over_replicas(network, distribution.replicas)
+        start = HeadStart(network, train, validation)
+        if preset.backbone is not None and preset.backbone.is_taught:
+            start = start_from_backbone(
+                network,
+                preset.backbone,
+                preset.recipe,
+                train,
+                validation,
+                classes=len(labels),
+                seed=seed,
+                cache=cache,
+                reporter=reporter,
+            )
         result = fit(
-            network,
+            start.network,
             preset.recipe,
-            train,
-            validation,
+            start.train,
+            start.validation,
             classes=len(labels),
             seed=seed,
             reporter=reporter,
             start=run_folder.checkpoint(),
             after_epoch=after_epoch,
         )
+        result = replace(result, parameters=network.count_params())
         if distribution.strategy is None:
-            return network, result
+            return Trained(network, result, start.network, start.validation)
         weights = network.get_weights()  # by all workers, because some weights are means over workers
     network = build()
     network.set_weights(weights)
-    return network, result
+    return Trained(network, result, network, validation)
 
 
 def digest_of_data(train: Tensors, validation: Tensors | None) -> str:

@@ -1,4 +1,4 @@
-"""Backbones of `keras.applications` with weights trained on ImageNet, without their heads.
+"""Backbones: networks with weights trained on ImageNet, without their heads, and which of their layers learn.
 
 Each scales its own input, so it takes uint8 pictures.
 """
@@ -6,15 +6,17 @@ Each scales its own input, so it takes uint8 pictures.
 import sys
 import warnings
 import zipfile
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from training.errors import OptionError
+from training.model import efficientnet_lite
 from training.model.layers import Application, Backbone
 from training.tensorflow import keras
 
 _PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications/"
-_WEIGHTS: dict[Application, tuple[str, str]] = {
+_DOWNLOADS: dict[Application, tuple[str, str]] = {
     "mobilenet_v3_small": (
         "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
         "d3e8ec802a04aa4fc771ee12a9a9b836",
@@ -24,12 +26,26 @@ _WEIGHTS: dict[Application, tuple[str, str]] = {
         "893217f2bb855e2983157299931e43ff",
     ),
 }
-"""Keras's file names and digests of ImageNet's weights without the head."""
+"""Keras's file names and digests of ImageNet's weights without the head. Those of other applications are installed."""
 
 NAME = "backbone"
 """The backbone's layer name in its network."""
 
+_NOTHING = "none"
+"""`Backbone.fine_tune_from` if all blocks stay as they are."""
 _MOMENTUM = 0.9
+
+
+def find_weights(wanted: Backbone) -> Path | None:
+    """Return the file of the weights, which is downloaded if it must be; None for random weights.
+
+    Raises OptionError if the weights cannot be had.
+    """
+    if not wanted.is_taught:
+        return None
+    if wanted.weights != "imagenet":
+        return Path(wanted.weights)
+    return _downloaded(wanted.application) if wanted.application in _DOWNLOADS else _installed(wanted.application)
 
 
 def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model:
@@ -44,23 +60,65 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model
             f"Pictures of {shape[1]}x{shape[0]} are too small for {wanted.application}; give a --size of 32 or more."
         )
     backbone = _untrained(wanted.application, shape)
-    if wanted.weights == "none":
+    file = find_weights(wanted)
+    if file is None:
         _follow_faster(backbone)
     else:
-        _load(backbone, wanted)
+        _load(backbone, wanted.application, file)
+        _let_learn(backbone, wanted.fine_tune_from)
     return backbone
 
 
-def let_learn(backbone: keras.Model, learns: bool) -> None:
-    """Freeze a backbone that has weights, or let it learn, but never its batch normalisation: the statistics of a few
-    pictures would spoil those of millions (it then works as in inference)."""
-    backbone.trainable = learns
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+def divide(backbone: keras.Model, block: str) -> tuple[keras.Model, keras.Model]:
+    """Return the layers before a block, and from it on, as two models of the same layers.
+
+    "none" divides after the last block. Raises OptionError if there is no such block.
+    """
+    output = _output_before(backbone, block)
+    front = keras.Model(backbone.input, output)
+    if output is backbone.output:
+        image = keras.Input(output.shape[1:])
+        return front, keras.Model(image, keras.layers.Identity()(image))
+    return front, keras.Model(output, backbone.output)
+
+
+def _let_learn(backbone: keras.Model, block: str) -> None:
+    """Freeze the layers before `block`, and all batch normalisation, which then works as in inference."""
+    first = _first_layer(backbone, block)
+    for place, layer in enumerate(backbone.layers):
+        layer.trainable = place >= first and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _output_before(backbone: keras.Model, block: str) -> keras.KerasTensor:
+    """Return the last output before `block` from which all later layers can be computed."""
+    layers = backbone.layers
+    if block == _NOTHING:
+        return backbone.output
+    for end in range(_first_layer(backbone, block), 0, -1):
+        later = {id(tensor) for layer in layers[end:] for tensor in _inputs(layer)}
+        crossing = [layer.output for layer in layers[:end] if id(layer.output) in later]
+        if len(crossing) == 1:
+            return crossing[0]
+    return backbone.input
+
+
+def _inputs(layer: keras.Layer) -> Sequence[keras.KerasTensor]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _first_layer(backbone: keras.Model, block: str) -> int:
+    names = [layer.name for layer in backbone.layers]
+    if block == _NOTHING:
+        return len(names)
+    for place, name in enumerate(names):
+        if name == block or name.startswith(f"{block}_"):
+            return place
+    raise OptionError(f"--fine-tune-from {block}: the backbone has no such block; its last layer is {names[-1]}.")
 
 
 def _untrained(application: Application, shape: tuple[int, int, int]) -> keras.Model:
+    if application == "efficientnet_lite0":
+        return efficientnet_lite.efficientnet_lite0(shape, name=NAME)
     options = {"include_top": False, "weights": None}
     image = keras.Input(shape)
     match application:
@@ -78,16 +136,28 @@ def _follow_faster(backbone: keras.Model) -> None:
             layer.momentum = min(layer.momentum, _MOMENTUM)
 
 
-def _load(backbone: keras.Model, wanted: Backbone) -> None:
-    file = _downloaded(wanted.application) if wanted.weights == "imagenet" else Path(wanted.weights)
+def _load(backbone: keras.Model, application: Application, file: Path) -> None:
     try:
-        with warnings.catch_warnings(action="ignore"):  # one for each layer of a wrong file, before the error
-            backbone.load_weights(file)
+        if application == "efficientnet_lite0" and file.suffix == ".pth":
+            efficientnet_lite.load_torch_weights(backbone, file)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # one for each layer of a wrong file, before the error
+                backbone.load_weights(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as exc:
+        where = f"ImageNet's are at {_address(application)}" if application in _DOWNLOADS else "imagenet is installed"
         raise OptionError(
-            f"{file} does not hold weights of {wanted.application} without its head. ImageNet's are at "
-            f"{_address(wanted.application)}; --weights none goes without any."
+            f"{file} does not hold weights of {application} without its head. {where}; --weights none goes without any."
         ) from exc
+
+
+def _installed(application: Application) -> Path:
+    file = efficientnet_lite.installed_weights()
+    if file is None or not efficientnet_lite.is_imagenet(file):
+        state = "are not installed" if file is None else f"are not what they should be: {file} was changed"
+        raise OptionError(
+            f"ImageNet's weights of {application} {state}. Run make setup-training, or give --weights FILE."
+        )
+    return file
 
 
 def _downloaded(application: Application) -> Path:
@@ -95,7 +165,9 @@ def _downloaded(application: Application) -> Path:
     address = _address(application)
     try:
         with redirect_stdout(sys.stderr):  # Keras prints its progress to standard output
-            return Path(keras.utils.get_file(origin=address, cache_subdir="models", file_hash=_WEIGHTS[application][1]))
+            return Path(
+                keras.utils.get_file(origin=address, cache_subdir="models", file_hash=_DOWNLOADS[application][1])
+            )
     except Exception as exc:
         raise OptionError(
             f"ImageNet's weights of {application} cannot be downloaded here. Get {address} where there is a network, "
@@ -104,4 +176,4 @@ def _downloaded(application: Application) -> Path:
 
 
 def _address(application: Application) -> str:
-    return _PUBLISHED + _WEIGHTS[application][0]
+    return _PUBLISHED + _DOWNLOADS[application][0]

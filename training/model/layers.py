@@ -7,22 +7,32 @@ from pydantic.dataclasses import dataclass
 
 from training.declared import Option
 
-Application = Literal["mobilenet_v3_small", "efficientnet_v2_b0"]
+Application = Literal["efficientnet_lite0", "mobilenet_v3_small", "efficientnet_v2_b0"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of `keras.applications` without its head, before all other layers. It takes levels from 0 to 255.
+    """A network without its head, before all other layers. It takes levels from 0 to 255.
 
-    `weights` are "imagenet", "none" for random ones, or a file. With weights, batch normalisation keeps its statistics
-    even if all other layers are trained: a small data set would spoil them.
+    `weights` are "imagenet", "none" for random ones, or a file. With weights, the layers before the block
+    `fine_tune_from` stay as they are, all of them if it is "none"; and batch normalisation keeps its statistics in all
+    layers: a small data set would spoil them.
     """
 
     application: Application
     weights: Annotated[str, Option(repeated="always", is_path=True)] = Field(
         default="imagenet",
-        description="What a backbone starts from: imagenet (downloaded), a file of such weights, or none.",
+        description="What a backbone starts from: imagenet, a file of such weights, or none.",
     )
+    fine_tune_from: str = Field(
+        default="none",
+        description="The first block of the backbone that learns too, as block11; blocks before it stay as they are. "
+        "With none, all of them stay.",
+    )
+
+    @property
+    def is_taught(self) -> bool:
+        return self.weights != "none"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from training.errors import OptionError
-from training.model.backbone import build_backbone
+from training.model.backbone import NAME, build_backbone, divide
 from training.model.layers import Backbone, Conv2D, Dense, Dropout, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from training.model.normalization import fused_batch_normalization
 from training.tensorflow import keras
@@ -27,6 +27,19 @@ def build_network(
         raise OptionError(
             f"Pictures of {shape[1]}x{shape[0]} are too small for this preset's layers; give a larger --size."
         ) from exc
+
+
+def divide_network(network: keras.Model, block: str) -> tuple[keras.Model, keras.Model]:
+    """Return the layers of a network with a backbone before a block of it, and from there on, as two networks of the
+    same layers: uint8 pictures → maps (N, h, w, C), and float32 maps → probabilities.
+
+    Raises OptionError if there is no such block.
+    """
+    front, back = divide(network.get_layer(NAME), block)
+    image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    maps = keras.Input(front.output_shape[1:], name="maps")
+    _, *head = network.layers
+    return keras.Sequential([image, front]), keras.Sequential([maps, back, *head])
 
 
 def _keras_layers(layer: Layer) -> list[keras.Layer]:

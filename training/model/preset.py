@@ -61,18 +61,6 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class FineTune:
-    """The second phase, after `Recipe.epochs` with the layer "backbone" frozen: all layers learn, at this rate."""
-
-    epochs: Annotated[int, Option(name="fine_tune_epochs", repeated="always")] = Field(
-        ge=0, description="Passes after --epochs, in which the backbone learns too."
-    )
-    learning_rate: Annotated[float, Option(name="fine_tune_rate", repeated="always")] = Field(
-        ge=1e-9, description="Step size, or its peak, of these passes."
-    )
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a network is trained. Every field with a description is an option of `fit`, and defaults to the preset's
     value.
@@ -88,7 +76,11 @@ class Recipe:
     - `steps_per_execution`: the weights are the same with any.
     """
 
-    epochs: Annotated[int, ALWAYS] = Field(default=10, ge=1, description="Passes over the training pictures.")
+    epochs: Annotated[int, ALWAYS] = Field(
+        default=10,
+        ge=0,
+        description="Passes over the training pictures; with 0, a preset with a backbone learns its head alone.",
+    )
     batch_size: Annotated[BatchSize, reads(parse_batch_size), ALWAYS] = Field(
         default=32, description="Pictures a step, or full for one step an epoch (gradient descent)."
     )
@@ -135,11 +127,6 @@ class Recipe:
         description="Share of each class held out to watch training, if the data marks none.",
     )
     augmentation: Augmentation | None = None
-    fine_tune: FineTune | None = None
-
-    @property
-    def total_epochs(self) -> int:
-        return self.epochs + (0 if self.fine_tune is None else self.fine_tune.epochs)
 
 
 @dataclass(frozen=True)

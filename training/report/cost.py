@@ -19,12 +19,14 @@ _SECONDS = 0.1
 _FEWEST_RUNS, _MOST_RUNS = 3, 200
 
 
-def cost(folder: Path, signature: Signature, tensorflow: Engine, images: Image, *, parameters: int) -> dict[str, Any]:
+def cost(folder: Path, signature: Signature, opened: Engine, images: Image, *, parameters: int) -> dict[str, Any]:
     """Return the cost of the SavedModel in `folder` in JSON's types; it is timed on `images` (N, H, W, C).
+
+    `opened` is one of its engines; the others are opened here.
 
     Seconds are per picture, the median of some runs, on all cores that the process may use.
     """
-    seconds = {tensorflow.name: _seconds_by_batch_size(tensorflow, images)}
+    seconds = {opened.name: _seconds_by_batch_size(opened, images)}
     for name in (name for name in ENGINES if name not in seconds):
         try:
             engine = open_engine(name, folder, signature, threads=available_cores())

@@ -16,9 +16,10 @@ from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from app.errors import SelfCheckFailed
 from tests.training.fit_options import fit_options
-from training.bundling.export import check_can_publish, open_draft, save
+from training.bundling.export import check_can_publish, open_draft
 from training.errors import OptionError, PublishError
 from training.model.presets import preset_named
+from training.model.saved_model import save
 from training.options import FitOptions, with_recipe
 from training.pipeline import train_and_publish
 from training.progress import Reporter

@@ -14,7 +14,7 @@ from training.errors import DivergedError, OptionError
 from training.fitting.fit import FitResult, _StepCallback, fit
 from training.model.layers import Conv2D, GlobalAveragePool2D
 from training.model.network import build_network
-from training.model.preset import FineTune, Recipe
+from training.model.preset import Recipe
 from training.progress import Advance, Reporter
 
 RECIPE = Recipe(optimizer="adam", learning_rate=0.02, batch_size=16, epochs=3)
@@ -150,36 +150,6 @@ def test_progress_counts_the_steps_of_a_last_execution_that_is_not_whole() -> No
     recipe = replace(RECIPE, steps_per_execution=4)
     fit(network(), recipe, stripes(), None, classes=2, seed=0, reporter=Counting())
     assert counted == [4, 2] * 3
-
-
-def with_backbone() -> Any:
-    keras.utils.set_random_seed(1)
-    inner = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()], name="backbone"
-    )
-    image = keras.Input((8, 8, 1), dtype="uint8", name="image")
-    features = inner(keras.layers.Rescaling(1 / 255)(image))
-    return keras.Model(image, keras.layers.Dense(2, activation="softmax", name="probabilities")(features))
-
-
-def test_a_backbone_is_frozen_first_and_fine_tuned_then() -> None:
-    def backbone_after(fine_tune: FineTune | None, epochs: int) -> tuple[np.ndarray, FitResult]:
-        net = with_backbone()
-        recipe = replace(RECIPE, epochs=epochs, fine_tune=fine_tune, schedule="cosine")
-        result = fit(net, recipe, stripes(), None, classes=2, seed=0, reporter=Reporter())
-        return net.get_layer("backbone").get_weights()[0], result
-
-    untrained = with_backbone().get_layer("backbone").get_weights()[0]
-    frozen, _ = backbone_after(FineTune(epochs=0, learning_rate=0.001), 2)
-    assert (frozen == untrained).all()
-    tuned, result = backbone_after(FineTune(epochs=1, learning_rate=0.001), 2)
-    assert (tuned != untrained).any()
-    assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx([0.01, 0, 0], abs=1e-6)
-
-
-def test_fine_tuning_without_a_backbone_is_refused() -> None:
-    with pytest.raises(OptionError, match="backbone"):
-        trained(replace(RECIPE, fine_tune=FineTune(epochs=1, learning_rate=0.001)))
 
 
 def test_the_figures_of_several_workers_are_arrays_of_one_value() -> None:

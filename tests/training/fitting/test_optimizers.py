@@ -45,8 +45,8 @@ def test_a_warm_up_climbs_from_nothing(schedule: str) -> None:
 @pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
 def test_kernels_decay_and_offsets_do_not(name: str) -> None:
     kernel, offset = keras.Variable(np.ones((2, 2), np.float32)), keras.Variable(np.ones(2, np.float32))
-    recipe = Recipe(optimizer=name, weight_decay=0.5)  # type: ignore[arg-type]
-    optimizer = optimizer_of(recipe, [kernel, offset], learning_rate=0.1, steps=1)
+    recipe = Recipe(optimizer=name, learning_rate=0.1, weight_decay=0.5)  # type: ignore[arg-type]
+    optimizer = optimizer_of(recipe, [kernel, offset], steps=1)
     optimizer.apply([np.zeros((2, 2), np.float32), np.zeros(2, np.float32)], [kernel, offset])
     assert kernel.numpy() == pytest.approx(0.95)
     assert offset.numpy() == pytest.approx(1.0)

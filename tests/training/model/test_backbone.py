@@ -10,25 +10,20 @@ from app.contract.bundle import Signature
 from app.contract.preprocessing import PreprocessingSpec
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
-from training.bundling.export import save
-from training.data.dataset import Picture
-from training.data.tensors import Tensors
 from training.errors import OptionError
-from training.fitting.fit import fit
-from training.model.backbone import NAME, build_backbone, let_learn
+from training.model.backbone import build_backbone, divide
+from training.model.efficientnet_lite import efficientnet_lite0
 from training.model.layers import Application, Backbone, Dropout, GlobalAveragePool2D
 from training.model.network import build_network
-from training.model.preset import FineTune, Recipe
 from training.model.presets import preset_named
-from training.options import with_transfer
-from training.progress import Reporter
+from training.model.saved_model import save
+from training.options import with_backbone
 
 # Keras's own reading of weights, with TensorFlow's variables and NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (32, 32, 3)
 APPLICATIONS: tuple[Application, ...] = get_args(Application)
-NOTHING_ELSE: dict[str, Any] = {"fine_tune_epochs": None, "fine_tune_rate": None}
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
 
 
@@ -39,6 +34,8 @@ def application(name: Application, **options: Any) -> Any:
         "mobilenet_v3_small": keras.applications.MobileNetV3Small,
         "efficientnet_v2_b0": keras.applications.EfficientNetV2B0,
     }
+    if name == "efficientnet_lite0":
+        return efficientnet_lite0(options["input_shape"], name="lite0")
     return makers[name](include_top=False, **options)
 
 
@@ -105,35 +102,40 @@ def test_statistics_of_given_weights_stay_and_those_of_none_follow(weights_files
         return any(not np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
     given = build_backbone(Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"])), SHAPE)
-    let_learn(given, False)
     assert given.trainable_variables == []
     assert not changes(given)
-    let_learn(given, True)
-    assert given.trainable_variables != []
-    assert not changes(given)
+    learning = build_backbone(
+        Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"]), "expanded_conv_8"), SHAPE
+    )
+    names = {variable.path.split("/")[0] for variable in learning.trainable_variables}
+    assert "expanded_conv_8_expand" in names
+    assert "expanded_conv_7_expand" not in names
+    assert not any("bn" in name for name in names)
+    assert not changes(learning)
     assert changes(build_backbone(Backbone("mobilenet_v3_small", "none"), SHAPE))
 
 
-@pytest.mark.slow
-def test_the_backbone_learns_after_the_head_only(weights_files: dict[Application, Path]) -> None:
-    backbone = Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"]))
-    built = network(backbone)
-    first = built.get_layer(NAME).get_weights()
-    differs: list[bool] = []
+FROM: dict[Application, tuple[str, ...]] = {
+    "efficientnet_lite0": ("block1", "block11", "block15", "head", "none"),
+    "mobilenet_v3_small": ("expanded_conv_2", "expanded_conv_8", "none"),
+    "efficientnet_v2_b0": ("block2a", "block6a", "block6b", "none"),
+}
 
-    class Watching(Reporter):
-        def say(self, line: str) -> None:
-            if not line.startswith("epoch"):
-                return
-            now = built.get_layer(NAME).get_weights()
-            differs.append(any(not np.array_equal(old, new) for old, new in zip(first, now, strict=True)))
 
-    pictures = tuple(Picture(str(row), "a", None, image) for row, image in enumerate(IMAGES))
-    train = Tensors(IMAGES, np.array([0, 1, 2, 0]), pictures, ())
-    recipe = Recipe(epochs=2, fine_tune=FineTune(epochs=1, learning_rate=0.01))
-    result = fit(built, recipe, train, None, classes=3, seed=0, reporter=Watching())
-    assert differs == [False, False, True]
-    assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx([0.001, 0.001, 0.01])
+@pytest.mark.parametrize(("name", "block"), [(name, block) for name, blocks in FROM.items() for block in blocks])
+def test_a_backbone_is_divided_before_any_block(name: Application, block: str) -> None:
+    backbone = build_backbone(Backbone(name, "none"), SHAPE)
+    front, back = divide(backbone, block)
+    np.testing.assert_allclose(back(front(IMAGES)), backbone(IMAGES), atol=1e-4)
+    later = {layer.name for layer in back.layers}
+    assert not later & {layer.name for layer in front.layers if layer.weights}
+    assert block == "none" or any(layer.startswith(block) for layer in later)
+
+
+def test_a_block_that_does_not_exist_is_one_sentence(weights_files: dict[Application, Path]) -> None:
+    wanted = Backbone("efficientnet_lite0", str(weights_files["efficientnet_lite0"]), "block99")
+    with pytest.raises(OptionError, match="--fine-tune-from block99: the backbone has no such block"):
+        build_backbone(wanted, SHAPE)
 
 
 def test_a_file_that_is_not_there_or_holds_other_weights_is_one_sentence(
@@ -147,10 +149,10 @@ def test_a_file_that_is_not_there_or_holds_other_weights_is_one_sentence(
         with pytest.raises(OptionError, match=r"does not hold weights of mobilenet_v3_small .* https://"):
             build_backbone(Backbone("mobilenet_v3_small", str(file)), SHAPE)
     with pytest.raises(OptionError, match="--weights nothing is neither imagenet, none nor a file"):
-        with_transfer(preset_named("mobilenet_v3_small"), weights="nothing", **NOTHING_ELSE)
+        with_backbone(preset_named("mobilenet_v3_small"), {"weights": "nothing"})
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_v2_b0"])
 def test_without_a_network_the_sentence_says_where_keras_gets_imagenets_weights(
     name: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -183,29 +185,17 @@ def test_pictures_that_a_backbone_cannot_take_are_named() -> None:
 def test_the_record_names_a_weights_file_without_its_folder(tmp_path: Path) -> None:
     file = tmp_path / "w.h5"
     file.touch()
-    preset = with_transfer(preset_named("mobilenet_v3_small"), weights=str(file), **NOTHING_ELSE)
+    preset = with_backbone(preset_named("mobilenet_v3_small"), {"weights": str(file)})
     assert preset.describe_layers()[0] == {
         "layer": "Backbone",
         "application": "mobilenet_v3_small",
         "weights": "w.h5",
+        "fine_tune_from": "expanded_conv_8",
     }
-
-
-def test_without_weights_all_is_trained_from_the_first_epoch_on() -> None:
-    own = preset_named("mobilenet_v3_small").recipe
-    assert own.fine_tune is not None
-    recipe = with_transfer(preset_named("mobilenet_v3_small"), weights="none", **NOTHING_ELSE).recipe
-    assert recipe.fine_tune is None
-    assert recipe.epochs == own.epochs + own.fine_tune.epochs
-
-
-def test_fine_tuning_can_be_asked_for_in_other_numbers() -> None:
-    preset = with_transfer(preset_named("mobilenet_v3_small"), weights=None, fine_tune_epochs=3, fine_tune_rate=0.01)
-    assert preset.recipe.fine_tune == FineTune(3, 0.01)
 
 
 def test_options_of_a_backbone_are_refused_where_there_is_none() -> None:
     with pytest.raises(OptionError, match=r"seed starts from nothing: .* mobilenet_v3_small, efficientnet_v2_b0"):
-        with_transfer(preset_named("seed"), weights="none", **NOTHING_ELSE)
-    with pytest.raises(OptionError, match="nothing to fine-tune"):
-        with_transfer(preset_named("mobilenet_v3_small"), weights="none", fine_tune_epochs=3, fine_tune_rate=None)
+        with_backbone(preset_named("seed"), {"weights": "none"})
+    with pytest.raises(OptionError, match="every block learns from the start"):
+        with_backbone(preset_named("mobilenet_v3_small"), {"weights": "none", "fine_tune_from": "expanded_conv_8"})

@@ -1,19 +1,30 @@
-"""The presets by name, one small file each."""
+"""The presets by name, a small file for each or for a family."""
 
 from training.errors import OptionError
 from training.model.preset import Preset
 from training.model.presets.accurate import ACCURATE
 from training.model.presets.compact import COMPACT, TINY
-from training.model.presets.efficientnet_v2_b0 import EFFICIENTNET_V2_B0
 from training.model.presets.handwriting import HANDWRITING
-from training.model.presets.mobilenet_v3_small import MOBILENET_V3_SMALL
-from training.model.presets.photos import PHOTOS
+from training.model.presets.photos import EFFICIENTNET_V2_B0, MOBILENET_V3_SMALL, PHOTOS, PHOTOS_QUICK
+from training.model.presets.photos_from_scratch import PHOTOS_FROM_SCRATCH
 from training.model.presets.quick import QUICK
 from training.model.presets.seed import SEED
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
-    for preset in (SEED, QUICK, TINY, COMPACT, ACCURATE, HANDWRITING, PHOTOS, MOBILENET_V3_SMALL, EFFICIENTNET_V2_B0)
+    for preset in (
+        SEED,
+        QUICK,
+        TINY,
+        COMPACT,
+        ACCURATE,
+        HANDWRITING,
+        PHOTOS,
+        PHOTOS_QUICK,
+        PHOTOS_FROM_SCRATCH,
+        MOBILENET_V3_SMALL,
+        EFFICIENTNET_V2_B0,
+    )
 }
 
 

@@ -1,64 +1,51 @@
-"""Photos of things that look alike from the left and the right, from scratch: hands, clothes, fruit. Not for text.
+"""Photos, on backbones that have learned from ImageNet: some hundred pictures of a class are plenty, and ten a start.
 
-python -m training fit --data sign_digits --name signs --preset photos --group-by runs
+python -m training fit --data my-photos --name mine
 
-About 3 minutes of CPU; on sign_digits 99.7 % of new people's hands (five folds by person: `python -m benchmarks
-signs`). 191,706 parameters with ten classes.
-
-Nothing is taken from other data. Mirrored, rotated, differently lit and partly covered pictures imitate other people,
-lamps and cameras.
+`photos_quick` and `photos` differ in one thing: how much learns. The first fits the last layer alone to features that
+do not change; the second then lets the last third of the network learn, from maps that the blocks before it made once.
+Weights of `photos` and `photos_quick` are installed with the training environment; those of the other two are
+downloaded by Keras, or given by --weights FILE. What those reach has not been measured here.
 """
 
 from app.contract.preprocessing import PreprocessingSpec
-from training.model.layers import Conv2D, Dropout, GlobalAveragePool2D, MaxPool2D
+from training.model.layers import Application, Backbone, Dropout, GlobalAveragePool2D
 from training.model.preset import Augmentation, Preset, Recipe
 
 
-def _convolution(filters: int) -> Conv2D:
-    return Conv2D(filters, padding="same", batch_normalization=True)
-
-
-PHOTOS = Preset(
-    name="photos",
-    summary="small, from scratch, for some thousand photos of things whose mirror image is of the same class",
-    preprocessing=PreprocessingSpec(version=2, height=64, width=64, colour="rgb", jpeg_scale="reduced"),
-    layers=(
-        _convolution(16),
-        MaxPool2D(),
-        _convolution(32),
-        MaxPool2D(),
-        _convolution(48),
-        _convolution(48),
-        MaxPool2D(),
-        _convolution(80),
-        _convolution(80),
-        MaxPool2D(),
-        _convolution(80),
-        GlobalAveragePool2D(),
-        Dropout(0.2),
-    ),
-    recipe=Recipe(
-        optimizer="adamw",
-        learning_rate=0.004,
-        schedule="one_cycle",
-        weight_decay=0.02,
-        batch_size=64,
-        epochs=50,
-        validation=0.1,
-        label_smoothing=0.1,
-        weight_averaging=0.99,
-        precision="auto",
-        augmentation=Augmentation(
-            rotation_degrees=20,
-            shift=0.1,
-            zoom=0.2,
-            shear_degrees=8,
-            edge="nearest",
-            mirror=True,
-            colour=1.0,
-            blur=0.2,
-            noise=6.0,
-            erase=0.5,
+def _on_imagenet(name: str, summary: str, application: Application, fine_tune_from: str, *, epochs: int) -> Preset:
+    return Preset(
+        name=name,
+        summary=summary,
+        preprocessing=PreprocessingSpec(
+            version=2, height=224, width=224, colour="rgb", resize="crop", jpeg_scale="reduced"
         ),
-    ),
+        backbone=Backbone(application, fine_tune_from=fine_tune_from),
+        layers=(GlobalAveragePool2D(), Dropout(0.2)),
+        recipe=Recipe(
+            optimizer="adamw",
+            learning_rate=0.0005,
+            schedule="cosine",
+            weight_decay=0.0001,
+            batch_size=32,
+            steps_per_execution=1,  # one takes a second on a CPU
+            epochs=epochs,
+            validation=0.1,
+            label_smoothing=0.1,
+            augmentation=Augmentation(mirror=True),
+        ),
+    )
+
+
+PHOTOS_QUICK = _on_imagenet(
+    "photos_quick", "photos, in a minute or two: ImageNet's features", "efficientnet_lite0", "block11", epochs=0
+)
+PHOTOS = _on_imagenet(
+    "photos", "photos: ImageNet's features, then fine-tuning", "efficientnet_lite0", "block11", epochs=3
+)
+MOBILENET_V3_SMALL = _on_imagenet(
+    "mobilenet_v3_small", "photos, on MobileNetV3-Small", "mobilenet_v3_small", "expanded_conv_8", epochs=3
+)
+EFFICIENTNET_V2_B0 = _on_imagenet(
+    "efficientnet_v2_b0", "photos, on EfficientNetV2-B0", "efficientnet_v2_b0", "block6a", epochs=3
 )

@@ -1,0 +1,98 @@
+"""What a network makes of pictures, computed once on the fastest engine and kept under the content of each picture.
+
+It serves networks that do not learn: the first layers of a backbone, or all of it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.bundle import Signature, TensorSpec
+from app.engines.engine import Engine
+from app.engines.loading import open_engine
+from app.engines.registry import ENGINES
+from app.errors import EngineUnavailable, ImageclassError
+from app.system.cores import available_cores
+from training.data.segment import DIGEST_BYTES, RowFormat
+from training.data.tensor_cache import TensorCache, digest_of
+from training.model.saved_model import save
+from training.tensorflow import keras
+
+_LAYOUT = 1
+_BATCH = 16
+
+
+class Activations:
+    """A network whose answers are kept. Make it with `open_activations`."""
+
+    def __init__(self, network: keras.Model, engine: Engine, cache: TensorCache) -> None:
+        self._engine, self._cache = engine, cache
+        self._shape = tuple(int(side) for side in network.output_shape[1:])
+        self._reads = network.inputs[0].dtype
+        self._name = _name_of(network)
+
+    def of(
+        self, images: NDArray[np.generic], *, mirrored: bool = False, advance: Callable[[int], None] | None = None
+    ) -> NDArray[np.float16]:
+        """Return the network's answers to images (N, H, W, C), or to their mirror images, in order.
+
+        `advance` hears how many more are done. Raises OptionError if they fit neither in memory nor on the disk.
+        """
+        row = RowFormat(self._name, f"arrays of {'x'.join(map(str, self._shape))}", self._shape, "float16")
+        with self._cache.shelf(row, len(images)) as shelf:
+            for start in range(0, len(images), _BATCH):
+                stop = min(start + _BATCH, len(images))
+                batch = images[start:stop, :, ::-1] if mirrored else images[start:stop]
+                digests = [digest_of(np.ascontiguousarray(image).tobytes()) for image in batch]
+                new = [place for place, digest in enumerate(digests) if not shelf.take(start + place, digest)]
+                if new:
+                    answers = self._engine.predict(np.ascontiguousarray(batch[new], self._reads))
+                    for place, answer in zip(new, answers, strict=True):
+                        shelf.put(start + place, digests[place], answer)
+                if advance is not None:
+                    advance(stop - start)
+            return shelf.finish(range(len(images)))  # type: ignore[return-value] # what the format says
+
+
+@contextmanager
+def open_activations(network: keras.Model, cache: TensorCache) -> Iterator[Activations]:
+    """Have `network`, from images (N, H, W, C) to one array each, answer on the fastest engine that can run it."""
+    image, answer = network.inputs[0], network.outputs[0]
+    signature = Signature(
+        input=TensorSpec(name="image", dtype=image.dtype, shape=tuple(image.shape)),
+        output=TensorSpec(name="activations", dtype="float32", shape=tuple(answer.shape)),
+    )
+    with TemporaryDirectory() as folder:
+        save(network, Path(folder), signature)
+        engine = _fastest(Path(folder), signature)
+        try:
+            yield Activations(network, engine, cache)
+        finally:
+            engine.close()
+
+
+def _fastest(folder: Path, signature: Signature) -> Engine:
+    refused: list[ImageclassError] = []
+    for name in ENGINES:
+        try:
+            engine = open_engine(name, folder, signature, threads=available_cores())
+            engine.prepare(_BATCH)
+        except EngineUnavailable as exc:
+            refused.append(exc)
+        else:
+            return engine
+    raise refused[0]
+
+
+def _name_of(network: keras.Model) -> str:
+    """Return what names the function that the network is: its shapes and weights. Keras's names for it change."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digest.update(repr((_LAYOUT, network.input_shape, network.output_shape)).encode())
+    for weights in network.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
