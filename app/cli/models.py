@@ -170,9 +170,8 @@ def models_remove(name: ModelArgument, version: VersionArgument, model_store: Mo
 def _pin(store: "ModelStore", name: str, version: int) -> None:
     from app.engines.loading import load_model
 
-    store.newest(name)  # says which models there are, where this one is not
-    if version in store.versions(name):
-        load_model(store.path(name, version)).engine.close()
+    store.check_has(name, version)
+    load_model(store.path(name, version)).engine.close()
     with _plain_write_errors(store, name):
         store.pin(name, version)
     typer.echo(f"{name} is pinned to version {version}. A running service follows within seconds.")
