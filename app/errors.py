@@ -31,6 +31,7 @@ ImageclassError
 │   ├── BundleIncompatible
 │   └── SelfCheckFailed
 ├── StoreNotWritable              a command could not change the model store
+├── StoreConflict                 a command does not fit what the model store holds
 ├── EngineUnavailable             the engine asked for is not installed or cannot run here
 ├── InvalidSetting                a setting is out of its range, or not what it should be
 └── ServiceError                  a client could not get an answer from a running service
@@ -182,6 +183,10 @@ class SelfCheckFailed(BundleError):
 
 class StoreNotWritable(ImageclassError):
     code = "store_not_writable"
+
+
+class StoreConflict(ImageclassError):
+    code = "store_conflict"
 
 
 class EngineUnavailable(ImageclassError):

@@ -100,3 +100,83 @@ def test_a_pin_that_names_no_version_does_not_keep_the_list_from_being_shown(cop
     assert done.exit_code == 0
     assert "models pin digits VERSION" in done.stderr
     assert "│ digits" in done.stdout
+
+
+def hold_back(store: Path, version: int) -> None:
+    (store / "digits" / f"{version}.held").write_text("worse\n")
+
+
+def test_a_version_that_is_held_back_is_listed_as_such_until_it_is_promoted(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    hold_back(copy_of_store, 2)
+    listed = models("list", store=copy_of_store).stdout.splitlines()
+    assert [line.count("held back") for line in listed if "│ digits" in line] == [0, 1]
+    assert "It is held back." in models("show", "digits", store=copy_of_store).stderr
+    done = models("promote", "digits", "2", store=copy_of_store)
+    assert done.exit_code == 0
+    assert "2 is not held back any more. A running service follows" in done.stdout
+    assert "held back" not in models("list", store=copy_of_store).stdout
+    assert "Version 2 of digits is not held back." in error_of("promote", "digits", "2", store=copy_of_store)
+
+
+def test_promoting_leaves_a_pin_and_says_what_stays_served(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    add_version(copy_of_store, 3)
+    hold_back(copy_of_store, 2)
+    assert "Version 3 is newer, and stays served." in models("promote", "digits", "2", store=copy_of_store).stdout
+    hold_back(copy_of_store, 3)
+    models("pin", "digits", "1", store=copy_of_store)
+    told = models("promote", "digits", "3", store=copy_of_store).stdout
+    assert "Version 1 is pinned, and stays served." in told
+    assert f"-m app models unpin digits --model-store {copy_of_store}" in told
+    assert ModelStore(copy_of_store).pinned("digits") == 1
+
+
+@pytest.mark.parametrize("command", ["promote", "remove"])
+def test_what_is_not_there_is_neither_promoted_nor_removed(copy_of_store: Path, command: str) -> None:
+    assert "no version 9; it has: 1" in error_of(command, "digits", "9", store=copy_of_store)
+    assert "no model 'cats'" in error_of(command, "cats", "1", store=copy_of_store)
+
+
+def test_a_version_is_removed_unless_it_is_live(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    add_version(copy_of_store, 3)
+    hold_back(copy_of_store, 3)
+    assert "Version 2 of digits is live" in error_of("remove", "digits", "2", store=copy_of_store)
+    for version in ("3", "1"):
+        assert models("remove", "digits", version, store=copy_of_store).exit_code == 0
+    assert [entry.name for entry in (copy_of_store / "digits").iterdir()] == ["2"]
+    assert "Version 2 of digits is live" in error_of("remove", "digits", "2", store=copy_of_store)
+
+
+def test_a_store_that_cannot_be_written_promotes_and_removes_nothing(
+    copy_of_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_version(copy_of_store, 2)
+    hold_back(copy_of_store, 2)
+
+    def read_only(*_given: object, **_more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    for command in ("promote", "remove"):
+        message = error_of(command, "digits", "2", store=copy_of_store)
+        assert f"{copy_of_store / 'digits'} cannot be written: Read-only file system." in message
+    monkeypatch.undo()
+    assert ModelStore(copy_of_store).held_back("digits") == {2}
+
+
+def test_rollback_and_unpin_pass_over_what_is_held_back(copy_of_store: Path) -> None:
+    for version in (2, 3, 4):
+        add_version(copy_of_store, version)
+    hold_back(copy_of_store, 2)
+    hold_back(copy_of_store, 4)
+    assert models("rollback", "digits", store=copy_of_store).exit_code == 0
+    assert ModelStore(copy_of_store).pinned("digits") == 1
+    assert "which is 3 if it does" in models("unpin", "digits", store=copy_of_store).stdout
+    hold_back(copy_of_store, 1)
+    hold_back(copy_of_store, 3)
+    told = models("unpin", "digits", store=copy_of_store).stdout
+    assert "every version is held back" in told
+    assert "models promote digits VERSION" in told

@@ -145,7 +145,7 @@ class FitOptions:
     max_recall_drop: MaxRecallDropOption = 0.02
     report: Annotated[bool, NEVER] = Field(default=True, description="Write report.html into the bundle.")
     keep: Annotated[int | None, NEVER] = Field(
-        default=None, ge=1, description="Remove older versions than the newest so many, but not the pinned one."
+        default=None, ge=1, description="Remove older versions than the newest so many, but not the live one."
     )
 
     def command(self, *, here: bool = False) -> str:

@@ -20,6 +20,7 @@ from training.data.preprocessing import preprocessing_for
 from training.data.tensors import Tensors
 from training.diagnosis import Answers, Facts, Problem, diagnose
 from training.errors import ChiefPublishes, OptionError
+from training.evaluation.against_live import AgainstLive
 from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
@@ -139,6 +140,16 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
                     cache=options.cache,
                     reporter=reporter,
                 )
+            against_live = AgainstLive.of(
+                store,
+                options.name,
+                draft.version,
+                scored.get("test"),
+                labels=dataset.labels,
+                cache=options.cache,
+                reporter=reporter,
+            )
+            metrics["against_live"] = against_live.as_dict()
             page = None
             if options.report:
                 material = Material(
@@ -173,6 +184,7 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
                 training=record,
                 split=assignment.summary(),
                 split_csv=assignment.to_csv(),
+                held_back=against_live.why_held_back(),
             )
 
 

@@ -1,4 +1,4 @@
-"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback."""
+"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback, promote, remove."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
 
 ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
-VersionOption = Annotated[int | None, typer.Option(help="Which version; the newest if none is named.")]
+VersionArgument = Annotated[int, typer.Argument(min=1, help="Which version.", show_default=False)]
+VersionOption = Annotated[
+    int | None, typer.Option(help="Which version; the newest, held back or not, if none is named.")
+]
 EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden pictures on.")]
 
 
@@ -30,11 +33,11 @@ def models_list(model_store: ModelStoreOption = None) -> None:
     """List every model and version of the store."""
     from app.contract.bundle import read_manifest
 
-    table = Table("model", "version", "labels", "test accuracy", "created", "pinned")
+    table = Table("model", "version", "labels", "test accuracy", "created", "state")
     with one_line_errors():
         store = _store(model_store)
         for name in store.names():
-            pinned = _pinned(store, name)
+            pinned, held_back = _pinned(store, name), store.held_back(name)
             for version in store.versions(name):
                 try:
                     manifest = read_manifest(store.path(name, version))
@@ -48,7 +51,7 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                     str(len(manifest.labels)),
                     "" if accuracy is None else f"{accuracy:.2%}",
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
-                    "pinned" if version == pinned else "",
+                    ", ".join(["pinned"] * (version == pinned) + ["held back"] * (version in held_back)),
                 )
     print_table(table)
 
@@ -62,7 +65,7 @@ def models_show(name: ModelArgument, version: VersionOption = None, model_store:
         store = _store(model_store)
         bundle = open_bundle(_bundle_path(store, name, version))
         typer.echo(bundle.card())
-        typer.echo(_pin_sentence(store, name, bundle.version), err=True)
+        typer.echo(_state_of(store, name, bundle.version), err=True)
 
 
 @models_cli.command("verify")
@@ -81,14 +84,14 @@ def models_verify(
         typer.echo(
             f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures "
             f"on {loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of "
-            f"training's. {_pin_sentence(store, name, loaded.bundle.version)}"
+            f"training's. {_state_of(store, name, loaded.bundle.version)}"
         )
 
 
 @models_cli.command("pin")
 def models_pin(
     name: ModelArgument,
-    version: Annotated[int, typer.Argument(min=1, help="The version to serve.", show_default=False)],
+    version: VersionArgument,
     model_store: ModelStoreOption = None,
 ) -> None:
     """Have one version served, whatever newer ones there are. It is checked first, as the service does at load."""
@@ -98,27 +101,32 @@ def models_pin(
 
 @models_cli.command("unpin")
 def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
-    """Have the newest version served again."""
+    """Have the newest version served again that is not held back."""
     with one_line_errors():
         store = _store(model_store)
-        newest = store.newest(name).name
+        store.newest(name)
         with _plain_write_errors(store, name):
             store.unpin(name)
-    typer.echo(
-        f"{name} is not pinned: the newest version that passes its check is served, which is {newest} if it does."
+        order = store.serving_order(name, None)
+    served = (
+        f"the newest version that passes its check is served, which is {order[0]} if it does."
+        if order
+        else "every version is held back, so a start serves none. Promote one: "
+        + store.command("promote", name, "VERSION")
     )
+    typer.echo(f"{name} is not pinned: {served}")
 
 
 @models_cli.command("rollback")
 def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
-    """Pin the version below the one that is to be served now: the nearest one that passes its check."""
+    """Pin the version below the one that is to be served now: the nearest that passes and is not held back."""
     with one_line_errors():
         store = _store(model_store)
         store.newest(name)
-        served = store.pinned(name)
+        served, order = store.pinned(name), store.serving_order(name, None)
         if served is None:
-            served = next((version for version in reversed(store.versions(name)) if _is_sound(store, name, version)), 0)
-        below = [version for version in reversed(store.versions(name)) if version < served]
+            served = next((version for version in order if _is_sound(store, name, version)), 0)
+        below = [version for version in order if version < served]
         target = next((version for version in below if _is_sound(store, name, version)), None)
         if target is None:
             what = f"version {served}" if served else "any, as none passes its check"
@@ -128,12 +136,42 @@ def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -
         _pin(store, name, target)
 
 
+@models_cli.command("promote")
+def models_promote(name: ModelArgument, version: VersionArgument, model_store: ModelStoreOption = None) -> None:
+    """Hold a version back no longer, which `fit` does to one that is worse than the live one. A pin stays."""
+    with one_line_errors():
+        store = _store(model_store)
+        with _plain_write_errors(store, name):
+            store.promote(name, version)
+        pinned = _pinned(store, name)
+        served = store.serving_order(name, pinned)[0]
+    if served == version:
+        follows = "A running service follows within seconds, if it passes its check."
+    elif served == pinned:
+        follows = f"Version {served} is pinned, and stays served. To unpin it: {store.command('unpin', name)}"
+    else:
+        follows = f"Version {served} is newer, and stays served."
+    typer.echo(f"{name} version {version} is not held back any more. {follows}")
+
+
+@models_cli.command("remove")
+def models_remove(name: ModelArgument, version: VersionArgument, model_store: ModelStoreOption = None) -> None:
+    """Delete a version that is not live."""
+    from app.contract.live import check_removable
+
+    with one_line_errors():
+        store = _store(model_store)
+        check_removable(store, name, version)
+        with _plain_write_errors(store, name):
+            store.remove(name, version)
+    typer.echo(f"{name} version {version} is removed.")
+
+
 def _pin(store: "ModelStore", name: str, version: int) -> None:
     from app.engines.loading import load_model
 
-    store.newest(name)  # says which models there are, where this one is not
-    if version in store.versions(name):
-        load_model(store.path(name, version)).engine.close()
+    store.check_has(name, version)
+    load_model(store.path(name, version)).engine.close()
     with _plain_write_errors(store, name):
         store.pin(name, version)
     typer.echo(f"{name} is pinned to version {version}. A running service follows within seconds.")
@@ -170,11 +208,12 @@ def _pinned(store: "ModelStore", name: str) -> int | None:
         return None
 
 
-def _pin_sentence(store: "ModelStore", name: str, version: int) -> str:
+def _state_of(store: "ModelStore", name: str, version: int) -> str:
     pinned = _pinned(store, name)
-    if pinned is None:
-        return "No version is pinned."
-    return "It is pinned." if pinned == version else f"Version {pinned} is pinned."
+    state = "No version is pinned." if pinned is None else f"Version {pinned} is pinned."
+    if pinned == version:
+        state = "It is pinned."
+    return f"{state} It is held back." if version in store.held_back(name) else state
 
 
 def _store(given: Path | None) -> "ModelStore":

@@ -1,15 +1,24 @@
 """The model store: `<root>/<name>/<integer version>/`, each a bundle. It lists paths and opens no bundle.
 
 `<root>/<name>/pinned`, if it exists, names the one version of the model that is to be served. If
+`<root>/<name>/<version>.held` exists, that version is held back: it is served only if it is pinned. If
 `<root>/<name>/unloaded` exists, the model is not to be served.
 """
 
+import contextlib
+import errno
+import os
 import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import BundleNotFound
+from app.errors import BundleNotFound, StoreConflict
 from app.system.atomic_write import atomic_write
+from app.system.folder_lock import taking_turns
 from app.system.invocation import command_line
 
 _PINNED = "pinned"
@@ -17,6 +26,8 @@ _UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_HELD = ".held"
+"""The end of a marker's name. It sorts before the slash in a version's paths, so a copy in that order has it first."""
 NAME_RULE = "1 to 64 letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
 
 
@@ -45,21 +56,29 @@ class ModelStore:
 
         Raises BundleNotFound if its folder cannot be read.
         """
-        if not is_model_name(name):
-            return []
-        folder = self.root / name
-        try:
-            return sorted(int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as exc:
-            raise BundleNotFound(f"{folder} cannot be read ({exc.strerror}). Set IMAGECLASS_MODEL_STORE.") from exc
+        return sorted(int(entry) for entry in self._entries(name) if _VERSION.fullmatch(entry))
+
+    def held_back(self, name: str) -> set[int]:
+        """Return the versions that have a marker. Raises BundleNotFound if the model's folder cannot be read."""
+        marked = {entry.removesuffix(_HELD) for entry in self._entries(name) if entry.endswith(_HELD)}
+        return {int(version) for version in marked if _VERSION.fullmatch(version)}
+
+    def serving_order(self, name: str, pinned: int | None) -> list[int]:
+        """Return the versions in the order in which they are to be served: the first that passes its check is live.
+
+        That is the `pinned` one, which may be missing, then those that are not held back, newest first. Raises
+        BundleNotFound if the model's folder cannot be read.
+        """
+        versions = self.versions(name)
+        held = self.held_back(name)  # read second: the marker of every version that was seen is there
+        order = [version for version in reversed(versions) if version not in held and version != pinned]
+        return order if pinned is None else [pinned, *order]
 
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
 
     def newest(self, name: str) -> Path:
-        """Return the path of a model's highest version. Raises BundleNotFound."""
+        """Return the path of a model's highest version, held back or not. Raises BundleNotFound."""
         versions = self.versions(name)
         if not versions:
             known = ", ".join(self.names()) or "none"
@@ -76,22 +95,73 @@ class ModelStore:
         except OSError as exc:
             raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
         if not _VERSION.fullmatch(text):
-            raise BundleNotFound(
-                f"{file} names no version. Pin one: {command_line('app', 'models', 'pin', name, 'VERSION')}"
-            )
+            raise BundleNotFound(f"{file} names no version. Pin one: {self.command('pin', name, 'VERSION')}")
         return int(text)
 
     def pin(self, name: str, version: int) -> None:
         """Have this version served, whatever newer ones there are. Raises BundleNotFound, or OSError."""
-        if version not in self.versions(name):
-            known = ", ".join(str(version) for version in self.versions(name)) or "none"
-            raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
+        self.check_has(name, version)
         with atomic_write(self.root / name / _PINNED, mode=0o644) as stream:
             stream.write(f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
-        """Have the newest version served again. Raises OSError."""
+        """Have the newest version that is not held back served again. Raises OSError."""
         (self.root / name / _PINNED).unlink(missing_ok=True)
+
+    def publish(self, folder: Path, name: str, version: int, *, held_back: str | None) -> None:
+        """Rename a finished bundle into its place; a reason in `held_back` marks the version before it is visible.
+
+        Raises FileExistsError if the version exists, or another OSError.
+        """
+        final, marker = self.path(name, version), self._marker(name, version)
+        with self._changing(name):
+            if final.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+            self._remove_stray_markers(name)
+            if held_back is not None:
+                with atomic_write(marker, durable=True, mode=0o644) as stream:
+                    stream.write(f"{held_back}\n".encode())
+                _sync(final.parent)
+            try:
+                folder.rename(final)
+            except OSError:  # not Ctrl-C: it may come when the version is visible already
+                marker.unlink(missing_ok=True)
+                raise
+
+    def promote(self, name: str, version: int) -> None:
+        """Hold a version back no longer. Raises BundleNotFound, StoreConflict if it is not held back, or OSError."""
+        self.check_has(name, version)
+        with self._changing(name):
+            try:
+                self._marker(name, version).unlink()
+            except FileNotFoundError as exc:
+                raise StoreConflict(f"Version {version} of {name} is not held back.") from exc
+
+    def remove(self, name: str, version: int) -> None:
+        """Hide a version from readers by a rename, then delete it and its marker.
+
+        Whether it may go is for `app.contract.live` to say. Raises BundleNotFound or OSError.
+        """
+        self.check_has(name, version)
+        path = self.path(name, version)
+        with tempfile.TemporaryDirectory(prefix=".removing-", dir=path.parent) as hidden, self._changing(name):
+            path.rename(Path(hidden) / path.name)
+            self._marker(name, version).unlink(missing_ok=True)
+
+    def check_has(self, name: str, version: int) -> None:
+        """Raise BundleNotFound, with those that exist, if the model or the version does not."""
+        self.newest(name)
+        versions = self.versions(name)
+        if version not in versions:
+            known = ", ".join(map(str, versions))
+            raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
+
+    def why_held_back(self, name: str, version: int) -> str | None:
+        """Return the reason in a version's marker; None if it is not held back. Raises OSError."""
+        try:
+            return self._marker(name, version).read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return None
 
     def is_unloaded(self, name: str) -> bool:
         """Say whether the model is marked as one that is not to be served."""
@@ -104,3 +174,42 @@ class ModelStore:
             file.touch()
         else:
             file.unlink(missing_ok=True)
+
+    def command(self, *words: str) -> str:
+        """Return `python -m app models` with these words, for this store and ready to paste."""
+        return command_line("app", "models", *words, "--model-store", str(self.root))
+
+    def _marker(self, name: str, version: int) -> Path:
+        return self.root / name / f"{version}{_HELD}"
+
+    def _entries(self, name: str) -> list[str]:
+        if not is_model_name(name):
+            return []
+        folder = self.root / name
+        try:
+            return [entry.name for entry in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            raise BundleNotFound(f"{folder} cannot be read ({exc.strerror}). Set IMAGECLASS_MODEL_STORE.") from exc
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """Let one process at a time change versions and markers, so that none removes what another just wrote."""
+        with taking_turns(self.root / name, threading.Event()):
+            yield
+
+    def _remove_stray_markers(self, name: str) -> None:
+        """Remove the markers of versions that were never published, or were removed by hand."""
+        for version in self.held_back(name) - set(self.versions(name)):
+            self._marker(name, version).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's new entries durable, if its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

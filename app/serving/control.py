@@ -92,12 +92,14 @@ class ModelControl:
     def _wanted(self, name: str) -> int:
         try:
             versions = self._store.versions(name)
-            pinned = self._store.pinned(name) if versions else None
+            order = self._store.serving_order(name, self._store.pinned(name)) if versions else []
         except BundleNotFound as exc:
             raise ModelControlRefused(f"What the store holds of '{name}' cannot be read. The log says why.") from exc
         if not versions:
             raise ModelNotFound(f"There is no model '{name[:64]}' in the model store.")
-        return pinned or versions[-1]
+        if not order:
+            raise ModelControlRefused(f"Every version of '{name}' is held back. Promote one in the model store.")
+        return order[0]
 
     def _raise_refusal(self, name: str, version: int) -> None:
         for refusal in self._catalogue.refusals:

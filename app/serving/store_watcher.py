@@ -3,7 +3,7 @@
 A thread of its own scans the store, loads versions to be served, and hands them to the catalogue when they are checked
 and tuned. No request waits for it. The rules:
 
-- the pinned version is served, else the newest that passes its check;
+- the pinned version is served, else the newest that passes its check and is not held back;
 - a version is tried when two scans in a row have found the same files, so not while it is being copied;
 - a rejected version is tried again only when its files have changed, and the live one stays;
 - a pin that cannot be followed leaves the live version: half of the workers may still follow the pin before it;
@@ -27,8 +27,8 @@ from app.contract.fingerprint import Fingerprint, fingerprint_of
 from app.errors import BundleNotFound, ImageclassError
 from app.serving.batcher import refusal_while_stopping
 from app.serving.catalogue import Catalogue
-from app.serving.load_lock import taking_turns
 from app.serving.versions import LoadedStore, Loader, Refusal, TunedModel, say_what_is_live
+from app.system.folder_lock import taking_turns
 
 _PATIENT_LOOKS = 20
 """A folder counts as a half-copied bundle if this many scans in a row find it unchanged, without a manifest."""
@@ -138,12 +138,12 @@ class Watcher:
             return
         versions = self._store.versions(name)
         pin = self._pin(name, versions)
-        self._forget(name, {*versions, pin})
+        order = self._store.serving_order(name, pin)
+        self._forget(name, set(order))
         live = self._live.get(name)
-        order = versions[::-1]
-        if pin is not None:
-            order = [pin] if live is not None else [pin, *(version for version in order if version != pin)]
-        elif (name, None) in self._refused and live is not None:
+        if live is not None and pin is not None:
+            order = [pin]
+        elif live is not None and (name, None) in self._refused:
             return
         is_gone = live is not None and live.version not in versions
         # Missing once, it may be in the middle of a move.
@@ -187,8 +187,8 @@ class Watcher:
             self._refuse(Refusal(name, pin, BundleNotFound.code, reason))
         return pin
 
-    def _forget(self, name: str, there: set[int | None]) -> None:
-        """Forget the records of versions that are neither in the store nor pinned."""
+    def _forget(self, name: str, there: set[int]) -> None:
+        """Forget the records of versions that are not `there`: they are gone or held back, and not pinned."""
         for of_name, version in list(self._refused):
             if of_name == name and version is not None and version not in there:
                 del self._refused[of_name, version]

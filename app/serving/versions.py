@@ -1,7 +1,7 @@
 """Load, check and tune versions of the store's models. It knows nothing of requests, or of live versions.
 
-At the start a model is served in its pinned version, else in its newest; if that one fails its check, in the newest
-that passes. A service that answers with another version, and reports it, is better than none.
+At the start a model is served in its pinned version, else in its newest that is not held back; if that one fails its
+check, in the newest that passes. A service that answers with another version, and reports it, is better than none.
 """
 
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
     for name, error in without.items():
         if not models or name == required:
             raise error
-        _log.error("model not served", model=name, reason="no version of it passes its check")
+        _log.error("model not served", model=name, reason=str(error))
     return LoadedStore(tuple(models), tuple(refusals))
 
 
@@ -133,18 +133,19 @@ def _to_serve(store: ModelStore, required: str | None) -> list[str]:
 
 
 def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedModel:
-    """Return the pinned version, else the newest that passes; versions that fail are added to `refusals`."""
+    """Return the pinned version, else the newest that passes and is not held back; add failed ones to `refusals`."""
     store = loader.store
     store.newest(name)  # if the model is missing, its error names those that exist
     refused: dict[int | None, BundleError] = {}
-    order = store.versions(name)[::-1]
     pinned = None
     try:
         pinned = store.pinned(name)
-        if pinned is not None:
-            order = [pinned, *(version for version in order if version != pinned)]
     except BundleNotFound as exc:
         refused[None] = exc
+    order = store.serving_order(name, pinned)
+    if not order:
+        promote = store.command("promote", name, "VERSION")
+        raise BundleNotFound(f"Every version of {name} in {store.root} is held back. Promote one: {promote}")
     found = None
     for version in order:
         fingerprint = _fingerprint(loader, name, version)

@@ -1,12 +1,16 @@
 """Which models and versions a folder holds."""
 
+import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app.contract.store import ModelStore, is_model_name
-from app.errors import BundleNotFound
+from app.errors import BundleNotFound, StoreConflict
 
 
 def store_with(root: Path, *folders: str) -> ModelStore:
@@ -134,3 +138,128 @@ def test_a_pin_that_names_no_version_is_an_error_that_says_what_to_do(tmp_path: 
     (tmp_path / "cats" / "pinned").write_text("newest")
     with pytest.raises(BundleNotFound, match="models pin cats VERSION"):
         ModelStore(tmp_path).pinned("cats")
+
+
+def publish(store: ModelStore, version: int, *, held_back: str | None = None) -> None:
+    building = store.root / "cats" / ".building"
+    building.mkdir(parents=True)
+    (building / "manifest.json").write_text(str(version))
+    store.publish(building, "cats", version, held_back=held_back)
+
+
+def entries(store: ModelStore) -> list[str]:
+    return sorted(entry.name for entry in (store.root / "cats").iterdir())
+
+
+def test_the_newest_that_is_not_held_back_is_served_first_and_a_pinned_one_before_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    publish(store, 2)
+    publish(store, 3, held_back="version 3 is worse")
+    assert store.versions("cats") == [1, 2, 3]
+    assert store.newest("cats").name == "3"
+    assert store.serving_order("cats", None) == [2, 1]
+    assert store.serving_order("cats", 1) == [1, 2]
+    assert store.serving_order("cats", 3) == [3, 2, 1], "a person has pinned it"
+    assert (store.why_held_back("cats", 3), store.why_held_back("cats", 2)) == ("version 3 is worse", None)
+
+
+def test_a_version_is_marked_before_it_is_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    rename, seen = Path.rename, []
+
+    def look_and_rename(self: Path, target: Path) -> Path:
+        seen.append((store.held_back("cats"), store.versions("cats")))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", look_and_rename)
+    publish(store, 2, held_back="worse")
+    assert seen == [({2}, [1])]
+
+
+def test_a_version_that_is_published_while_the_store_is_read_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    held_back = ModelStore.held_back
+
+    def publish_meanwhile(self: ModelStore, name: str) -> set[int]:
+        found = held_back(self, name)
+        monkeypatch.undo()
+        publish(self, 2, held_back="worse")
+        return found
+
+    monkeypatch.setattr(ModelStore, "held_back", publish_meanwhile)
+    assert store.serving_order("cats", None) == [1]
+    assert store.versions("cats") == [1, 2]
+
+
+def test_a_kill_between_marker_and_rename_leaves_a_marker_that_the_next_version_clears(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    (tmp_path / "cats" / ".building").mkdir()
+    killed = (
+        "import os, signal; from pathlib import Path; from app.contract.store import ModelStore; "
+        f"Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL); root = Path({str(tmp_path)!r}); "
+        "ModelStore(root).publish(root / 'cats' / '.building', 'cats', 2, held_back='worse')"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    (tmp_path / "cats" / ".building").rmdir()
+    assert entries(store) == ["1", "2.held"]
+    assert (store.names(), store.versions("cats"), store.serving_order("cats", None)) == (["cats"], [1], [1])
+    publish(store, 2)
+    assert entries(store) == ["1", "2"]
+    assert store.serving_order("cats", None) == [2, 1]
+
+
+def test_a_version_that_cannot_be_published_leaves_no_marker_and_the_one_that_is_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    with pytest.raises(FileExistsError):
+        publish(store, 1, held_back="worse")
+    assert store.serving_order("cats", None) == [1]
+    (tmp_path / "cats" / ".building" / "manifest.json").unlink()
+    (tmp_path / "cats" / ".building").rmdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(store, 2, held_back="worse")
+    assert entries(store) == [".building", "1"]
+
+
+def test_a_promoted_version_is_served_and_a_pin_stays(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    publish(store, 2, held_back="worse")
+    store.pin("cats", 1)
+    store.promote("cats", 2)
+    assert store.serving_order("cats", None) == [2, 1]
+    assert store.pinned("cats") == 1
+    with pytest.raises(StoreConflict, match="Version 2 of cats is not held back"):
+        store.promote("cats", 2)
+    with pytest.raises(BundleNotFound, match="no version 3; it has: 1, 2"):
+        store.promote("cats", 3)
+
+
+def test_a_removed_version_goes_with_its_marker(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    publish(store, 2, held_back="worse")
+    store.remove("cats", 2)
+    assert entries(store) == ["1"]
+    with pytest.raises(BundleNotFound, match="no version 2; it has: 1"):
+        store.remove("cats", 2)
+
+
+@pytest.mark.parametrize("file", [".held", "0.held", "x.held", "2.held-", "2.heldx"])
+def test_files_that_are_no_marker_hold_nothing_back(tmp_path: Path, file: str) -> None:
+    store = store_with(tmp_path, "cats/1", "cats/2")
+    (tmp_path / "cats" / file).touch()
+    assert store.serving_order("cats", None) == [2, 1]

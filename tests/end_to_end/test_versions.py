@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from app.contract.bundle import GOLDEN_EXPECTED, MANIFEST
+from app.contract.store import ModelStore
 from tests.end_to_end.conftest import Service, StartService
 
 PNG = {"content-type": "image/png"}
@@ -249,6 +250,33 @@ def test_bundles_that_cannot_be_trusted_are_refused_while_the_old_version_serves
     assert service.stop() == 0
     refused = [line["version"] for line in service.log if line["event"] == "version refused"]
     assert sorted(refused) == sorted([version for version, *_ in cases] * WORKERS), "each once for each worker"
+
+
+def test_a_version_that_is_held_back_answers_nothing_until_it_is_promoted(
+    start_service: StartService, copy_of_store: Path, second: Path, pictures: list[bytes]
+) -> None:
+    service = start_service(copy_of_store, workers=WORKERS)
+    building = copy_of_store / ".incoming"
+    shutil.copytree(second, building)
+    with asked_all_the_while(service, pictures) as callers:
+        ModelStore(copy_of_store).publish(building, "digits", 2, held_back="worse")
+        # When a version that came later is refused, every worker has looked at the store.
+        publish(second, copy_of_store, 3, lambda bundle: (bundle / "saved_model.pb").unlink())
+        service.wait_for_all("version refused", count=WORKERS, version=3)
+        wait_for_more(callers)
+        assert {answer["model"]["version"] for caller in callers for _, answer in caller.answers} == {1}
+        assert models("promote", "digits", "2", store=copy_of_store).returncode == 0
+        service.wait_for_all("model live", count=WORKERS, version=2)
+        wait_for_more(callers)
+        settled = wait_for_more(callers)
+        wait_for_more(callers)
+    assert not [caller.trouble for caller in callers if caller.trouble]
+    assert {
+        answer["model"]["version"]
+        for caller, count in zip(callers, settled, strict=True)
+        for _, answer in caller.answers[count:]
+    } == {2}
+    assert service.stop() == 0
 
 
 def test_a_bundle_that_is_copied_slowly_is_taken_when_it_is_whole(

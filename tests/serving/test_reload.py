@@ -12,15 +12,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.contract.header import IMAGE_FORMATS
-from app.errors import ModelNotNamed, ShuttingDown
+from app.errors import BundleNotFound, ModelNotNamed, ShuttingDown
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import RowFuture
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
-from app.serving.load_lock import taking_turns
 from app.serving.store_watcher import Watcher
 from app.serving.versions import LoadedStore, Loader, load_store
+from app.system.folder_lock import taking_turns
 from tests.holding import Held
 from tests.serving.conftest import FolderLoader
 
@@ -62,6 +62,10 @@ class Following:
 
     def count(self, family: str) -> dict[tuple[str, ...], float]:
         return {labels: numbers[0] for labels, numbers in self.metrics.read()[family].items()}
+
+
+def hold_back(loader: FolderLoader, version: int) -> None:
+    (loader.store.root / "cats" / f"{version}.held").touch()
 
 
 Follow = Callable[..., Awaitable[Following]]
@@ -239,6 +243,82 @@ async def test_a_pin_holds_a_newer_version_back(folder_loader: FolderLoader, fol
     folder_loader.publish("cats", 2)
     await service.look(4)
     assert (service.live(), folder_loader.loads) == (1, [])
+
+
+async def test_a_version_that_is_held_back_goes_live_when_it_is_promoted(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    hold_back(folder_loader, 2)
+    folder_loader.publish("cats", 2)
+    await service.look(PATIENT)
+    assert (service.live(), folder_loader.loads, service.refused()) == (1, [], [])
+    folder_loader.store.promote("cats", 2)
+    await service.look(2)
+    assert service.live() == 2
+
+
+async def test_a_pin_on_a_version_that_is_held_back_serves_it_until_it_is_unpinned(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    hold_back(folder_loader, 2)
+    folder_loader.publish("cats", 2)
+    folder_loader.store.pin("cats", 2)
+    await service.look(2)
+    assert service.live() == 2
+    folder_loader.store.unpin("cats")
+    await service.look(2)
+    assert service.live() == 1
+
+
+async def test_a_live_version_that_is_held_back_by_hand_gives_way_but_not_to_nothing(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    folder_loader.publish("cats", 2)
+    service = await follow()
+    hold_back(folder_loader, 2)
+    await service.look(2)
+    assert service.live() == 1
+    hold_back(folder_loader, 1)
+    await service.look(PATIENT)
+    assert service.live() == 1
+
+
+async def test_a_damaged_version_that_is_held_back_is_neither_tried_nor_reported(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    folder_loader.publish("cats", 2, "broken")
+    await service.look(2)
+    assert service.refused() == [("cats", 2, "bundle_tampered")]
+    hold_back(folder_loader, 2)
+    await service.look()
+    assert service.refused() == []
+
+
+async def test_a_start_passes_over_what_is_held_back_and_leaves_out_a_model_without_more(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    hold_back(folder_loader, 2)
+    folder_loader.publish("cats", 2)
+    folder_loader.publish("dogs", 1)
+    (folder_loader.store.root / "dogs" / "1.held").touch()
+    with capture_logs() as logs:
+        service = await follow()
+    assert service.live() == 1
+    assert [model.name for model in service.catalogue.models] == ["cats"]
+    (reason,) = [line["reason"] for line in logs if line["event"] == "model not served"]
+    assert "Every version of dogs" in reason
+    assert "models promote dogs VERSION" in reason
+    hold_back(folder_loader, 1)
+    with pytest.raises(BundleNotFound, match=r"Every version of cats in .* is held back"):
+        load_store(cast("Loader", folder_loader))
 
 
 @pytest.mark.parametrize("how", ["fails", "is not there", "names none"])

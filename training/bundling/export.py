@@ -108,8 +108,11 @@ class BundleDraft:
         training: dict[str, Any],
         split: dict[str, Any],
         split_csv: str,
+        held_back: str | None = None,
     ) -> LoadedModel:
         """Write the other files, check the bundle, rename it into place, and return it as the service will load it.
+
+        With `held_back`, a reason, no service takes the version until it is promoted or pinned.
 
         Raises PublishError if another run took the version, and a BundleError if the bundle fails its check.
         """
@@ -139,7 +142,7 @@ class BundleDraft:
         _sync(self.folder)
         final = self._store.path(self.name, self.version)
         try:
-            self.folder.rename(final)
+            self._store.publish(self.folder, self.name, self.version, held_back=held_back)
         except OSError as exc:
             if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise PublishError(

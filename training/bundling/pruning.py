@@ -1,35 +1,29 @@
-"""Remove old versions from the store: never the pinned one, nor the newest."""
+"""Remove old versions from the store: never the live one, nor the newest."""
 
-import tempfile
-from pathlib import Path
-
+from app.contract.live import removable
 from app.contract.store import ModelStore
 from app.errors import BundleNotFound
 from training.progress import Reporter
 
 
 def prune(store: ModelStore, name: str, *, keep: int, reporter: Reporter) -> None:
-    """Keep only the newest `keep` versions, at least one, and the pinned one; report removals and failures.
+    """Keep only the newest `keep` versions, at least one, and the live one; report removals and failures.
 
     It never raises: the new version is already published.
     """
     try:
-        pinned = store.pinned(name)
-        old = [version for version in store.versions(name)[: -max(1, keep)] if version != pinned]
+        newest = store.versions(name)[-max(1, keep) :]
+        old = [version for version in removable(store, name) if version not in newest]
     except BundleNotFound as exc:
         reporter.say(f"no old version was removed: {exc}")
         return
     for version in old:
         path = store.path(name, version)
         try:
-            _remove(path)
+            store.remove(name, version)
+        except BundleNotFound:
+            continue  # another process has removed it
         except OSError as exc:
             reporter.say(f"{path} could not be removed: {exc.strerror}")
         else:
             reporter.say(f"removed {path}")
-
-
-def _remove(path: Path) -> None:
-    """Hide a version from readers by a rename, then delete it."""
-    with tempfile.TemporaryDirectory(prefix=".removing-", dir=path.parent) as hidden:
-        path.rename(Path(hidden) / path.name)

@@ -36,7 +36,9 @@ from training.progress import Reporter
 def evaluate(
     data: DataOption,
     model: Annotated[str, typer.Option(help="The model's name in the store.", show_default=False)],
-    version: Annotated[int | None, typer.Option(help="Which version; the newest if none is named.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Which version; the newest, held back or not, if none is named.")
+    ] = None,
     model_store: ModelStoreOption = Path("model_store"),
     split: Annotated[
         Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")

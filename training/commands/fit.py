@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @with_parameters(fit_parameters())
 def fit(**given: Any) -> None:
-    """Train a classifier and publish it as a new version in the model store.
+    """Train a classifier and publish it as a new version, held back if it is worse than the live one.
 
     Options that are not given follow the preset.
     """
@@ -44,10 +44,16 @@ def fit(**given: Any) -> None:
 
 
 def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:
-    """Say where the new version is, how good it is, and how to serve it."""
+    """Say where the new version is, how good it is, and how to serve or promote it."""
     manifest = published.bundle.manifest
     reporter.say(f"proven on {published.engine.name}: {published.proof.pictures} golden pictures")
     figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
     which = "test" if "test.accuracy" in manifest.metrics else "training"
     typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
-    reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', str(model_store), '--model', name)}")
+    store = ModelStore(model_store)
+    held_back = store.why_held_back(name, manifest.version)
+    if held_back is None:
+        reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', str(model_store), '--model', name)}")
+    else:
+        promote = store.command("promote", name, str(manifest.version))
+        reporter.say(f"published, but held back: {held_back}. To have it served all the same: {promote}")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.contract.bundle import Bundle, open_bundle
+from app.contract.live import live_bundle
 from app.contract.store import ModelStore
 from app.engines.registry import EngineChoice
-from app.errors import BundleError
 from training.data.dataset import Picture
 from training.errors import DataError
 from training.evaluation.acceptance import Against
@@ -15,24 +15,8 @@ from training.progress import Reporter
 
 
 def find_baseline(store: ModelStore, name: str, against: Against) -> Bundle | None:
-    """Return the version of that number; for "live" the pinned one, else the newest that is whole, None without any.
-
-    Raises a BundleError.
-    """
-    if against != "live":
-        return open_bundle(store.path(name, against))
-    pinned = store.pinned(name)
-    if pinned is not None:
-        return open_bundle(store.path(name, pinned))
-    damaged = None
-    for version in reversed(store.versions(name)):
-        try:
-            return open_bundle(store.path(name, version))
-        except BundleError as exc:
-            damaged = damaged or exc
-    if damaged is not None:
-        raise damaged
-    return None
+    """Return the version of that number, or the live one, None if there is none. Raises a BundleError."""
+    return live_bundle(store, name) if against == "live" else open_bundle(store.path(name, against))
 
 
 def score_baseline(

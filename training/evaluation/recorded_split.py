@@ -34,14 +34,22 @@ def choose_pictures(dataset: Dataset, bundle: Bundle, split: Split | Literal["al
     return list(dataset.pictures), "all pictures (the data has no split, and is not what the model was trained on)"
 
 
+def learned_ids(bundle: Bundle) -> set[str]:
+    """Return the ids of the pictures that the bundle was trained on, by its record. Raises DataError."""
+    record = read_split_file(bundle.path)
+    splits = {} if record is None else read_splits(record)
+    return {picture_id for picture_id, split in splits.items() if split == "train"}
+
+
 def learned_pictures(bundle: Bundle, origin: str, pictures: Sequence[Picture]) -> int:
     """Return how many of the pictures of the data `origin` the bundle was trained on, by its record."""
+    if bundle.manifest.training.get("data") != origin:
+        return 0
     try:
-        record = _record(bundle, origin)
-        splits = {} if record is None else read_splits(record)
+        learned = learned_ids(bundle)
     except DataError:
         return 0
-    return sum(splits.get(picture.id) == "train" for picture in pictures)
+    return sum(picture.id in learned for picture in pictures)
 
 
 def _record(bundle: Bundle, origin: str) -> str | None:

@@ -69,6 +69,20 @@ async def test_load_answers_when_the_newest_version_is_live(store: Path, open_cl
     assert str(store) not in response.text
 
 
+async def test_load_passes_over_a_version_that_is_held_back_and_the_index_names_it(
+    store: Path, open_client: OpenClient
+) -> None:
+    client = await open_client(model_store=store, **FOLLOW)
+    (store / "more" / "2.held").touch()
+    add(store, "more", 2)
+    assert (await client.post(LOAD.format("more"))).status_code == 200
+    assert await states(client) == {"digits 1": "READY", "more 1": "READY", "more 2": "held back"}
+    (store / "more" / "1.held").touch()
+    response = await client.post(LOAD.format("more"))
+    assert_error(response, 400, "model_control_refused")
+    assert "Every version of 'more' is held back" in response.json()["error"]
+
+
 async def test_what_requests_need_stays(store: Path, open_client: OpenClient) -> None:
     client = await open_client(model_store=store, model="digits", **FOLLOW)
     assert_error(await client.post(UNLOAD.format("digits")), 400, "model_control_refused")

@@ -40,6 +40,14 @@ def test_old_versions_go_but_never_the_pinned_or_the_newest(copy_of_store: Path)
     assert sorted(entry.name for entry in (copy_of_store / "digits").iterdir()) == ["2", "5", "pinned"]
 
 
+def test_the_live_version_stays_when_all_newer_ones_are_held_back(copy_of_store: Path) -> None:
+    store = add_versions(copy_of_store, 2, 3, 4)
+    for version in (3, 4):
+        (copy_of_store / "digits" / f"{version}.held").touch()
+    prune(store, "digits", keep=1, reporter=reporter([]))
+    assert sorted(entry.name for entry in (copy_of_store / "digits").iterdir()) == ["2", "4", "4.held"]
+
+
 def test_nothing_is_removed_where_the_pin_cannot_be_read(copy_of_store: Path) -> None:
     store = add_versions(copy_of_store, 2, 3)
     (copy_of_store / "digits" / "pinned").write_text("the good one")

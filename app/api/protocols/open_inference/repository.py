@@ -33,28 +33,33 @@ class Repository:
 
     async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Return every version in the store and every live one, with its state and the reason if it is not served."""
-        versions, unloaded = (set(), set()) if only_ready else await asyncio.to_thread(self._stored)
+        versions: dict[tuple[str, int], str] = {} if only_ready else await asyncio.to_thread(self._stored)
         live = {(model.name, model.manifest.version) for model in self._catalogue.models}
         refused = {(refusal.name, refusal.version): refusal.code for refusal in self._catalogue.refusals}
-
-        def why(name: str) -> str:
-            return "unloaded" if name in unloaded else "another version is served"
 
         return [
             {
                 "name": name,
                 "version": str(version),
                 "state": "READY" if (name, version) in live else "UNAVAILABLE",
-                "reason": "" if (name, version) in live else refused.get((name, version)) or why(name),
+                "reason": "" if (name, version) in live else refused.get((name, version)) or versions[name, version],
             }
-            for name, version in sorted(live | versions)
+            for name, version in sorted(live | versions.keys())
         ]
 
-    def _stored(self) -> tuple[set[tuple[str, int]], set[str]]:
-        """Return the versions in the store, and the models that are marked as unloaded."""
+    def _stored(self) -> dict[tuple[str, int], str]:
+        """Return the versions in the store, each with the reason why it is not served, if it is not."""
+
+        def why(name: str, version: int) -> str:
+            if self._store.is_unloaded(name):
+                return "unloaded"
+            return "held back" if version in self._store.held_back(name) else "another version is served"
+
         try:
-            names = self._store.names()
-            versions = {(name, version) for name in names for version in self._store.versions(name)}
+            return {
+                (name, version): why(name, version)
+                for name in self._store.names()
+                for version in self._store.versions(name)
+            }
         except BundleNotFound:  # the store was removed while the service runs: only models in memory are left
-            return set(), set()
-        return versions, {name for name in names if self._store.is_unloaded(name)}
+            return {}

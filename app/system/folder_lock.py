@@ -1,4 +1,4 @@
-"""Let processes that share a folder take turns at heavy work, by a lock.
+"""Let processes that share a folder take turns, by a lock.
 
 The lock is on the folder itself, which needs no write access and leaves nothing behind, however a process ends.
 """
