@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.contract.formats.pixels import damaged
 from app.errors import UndecodableImage
 
 MAX_SEGMENTS = 4096
@@ -31,7 +32,7 @@ _MAX_INFLATION = 1032  # what deflate can reach: 258 bytes for each two bits
 _SMALL_INFLATION_BYTES = 32 << 20  # 60 ms
 _INFLATION_STEP = 1 << 18
 
-_SCAN_START = b"\xff\xda"
+_SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 _AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, a restart, nor fill
 _NEXT_MARKER = re.compile(rb"\xff+[^\xff]")
 _PNG_PIXEL_CHUNKS = frozenset(
@@ -85,11 +86,14 @@ def _jpeg_markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
 
 
 def check_jpeg(jpeg: bytes) -> None:
-    """Raise UndecodableImage for a JPEG of too many scans."""
-    if jpeg.count(_SCAN_START) <= MAX_SCANS:
+    """Raise UndecodableImage for a JPEG of too many scans, or one whose end is missing.
+
+    The decoder rejects a file that is cut off, but not if other bytes follow: it takes those for pixels.
+    """
+    if jpeg.endswith(_IMAGE_END) and jpeg.count(_SCAN_START) <= MAX_SCANS:
         return
     # Some may be no scans: they may lie in a thumbnail, a profile, or behind the end.
-    scans = 0
+    scans = marker = 0
     for marker, _ in _jpeg_markers(jpeg):
         scans += marker == 0xDA
         if scans > MAX_SCANS:
@@ -97,6 +101,8 @@ def check_jpeg(jpeg: bytes) -> None:
                 f"The JPEG file has more than {MAX_SCANS} scans, and each is decoded for all pixels. "
                 "Save it as baseline JPEG."
             )
+    if marker != 0xD9:
+        raise damaged("JPEG")
 
 
 def jpeg_coefficient_bytes(jpeg: bytes) -> float:

@@ -25,7 +25,7 @@ class Check:
 _CHECKS = (
     Check(
         "corrupt", "error", "files that are empty, cannot be read, are no picture or cannot be decoded whole", None, "",
-        "Training stops at the first of them.",
+        "Training and the service reject them, by the same decoder.",
     ),
     Check(
         "layout", "error", "classes without pictures, folders out of place, and whatever else fit stops at", None, "",
