@@ -96,8 +96,8 @@ _CHECKS = (
         "Portrait among landscape 4:3 is 1.8; panoramas, strips and screenshots of pages lie beyond.",
     ),
     Check(
-        "left-out", "warning", "files that are no pictures of an accepted format, hidden pictures, and links that "
-        "lead nowhere", None, "",
+        "left-out", "warning", "files that are no pictures of an accepted format, hidden files and folders, and "
+        "links that lead nowhere", None, "",
         "Nothing is trained on them. What is named like a picture and is none is corrupt instead.",
     ),
     Check(

@@ -91,6 +91,23 @@ def test_what_is_left_out_is_counted_as_of_folders(path: Path) -> None:
     assert said == ["2 files left out: 1 SVG, 1 picture outside of the class folders"]
 
 
+def test_hidden_files_and_folders_are_counted_as_of_folders(path: Path, tmp_path: Path) -> None:
+    files: Files = {"cats/.old/deep/a.png": png(1), "cats/.old/b.png": png(2), ".cache/": None, "dogs/.labels": b"dogs"}
+    for name, content in (all_files := {**classes(), **files}).items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            (tmp_path / "data" / name).mkdir()
+        else:
+            (tmp_path / "data" / name).write_bytes(content)
+    packed, folder = open_data(str(pack(path, all_files))), open_data(str(tmp_path / "data"))
+    assert contents(packed) == contents(folder)
+    assert sorted(packed.left_out) == sorted(folder.left_out) == [
+        (".cache", "a hidden folder"),
+        ("cats/.old", "a hidden folder"),
+        ("dogs/.labels", "a hidden file"),
+    ]  # fmt: skip
+
+
 def test_empty_class_of_an_archive_is_named(path: Path) -> None:
     with pytest.raises(DataError, match=r"Class 'owls' of .*photos.* has no pictures \(it holds no files\)"):
         open_data(str(pack(path, {**classes(), "owls/": None})))

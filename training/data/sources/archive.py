@@ -13,13 +13,13 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
-from app.contract.picture_files import FIRST_BYTES, PICTURE, LeftOut, is_passed_over, judge
+from app.contract.picture_files import FIRST_BYTES, FOLDER, PICTURE, LeftOut, judge, judge_folder
 from app.system.memory import available_memory
 from training.data.dataset import Listing, PackedFile
 from training.data.sources.layout import labelled
@@ -108,21 +108,37 @@ class _Growing:
     limits: _Limits
     folders: dict[str, Folder] = field(default_factory=lambda: {"": Folder("")})
     files: dict[str, PackedFile] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    """The paths of folders that are not looked into, with the reason."""
 
-    def place(self, name: str) -> str | None:
-        """Return an entry's path, None for what nobody misses. Raises DataError if it leads out of the archive."""
+    def add_file(self, name: str, open_file: Callable[[], PackedFile]) -> None:
+        """Take a file, unless its folder is not looked into. Raises DataError if it leads out of the archive."""
+        parts = self._parts(name)
+        if parts and self._enters(parts[:-1]):
+            self.files["/".join(parts)] = open_file()
+
+    def add_folder(self, name: str) -> None:
+        """Take a folder, unless it is not looked into. Raises DataError if it leads out of the archive."""
+        parts = self._parts(name)
+        if self._enters(parts):
+            self._folder("/".join(parts))
+
+    def _parts(self, name: str) -> list[str]:
         name = name.replace("\\", "/")  # old programs on Windows
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts:
             self.limits.reject_entry(name, "which leads out of it")
         if len(name) > _LONGEST_PATH:
             self.limits.reject_entry(name, "whose path is too long")
-        return None if any(map(is_passed_over, parts[:-1])) else "/".join(parts)
+        return parts
 
-    def add_folder(self, name: str) -> None:
-        place = self.place(name)
-        if place and not is_passed_over(place.rpartition("/")[2]):
-            self._folder(place)
+    def _enters(self, folders: Sequence[str]) -> bool:
+        for depth, name in enumerate(folders, 1):
+            if (reason := judge_folder(name)) != FOLDER:
+                if reason is not None:
+                    self.closed["/".join(folders[:depth])] = reason
+                return False
+        return True
 
     def grown(self) -> Folder:
         """Return the tree, sorted as a folder on the disk is."""
@@ -134,6 +150,8 @@ class _Growing:
                 self._folder(parent).pictures.append((place, file))
             elif reason is not None:
                 self._folder(parent).left_out.append(LeftOut(place, reason))
+        for place in sorted(self.closed):
+            self._folder(place.rpartition("/")[0]).left_out.append(LeftOut(place, self.closed[place]))
         for folder in self.folders.values():
             folder.folders.sort(key=lambda inner: inner.name)
         return self.folders[""]
@@ -166,8 +184,7 @@ def _of_zip(path: Path, limits: _Limits) -> Folder:
             limits.reject_entry(name, "which is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             limits.reject_entry(name, "which is compressed by another method than deflate")
-        if place := growing.place(name):
-            growing.files[place] = _InZip(path, entry, limits.stamp)
+        growing.add_file(name, partial(_InZip, path, entry, limits.stamp))
     return growing.grown()
 
 
@@ -289,6 +306,6 @@ def _grown_from(archive: tarfile.TarFile, limits: _Limits, file: Callable[[tarfi
             limits.reject_entry(entry.name, "which is a link")
         elif not entry.isreg() or entry.issparse() or entry.size < 0:
             limits.reject_entry(entry.name, "which is no ordinary file")
-        elif place := growing.place(entry.name):
-            growing.files[place] = file(entry)
+        else:
+            growing.add_file(entry.name, partial(file, entry))
     return growing.grown()
