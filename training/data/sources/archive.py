@@ -1,13 +1,15 @@
-"""Read a .zip, .tar or .tar.gz of class folders in place: nothing is unpacked to the disk.
+"""Read a .zip, a .tar or a compressed .tar of class folders in place: nothing is unpacked to the disk.
 
-A file of a .zip or a .tar is read from where it lies in the archive, when it is needed. A .tar.gz can only be read from
-its beginning, so its files are held in memory. An archive comes from anywhere: entries, bytes and compression are
-bounded, and one with links, or with paths that lead out of it, is rejected as a whole.
+A file of a .zip or a .tar is read from where it lies in the archive, when it is needed. A compressed tar can only be
+read from its beginning, so its files are held in memory. An archive comes from anywhere: entries, bytes and compression
+are bounded, and one with links, or with paths that lead out of it, is rejected as a whole.
 """
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import stat
 import struct
 import tarfile
@@ -26,15 +28,15 @@ from training.data.sources.layout import labelled
 from training.data.sources.tree import Folder
 from training.errors import DataError
 
-_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _MEMORY_SHARE = 0.5
 _LONGEST_PATH = 4096
 _LARGEST_TAR_HEADER = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF_8_NAME, _ENCRYPTED = 0x800, 0x1
 _DAMAGE = (
-    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, EOFError, ValueError,
+    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError,
     NotImplementedError,  # zipfile's, for a method of compression that it does not know
+    MemoryError,  # lzma's, for a window that the system does not grant
 )  # fmt: skip
 _UNPACK = "Unpack it, and name the folder."
 
@@ -51,17 +53,18 @@ class Bounds:
 
 
 def is_archive(path: Path) -> bool:
-    return path.name.lower().endswith(_SUFFIXES)
+    return path.name.lower().endswith(tuple(_TREES))
 
 
 def read(path: Path, *, bounds: Bounds = Bounds()) -> Listing:
     """Return the pictures of an archive, whether it holds the class folders or the folder of them. Raises DataError."""
     limits = _Limits(path, bounds)
-    name = path.name.lower()
-    trees = {".zip": _of_zip, ".tar": _of_tar, ".gz": _of_packed_tar, ".tgz": _of_packed_tar}
+    tree = next(tree for suffix, tree in _TREES.items() if path.name.lower().endswith(suffix))
     try:
-        root = trees[Path(name).suffix](path, limits)
-    except _DAMAGE as exc:
+        root = tree(path, limits)
+    except (OSError, *_DAMAGE) as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:  # gzip and bz2 raise it without a number for damage
+            raise
         raise DataError(f"{path} is damaged, cut off or of another format ({exc}). Copy or pack it again.") from exc
     return labelled(root, str(path), enters=True)
 
@@ -262,8 +265,8 @@ class _InTar(PackedFile):
             return stream.read(self._size if size < 0 else min(size, self._size))
 
 
-def _of_packed_tar(path: Path, limits: _Limits) -> Folder:
-    with gzip.open(path) as stream, tarfile.open(fileobj=_Counted(stream, limits), mode="r|") as archive:
+def _of_packed_tar(unpacked: Callable[[Path], io.BufferedIOBase], path: Path, limits: _Limits) -> Folder:
+    with unpacked(path) as stream, tarfile.open(fileobj=_Counted(stream, limits), mode="r|") as archive:
 
         def content(entry: tarfile.TarInfo) -> PackedFile:
             data = archive.extractfile(entry)
@@ -275,7 +278,7 @@ def _of_packed_tar(path: Path, limits: _Limits) -> Folder:
 class _Counted(io.RawIOBase):
     """What comes out of a compressed tar, until it is more than may be held."""
 
-    def __init__(self, stream: gzip.GzipFile, limits: _Limits) -> None:
+    def __init__(self, stream: io.BufferedIOBase, limits: _Limits) -> None:
         self._stream, self._limits, self._count = stream, limits, 0
         self._most = int(_MEMORY_SHARE * available_memory())
 
@@ -309,3 +312,12 @@ def _grown_from(archive: tarfile.TarFile, limits: _Limits, file: Callable[[tarfi
         else:
             growing.add_file(entry.name, partial(file, entry))
     return growing.grown()
+
+
+_TREES: dict[str, Callable[[Path, _Limits], Folder]] = {
+    ".zip": _of_zip,
+    ".tar": _of_tar,
+    **dict.fromkeys((".tar.gz", ".tgz"), partial(_of_packed_tar, gzip.GzipFile)),
+    **dict.fromkeys((".tar.bz2", ".tbz2", ".tbz"), partial(_of_packed_tar, bz2.BZ2File)),
+    **dict.fromkeys((".tar.xz", ".txz"), partial(_of_packed_tar, lzma.LZMAFile)),
+}

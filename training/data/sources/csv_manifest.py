@@ -1,6 +1,7 @@
 """Read a CSV manifest, `path,label[,split]` with a header; further columns are for other people and are left alone.
 
-Paths are relative to the manifest's folder, or absolute, with ~ for the user's home. Files are checked to be there, not opened.
+Paths are relative to the manifest's folder, or absolute, with ~ for the user's home. Files are checked to be there, not
+opened.
 """
 
 import csv
