@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from app.contract.header import ImageFormat, read_header
 from app.contract.other_formats import name_of_other
 from app.errors import ImageError, UnsupportedFormat
+from app.system.wording import count_of
 
 SUFFIXES: dict[str, ImageFormat] = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp",
@@ -72,7 +73,7 @@ def told(left_out: Iterable[LeftOut]) -> str:
     counts = counted(left_out)
     total = sum(counts.values())
     listed = ", ".join(f"{count:,} {plural(reason, count)}" for reason, count in counts.items())
-    return f"{total:,} {'file' if total == 1 else 'files'} left out: {listed}" if total else ""
+    return f"{count_of(total, 'file')} left out: {listed}" if total else ""
 
 
 def counted(left_out: Iterable[LeftOut]) -> dict[str, int]:
