@@ -209,9 +209,9 @@ def _cyclic(tiff: bytes) -> bytes:
     return tiff[:end] + struct.pack("<I", directory) + tiff[end + 4 :]
 
 
-def tiled(width: int, height: int, tile_width: int, tile_height: int, *, colours: int = 1) -> bytes:
+def tiled(width: int, height: int, tile_width: int, tile_height: int) -> bytes:
     """Return a TIFF of grey tiles, which all begin in the first bytes of the file."""
-    tags = {256: width, 257: height, 258: 8, 259: 1, 262: colours, 277: 1}
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 277: 1}
     tags |= {322: tile_width, 323: tile_height, 324: 8, 325: 8}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return b"II*\0" + struct.pack("<IQH", 16, 0, len(tags)) + entries + bytes(4)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.system.invocation import command_line
+from app.system.wording import count_of
 from training.data.dataset import Split
 from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
@@ -188,8 +189,9 @@ def _rate_too_low(facts: Facts) -> Problem | None:
         return None
     return Problem(
         "learning rate too low",
-        f"After {len(losses)} epochs of {facts.steps // len(losses):,} steps the training loss has come from "
-        f"{losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of {recipe.learning_rate:g}, and has not levelled off.",
+        f"After {count_of(len(losses), 'epoch')} of {count_of(facts.steps // len(losses), 'step')} the training "
+        f"loss has come from {losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of "
+        f"{recipe.learning_rate:g}, and has not levelled off.",
         f"Larger steps: {recipe.optimizer} usually takes about {usual:g}.",
         _again(facts, learning_rate=max(recipe.learning_rate * 10, usual)),
     )
@@ -246,15 +248,16 @@ def _underfitting(facts: Facts) -> Problem | None:
     if _lost_in_serving(facts) >= _UNSETTLED and recipe.batch_size != "full":
         return Problem(
             "underfitting",
-            f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {facts.steps:,} steps were too few "
-            "for the averages of batch normalisation, which stand in for each batch's own when it is served.",
+            f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {count_of(facts.steps, 'step')}, "
+            "too few for the averages of batch normalisation, which stand in for each batch's own when it is served.",
             "More and smaller steps.",
             _again(facts, epochs=recipe.epochs * 2, batch_size=max(8, recipe.batch_size // 2)),
         )
     if _still_falling(facts) or recipe.schedule != "constant":
         return Problem(
             "underfitting",
-            f"{evidence}, and {len(facts.epochs)} epochs ended before the loss ({facts.losses[-1]:.3g}) levelled off.",
+            f"{evidence}, and {count_of(len(facts.epochs), 'epoch')} ended before the loss ({facts.losses[-1]:.3g}) "
+            "levelled off.",
             "Train longer.",
             _again(facts, epochs=recipe.epochs * 3),
         )
@@ -288,8 +291,8 @@ def _overfitting(facts: Facts) -> Problem | None:
     if gap < _GAP and not rises and not learned_by_heart:
         return None
     evidence = (
-        f"Training pictures {train['accuracy']:.2%} right, {pictures:,} {name} pictures {found['accuracy']:.2%} "
-        f"({high:.2%} at best, by the 95 % interval)."
+        f"Training pictures {train['accuracy']:.2%} right, {count_of(pictures, f'{name} picture')} "
+        f"{found['accuracy']:.2%} ({high:.2%} at best, by the 95 % interval)."
     )
     if rises:
         evidence += (
@@ -330,8 +333,8 @@ def _small_validation(facts: Facts) -> Problem | None:
     more = min(0.3, max(2 * share, 0.2))
     return Problem(
         f"{name} set too small",
-        f"{found['pictures']:,} {name} pictures, {found['accuracy']:.1%} right: the 95 % interval is {low:.1%} to "
-        f"{high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
+        f"{count_of(found['pictures'], f'{name} picture')}, {found['accuracy']:.1%} right: the 95 % interval is "
+        f"{low:.1%} to {high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
         "Hold more out, or collect more pictures.",
         _again(facts, validation=more) if name == "validation" else replace(options, test=min(0.5, 2 * options.test)),
     )

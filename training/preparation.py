@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.contract.preprocessing import PreprocessingSpec
+from app.system.wording import count_of
 from training.audit.cache import Cache
 from training.audit.groups import groups_of
 from training.audit.inspection import Inspection, inspect
@@ -133,5 +134,5 @@ def _load_split(prepared: Prepared, split: Split, spec: PreprocessingSpec, repor
     for bad in tensors.skipped:
         reporter.say(f"skipped {bad.id}: {bad.reason}")
     if tensors.skipped:
-        reporter.say(f"skipped {len(tensors.skipped)} of {count} {split} pictures")
+        reporter.say(f"skipped {len(tensors.skipped)} of {count_of(count, f'{split} picture')}")
     return tensors

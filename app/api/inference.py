@@ -320,8 +320,8 @@ class Inference:
             raise MalformedRequest("The request holds no picture. Send one at least.")
         if pictures > self.limits.max_batch_pictures:
             raise MalformedRequest(
-                f"The request holds {pictures} pictures; at most {self.limits.max_batch_pictures} are accepted. "
-                "Send them in several requests."
+                f"The request holds {pictures} pictures; send at most {self.limits.max_batch_pictures} "
+                "in each of several requests."
             )
 
 

@@ -14,6 +14,7 @@ from app.cli.output import print_table
 from app.engines.registry import EngineChoice
 from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
 from app.settings import Settings
+from app.system.wording import count_of
 
 if TYPE_CHECKING:
     from app.contract.store import ModelStore
@@ -82,8 +83,9 @@ def models_verify(
         store = _store(model_store)
         loaded = load_model(_bundle_path(store, name, version), engine=engine)
         typer.echo(
-            f"{loaded.bundle.name} version {loaded.bundle.version} is sound: {loaded.proof.pictures} golden pictures "
-            f"on {loaded.engine.name}, probabilities within {loaded.proof.max_probability_difference:.1e} of "
+            f"{loaded.bundle.name} version {loaded.bundle.version} is sound: "
+            f"{count_of(loaded.proof.pictures, 'golden picture')} on {loaded.engine.name}, "
+            f"probabilities within {loaded.proof.max_probability_difference:.1e} of "
             f"training's. {_state_of(store, name, loaded.bundle.version)}"
         )
 

@@ -2,7 +2,7 @@
 
 The bytes decide, not the name. A file that is named like a picture is taken for one unopened: its decoder says what is
 wrong with it, by name. Any other file is opened, and is a picture if its first bytes are one's. Links to folders are
-followed. Hidden files and what systems leave behind are passed over, unless they are pictures.
+followed. Hidden files and folders are counted and not read; what systems leave behind is passed over without a count.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from app.contract.header import ImageFormat, read_header
 from app.contract.other_formats import name_of_other
 from app.errors import ImageError, UnsupportedFormat
+from app.system.wording import count_of
 
 SUFFIXES: dict[str, ImageFormat] = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp",
@@ -26,7 +27,10 @@ FIRST_BYTES = 4096
 _HEADER_WITH_A_ZERO = 32
 
 PICTURE = "a picture"
-HIDDEN_PICTURE = "a hidden picture"
+FOLDER = "a folder"
+_HIDDEN_PICTURE = "a hidden picture"
+_HIDDEN_FILE = "a hidden file"
+_HIDDEN_FOLDER = "a hidden folder"
 _EMPTY = "an empty file"
 _UNKNOWN = "a file of no known format"
 _RAW = "a camera's raw file"
@@ -43,7 +47,13 @@ _PLURALS = {
     "picture outside of the class folders": "pictures outside of the class folders",
     "pipe, socket or device": "pipes, sockets or devices",
 }
-_LITTER = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r"}
+# Systems and version control write these into any folder by themselves, so nobody who collects pictures misses them.
+_LITTER = {
+    "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r",
+    ".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".directory", ".nomedia",
+    ".git", ".gitignore", ".gitattributes", ".gitkeep", ".hg", ".svn",
+}  # fmt: skip
+_APPLE_DOUBLE = "._"
 # Their bytes are those of TIFF, and what a TIFF decoder finds first is a thumbnail.
 _RAW_SUFFIXES = {
     ".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".pef",
@@ -63,7 +73,7 @@ def told(left_out: Iterable[LeftOut]) -> str:
     counts = counted(left_out)
     total = sum(counts.values())
     listed = ", ".join(f"{count:,} {plural(reason, count)}" for reason, count in counts.items())
-    return f"{total:,} {'file' if total == 1 else 'files'} left out: {listed}" if total else ""
+    return f"{count_of(total, 'file')} left out: {listed}" if total else ""
 
 
 def counted(left_out: Iterable[LeftOut]) -> dict[str, int]:
@@ -81,9 +91,11 @@ def plural(reason: str, count: int) -> str:
     return reason
 
 
-def is_passed_over(name: str) -> bool:
-    """Say whether a folder of this name is never looked into, nor missed by anybody."""
-    return name.startswith(".") or name.lower() in _LITTER
+def judge_folder(name: str) -> str | None:
+    """Return FOLDER, or why a folder of this name is not looked into; None if nobody misses it."""
+    if _is_litter(name):
+        return None
+    return _HIDDEN_FOLDER if name.startswith(".") else FOLDER
 
 
 def judge(name: str, first_bytes: Callable[[], bytes]) -> str | None:
@@ -91,7 +103,7 @@ def judge(name: str, first_bytes: Callable[[], bytes]) -> str | None:
 
     `first_bytes` returns up to FIRST_BYTES of the file and is called only if they decide; it may raise OSError.
     """
-    if name.lower() in _LITTER:
+    if _is_litter(name):
         return None
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - ten times as fast as a Path
     hidden = name.startswith(".")
@@ -100,17 +112,21 @@ def judge(name: str, first_bytes: Callable[[], bytes]) -> str | None:
     try:
         begin = first_bytes()
     except OSError:
-        return None if hidden else _UNREADABLE
+        return _UNREADABLE
     if _begins_a_picture(begin):
         if suffix in _RAW_SUFFIXES:
             return _RAW
-        return HIDDEN_PICTURE if hidden else PICTURE
+        return _HIDDEN_PICTURE if hidden else PICTURE
     if hidden:
-        return None
+        return _HIDDEN_FILE
     if not begin:
         return _EMPTY
     other = name_of_other(begin)
     return other.partition(",")[0] if other else suffix or _UNKNOWN
+
+
+def _is_litter(name: str) -> bool:
+    return name.lower() in _LITTER or name.startswith(_APPLE_DOUBLE)
 
 
 def _begins_a_picture(begin: bytes) -> bool:
@@ -154,10 +170,10 @@ class Folder:
         reason: str | None
         if is_file:
             reason = judge(entry.name, lambda: _first_bytes(entry.path))
-        elif is_passed_over(entry.name):
-            reason = None
         elif not is_folder:
-            reason = _LEADS_NOWHERE if entry.is_symlink() else _NO_FILE
+            reason = None if _is_litter(entry.name) else _LEADS_NOWHERE if entry.is_symlink() else _NO_FILE
+        elif (reason := judge_folder(entry.name)) != FOLDER:
+            pass
         elif (identity := _identity(entry)) in self._way:
             reason = _LEADS_BACK
         else:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.contract.formats.bmp import decode_bmp
 from app.contract.formats.gif import decode_gif
-from app.contract.formats.heif import decode_avif, decode_heic
+from app.contract.formats.heif import check_heif, decode_avif, decode_heic
 from app.contract.formats.pixels import Pixels, damaged, unsupported
 from app.contract.formats.tiff import decode_tiff
 from app.contract.header import ImageFormat, ImageHeader, read_header
@@ -170,9 +170,11 @@ def _pixels(data: bytes, header: ImageHeader) -> Pixels:
         case "gif":
             return decode_gif(data)
         case "avif":
-            return decode_avif(data)
+            check_heif(data, "AVIF")
+            return decode_avif(data, header.pixels)
         case "heic":
-            return decode_heic(data)
+            check_heif(data, "HEIC")
+            return decode_heic(data, header.pixels)
         case _:
             return Pixels(_as_rgb(_pixels_upright(data, header.format, has_metadata=True), header.format))
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.contract.formats.pixels import damaged
 from app.errors import UndecodableImage
 
 MAX_SEGMENTS = 4096
@@ -22,22 +23,18 @@ costs a walk over the whole picture, and a few bytes of the file."""
 MAX_TILES = 32_768
 """Tiles or strips of a TIFF. Each costs a microsecond of its own, however small it is."""
 
-MAX_TILES_OF_RARE_COLOURS = 1024
-"""The same where libtiff makes a table of colours for each, which takes it 50 µs: CIELab above all."""
-
 _SMALL_TILE_BYTES = 16 << 20
 _MOST_BYTES_PER_PIXEL = 16
 _MAX_INFLATION = 1032  # what deflate can reach: 258 bytes for each two bits
 _SMALL_INFLATION_BYTES = 32 << 20  # 60 ms
 _INFLATION_STEP = 1 << 18
 
-_SCAN_START = b"\xff\xda"
+_SCAN_START, _IMAGE_END = b"\xff\xda", b"\xff\xd9"
 _AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, a restart, nor fill
 _NEXT_MARKER = re.compile(rb"\xff+[^\xff]")
 _PNG_PIXEL_CHUNKS = frozenset(
     (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND", b"acTL", b"fcTL", b"fdAT", b"bKGD")
 )
-_TIFF_COLOURS = frozenset((0, 1, 2, 3, 5, 6))  # grey in both directions, RGB, palette, CMYK, YCbCr
 _PNG_CHUNK = struct.Struct(">I4s")  # the length of its content, and its kind
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 
@@ -85,11 +82,14 @@ def _jpeg_markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
 
 
 def check_jpeg(jpeg: bytes) -> None:
-    """Raise UndecodableImage for a JPEG of too many scans."""
-    if jpeg.count(_SCAN_START) <= MAX_SCANS:
+    """Raise UndecodableImage for a JPEG of too many scans, or one whose end is missing.
+
+    The decoder rejects a file that is cut off, but not if other bytes follow: it takes those for pixels.
+    """
+    if jpeg.endswith(_IMAGE_END) and jpeg.count(_SCAN_START) <= MAX_SCANS:
         return
     # Some may be no scans: they may lie in a thumbnail, a profile, or behind the end.
-    scans = 0
+    scans = marker = 0
     for marker, _ in _jpeg_markers(jpeg):
         scans += marker == 0xDA
         if scans > MAX_SCANS:
@@ -97,6 +97,8 @@ def check_jpeg(jpeg: bytes) -> None:
                 f"The JPEG file has more than {MAX_SCANS} scans, and each is decoded for all pixels. "
                 "Save it as baseline JPEG."
             )
+    if marker != 0xD9:
+        raise damaged("JPEG")
 
 
 def jpeg_coefficient_bytes(jpeg: bytes) -> float:
@@ -257,7 +259,7 @@ def check_tiff(tiff: bytes, width: int, height: int) -> None:
         tile_width, tile_height = width, min(height, number(278, height))
         if 322 in entries or 323 in entries:
             tile_width, tile_height = number(322, width), number(323, height)
-        samples, bits, colours = number(277, 1), number(258, 1), number(262, 1)
+        samples, bits = number(277, 1), number(258, 1)
     except struct.error:
         return  # it is cut off: the decoder says so
     if tile_width == 0 or tile_height == 0:
@@ -265,8 +267,7 @@ def check_tiff(tiff: bytes, width: int, height: int) -> None:
     bytes_per_pixel = max(4, samples * (bits + 7) // 8)
     if tile_width * tile_height * bytes_per_pixel > width * height * _MOST_BYTES_PER_PIXEL + _SMALL_TILE_BYTES:
         raise UndecodableImage("The TIFF file has tiles or strips far larger than its picture. Save it again.")
-    most = MAX_TILES if colours in _TIFF_COLOURS else MAX_TILES_OF_RARE_COLOURS
-    if -(-width // tile_width) * -(-height // tile_height) > most:
+    if -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
         raise UndecodableImage(
-            f"The TIFF file is cut into more than {most:,} tiles or strips. Save it with larger ones."
+            f"The TIFF file is cut into more than {MAX_TILES:,} tiles or strips. Save it with larger ones."
         )

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown
 from app.serving.batch_plan import BatchPlan
+from app.system.wording import count_of
 from app.waiting import wait_all
 
 Array = NDArray[Any]
@@ -160,7 +161,7 @@ class Batcher(Generic[Item]):
         if self._closing:
             raise refusal_while_stopping()
         if len(self._waiting) >= self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} pictures are waiting already. Try again in a moment.")
+            raise Overloaded(f"{count_of(self._max_waiting, 'picture')} in the queue already. Try again in a moment.")
         self._waiting[reply] = item, monotonic()
         if deadline is not None:
             self._deadlines[reply] = deadline

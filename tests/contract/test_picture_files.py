@@ -60,12 +60,31 @@ def test_what_is_no_accepted_picture_is_left_out_by_what_it_is(
     assert look(tmp_path) == ([], [(name, reason)])
 
 
-def test_hidden_files_and_litter_are_no_alarm_but_a_hidden_picture_is(tmp_path: Path) -> None:
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.jpg", ".git/HEAD", "@eaDir/a.jpg"):
+def test_what_systems_write_is_no_alarm_but_hidden_files_and_folders_are(tmp_path: Path) -> None:
+    for name in (
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "._a.jpg",
+        ".git/HEAD",
+        "@eaDir/a.jpg",
+        ".gitkeep",
+        "__MACOSX/a",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\x00\x05\x16\x07 not a picture")
     (tmp_path / ".seven.png").write_bytes(PNG)
-    assert look(tmp_path) == ([], [(".seven.png", "a hidden picture")])
+    (tmp_path / ".labels").write_text("seven")
+    (tmp_path / ".ipynb_checkpoints" / ".deeper").mkdir(parents=True)
+    (tmp_path / ".ipynb_checkpoints" / "seven.png").write_bytes(PNG)
+    assert look(tmp_path) == (
+        [],
+        [
+            (".ipynb_checkpoints", "a hidden folder"),
+            (".labels", "a hidden file"),
+            (".seven.png", "a hidden picture"),
+        ],
+    )
 
 
 def test_linked_folders_are_followed_and_links_that_lead_nowhere_or_back_are_named(tmp_path: Path) -> None:

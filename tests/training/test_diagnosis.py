@@ -113,6 +113,7 @@ def test_too_short_a_training_underfits_and_is_told_to_go_on(diagnosed: Diagnose
     problems = diagnosed(epochs=1, batch_size=256)
     assert "underfitting" in names(problems)
     assert "--epochs 3 " in problems[0]["command"]
+    assert "and 1 epoch ended before the loss" in problems[0]["evidence"]
 
 
 def test_one_label_in_five_wrong(diagnosed: Diagnosed) -> None:

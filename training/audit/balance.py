@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from app.system.wording import count_of
 from training.audit.checks import Thresholds
 from training.audit.findings import Finding
 from training.data.dataset import Picture
@@ -15,7 +16,7 @@ def find_small_classes(pictures: Sequence[Picture], thresholds: Thresholds) -> I
         return
     largest, most = counts.most_common(1)[0]
     for label, count in sorted(counts.items()):
-        have = f"Class '{label}' has {count:,} {'picture' if count == 1 else 'pictures'} to learn from"
+        have = f"Class '{label}' has {count_of(count, 'picture')} to learn from"
         if most / count > thresholds["imbalance"]:
             sentence = f"{have}, {most / count:.0f} times fewer than '{largest}' with {most:,}."
             yield Finding("imbalance", (), most / count, sentence)

@@ -25,7 +25,7 @@ from training.audit.pairs import NearPair
 from training.audit.registration import Floats
 from training.data.dataset import PackedFile, Picture
 
-_VERSION = 2
+_VERSION = 3
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 _MOST_RELABELLED = 0.05
 

@@ -25,7 +25,7 @@ class Check:
 _CHECKS = (
     Check(
         "corrupt", "error", "files that are empty, cannot be read, are no picture or cannot be decoded whole", None, "",
-        "Training stops at the first of them.",
+        "Training and the service reject them, by the same decoder.",
     ),
     Check(
         "layout", "error", "classes without pictures, folders out of place, and whatever else fit stops at", None, "",
@@ -96,8 +96,8 @@ _CHECKS = (
         "Portrait among landscape 4:3 is 1.8; panoramas, strips and screenshots of pages lie beyond.",
     ),
     Check(
-        "left-out", "warning", "files that are no pictures of an accepted format, hidden pictures, and links that "
-        "lead nowhere", None, "",
+        "left-out", "warning", "files that are no pictures of an accepted format, hidden files and folders, and "
+        "links that lead nowhere", None, "",
         "Nothing is trained on them. What is named like a picture and is none is corrupt instead.",
     ),
     Check(

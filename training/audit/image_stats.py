@@ -19,7 +19,6 @@ from app.contract.limits import why_too_large
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, prepare, use_one_thread_per_picture
 from app.errors import ImageError
 from app.system.cores import available_cores
-from training.audit.damage import damage
 from training.audit.file_facts import file_facts
 from training.data.dataset import Picture
 from training.errors import DataError
@@ -128,9 +127,6 @@ def look_at(picture: Picture, scale: Scale) -> Look:
         image = decode(data, _RGB, header=header)
     except ImageError as exc:
         return Look(str(exc), content)
-    if (what := damage(data, header.format)) is not None:
-        sentence = f"The {header.format.upper()} file {what}. Copy it again from where it came from."
-        return Look(sentence, content)
     facts = file_facts(data, header.format)
     look = _of_image(
         image, content, header.format, facts.mode, facts.alpha, facts.orientation, header.width, header.height, scale

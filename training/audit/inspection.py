@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.system.invocation import command_line
+from app.system.wording import count_of
 from training.audit.cache import Cache
 from training.audit.findings import Finding
 from training.audit.groups import together
@@ -80,8 +81,10 @@ def _told(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
     if too_large := [finding for finding in audit.findings if finding.check == "too-large"]:
         named = ", ".join(finding.pictures[0] for finding in too_large[:_NAMED])
         more = f" and {len(too_large) - _NAMED:,} more" if len(too_large) > _NAMED else ""
-        count = f"{len(too_large):,} pictures are" if len(too_large) > 1 else "1 picture is"
+        count = f"{count_of(len(too_large), 'picture')} {'is' if len(too_large) == 1 else 'are'}"
         parts.append(f"{count} larger than the service accepts unless its limits are raised: {named}{more}")
     if pictures and divides:
-        parts.append(f"{pictures:,} pictures are kept together in {units:,} groups, as copies or by --group-by")
+        parts.append(
+            f"{pictures:,} pictures are kept together in {count_of(units, 'group')}, as copies or by --group-by"
+        )
     return f"audit: {'; '.join(parts)}" if parts else ""

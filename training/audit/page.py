@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.system.wording import count_of
 from training.audit.cards import Found
 from training.audit.checks import CHECKS, Check
 from training.audit.report import Audit
@@ -39,8 +40,8 @@ def audit_page(audit: Audit) -> str:
 def _counted(audit: Audit) -> str:
     census = audit.census
     return (
-        f"{census['pictures']:,} pictures, {census['usable']:,} of them usable, in {len(census['classes'])} classes. "
-        f"{len(audit.findings):,} findings."
+        f"{count_of(census['pictures'], 'picture')}, {census['usable']:,} usable, in "
+        f"{count_of(len(census['classes']), 'class')}. {count_of(len(audit.findings), 'finding')}."
     )
 
 

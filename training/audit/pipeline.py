@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from app.system.wording import count_of
 from training.audit.balance import find_small_classes
 from training.audit.cache import Cache, KnownPairs
 from training.audit.census import census, find_layout, find_odd_files
@@ -68,7 +69,9 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
         skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "it was not asked for")
     usable = [row for row, look in enumerate(looks) if look.thumbnail is not None]
     if options.labels and len(usable) < FEWEST_PICTURES:
-        skipped["wrong-label"] = f"{len(usable)} pictures are too few to learn from ({FEWEST_PICTURES} are needed)"
+        skipped["wrong-label"] = (
+            f"{count_of(len(usable), 'picture')}, too few to learn from ({FEWEST_PICTURES} are needed)"
+        )
     elif options.labels and len({pictures[row].label for row in usable}) < 2:
         skipped["wrong-label"] = "there is one class"
     elif options.labels:

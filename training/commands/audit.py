@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.system.wording import count_of
 from training.audit.cache import Cache
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
 from training.audit.fix import write_fixed
@@ -80,7 +81,7 @@ def _fix(found: Audit, out: Path) -> None:
     fixed = write_fixed(found, out)
     reasons = Counter(reason.partition(":")[0] for _, reason in fixed.left_out)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "nothing"
-    typer.echo(f"{out}: {fixed.kept:,} pictures. Left out: {listed}. The originals were not touched.")
+    typer.echo(f"{out}: {count_of(fixed.kept, 'picture')}. Left out: {listed}. The originals were not touched.")
 
 
 def _write(found: Audit, out: Path) -> None:
@@ -96,7 +97,8 @@ def _print(found: Audit) -> None:
     console = Console(soft_wrap=True, highlight=False)
     census = found.census
     typer.echo(
-        f"{found.dataset.origin}: {census['pictures']:,} pictures in {len(census['classes'])} classes, "
+        f"{found.dataset.origin}: {count_of(census['pictures'], 'picture')} in "
+        f"{count_of(len(census['classes']), 'class')}, "
         f"{census['usable']:,} usable, in {sum(found.seconds.values()):.1f} s"
     )
     rows = summary(found)

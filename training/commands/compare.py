@@ -9,6 +9,7 @@ from rich.console import Console
 
 from app.contract.store import ModelStore
 from app.engines.registry import EngineChoice
+from app.system.wording import count_of
 from training.commands.declared_options import command
 from training.data.sources import open_data
 from training.evaluation.compare.bundles import find_bundle
@@ -46,5 +47,5 @@ def compare(
     if as_json:
         typer.echo(json.dumps({"which": which, **found.as_dict()}))
     else:
-        typer.echo(f"{found.a.name} and {found.b.name} on {len(pictures):,} pictures, {which}:")
+        typer.echo(f"{found.a.name} and {found.b.name} on {count_of(len(pictures), 'picture')}, {which}:")
         print_comparison(found, Console(soft_wrap=True, highlight=False))

@@ -10,6 +10,7 @@ from rich.console import Console
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
 from app.engines.registry import EngineChoice
+from app.system.wording import count_of
 from training.audit.groups import groups_of
 from training.commands.declared_options import command
 from training.data.sources import open_data
@@ -104,6 +105,7 @@ def _print_evaluation(model: str, which: str, evaluation: BundleEvaluation, *, a
     print_calibration(evaluation.calibration, console)
     if agreement is not None:
         typer.echo(
-            f"Compared with the bundle in process: {agreement.same_label:,} of {agreement.pictures:,} labels are the "
-            f"same, probabilities differ by {agreement.max_probability_difference:.1e} at most."
+            f"Compared with the bundle in process: the same label for {agreement.same_label:,} of "
+            f"{count_of(agreement.pictures, 'picture')}, probabilities differ by "
+            f"{agreement.max_probability_difference:.1e} at most."
         )

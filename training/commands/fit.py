@@ -9,6 +9,7 @@ from app.cli.options import with_parameters
 from app.contract.store import ModelStore
 from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
+from app.system.wording import count_of
 from training.commands.declared_options import fit_parameters
 from training.commands.errors import plain_endings
 from training.options import read_fit_options
@@ -46,7 +47,7 @@ def fit(**given: Any) -> None:
 def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:
     """Say where the new version is, how good it is, and how to serve or promote it."""
     manifest = published.bundle.manifest
-    reporter.say(f"proven on {published.engine.name}: {published.proof.pictures} golden pictures")
+    reporter.say(f"proven on {published.engine.name}: {count_of(published.proof.pictures, 'golden picture')}")
     figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
     which = "test" if "test.accuracy" in manifest.metrics else "training"
     typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.system.wording import count_of
 from training.commands.declared_options import command
 from training.data.folds import deal, folds_csv
 from training.errors import OptionError
@@ -31,4 +32,5 @@ def folds(
     except OSError as exc:
         raise OptionError(f"--out {out} cannot be written: {exc.strerror or exc}.") from exc
     sizes = Counter(dealt.values())
-    reporter.say(f"{out}: {', '.join(f'fold {fold}: {sizes[fold]:,} pictures' for fold in sorted(sizes))}")
+    shown = ", ".join(f"fold {fold}: {count_of(sizes[fold], 'picture')}" for fold in sorted(sizes))
+    reporter.say(f"{out}: {shown}")

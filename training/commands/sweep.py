@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.system.invocation import INTERRUPTED
+from app.system.wording import count_of
 from training.commands.declared_options import command
 from training.commands.fit import say_published
 from training.data.split import MAX_FRACTION
@@ -127,4 +128,6 @@ def _print_trials(found: "Sweep") -> None:
     close = [each.name for each in ranking if (p := found.p_value(each)) is not None and p >= SIGNIFICANT]
     if close:
         pictures = 0 if ranking[0].right is None else len(ranking[0].right)
-        typer.echo(f"{pictures:,} validation pictures cannot tell {ranking[0].name} from: {', '.join(close)}.")
+        typer.echo(
+            f"{count_of(pictures, 'validation picture')} cannot tell {ranking[0].name} from: {', '.join(close)}."
+        )

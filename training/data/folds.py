@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from app.system.wording import count_of
 from training.data.dataset import Dataset, Listing
 from training.data.split import units
 from training.errors import OptionError
@@ -44,7 +45,9 @@ def deal(dataset: Dataset, *, count: int, seed: int, together: Mapping[str, str]
         raise OptionError(f"{dataset.origin} gives its own splits; folds are dealt of data that gives none.")
     dealt = units(dataset.pictures, together, {}, seed)
     if len(dealt) < count:
-        raise OptionError(f"{dataset.origin} has {len(dealt)} pictures or groups to divide, too few for {count} folds.")
+        raise OptionError(
+            f"{dataset.origin} has {count_of(len(dealt), 'unit')} (pictures or groups), too few for {count} folds."
+        )
     by_class: list[Counter[str]] = [Counter() for _ in range(count)]
     folds: dict[str, int] = {}
     for unit in dealt:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.system.wording import count_of
 from training.data.dataset import SPLITS, Dataset, Picture, Split
 from training.errors import DataError, OptionError
 
@@ -154,8 +155,8 @@ def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture
     missing = [name for name in wanted if name not in by_id]
     if missing:
         raise DataError(
-            f"{dataset.origin} lacks {len(missing)} of the {len(wanted)} {split} pictures on record, the first "
-            f"{missing[0]}. Name the data that the model was trained on."
+            f"{dataset.origin} lacks {len(missing)} of the {count_of(len(wanted), f'{split} picture')} on record, the "
+            f"first {missing[0]}. Name the data that the model was trained on."
         )
     return [by_id[name] for name in wanted]
 

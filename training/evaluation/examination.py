@@ -9,6 +9,7 @@ from typing import Any
 from app.contract.bundle import Bundle
 from app.engines.engine import Engine
 from app.engines.registry import REFERENCE
+from app.system.wording import count_of
 from training.data.dataset import SPLITS, Split
 from training.data.tensors import Tensors
 from training.errors import NotGoodEnough
@@ -67,7 +68,7 @@ def judge(
 ) -> None:
     """Raise NotGoodEnough unless the test's scores meet the requirements and no class's recall falls too far below
     the baseline's."""
-    on, scores = f"the {len(test.tensors.pictures):,} test pictures", test.scores.as_dict()
+    on, scores = f"the {count_of(len(test.tensors.pictures), 'test picture')}", test.scores.as_dict()
     try:
         check_requirements(scores, requirements, on=on)
         if baseline is not None:

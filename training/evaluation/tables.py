@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.system.wording import count_of
 from training.evaluation.score import Scores
 
 _MISTAKES_SHOWN = 20
@@ -29,7 +30,7 @@ def name_table(name: str, *columns: str) -> Table:
 def print_scores(scores: Scores, console: Console) -> None:
     """Print the accuracy, each class's precision and recall, and what is taken for what."""
     pictures = int(scores.confusion.sum())
-    console.print(f"accuracy {scores.accuracy:.4%} of {pictures:,} pictures, loss {scores.loss:.4f}")
+    console.print(f"accuracy {scores.accuracy:.4%} of {count_of(pictures, 'picture')}, loss {scores.loss:.4f}")
     table = name_table("class", "precision", "recall", "pictures")
     for label, row in scores.by_class.items():
         shown = ["never" if value is None else f"{value:.2%}" for value in (row.precision, row.recall)]

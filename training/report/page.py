@@ -5,6 +5,7 @@ Each section has a function that prepares its text and numbers, and a template o
 
 from collections.abc import Callable
 
+from app.system.wording import count_of
 from training.pages.rendering import render
 from training.report import answers, course, data, trials
 from training.report.advice import advice
@@ -47,7 +48,7 @@ def report_page(material: Material) -> str:
 def _headline(material: Material) -> str:
     scores = material.metrics[material.shown.split]
     return (
-        f"{scores['accuracy']:.2%} of {scores['pictures']:,} {material.shown.split} pictures are right; "
+        f"{scores['accuracy']:.2%} right of {count_of(scores['pictures'], f'{material.shown.split} picture')}; "
         f"{material.metrics['parameters']:,} parameters, {material.metrics['fit_seconds']:.0f} s of training on "
         f"{material.dataset.origin}."
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
+from app.system.wording import count_of
 from training.bundling.export import check_can_publish
 from training.data.preprocessing import preprocessing_for
 from training.errors import OptionError, TrainingError
@@ -131,7 +132,7 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
             affordable = int(seconds / candidate.seconds_per_epoch)
             epochs = min(candidate.preset.recipe.epochs, max(affordable, candidate.epochs + 1))
             if time.monotonic() + epochs * candidate.seconds_per_epoch > deadline:
-                reporter.say(f"no time is left to train {candidate.name} for {epochs} epochs")
+                reporter.say(f"no time is left to train {candidate.name} for {count_of(epochs, 'epoch')}")
                 return
             attempt(candidate, epochs)
         contenders = [each for each in sweep.ranking() if each in contenders and not each.is_complete]
@@ -148,7 +149,7 @@ def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: 
     left -= best.seconds_per_answer * sweep.pictures + _PUBLISHING_S
     affordable = max(1, int(left / max(best.seconds_per_epoch, 1e-9)))
     epochs = min(best.preset.recipe.epochs, affordable)
-    reporter.say(f"training {best.name}, the best, for {epochs} of its {best.preset.recipe.epochs} epochs")
+    reporter.say(f"training {best.name}, the best, for {epochs} of its {count_of(best.preset.recipe.epochs, 'epoch')}")
     return train_and_publish(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
 
 
@@ -156,7 +157,7 @@ def _try(candidate: Candidate, epochs: int, options: FitOptions, prepared: Prepa
     spec = preprocessing_for(prepared.dataset, candidate.preset.preprocessing, size=options.size, colour=options.colour)
     train, validation = prepared.tensors("train", spec), prepared.tensors("validation", spec)
     preset = with_recipe(candidate.preset, {"epochs": epochs})
-    reporter.say(f"{candidate.name}: {epochs} epochs")
+    reporter.say(f"{candidate.name}: {count_of(epochs, 'epoch')}")
     classes = len(prepared.dataset.labels)
     try:
         network = build_network(preset.layers, shape=spec.shape, classes=classes, backbone=preset.backbone)

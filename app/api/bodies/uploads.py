@@ -121,7 +121,7 @@ def _files(form: list[Part], *, field: str, max_files: int) -> list[Part]:
         raise MalformedRequest(f"The form has no field '{field}' (it has: {names}).")
     if len(files) > max_files:
         raise MalformedRequest(
-            f"The form has {len(files)} pictures in '{field}'; at most {max_files} are accepted here."
+            f"The form has {len(files)} pictures in '{field}'; send at most {max_files} here."
             + (" Send many to /predict/batch." if max_files == 1 else "")
         )
     return files

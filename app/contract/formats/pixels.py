@@ -1,5 +1,6 @@
 """What a decoder returns, and how Pillow is asked for it."""
 
+import math
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -28,19 +29,26 @@ def damaged(name: str) -> UndecodableImage:
     )
 
 
+def check_agreement(size: tuple[int, int], most_pixels: float, name: str) -> None:
+    """Raise UndecodableImage if a decoder finds more pixels than the header said."""
+    if size[0] * size[1] > most_pixels:
+        raise damaged(name)
+
+
 def unsupported(name: str, what: str, instead: str) -> UnsupportedLayout:
     """Return the error for a valid file of a kind that is not supported: "A TIFF with … is not supported. …"."""
     return UnsupportedLayout(f"A {name} with {what} is not supported. Save it as {instead}.")
 
 
-def open_with_pillow(data: bytes, plugin: str, name: str) -> Pillow.Image:
-    """Return the first picture of a file, decoded by one of Pillow's plugins.
+def open_with_pillow(data: bytes, plugin: str, name: str, *, most_pixels: float = math.inf) -> Pillow.Image:
+    """Return the first picture of a file, decoded by one of Pillow's plugins, unless that finds more pixels than these.
 
     Raises UndecodableImage if the file is damaged, and PIL.UnidentifiedImageError if the plugin does not know its
     layout.
     """
     try:
         picture = Pillow.open(BytesIO(data), formats=(plugin,))
+        check_agreement(picture.size, most_pixels, name)
         picture.load()
     except UnidentifiedImageError:
         raise

@@ -188,8 +188,8 @@ def test_what_is_wrong_with_a_request_is_said(reader: Reader, given: dict[str, A
     ("binary", "declared", "says"),
     [
         (b"\x01\x00\x00\x00", 4, "element 0 is longer than what is left"),
-        (b"\x00\x00\x00", 3, "ends after 0 of 1 elements"),
-        (b"\x00\x00\x00\x00!", 5, "1 bytes are left over"),
+        (b"\x00\x00\x00", 3, "ends after 0 of 1 element"),
+        (b"\x00\x00\x00\x00!", 5, "1 byte left over after 1 element"),
         (b"\x00\x00\x00\x00", 3, "'binary_data_size' is 3, but 4 bytes follow"),
         (b"\x00\x00\x00\x00", "4", "'binary_data_size' is '4'"),
         (b"\x00\x00\x00\x00", True, "'binary_data_size' is True"),

@@ -1,12 +1,16 @@
 """AVIF and HEIC: colours, alpha, ten bits and each turn, of tests/data/heif; see the README there."""
 
+import io
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
+from app.contract.formats.heif import MAX_ITEMS
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec, decode
 from app.errors import UndecodableImage
@@ -99,3 +103,123 @@ def test_any_byte_may_be_wrong(name: str) -> None:
             assert decode(spoiled, SPEC).ndim in (2, 3)
         except Exception as exc:  # noqa: BLE001 - each is looked at
             assert type(exc).__module__ == "app.errors", (at, exc)  # noqa: PT017
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    whole = b"".join(content)
+    return struct.pack(">I4s", len(whole) + 8, kind) + whole
+
+
+def full(kind: bytes, *content: bytes, version: int = 0) -> bytes:
+    return box(kind, bytes([version, 0, 0, 0]), *content)
+
+
+def tile(side: int = 64) -> tuple[bytes, bytes]:
+    """Return an AV1 picture of one colour, and the box that configures its decoder."""
+    written = io.BytesIO()
+    Pillow.new("RGB", (side, side), (200, 40, 90)).save(written, "AVIF", quality=90)
+    data = written.getvalue()
+    at, mdat = data.index(b"av1C") - 4, data.index(b"mdat") + 4
+    return data[mdat:], data[at : at + int.from_bytes(data[at : at + 4], "big")]
+
+
+def grid(
+    rows: int,
+    columns: int,
+    *,
+    side: int = 64,
+    declared_side: int | None = None,
+    size: tuple[int, int] | None = None,
+    own_size: tuple[int, int] | None = None,
+    parts: Sequence[int] | None = None,
+    kinds: bytes = b"av01",
+    extents: int = 1,
+    content: bytes | None = None,
+    alpha: bool = False,
+) -> bytes:
+    """Return an AVIF of tiles, all of which are the same bytes. Item 1 is the grid, the others its tiles, or alpha."""
+    coded, configuration = tile(side)
+    coded = content or coded
+    items = list(range(2, rows * columns + 2))
+    parts = items if parts is None else parts
+    width, height = size or (columns * side, rows * side)
+    own_width, own_height = own_size or (width, height)
+    layout = struct.pack(">BBBBII", 0, 1, (rows - 1) & 255, (columns - 1) & 255, own_width, own_height)
+    side = declared_side or side
+    properties = box(
+        b"ipco",
+        full(b"ispe", struct.pack(">II", width, height)),
+        full(b"ispe", struct.pack(">II", side, side)),
+        full(b"pixi", b"\3\x08\x08\x08"),
+        configuration,
+    )
+    owns = [struct.pack(">HBBB", 1, 2, 1, 3), *(struct.pack(">HBBBB", item, 3, 2, 3, 0x84) for item in items)]
+    references = box(b"dimg", struct.pack(f">HH{len(parts)}H", 1, len(parts), *parts))
+    if alpha:
+        references = box(b"auxl", struct.pack(">HHH", 2, 1, 1))
+    infos = [(1, b"av01" if alpha else b"grid"), *((item, kinds) for item in items)]
+
+    def meta(begin: int) -> bytes:
+        places = [struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(layout))]
+        one = struct.pack(">II", begin, len(coded))
+        places += [struct.pack(">HHHH", item, 0, 0, extents) + one * extents for item in items]
+        return full(
+            b"meta",
+            full(b"hdlr", bytes(4), b"pict", bytes(13)),
+            full(b"pitm", struct.pack(">H", 1)),
+            full(
+                b"iinf",
+                struct.pack(">H", len(infos)),
+                *(full(b"infe", struct.pack(">HH", item, 0), kind, b"\0", version=2) for item, kind in infos),
+            ),
+            full(b"iref", references),
+            box(b"iprp", properties, full(b"ipma", struct.pack(">I", len(owns)), *owns)),
+            box(b"idat", layout),
+            full(b"iloc", struct.pack(">HH", 0x4400, len(places)), *places, version=1),
+        )
+
+    kind = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    return kind + meta(len(kind) + len(meta(0)) + 8) + box(b"mdat", coded)
+
+
+def test_a_grid_of_tiles_is_decoded() -> None:
+    for rows, columns, size in ((2, 3, None), (2, 2, (70, 66))):
+        found = decode(grid(rows, columns, size=size), SPEC)
+        width, height = size or (columns * 64, rows * 64)
+        assert found.shape == (height, width, 3)
+        assert np.abs(found - np.array((200, 40, 90))).max() <= LOSS
+
+
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is rejected in this test is rejected before any decoder sees it."""
+    monkeypatch.setattr("app.contract.formats.heif.open_with_pillow", None)
+    monkeypatch.setattr("app.contract.formats.heif.pi_heif", None)
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (grid(2, 2, declared_side=4000), "tiles far larger than its picture"),
+        (grid(2, 2, size=(64, 64), parts=[2] * 4000), "tiles far larger than its picture"),
+        (grid(2, 2, parts=[2] * (MAX_ITEMS + 1)), "more than 4,096 tiles"),
+        (grid(2, 2, own_size=(30_000, 30_000)), "a grid of another size than it declares"),
+        (grid(2, 2, parts=[2]), "a grid of another size than it declares"),
+        (grid(2, 2, kinds=b"grid"), "tiles that are made of tiles"),
+        (grid(2, 2, extents=3000), "items in more than 8,192 pieces"),
+        (grid(4, 4, extents=200, content=bytes(10_000)), "share the same bytes over and over"),
+        (grid(2, 2, declared_side=8000, alpha=True), "an alpha plane far larger than its picture"),
+    ],
+)
+def test_items_that_cost_more_than_the_picture_are_rejected(data: bytes, sentence: str) -> None:
+    with pytest.raises(UndecodableImage, match=sentence):
+        decode(data, SPEC)
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize("name", [b"iinf", b"iloc", b"ipma"])
+def test_tables_that_cannot_be_read_are_damage(name: bytes) -> None:
+    data = grid(2, 2)
+    with pytest.raises(UndecodableImage, match=r"damaged or cut off|cut off inside"):
+        decode(data.replace(name, b"free"), SPEC)

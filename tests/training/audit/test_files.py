@@ -8,10 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from app.contract.preprocessing import PreprocessingSpec, preprocess
+from app.errors import UndecodableImage
 from tests.training.audit.conftest import scene, write
 from training.audit.cache import Cache
 from training.audit.inspection import inspect
 from training.data.sources import open_data
+from training.data.tensors import load_tensors
 from training.progress import Reporter
 
 Found = Callable[[Path], dict[str, list[tuple[str, ...]]]]
@@ -26,7 +29,11 @@ def damaged(name: str) -> bytes:
     png = cv2.imencode(".png", scene(90))[1].tobytes()
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 0x10
+    text = b"\0\0\0\x03tEXta\0b" + bytes(4)  # with a wrong checksum
     return {
+        "padded.jpg": jpeg[: len(jpeg) // 2] + bytes(10 * len(jpeg)),
+        "behind.jpg": jpeg + jpeg[: len(jpeg) // 2],
+        "text.png": png[:33] + text + png[33:],
         "empty.png": b"",
         "text.jpg": b"<html>not found</html>",
         "half.jpg": jpeg[: len(jpeg) // 2],
@@ -56,6 +63,22 @@ def damaged(name: str) -> bytes:
 def test_a_file_that_is_no_whole_picture_is_corrupt(pets: Path, found: Found, name: str) -> None:
     (pets / "cats" / name).write_bytes(damaged(name))
     assert found(pets) == {"corrupt": [(f"cats/{name}",)]}
+
+
+@pytest.mark.parametrize("name", ["half.jpg", "almost.jpg", "padded.jpg", "behind.jpg", "text.png", "flipped.png"])
+def test_audit_training_and_service_agree_on_what_is_damaged(pets: Path, found: Found, name: str) -> None:
+    (pets / "cats" / name).write_bytes(damaged(name))
+    spec = PreprocessingSpec(height=8, width=8, colour="rgb")
+    try:
+        preprocess(damaged(name), spec)  # the service answers 422 if it raises
+        bad = set()
+    except UndecodableImage:
+        bad = {f"cats/{name}"}
+    dataset = open_data(str(pets))
+    skipped = load_tensors(dataset.pictures, spec, dataset.labels, on_bad_image="skip").skipped
+    assert {picture.id for picture in skipped} == bad
+    assert {pictures[0] for pictures in found(pets).get("corrupt", [])} == bad
+    assert bool(bad) == (name not in ("behind.jpg", "text.png"))
 
 
 def test_a_picture_that_the_service_rejects_for_its_size_is_named(

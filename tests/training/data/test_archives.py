@@ -1,10 +1,13 @@
 """Folders in .zip and .tar files: read where they lie, within bounds, and by the rules of folders."""
 
+import contextlib
 import io
 import os
+import resource
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from training.data.dataset import Dataset
 from training.data.sources import archive, open_data
 from training.errors import DataError
 
-KINDS = (".zip", ".tar", ".tar.gz", ".tgz")
+KINDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MODES = {".tar": "w", ".bz2": "w:bz2", ".xz": "w:xz"}
 Files = dict[str, bytes | None]
 
 
@@ -38,7 +42,7 @@ def pack(path: Path, files: Files) -> Path:
                 else:
                     written.writestr(name, content)
         return path
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+    with tarfile.open(path, MODES.get(path.suffix, "w:gz")) as tar:  # type: ignore[call-overload]
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
@@ -89,6 +93,23 @@ def test_what_is_left_out_is_counted_as_of_folders(path: Path) -> None:
     said: list[str] = []
     open_data(str(pack(path, {**classes(), "cats/a.svg": b"<svg/>", "loose.png": png(1)})), say=said.append)
     assert said == ["2 files left out: 1 SVG, 1 picture outside of the class folders"]
+
+
+def test_hidden_files_and_folders_are_counted_as_of_folders(path: Path, tmp_path: Path) -> None:
+    files: Files = {"cats/.old/deep/a.png": png(1), "cats/.old/b.png": png(2), ".cache/": None, "dogs/.labels": b"dogs"}
+    for name, content in (all_files := {**classes(), **files}).items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            (tmp_path / "data" / name).mkdir()
+        else:
+            (tmp_path / "data" / name).write_bytes(content)
+    packed, folder = open_data(str(pack(path, all_files))), open_data(str(tmp_path / "data"))
+    assert contents(packed) == contents(folder)
+    assert sorted(packed.left_out) == sorted(folder.left_out) == [
+        (".cache", "a hidden folder"),
+        ("cats/.old", "a hidden folder"),
+        ("dogs/.labels", "a hidden file"),
+    ]  # fmt: skip
 
 
 def test_empty_class_of_an_archive_is_named(path: Path) -> None:
@@ -142,7 +163,7 @@ def test_entries_and_bytes_are_bounded(path: Path, bounds: archive.Bounds, messa
         archive.read(path, bounds=bounds)
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.bz2", ".tar.xz"])
 def test_compression_is_bounded(tmp_path: Path, suffix: str) -> None:
     path = pack(tmp_path / f"a{suffix}", {**classes(), "cats/bomb.bmp": bytes(8_000_000)})
     archive.read(path)
@@ -180,6 +201,34 @@ def test_a_compressed_tar_that_memory_cannot_hold_is_named(tmp_path: Path, monke
     monkeypatch.setattr(archive, "available_memory", lambda: 10_000)
     with pytest.raises(DataError, match=r"does not fit into this machine's memory\. Pack the folder as \.zip or \.tar"):
         open_data(str(pack(tmp_path / "a.tgz", classes())))
+
+
+def test_an_xz_that_claims_a_window_of_gigabytes_takes_none(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar.xz", classes())
+    data = bytearray(path.read_bytes())
+    assert data[14:16] == b"\x21\x01"  # LZMA2, and one byte that says how large its window is
+    data[16] = 40
+    data[20:24] = zlib.crc32(data[12:20]).to_bytes(4, "little")
+    path.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(DataError):  # a system may refuse even to promise the memory
+        open_data(str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "kind"),
+    [
+        ("photos.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        ("photos.rar", b"Rar!\x1a\x07\x00", "a RAR archive"),
+        ("photos.tar.zst", b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+        ("photos.gz", b"\x1f\x8b\x08", "a gzip archive"),
+    ],
+)
+def test_an_archive_of_another_kind_is_named(tmp_path: Path, name: str, begin: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(begin + bytes(100))
+    with pytest.raises(DataError, match=rf"{name} is {kind}, and no data that can be read: .*unpack an archive first"):
+        open_data(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("size", [0, 10, 700])

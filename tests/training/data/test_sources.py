@@ -414,6 +414,15 @@ def test_csv_lists_relative_and_absolute_paths_with_further_columns(tmp_path: Pa
     assert all(picture.encoded() == absolute.read_bytes() for picture in dataset.pictures)
 
 
+def test_csv_takes_paths_from_the_home_of_whoever_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_classes(tmp_path / "home", "x")
+    write_classes(tmp_path, "y")
+    dataset = open_data(write_csv(tmp_path, "path,label\n~/x/a.png,x\ny/a.png,y\n"))
+    assert ids(dataset) == ["~/x/a.png", "y/a.png"]
+    assert all(picture.encoded() for picture in dataset.pictures)
+
+
 def test_csv_without_a_split_column_marks_nothing(tmp_path: Path) -> None:
     write_classes(tmp_path, "x", "y")
     dataset = open_data(write_csv(tmp_path, "path,label\nx/a.png,x\ny/a.png,y\n"))

@@ -6,7 +6,8 @@ It chooses the reader and knows no format itself. Files of pictures are listed, 
 from collections.abc import Callable
 from pathlib import Path
 
-from app.contract.picture_files import told
+from app.contract.other_formats import name_of_other
+from app.contract.picture_files import FIRST_BYTES, told
 from training.data.dataset import Dataset, Listing, Picture
 from training.data.sources import archive, csv_manifest, folder, idx, named, npz
 from training.errors import DataError
@@ -47,7 +48,10 @@ def _read(path: Path) -> Listing | list[Picture]:
             return npz.read(path)
         case ".csv":
             return csv_manifest.read(path)
+    with path.open("rb") as stream:
+        other = name_of_other(stream.read(FIRST_BYTES))
     raise DataError(
-        f"{path} is not data that can be read: name a folder with one sub-folder per class, a .zip, .tar or .tar.gz of "
-        "it, an .npz file, MNIST's IDX files, or a .csv manifest (unpack an archive first if it is of another kind)."
+        f"{path} is {f'{other}, and no' if other else 'not'} data that can be read: name a folder with one sub-folder "
+        "per class, a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz of it, an .npz file, MNIST's IDX files, or a .csv "
+        "manifest (unpack an archive first if it is of another kind)."
     )

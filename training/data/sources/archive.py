@@ -1,40 +1,42 @@
-"""Read a .zip, .tar or .tar.gz of class folders in place: nothing is unpacked to the disk.
+"""Read a .zip, a .tar or a compressed .tar of class folders in place: nothing is unpacked to the disk.
 
-A file of a .zip or a .tar is read from where it lies in the archive, when it is needed. A .tar.gz can only be read from
-its beginning, so its files are held in memory. An archive comes from anywhere: entries, bytes and compression are
-bounded, and one with links, or with paths that lead out of it, is rejected as a whole.
+A file of a .zip or a .tar is read from where it lies in the archive, when it is needed. A compressed tar can only be
+read from its beginning, so its files are held in memory. An archive comes from anywhere: entries, bytes and compression
+are bounded, and one with links, or with paths that lead out of it, is rejected as a whole.
 """
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
-from app.contract.picture_files import FIRST_BYTES, PICTURE, LeftOut, is_passed_over, judge
+from app.contract.picture_files import FIRST_BYTES, FOLDER, PICTURE, LeftOut, judge, judge_folder
 from app.system.memory import available_memory
 from training.data.dataset import Listing, PackedFile
 from training.data.sources.layout import labelled
 from training.data.sources.tree import Folder
 from training.errors import DataError
 
-_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _MEMORY_SHARE = 0.5
 _LONGEST_PATH = 4096
 _LARGEST_TAR_HEADER = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF_8_NAME, _ENCRYPTED = 0x800, 0x1
 _DAMAGE = (
-    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, EOFError, ValueError,
+    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError,
     NotImplementedError,  # zipfile's, for a method of compression that it does not know
+    MemoryError,  # lzma's, for a window that the system does not grant
 )  # fmt: skip
 _UNPACK = "Unpack it, and name the folder."
 
@@ -51,17 +53,18 @@ class Bounds:
 
 
 def is_archive(path: Path) -> bool:
-    return path.name.lower().endswith(_SUFFIXES)
+    return path.name.lower().endswith(tuple(_TREES))
 
 
 def read(path: Path, *, bounds: Bounds = Bounds()) -> Listing:
     """Return the pictures of an archive, whether it holds the class folders or the folder of them. Raises DataError."""
     limits = _Limits(path, bounds)
-    name = path.name.lower()
-    trees = {".zip": _of_zip, ".tar": _of_tar, ".gz": _of_packed_tar, ".tgz": _of_packed_tar}
+    tree = next(tree for suffix, tree in _TREES.items() if path.name.lower().endswith(suffix))
     try:
-        root = trees[Path(name).suffix](path, limits)
-    except _DAMAGE as exc:
+        root = tree(path, limits)
+    except (OSError, *_DAMAGE) as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:  # gzip and bz2 raise it without a number for damage
+            raise
         raise DataError(f"{path} is damaged, cut off or of another format ({exc}). Copy or pack it again.") from exc
     return labelled(root, str(path), enters=True)
 
@@ -108,21 +111,37 @@ class _Growing:
     limits: _Limits
     folders: dict[str, Folder] = field(default_factory=lambda: {"": Folder("")})
     files: dict[str, PackedFile] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    """The paths of folders that are not looked into, with the reason."""
 
-    def place(self, name: str) -> str | None:
-        """Return an entry's path, None for what nobody misses. Raises DataError if it leads out of the archive."""
+    def add_file(self, name: str, open_file: Callable[[], PackedFile]) -> None:
+        """Take a file, unless its folder is not looked into. Raises DataError if it leads out of the archive."""
+        parts = self._parts(name)
+        if parts and self._enters(parts[:-1]):
+            self.files["/".join(parts)] = open_file()
+
+    def add_folder(self, name: str) -> None:
+        """Take a folder, unless it is not looked into. Raises DataError if it leads out of the archive."""
+        parts = self._parts(name)
+        if self._enters(parts):
+            self._folder("/".join(parts))
+
+    def _parts(self, name: str) -> list[str]:
         name = name.replace("\\", "/")  # old programs on Windows
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts:
             self.limits.reject_entry(name, "which leads out of it")
         if len(name) > _LONGEST_PATH:
             self.limits.reject_entry(name, "whose path is too long")
-        return None if any(map(is_passed_over, parts[:-1])) else "/".join(parts)
+        return parts
 
-    def add_folder(self, name: str) -> None:
-        place = self.place(name)
-        if place and not is_passed_over(place.rpartition("/")[2]):
-            self._folder(place)
+    def _enters(self, folders: Sequence[str]) -> bool:
+        for depth, name in enumerate(folders, 1):
+            if (reason := judge_folder(name)) != FOLDER:
+                if reason is not None:
+                    self.closed["/".join(folders[:depth])] = reason
+                return False
+        return True
 
     def grown(self) -> Folder:
         """Return the tree, sorted as a folder on the disk is."""
@@ -134,6 +153,8 @@ class _Growing:
                 self._folder(parent).pictures.append((place, file))
             elif reason is not None:
                 self._folder(parent).left_out.append(LeftOut(place, reason))
+        for place in sorted(self.closed):
+            self._folder(place.rpartition("/")[0]).left_out.append(LeftOut(place, self.closed[place]))
         for folder in self.folders.values():
             folder.folders.sort(key=lambda inner: inner.name)
         return self.folders[""]
@@ -166,8 +187,7 @@ def _of_zip(path: Path, limits: _Limits) -> Folder:
             limits.reject_entry(name, "which is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             limits.reject_entry(name, "which is compressed by another method than deflate")
-        if place := growing.place(name):
-            growing.files[place] = _InZip(path, entry, limits.stamp)
+        growing.add_file(name, partial(_InZip, path, entry, limits.stamp))
     return growing.grown()
 
 
@@ -245,8 +265,8 @@ class _InTar(PackedFile):
             return stream.read(self._size if size < 0 else min(size, self._size))
 
 
-def _of_packed_tar(path: Path, limits: _Limits) -> Folder:
-    with gzip.open(path) as stream, tarfile.open(fileobj=_Counted(stream, limits), mode="r|") as archive:
+def _of_packed_tar(unpacked: Callable[[Path], io.BufferedIOBase], path: Path, limits: _Limits) -> Folder:
+    with unpacked(path) as stream, tarfile.open(fileobj=_Counted(stream, limits), mode="r|") as archive:
 
         def content(entry: tarfile.TarInfo) -> PackedFile:
             data = archive.extractfile(entry)
@@ -258,7 +278,7 @@ def _of_packed_tar(path: Path, limits: _Limits) -> Folder:
 class _Counted(io.RawIOBase):
     """What comes out of a compressed tar, until it is more than may be held."""
 
-    def __init__(self, stream: gzip.GzipFile, limits: _Limits) -> None:
+    def __init__(self, stream: io.BufferedIOBase, limits: _Limits) -> None:
         self._stream, self._limits, self._count = stream, limits, 0
         self._most = int(_MEMORY_SHARE * available_memory())
 
@@ -289,6 +309,15 @@ def _grown_from(archive: tarfile.TarFile, limits: _Limits, file: Callable[[tarfi
             limits.reject_entry(entry.name, "which is a link")
         elif not entry.isreg() or entry.issparse() or entry.size < 0:
             limits.reject_entry(entry.name, "which is no ordinary file")
-        elif place := growing.place(entry.name):
-            growing.files[place] = file(entry)
+        else:
+            growing.add_file(entry.name, partial(file, entry))
     return growing.grown()
+
+
+_TREES: dict[str, Callable[[Path, _Limits], Folder]] = {
+    ".zip": _of_zip,
+    ".tar": _of_tar,
+    **dict.fromkeys((".tar.gz", ".tgz"), partial(_of_packed_tar, gzip.GzipFile)),
+    **dict.fromkeys((".tar.bz2", ".tbz2", ".tbz"), partial(_of_packed_tar, bz2.BZ2File)),
+    **dict.fromkeys((".tar.xz", ".txz"), partial(_of_packed_tar, lzma.LZMAFile)),
+}

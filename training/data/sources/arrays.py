@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image
+from app.system.wording import count_of
 from training.data.dataset import Picture, Split
 from training.errors import DataError
 
@@ -25,7 +26,7 @@ def pictures_of(images: Image, labels: Sequence[str], split: Split | None) -> li
     if 0 in images.shape[1:]:
         raise DataError(f"The {what} pictures have no pixels (shape {images.shape}).")
     if len(images) != len(labels):
-        raise DataError(f"There are {len(images)} {what} pictures but {len(labels)} labels.")
+        raise DataError(f"There are {count_of(len(images), f'{what} picture')} but {count_of(len(labels), 'label')}.")
     return [Picture(f"{what}/{row:05d}", label, split, images[row]) for row, label in enumerate(labels)]
 
 

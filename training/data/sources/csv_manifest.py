@@ -1,6 +1,7 @@
 """Read a CSV manifest, `path,label[,split]` with a header; further columns are for other people and are left alone.
 
-Paths are relative to the manifest's folder, or absolute. Files are checked to be there, not opened.
+Paths are relative to the manifest's folder, or absolute, with ~ for the user's home. Files are checked to be there, not
+opened.
 """
 
 import csv
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
+from app.system.home import expanded
 from training.data.dataset import SPLIT_NAMES_SHOWN, Listing, Picture, split_named
 from training.errors import DataError
 
@@ -74,4 +76,4 @@ def _rows(manifest: Path, stream: TextIO, faults: list[str]) -> Iterator[Picture
             faults.append(f"{where}: '{split}' is not a split; known are {SPLIT_NAMES_SHOWN}, or nothing.")
         else:
             name = picture_id(path)
-            yield Picture(name, label, its_split, manifest.parent / name)
+            yield Picture(name, label, its_split, manifest.parent / expanded(name))

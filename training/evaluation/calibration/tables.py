@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.system.wording import count_of
+
 _GROUPS_SHOWN = 5
 
 
@@ -46,7 +48,7 @@ _ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _verdict(after: Mapping[str, Any]) -> str:
-    count = f"{after['pictures']:,} pictures"
+    count = count_of(after["pictures"], "picture")
     if after["debiased"]["low"] == 0:
         return f"The confidence agrees with the accuracy, as far as {count} can tell."
     direction = "too sure" if after["confidence"] > after["accuracy"] else "not sure enough"

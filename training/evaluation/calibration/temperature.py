@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.preprocessing import Image
+from app.system.wording import count_of
 from training.data.tensors import Tensors
 from training.errors import TrainingError
 
@@ -55,7 +56,9 @@ def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calib
         return _untouched("there are no validation pictures to fit a temperature on; give --validation a share")
     count = len(validation.targets)
     if count < _LEAST_PICTURES:
-        return _untouched(f"{count} validation pictures are too few for a temperature; it takes {_LEAST_PICTURES}")
+        return _untouched(
+            f"{count_of(count, 'validation picture')}, too few for a temperature, which takes {_LEAST_PICTURES}"
+        )
     last = network.layers[-1]
     if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", None) != "softmax":
         return _untouched("the network does not end in a Dense layer with softmax")

@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from app.system.wording import count_of
+
 SIGNIFICANT = 0.05
 _Z = 1.959964
 """The normal distribution's quantile for 95 %."""
@@ -66,7 +68,7 @@ class Paired:
     def verdict(self, a: str, b: str) -> str:
         """Return the test's result in words, with these names of the models."""
         counts = f"{b} is right on {self.only_b:,} that {a} has wrong, {a} on {self.only_a:,} that {b} has wrong"
-        pictures = f"{self.pictures:,} pictures"
+        pictures = count_of(self.pictures, "picture")
         if not self.is_real:
             return f"{counts}: p = {self.p_value:.2g}; {pictures} cannot tell them apart."
         better = b if self.only_b > self.only_a else a

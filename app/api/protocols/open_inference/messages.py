@@ -25,6 +25,7 @@ from app.api.protocols.open_inference.tensors import (
     shape_of,
 )
 from app.errors import MalformedRequest
+from app.system.wording import count_of
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -90,7 +91,9 @@ def _typed(sent: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], 
     def encoded(count: int, where: str) -> list[bytes]:
         pictures = list(sent.contents.bytes_contents)
         if len(pictures) != count:
-            raise MalformedRequest(f"{where}: the shape {list(shape)} takes {count} elements, not {len(pictures)}.")
+            raise MalformedRequest(
+                f"{where}: the shape {list(shape)} takes {count_of(count, 'element')}, not {len(pictures)}."
+            )
         return pictures
 
     return reader.pictures(

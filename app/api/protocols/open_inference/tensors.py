@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.api.bodies.base64 import decode_base64
 from app.errors import MalformedRequest
+from app.system.wording import count_of
 
 Pictures = list[bytes] | NDArray[np.uint8]
 """Encoded pictures, or preprocessed ones as an array (N, H, W, C)."""
@@ -49,13 +50,15 @@ def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
     for _ in range(count):
         begin = offset + _LENGTH.size
         if begin > len(data):
-            raise MalformedRequest(f"{where}: the data ends after {len(pictures)} of {count} elements.")
+            raise MalformedRequest(f"{where}: the data ends after {len(pictures)} of {count_of(count, 'element')}.")
         offset = begin + _LENGTH.unpack_from(data, offset)[0]
         if offset > len(data):
             raise MalformedRequest(f"{where}: element {len(pictures)} is longer than what is left of the data.")
         pictures.append(data[begin:offset])
     if offset != len(data):
-        raise MalformedRequest(f"{where}: {len(data) - offset} bytes are left over after {count} elements.")
+        raise MalformedRequest(
+            f"{where}: {count_of(len(data) - offset, 'byte')} left over after {count_of(count, 'element')}."
+        )
     return pictures
 
 
@@ -76,7 +79,9 @@ def encoded_from_json(data: Any, shape: tuple[int, ...], where: str) -> list[byt
 def array_from_binary(data: bytes, shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
     """Return a UINT8 tensor. Raises MalformedRequest if the data does not fill its shape."""
     if len(data) != prod(shape):
-        raise MalformedRequest(f"{where}: the shape {list(shape)} takes {prod(shape):,} bytes, not {len(data):,}.")
+        raise MalformedRequest(
+            f"{where}: the shape {list(shape)} takes {count_of(prod(shape), 'byte')}, not {len(data):,}."
+        )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -110,5 +115,7 @@ def _flat(data: Any, shape: tuple[int, ...], where: str) -> list[Any]:
             raise MalformedRequest(f"{where}: 'data' is nested unevenly.")
         values = list(chain.from_iterable(values))
     if len(values) != prod(shape):
-        raise MalformedRequest(f"{where}: the shape {list(shape)} takes {prod(shape):,} values, not {len(values):,}.")
+        raise MalformedRequest(
+            f"{where}: the shape {list(shape)} takes {count_of(prod(shape), 'value')}, not {len(values):,}."
+        )
     return values
