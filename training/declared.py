@@ -25,6 +25,7 @@ class Option:
     - `repeated`: when a command that repeats a run names the option: always, if it was changed, if the command is for
       the machine that it ran on, if it is for that machine and the option was changed, or never.
     - `is_path`: name only the last part of the path, unless the command is for the machine that it ran on.
+    - `chosen`: without a word for it, the command chooses a value itself.
     - `late`: report a value outside of the range as an error of the run (exit code 1), not of the usage (2).
     """
 
@@ -32,6 +33,7 @@ class Option:
     variable: str | None = None
     repeated: Literal["always", "changed", "here", "changed here", "never"] = "changed"
     is_path: bool = False
+    chosen: bool = False
     late: bool = False
 
 

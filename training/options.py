@@ -21,6 +21,8 @@ from training.model.layers import Backbone
 from training.model.preset import Preset, Recipe
 from training.model.presets import PRESETS, preset_named
 
+Effort = Literal["quick", "standard"]
+
 
 def parse_size(text: str) -> Size:
     """Return "data", or (height, width) from "64" or "48x64" (height first). Raises OptionError."""
@@ -107,9 +109,14 @@ class FitOptions:
 
     data: DataOption
     name: NameOption
-    preset: Annotated[Preset, reads(preset_named), ALWAYS] = Field(
+    preset: Annotated[Preset, reads(preset_named), Option(repeated="always", chosen=True)] = Field(
         default=PRESETS["seed"],
-        description="; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values()) + ".",
+        description="The network and how it is trained; chosen by the pictures if it is left out. "
+        + "; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values())
+        + ".",
+    )
+    effort: Annotated[Effort | None, NEVER] = Field(
+        default=None, description="How much work the chosen preset may be: quick, or standard if it is left out."
     )
     model_store: ModelStoreOption = Path("model_store")
     test: TestOption = 0.2
@@ -179,12 +186,19 @@ FIT_OPTIONS = _fit_options()
 
 def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
     """Return what `fit` is asked for by a value, or None, for each of its options. Raises OptionError."""
-    with plain_range_errors(FitOptions):
-        options = FitOptions(**fields_given(FitOptions, given))
+    options = read_unless_of_preset(given)
+    if given["preset"] and given["effort"]:
+        raise OptionError("--effort chooses a preset, and --preset names one. Give one of the two.")
     preset = with_recipe(with_backbone(options.preset, fields_given(Backbone, given)), fields_given(Recipe, given))
     if not preset.recipe.epochs and (preset.backbone is None or not preset.backbone.is_taught):
         raise OptionError("--epochs 0 is for a preset with a backbone that has weights: nothing else can do without.")
     return replace(options, preset=preset)
+
+
+def read_unless_of_preset(given: Mapping[str, Any]) -> FitOptions:
+    """Return what `fit` is asked for, without what changes its preset. Raises OptionError."""
+    with plain_range_errors(FitOptions):
+        return FitOptions(**fields_given(FitOptions, given))
 
 
 def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:

@@ -61,7 +61,7 @@ def _parameter(declared: Declared, *, follows_preset: bool = False) -> inspect.P
     kind = next((part.json_schema_input_type for part in info.metadata if isinstance(part, BeforeValidator)), None)
     annotation: Any = kind or info.annotation
     default = info.default
-    if follows_preset:
+    if follows_preset or option.chosen:
         default = None
     elif info.is_required():
         default = inspect.Parameter.empty

@@ -10,9 +10,11 @@ from app.contract.store import ModelStore
 from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
 from app.system.wording import count_of
+from training.choice import choose_preset
 from training.commands.declared_options import fit_parameters
 from training.commands.errors import plain_endings
-from training.options import read_fit_options
+from training.data.sources import open_data
+from training.options import read_fit_options, read_unless_of_preset
 from training.progress import Reporter
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def fit(**given: Any) -> None:
     reporter = Reporter()
     model_store, name = given["model_store"], given["name"]
     with plain_endings():
-        options = read_fit_options(given)
         try:
+            options = read_fit_options(given if given["preset"] else _with_chosen_preset(given, reporter))
             from training.pipeline import train_and_publish  # TensorFlow
 
             published = train_and_publish(options, reporter, again=this_command("--resume"))
@@ -42,6 +44,14 @@ def fit(**given: Any) -> None:
             )
             raise typer.Exit(INTERRUPTED) from None
     say_published(published, reporter, model_store=model_store, name=name)
+
+
+def _with_chosen_preset(given: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    options = read_unless_of_preset(given)
+    choice = choose_preset(open_data(options.data), options.effort, size=options.size, colour=options.colour)
+    for line in choice.lines:
+        reporter.say(line)
+    return {**given, "preset": choice.preset, "effort": None}
 
 
 def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from training.errors import OptionError
 from training.model import efficientnet_lite
+from training.model.installed_weights import installed_weights, is_as_published
 from training.model.layers import Application, Backbone
 from training.tensorflow import keras
 
@@ -151,8 +152,8 @@ def _load(backbone: keras.Model, application: Application, file: Path) -> None:
 
 
 def _installed(application: Application) -> Path:
-    file = efficientnet_lite.installed_weights()
-    if file is None or not efficientnet_lite.is_imagenet(file):
+    file = installed_weights()
+    if file is None or not is_as_published(file):
         state = "are not installed" if file is None else f"are not what they should be: {file} was changed"
         raise OptionError(
             f"ImageNet's weights of {application} {state}. Run make setup-training, or give --weights FILE."

