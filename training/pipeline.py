@@ -25,9 +25,16 @@ from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
-from training.fitting.resumable_training import digest_of_data, open_run_folder, prepare_tensorflow, train
+from training.fitting.resumable_training import (
+    digest_of_data,
+    known_answers,
+    open_run_folder,
+    prepare_tensorflow,
+    train,
+)
 from training.fitting.run_folder import RUN_ID, published_version
 from training.model.backbone import find_weights
+from training.model.preset import Recipe
 from training.model.tta import average_shifts
 from training.options import FitOptions
 from training.preparation import Prepared, load_splits, prepare
@@ -111,7 +118,8 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
             network = part = average_shifts(network)
         calibration = calibrate(part, trained.validation, options.calibration)
         reporter.say(calibration.sentence())
-        record = _training_record(options, prepared, splits)
+        known: dict[Split, NDArray[np.float32]] = {} if part is network else {"train": known_answers(trained, reporter)}
+        record = _training_record(options, trained.recipe, prepared, splits)
         record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run_folder.id}
 
         with (
@@ -119,7 +127,9 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
             _told_at_the_end(reporter) as problems,
         ):
             engine = draft.save(network, _golden(splits))
-            scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, reporter=reporter)
+            scored = score_splits(
+                engine, splits, dataset.labels, loss=preset.recipe.loss, known=known, reporter=reporter
+            )
             metrics = metrics_of(scored, calibration, prepared.groups, trained.result)
             facts = Facts(
                 options=options,
@@ -241,13 +251,15 @@ def _golden(splits: Mapping[Split, Tensors]) -> list[Picture]:
     return [pictures[turn] for turn in range(min(rounds, 16)) for pictures in by_label.values() if turn < len(pictures)]
 
 
-def _training_record(options: FitOptions, prepared: Prepared, splits: Mapping[Split, Tensors]) -> dict[str, Any]:
+def _training_record(
+    options: FitOptions, recipe: Recipe, prepared: Prepared, splits: Mapping[Split, Tensors]
+) -> dict[str, Any]:
     return {
         "command": options.command(),
         "data": prepared.dataset.origin,
         "preset": options.preset.name,
         "seed": options.seed,
-        "recipe": asdict(options.preset.recipe),
+        "recipe": asdict(recipe),
         "layers": options.preset.describe_layers(),
         "views": options.preset.views,
         "left_out": counted(prepared.dataset.left_out),

@@ -1,10 +1,14 @@
 """Evaluate a trained model before it is published: score every split, collect the figures, and judge them.
 
-All figures are those of the reopened SavedModel that will be served, not of the network in memory.
+All figures of pictures that were held out are those of the reopened SavedModel that will be served, not of the network
+in memory.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.contract.bundle import Bundle
 from app.engines.engine import Engine
@@ -18,21 +22,31 @@ from training.evaluation.baseline import score_baseline
 from training.evaluation.bundle_score import Scored, score_tensors
 from training.evaluation.calibration.figures import before_and_after
 from training.evaluation.calibration.temperature import Calibration
+from training.evaluation.score import score
 from training.fitting.fit import FitResult
 from training.model.preset import Loss
 from training.progress import Reporter
 
 
 def score_splits(
-    engine: Engine, splits: Mapping[Split, Tensors], labels: Sequence[str], *, loss: Loss, reporter: Reporter
+    engine: Engine,
+    splits: Mapping[Split, Tensors],
+    labels: Sequence[str],
+    *,
+    loss: Loss,
+    known: Mapping[Split, NDArray[np.float32]],
+    reporter: Reporter,
 ) -> dict[Split, Scored]:
-    """Score the engine's answers to every split that has pictures."""
-    return {
-        split: score_tensors(
-            engine, tensors, labels, loss=loss, title=f"measuring on {split} pictures", reporter=reporter
-        )
-        for split, tensors in splits.items()
-    }
+    """Score the answers to every split that has pictures: those `known` already (N, K), else the engine's."""
+    scored = {}
+    for split, tensors in splits.items():
+        if split in known:
+            found = score(known[split], tensors.targets, labels, loss=loss)
+            scored[split] = Scored(tensors, known[split], found, 0.0)
+        else:
+            title = f"measuring on {split} pictures"
+            scored[split] = score_tensors(engine, tensors, labels, loss=loss, title=title, reporter=reporter)
+    return scored
 
 
 def metrics_of(

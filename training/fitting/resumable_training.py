@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
-from training.data.tensor_cache import TensorCache
+from training.data.dataset import Split
+from training.data.tensor_cache import NO_CACHE, TensorCache
 from training.data.tensors import Tensors
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
@@ -18,20 +20,26 @@ from training.fitting.logs import Logs
 from training.fitting.run_folder import Identity, RunFolder, new_run_folder, unfinished_folders, unfinished_run_folder
 from training.fitting.strategy import StrategyName
 from training.fitting.transfer import HeadStart, start_from_backbone
+from training.model.activations import open_activations
 from training.model.network import build_network
-from training.model.preset import Preset
+from training.model.preset import Preset, Recipe
 from training.progress import Reporter
 from training.tensorflow import keras, tf
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, and the part of it that the last pictures went through: `part` shares its layers, and reads
-    `validation` as it was trained to read. Without a backbone it is the network itself."""
+    """A trained network, the recipe that it followed, and the part of it that was trained, which shares its layers:
+    without a backbone, all of it.
+
+    The part reads `train` and `validation`.
+    """
 
     network: keras.Model
+    recipe: Recipe
     result: FitResult
     part: keras.Model
+    train: Tensors
     validation: Tensors | None
 
 
@@ -108,7 +116,7 @@ def train(
     with distribution.scope():
         network = build()
         normalize_over_replicas(network, distribution.replicas)
-        start = HeadStart(network, train, validation)
+        start = HeadStart(network, preset.recipe, train, validation)
         if preset.backbone is not None and preset.backbone.is_taught:
             start = start_from_backbone(
                 network,
@@ -123,7 +131,7 @@ def train(
             )
         result = fit(
             start.network,
-            preset.recipe,
+            start.recipe,
             start.train,
             start.validation,
             classes=len(labels),
@@ -134,11 +142,24 @@ def train(
         )
         result = replace(result, parameters=network.count_params())
         if distribution.strategy is None:
-            return Trained(network, result, start.network, start.validation)
+            return Trained(network, start.recipe, result, start.network, start.train, start.validation)
         weights = network.get_weights()  # by all workers, because some weights are means over workers
     network = build()
     network.set_weights(weights)
-    return Trained(network, result, network, validation)
+    return Trained(network, start.recipe, result, network, train, validation)
+
+
+def known_answers(trained: Trained, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:
+    """Return the probabilities (N, K) of training pictures that were learned from maps: the maps save most of the work.
+    Nothing if there are no maps."""
+    if trained.part is trained.network:
+        return {}
+    images = trained.train.images
+    with (
+        open_activations(trained.part, NO_CACHE) as part,
+        reporter.task("measuring on train pictures", len(images)) as advance,
+    ):
+        return {"train": part.of(images, advance=lambda count: advance(count, "")).astype(np.float32)}
 
 
 def digest_of_data(train: Tensors, validation: Tensors | None) -> str:

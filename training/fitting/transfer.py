@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from training.data.tensor_cache import TensorCache
 from training.data.tensors import Tensors
@@ -32,11 +33,16 @@ _LEAST_VALIDATION = 100
 _MOST_FOR_FOLDS = 10_000
 
 
+_LEAST_FOR_MIRRORING = 20
+_SIGNIFICANT = 0.05
+
+
 @dataclass(frozen=True)
 class HeadStart:
-    """What is left to train: `network`, which shares its layers with the whole one, and the tensors that it reads."""
+    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads."""
 
     network: keras.Model
+    recipe: Recipe
     train: Tensors
     validation: Tensors | None
 
@@ -55,29 +61,35 @@ def start_from_backbone(
 ) -> HeadStart:
     """Set the last layer of `network` by softmax regression, and return what is left to train.
 
-    Raises OptionError if the maps fit neither in memory nor on the disk.
+    A recipe that mirrors pictures does not if held-out pictures show that their mirror images are others, as those of
+    letters are. Raises OptionError if the maps fit neither in memory nor on the disk.
     """
     front, rest = divide_network(network, backbone.fine_tune_from)
     splits = [train] if validation is None else [train, validation]
     with open_activations(front, cache) as first_layers:
         maps = [_answers(first_layers, split.images, "looking at the pictures", reporter) for split in splits]
+    problem = _Regression(train.targets, recipe, classes=classes, seed=seed)
+    mirrors = recipe.augmentation is not None and recipe.augmentation.mirror
+    held_out = None
     with open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers:
-        features = [_answers(last_layers, found, "working out features", reporter) for found in maps]
-        views = features[:1]
-        if recipe.augmentation is not None and recipe.augmentation.mirror:
-            views = [
-                *views,
-                _answers(last_layers, maps[0], "working out features of mirror images", reporter, mirrored=True),
-            ]
-    held_out = None if validation is None else (features[1], validation.targets)
-    head, decay, accuracy = _regression(views, train.targets, held_out, recipe, classes=classes, seed=seed)
+        features = _answers(last_layers, maps[0], "working out features", reporter)
+        if validation is not None:
+            held_out = HeldOut(last_layers.of(maps[1]), validation.targets)
+        decay, head = problem.choose(features, held_out)
+        if mirrors and held_out is not None:
+            mirrors = held_out.survives_mirroring(head, last_layers.of(maps[1], mirrored=True), reporter)
+        if mirrors:
+            mirrored = _answers(last_layers, maps[0], "working out features of mirror images", reporter, mirrored=True)
+            head = problem.solve([features, mirrored], decay, start=head)
     rest.layers[-1].set_weights([head.kernel, head.bias])
-    measured = "" if accuracy is None else f", validation accuracy {accuracy:.2%}"
-    reporter.say(f"head: softmax regression on {views[0].shape[1]:,} features, decay {decay:g}{measured}")
+    measured = "" if held_out is None else f", validation accuracy {held_out.right(head, held_out.features).mean():.2%}"
+    reporter.say(f"head: softmax regression on {features.shape[1]:,} features, decay {decay:g}{measured}")
+    if recipe.augmentation is not None:
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, mirror=mirrors))
     if not _reads_maps(recipe.augmentation):
-        return HeadStart(network, train, validation)
+        return HeadStart(network, recipe, train, validation)
     read = [replace(split, images=found) for split, found in zip(splits, maps, strict=True)]
-    return HeadStart(rest, read[0], None if validation is None else read[1])
+    return HeadStart(rest, recipe, read[0], None if validation is None else read[1])
 
 
 def _reads_maps(augmentation: Augmentation | None) -> bool:
@@ -91,53 +103,75 @@ def _answers(
         return network.of(images, mirrored=mirrored, advance=lambda count: advance(count, ""))
 
 
-def _regression(
-    views: Sequence[NDArray[np.float16]],
-    targets: NDArray[np.int64],
-    held_out: tuple[NDArray[np.float16], NDArray[np.int64]] | None,
-    recipe: Recipe,
-    *,
-    classes: int,
-    seed: int,
-) -> tuple[Linear, float, float | None]:
-    """Return the best layer, its strength, and its accuracy on the validation pictures if there are any."""
-    smooth = recipe.label_smoothing
-    soft = (np.eye(classes, dtype=np.float32)[targets] * (1 - smooth) + smooth / classes).astype(np.float32)
-    weights = balanced_weights(targets, classes)[targets] if recipe.class_weights == "balanced" else None
+@dataclass(frozen=True)
+class HeldOut:
+    """Features (N, D) of pictures that are not learned, and the indices (N,) of their labels."""
 
-    def fit(rows: NDArray[np.intp] | slice, decay: float, start: Linear | None) -> Linear:
-        shown = [view[rows] for view in views]
-        return fit_softmax(
-            shown, soft[rows], decay=decay, weights=None if weights is None else weights[rows], start=start
+    features: NDArray[np.float16]
+    targets: NDArray[np.int64]
+
+    def right(self, layer: Linear, features: NDArray[np.float16]) -> NDArray[np.bool_]:
+        """Say for which pictures (N,) the layer is right, by these features of them."""
+        return np.asarray(layer.log_probabilities(features).argmax(axis=1) == self.targets)
+
+    def loss(self, layer: Linear) -> float:
+        """Return the sum of the pictures' cross-entropies."""
+        return -float(layer.log_probabilities(self.features)[np.arange(len(self.targets)), self.targets].sum())
+
+    def survives_mirroring(self, layer: Linear, mirrored: NDArray[np.float16], reporter: Reporter) -> bool:
+        """Say whether the layer is as right about mirror images, whose features are given (N, D): McNemar's test."""
+        plain, flipped = self.right(layer, self.features), self.right(layer, mirrored)
+        lost, won = int((plain & ~flipped).sum()), int((flipped & ~plain).sum())
+        if len(plain) < _LEAST_FOR_MIRRORING or lost <= won or binomtest(won, won + lost).pvalue > _SIGNIFICANT:
+            return True
+        reporter.say(
+            f"mirror images are not learned: {flipped.mean():.1%} of the validation pictures are recognised in the "
+            f"mirror, {plain.mean():.1%} as they are"
         )
+        return False
 
-    everything = slice(None)
-    divisions: list[tuple[NDArray[np.intp] | slice, NDArray[np.float16], NDArray[np.int64]]] = []
-    if held_out is not None and len(held_out[1]) >= _LEAST_VALIDATION:
-        divisions = [(everything, *held_out)]
-    elif len(targets) <= _MOST_FOR_FOLDS:
-        order = np.random.default_rng(seed).permutation(len(targets))
-        folds = np.array_split(order, min(_FOLDS, len(order)))
-        divisions = [
-            (np.setdiff1d(order, fold), views[0][fold], targets[fold]) for fold in folds if len(fold) < len(order)
-        ]
-    starts: list[Linear | None] = [None] * len(divisions)
-    losses: list[float] = []
-    found: list[Linear] = []
-    for decay in _DECAYS if divisions else ():
-        loss = 0.0
-        for place, (rows, features, expected) in enumerate(divisions):
-            layer = fit(rows, decay, starts[place])
-            starts[place] = layer
-            loss -= float(layer.log_probabilities(features)[np.arange(len(expected)), expected].sum())
-        losses.append(loss)
-        if starts[0] is not None and divisions[0][0] is everything:
-            found.append(starts[0])
-        if len(losses) > 1 and losses[-1] > losses[-2]:
-            break
-    best = int(np.argmin(losses)) if divisions else _DECAYS.index(_USUAL_DECAY)
-    head = found[best] if found else fit(everything, _DECAYS[best], None)
-    accuracy = None
-    if held_out is not None:
-        accuracy = float((head.log_probabilities(held_out[0]).argmax(axis=1) == held_out[1]).mean())
-    return head, _DECAYS[best], accuracy
+
+class _Regression:
+    """The problem of one data set: targets (N,), and how the recipe smooths and weighs them."""
+
+    def __init__(self, targets: NDArray[np.int64], recipe: Recipe, *, classes: int, seed: int) -> None:
+        self._targets, self._seed = targets, seed
+        smooth = recipe.label_smoothing
+        self._soft = (np.eye(classes, dtype=np.float32)[targets] * (1 - smooth) + smooth / classes).astype(np.float32)
+        balanced = recipe.class_weights == "balanced"
+        self._weights = balanced_weights(targets, classes)[targets] if balanced else None
+
+    def solve(
+        self,
+        views: Sequence[NDArray[np.float16]],
+        decay: float,
+        *,
+        start: Linear | None = None,
+        rows: NDArray[np.intp] | slice = slice(None),
+    ) -> Linear:
+        weights = None if self._weights is None else self._weights[rows]
+        shown = [view[rows] for view in views]
+        return fit_softmax(shown, self._soft[rows], decay=decay, weights=weights, start=start)
+
+    def choose(self, features: NDArray[np.float16], held_out: HeldOut | None) -> tuple[float, Linear]:
+        """Return the strength with the least held-out loss, and the layer that all features (N, D) give with it."""
+        count = len(self._targets)
+        divisions: list[tuple[NDArray[np.intp] | slice, HeldOut]] = []
+        if held_out is not None and len(held_out.targets) >= _LEAST_VALIDATION:
+            divisions = [(slice(None), held_out)]
+        elif _FOLDS <= count <= _MOST_FOR_FOLDS:
+            order = np.random.default_rng(self._seed).permutation(count)
+            for fold in np.array_split(order, _FOLDS):
+                divisions.append((np.setdiff1d(order, fold), HeldOut(features[fold], self._targets[fold])))
+        layers: list[Linear | None] = [None] * len(divisions)
+        best, least = _USUAL_DECAY, np.inf
+        for decay in _DECAYS if divisions else ():
+            layers = [
+                self.solve([features], decay, start=layer, rows=rows)
+                for layer, (rows, _) in zip(layers, divisions, strict=True)
+            ]
+            loss = sum(apart.loss(layer) for layer, (_, apart) in zip(layers, divisions, strict=True) if layer)
+            if loss > least:
+                break
+            best, least = decay, loss
+        return best, self.solve([features], best, start=layers[0] if layers else None)

@@ -25,7 +25,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_hot(targets: np.ndarray) -> np.ndarray:
-    return np.eye(CLASSES, dtype=np.float32)[targets]
+    return np.asarray(np.eye(CLASSES, dtype=np.float32)[targets])
 
 
 def agree(layer: Linear, features: np.ndarray, expected: np.ndarray) -> None:
