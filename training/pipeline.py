@@ -118,7 +118,7 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
             network = part = average_shifts(network)
         calibration = calibrate(part, trained.validation, options.calibration)
         reporter.say(calibration.sentence())
-        known: dict[Split, NDArray[np.float32]] = {} if part is network else {"train": known_answers(trained, reporter)}
+        known = known_answers(trained, reporter)
         record = _training_record(options, trained.recipe, prepared, splits)
         record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run_folder.id}
 

@@ -51,7 +51,12 @@ def _with_chosen_preset(given: dict[str, Any], reporter: Reporter) -> dict[str, 
     choice = choose_preset(open_data(options.data), options.effort, size=options.size, colour=options.colour)
     for line in choice.lines:
         reporter.say(line)
-    return {**given, "preset": choice.preset, "effort": None}
+    return {
+        **given,
+        "preset": choice.preset,
+        "effort": None,
+        "epochs": choice.epochs if given["epochs"] is None else given["epochs"],
+    }
 
 
 def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:

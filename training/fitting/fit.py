@@ -25,7 +25,8 @@ from training.tensorflow import keras, tf
 class FitResult:
     """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
 
-    `best_epoch`, counted from 1, is the one whose weights the network has; the last if nothing else was asked.
+    `best_epoch`, counted from 1, is the one whose weights the network has; the last if nothing else was asked, and 0 if
+    it has those from before the first.
     """
 
     epochs: tuple[Epoch, ...]

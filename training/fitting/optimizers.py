@@ -17,7 +17,7 @@ def optimizer_of(recipe: Recipe, variables: list[keras.Variable], *, steps: int)
     decay = recipe.weight_decay
     if decay is None and recipe.optimizer == "adamw":
         decay = _ADAMW_DECAY
-    given = {"learning_rate": rate, "weight_decay": decay or None}
+    given = {"learning_rate": rate, "weight_decay": decay or None, "clipnorm": recipe.clip_norm or None}
     match recipe.optimizer:
         case "sgd":
             optimizer = keras.optimizers.SGD(**given)
@@ -28,7 +28,7 @@ def optimizer_of(recipe: Recipe, variables: list[keras.Variable], *, steps: int)
         case "adam":
             optimizer = keras.optimizers.Adam(**given)
         case "adamw":
-            optimizer = keras.optimizers.AdamW(learning_rate=rate, weight_decay=decay)
+            optimizer = keras.optimizers.AdamW(**{**given, "weight_decay": decay})
     if decay:
         optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
     return optimizer

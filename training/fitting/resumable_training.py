@@ -129,6 +129,7 @@ def train(
                 cache=cache,
                 reporter=reporter,
             )
+        before = None if start.accuracy is None else start.network.get_weights()
         result = fit(
             start.network,
             start.recipe,
@@ -141,12 +142,21 @@ def train(
             after_epoch=after_epoch,
         )
         result = replace(result, parameters=network.count_params())
+        if before is not None and _was_better(start, result):
+            reporter.say("fine-tuning made it worse on the validation pictures, so the head alone is kept")
+            start.network.set_weights(before)
+            result = replace(result, best_epoch=0)
         if distribution.strategy is None:
             return Trained(network, start.recipe, result, start.network, start.train, start.validation)
         weights = network.get_weights()  # by all workers, because some weights are means over workers
     network = build()
     network.set_weights(weights)
     return Trained(network, start.recipe, result, network, train, validation)
+
+
+def _was_better(start: HeadStart, result: FitResult) -> bool:
+    after = result.epochs[result.best_epoch - 1].validation_accuracy if result.epochs else None
+    return after is not None and start.accuracy is not None and start.accuracy > after
 
 
 def known_answers(trained: Trained, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:

@@ -95,6 +95,9 @@ class Recipe:
     )
     weight_decay: float | None = Field(default=None, ge=0, description="Decoupled weight decay of the kernels.")
     momentum: float = Field(default=0.9, ge=0, le=0.999, description="Of the optimizer momentum, which is Nesterov's.")
+    clip_norm: float = Field(
+        default=0.0, ge=0, description="Largest norm of the gradient of each weight matrix; 0 for no limit."
+    )
     label_smoothing: float = Field(
         default=0.0, ge=0, le=0.9, description="Share of each target that goes to all classes alike."
     )

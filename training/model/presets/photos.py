@@ -9,7 +9,7 @@ downloaded by Keras, or given by --weights FILE. What those reach has not been m
 """
 
 from app.contract.preprocessing import PreprocessingSpec
-from training.model.layers import Application, Backbone, Dropout, GlobalAveragePool2D
+from training.model.layers import Application, Backbone, GlobalAveragePool2D
 from training.model.preset import Augmentation, Preset, Recipe
 
 
@@ -21,12 +21,14 @@ def _on_imagenet(name: str, summary: str, application: Application, fine_tune_fr
             version=2, height=224, width=224, colour="rgb", resize="crop", jpeg_scale="reduced"
         ),
         backbone=Backbone(application, fine_tune_from=fine_tune_from),
-        layers=(GlobalAveragePool2D(), Dropout(0.2)),
+        layers=(GlobalAveragePool2D(),),
         recipe=Recipe(
             optimizer="adamw",
             learning_rate=0.0005,
             schedule="cosine",
+            warm_up=0.1,
             weight_decay=0.0001,
+            clip_norm=1.0,
             batch_size=32,
             steps_per_execution=1,  # one takes a second on a CPU
             epochs=epochs,
