@@ -12,6 +12,7 @@ import numpy as np
 import pi_heif
 from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
 
+from app.contract.formats.coded_size import CodedSize, add_av1, add_hevc, add_nal_unit
 from app.contract.formats.pixels import Pixels, array_of, check_agreement, damaged, open_with_pillow
 from app.errors import UndecodableImage
 
@@ -28,8 +29,15 @@ MAX_ITEMS = 4096
 
 _MOST_SHARED, _SMALL_BYTES = 8, 1 << 20  # encoders write equal tiles once
 _MOST_COVERED, _SMALL_PIXELS = 4, 4_000_000  # tiles at the edges reach beyond the picture
-_WITH_PARTS = (b"grid", b"iovl")
+_LAYER_PIXELS = 16_000_000  # of further layers in an item: decoders keep all of them, in up to 6 bytes a pixel
+_WITH_PARTS = (b"grid", b"iovl", b"iden")
+_CODED = {b"av01": b"av1C", b"hvc1": b"hvcC"}
 _IN_IDAT = 1
+_PADDED_TO = 64
+"""HEVC codes whole blocks of up to 64 by 64, and the size in the boxes leaves out what was added to fill them. AV1 adds
+nothing, but its encoders in hardware do."""
+
+_MOST_UNITS = 8 * MAX_ITEMS  # an item of an ordinary file has 2 to 6
 
 Box = tuple[bytes, int, int]
 """The kind of a box, and where its content begins and ends."""
@@ -60,7 +68,7 @@ def heif_size(data: bytes) -> tuple[int, int]:
     at, end = _meta(data)
     _, item, _ = _find(data, at, end, b"pitm")
     primary = struct.unpack_from(">H" if data[item] == 0 else ">I", data, item + 4)[0]
-    sizes = _sizes(data, at, end)
+    sizes = _Properties(data, at, end).sizes
     if primary not in sizes:
         raise IndexError
     return sizes[primary]
@@ -72,20 +80,27 @@ def _meta(data: bytes) -> tuple[int, int]:
     return at + 4, end  # a version and flags come first
 
 
-def _sizes(data: bytes, at: int, end: int) -> dict[int, tuple[int, int]]:
-    """Return the width and height of each item that has them."""
-    _, properties, properties_end = _find(data, at, end, b"iprp")
-    _, container, container_end = _find(data, properties, properties_end, b"ipco")
-    declared: dict[int, tuple[int, int]] = {}
-    for number, (kind, begin, _) in enumerate(_boxes(data, container, container_end), 1):
-        if kind == b"ispe":
-            width, height = struct.unpack_from(">II", data, begin + 4)
-            declared[number] = width, height
-    found: dict[int, tuple[int, int]] = {}
-    for item, number in _associations(data, _find(data, properties, properties_end, b"ipma")):
-        if number in declared:
-            found.setdefault(item, declared[number])
-    return found
+class _Properties:
+    """What the boxes say of each item that has it: width and height, and its decoder's configurations.
+
+    Raises as `heif_size`.
+    """
+
+    def __init__(self, data: bytes, at: int, end: int) -> None:
+        _, properties, properties_end = _find(data, at, end, b"iprp")
+        _, container, container_end = _find(data, properties, properties_end, b"ipco")
+        declared = dict(enumerate(_boxes(data, container, container_end), 1))
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.configurations: dict[int, list[Box]] = {}
+        for item, number in _associations(data, _find(data, properties, properties_end, b"ipma")):
+            box = declared.get(number)
+            if box is None:
+                continue
+            if box[0] == b"ispe":
+                width, height = struct.unpack_from(">II", data, box[1] + 4)
+                self.sizes.setdefault(item, (width, height))
+            elif box[0] in _CODED.values():
+                self.configurations.setdefault(item, []).append(box)
 
 
 def check_heif(data: bytes, name: str) -> None:
@@ -100,8 +115,11 @@ def check_heif(data: bytes, name: str) -> None:
 
 def decode_avif(avif: bytes, most_pixels: int) -> Pixels:
     """Return the pixels, 8 bits deep, RGB or RGBA, of a file that has been checked. Raises UndecodableImage."""
+    # libavif would take the first frame of an image sequence, of which nothing was checked. A file that calls itself a
+    # still picture has its primary picture decoded.
+    still = avif if avif[8:12] == b"avif" else avif[:8] + b"avif" + avif[12:]
     try:
-        picture = open_with_pillow(avif, "AVIF", "AVIF", most_pixels=most_pixels)
+        picture = open_with_pillow(still, "AVIF", "AVIF", most_pixels=most_pixels)
     except UnidentifiedImageError:
         raise damaged("AVIF") from None
     ImageOps.exif_transpose(picture, in_place=True)
@@ -132,17 +150,24 @@ class _Items:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._meta, self._end = _meta(data)
-        self._sizes = _sizes(data, self._meta, self._end)
+        self._properties = _Properties(data, self._meta, self._end)
+        self._sizes = self._properties.sizes
         self._kinds: dict[int, bytes] = {}
         self._parts: dict[int, list[int]] = {}
         self._auxiliaries: list[int] = []
-        self._starts: dict[int, tuple[int, int]] = {}
+        self._extents: dict[int, list[tuple[int, int, int]]] = {}
+        self._coded: dict[int, int] = {}
         self._read_kinds()
         self._read_references()
         self._read_extents()
 
     def check(self) -> None:
         """Raise _OutOfProportion for parts that cost far more than the picture that is made of them."""
+        self._check_proportions()
+        self._read_coded_sizes()
+        self._check_proportions()  # with all that is coded: padding, and several pictures in an item
+
+    def _check_proportions(self) -> None:
         width, height = heif_size(self._data)
         most = _MOST_COVERED * width * height + _SMALL_PIXELS
         if any(self._pixels(item) > most for item in self._auxiliaries):
@@ -158,19 +183,57 @@ class _Items:
             if kind == b"grid" and self._grid(item) != (len(parts), *self._sizes[item]):
                 raise _OutOfProportion("a grid of another size than it declares")
 
+    def _read_coded_sizes(self) -> None:
+        """Note the pixels that are coded in each item; raise _OutOfProportion for more than its boxes say."""
+        left = _MOST_UNITS
+        for item, kind in self._kinds.items():
+            if kind not in _CODED:
+                continue
+            found = self._coded_size(item, kind, left)
+            left -= found.units
+            width, height = (-(-side // _PADDED_TO) * _PADDED_TO for side in self._sizes[item])
+            if found.width > width or found.height > height:
+                raise _OutOfProportion("a coded picture that is larger than it says")
+            pixels = found.width * found.height
+            self._coded[item] = pixels * found.pictures
+            if self._coded[item] > pixels + _LAYER_PIXELS:
+                raise _OutOfProportion("very many pictures in place of one")
+
+    def _coded_size(self, item: int, kind: bytes, most_units: int) -> CodedSize:
+        found = CodedSize()
+        for name, begin, end in self._properties.configurations.get(item, ()):
+            if name != _CODED[kind]:
+                continue
+            if kind == b"av01":
+                add_av1(found, self._data[begin + 4 : end], most_units)
+            else:
+                for unit in _parameter_sets(self._data, begin, end):
+                    add_nal_unit(found, unit, most_units)
+        add = add_av1 if kind == b"av01" else add_hevc
+        add(found, b"".join(self._pieces(item)), most_units)
+        return found
+
+    def _pieces(self, item: int) -> Iterator[bytes]:
+        """Yield the bytes of an item, an extent at a time."""
+        for method, at, length in self._extents[item]:
+            begin, end = 0, len(self._data)
+            if method == _IN_IDAT:
+                _, begin, end = _find(self._data, self._meta, self._end, b"idat")
+            elif method:
+                raise IndexError
+            if begin + at + length > end or (not length and len(self._extents[item]) > 1):
+                raise IndexError
+            yield self._data[begin + at : begin + at + length if length else end]
+
     def _pixels(self, item: int) -> int:
         width, height = self._sizes[item]
-        return width * height
+        return max(width * height, self._coded.get(item, 0))
 
     def _grid(self, item: int) -> tuple[int, int, int]:
         """Return the number of tiles, the width and the height that the grid itself says."""
-        method, at = self._starts[item]
-        if method == _IN_IDAT:
-            at += _find(self._data, self._meta, self._end, b"idat")[1]
-        elif method:
-            raise IndexError
-        tiles = (self._data[at + 2] + 1) * (self._data[at + 3] + 1)
-        width, height = struct.unpack_from(">II" if self._data[at + 1] & 1 else ">HH", self._data, at + 4)
+        layout = b"".join(self._pieces(item))
+        tiles = (layout[2] + 1) * (layout[3] + 1)
+        width, height = struct.unpack_from(">II" if layout[1] & 1 else ">HH", layout, 4)
         return tiles, width, height
 
     def _read_kinds(self) -> None:
@@ -179,6 +242,8 @@ class _Items:
             if kind == b"infe" and self._data[entry] >= 2:
                 code, size = (">H", 2) if self._data[entry] == 2 else (">I", 4)
                 item = struct.unpack_from(code, self._data, entry + 4)[0]
+                if item in self._kinds:
+                    raise IndexError
                 self._kinds[item] = self._data[entry + 6 + size : entry + 10 + size]
 
     def _read_references(self) -> None:
@@ -199,7 +264,7 @@ class _Items:
                     self._auxiliaries.append(item)
 
     def _read_extents(self) -> None:
-        """Note where each item begins, and raise _OutOfProportion for items in very many pieces or of shared bytes."""
+        """Note where each item lies, and raise _OutOfProportion for items in very many pieces or of shared bytes."""
         _, at, _ = _find(self._data, self._meta, self._end, b"iloc")
         version, sizes = self._data[at], struct.unpack_from(">H", self._data, at + 4)[0]
         offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -218,14 +283,18 @@ class _Items:
             item, method = number(wide), number(2) & 15 if version else 0
             number(2)  # another file, which is not there
             base, own = number(base_size), number(2)
+            if item in self._extents:
+                raise IndexError
+            extents = self._extents[item] = []
             count += 1 + own
             if count > 2 * MAX_ITEMS:
                 raise _OutOfProportion(f"items in more than {2 * MAX_ITEMS:,} pieces")
             for _ in range(own):
                 number(index_size if version else 0)
                 offset = base + number(offset_size)
-                held += number(length_size) or len(self._data)
-                self._starts.setdefault(item, (method, offset))
+                length = number(length_size)
+                held += length or len(self._data)
+                extents.append((method, offset, length))
         if held > _MOST_SHARED * len(self._data) + _SMALL_BYTES:
             raise _OutOfProportion("items that share the same bytes over and over")
 
@@ -272,3 +341,17 @@ def _associations(data: bytes, box: Box) -> Iterator[tuple[int, int]]:
             number = struct.unpack_from(">H", data, at)[0] & 0x7FFF if is_wide else data[at] & 0x7F
             at += 2 if is_wide else 1
             yield item, number
+
+
+def _parameter_sets(data: bytes, at: int, end: int) -> Iterator[bytes]:
+    """Yield the NAL units of an `hvcC` box."""
+    arrays, at = data[at + 22], at + 23
+    for _ in range(arrays):
+        count = struct.unpack_from(">H", data, at + 1)[0]
+        at += 3
+        for _ in range(count):
+            begin = at + 2
+            at = begin + struct.unpack_from(">H", data, at)[0]
+            if at > end:
+                raise IndexError
+            yield data[begin:at]

@@ -37,7 +37,8 @@ def check_agreement(size: tuple[int, int], most_pixels: float, name: str) -> Non
 
 def unsupported(name: str, what: str, instead: str) -> UnsupportedLayout:
     """Return the error for a valid file of a kind that is not supported: "A TIFF with … is not supported. …"."""
-    return UnsupportedLayout(f"A {name} with {what} is not supported. Save it as {instead}.")
+    article = "An" if name[0] == "A" else "A"
+    return UnsupportedLayout(f"{article} {name} with {what} is not supported. Save it as {instead}.")
 
 
 def open_with_pillow(data: bytes, plugin: str, name: str, *, most_pixels: float = math.inf) -> Pillow.Image:

@@ -1,19 +1,21 @@
 """AVIF and HEIC: colours, alpha, ten bits and each turn, of tests/data/heif; see the README there."""
 
+import contextlib
 import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from app.contract.formats.heif import MAX_ITEMS
+from app.contract.formats.heif import MAX_ITEMS, check_heif
 from app.contract.header import read_header
 from app.contract.preprocessing import PreprocessingSpec, decode
-from app.errors import UndecodableImage
+from app.errors import ImageError, UndecodableImage, UnsupportedLayout
 
 SPEC = PreprocessingSpec(height=8, width=8, colour="rgb")
 FOLDER = Path(__file__).parents[2] / "data" / "heif"
@@ -223,3 +225,150 @@ def test_tables_that_cannot_be_read_are_damage(name: bytes) -> None:
     data = grid(2, 2)
     with pytest.raises(UndecodableImage, match=r"damaged or cut off|cut off inside"):
         decode(data.replace(name, b"free"), SPEC)
+
+
+def avif(width: int = 16, height: int = 16, mode: str = "RGB", **options: object) -> bytes:
+    written = io.BytesIO()
+    Pillow.new(mode, (width, height)).save(written, "AVIF", speed=10, **options)
+    return written.getvalue()
+
+
+def declaring(data: bytes, width: int, height: int) -> bytes:
+    """Return a file each of whose `ispe` boxes says this size, whatever is coded."""
+    at = data.find(b"ispe")
+    while at >= 0:
+        data = data[: at + 8] + struct.pack(">II", width, height) + data[at + 16 :]
+        at = data.find(b"ispe", at + 4)
+    return data
+
+
+def units(*kinds_and_contents: tuple[int, bytes]) -> bytes:
+    """Return open bitstream units of AV1, each of less than 128 bytes."""
+    return b"".join(bytes([kind << 3 | 2, len(content)]) + content for kind, content in kinds_and_contents)
+
+
+def bits(*values_and_widths: tuple[int, int]) -> bytes:
+    text = "".join(f"{value:0{width}b}" for value, width in values_and_widths)
+    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))
+
+
+def sequence(side: int, *, still: bool = True) -> bytes:
+    """Return an AV1 sequence header, the short one of a still picture or the long one without any option."""
+    points = [(0, 5)] if still else [(0, 1), (0, 1), (0, 5), (0, 17)]
+    tools = [(0, 1), (0, 7), (0, 1), (0, 1), (0, 1), (0, 3)]
+    return bits(
+        (0, 3), (still, 1), (still, 1), *points, (15, 4), (15, 4), (side - 1, 16), (side - 1, 16), *tools, (0, 40)
+    )  # fmt: skip
+
+
+def with_set(heic: bytes, side: int) -> bytes:
+    """Return a HEIC whose sequence parameter set says another size than its boxes."""
+    at = heic.index(b"\x42\x01\x01")
+    profile = b"\x42\x01\x01" + bits((0, 96))
+    size = f"{side + 1:b}"
+    golomb = (int(size, 2), 2 * len(size) - 1)
+    own = profile + bits((1, 1), (2, 3), golomb, golomb)
+    length = int.from_bytes(heic[at - 2 : at])
+    assert len(own) <= length
+    return heic[:at] + own.ljust(length, b"\1") + heic[at + length :]
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(declaring(avif(2000, 1500), 64, 64), id="colours"),
+        pytest.param(declaring(avif(2000, 1500, "RGBA"), 64, 64), id="alpha"),
+        pytest.param(declaring(avif(2000, 1500, "L"), 64, 64), id="grey"),
+        pytest.param(declaring(avif(65, 64), 64, 64), id="one more column than blocks of 64"),
+        pytest.param(declaring(avif(64, 129), 64, 128), id="one more row than blocks of 64"),
+        pytest.param(grid(2, 2, side=256, declared_side=64), id="tiles"),
+        pytest.param(grid(1, 2, content=tile()[0] + units((1, sequence(20_000)))), id="later sequence header"),
+        pytest.param(grid(1, 2, content=tile()[0] + units((1, sequence(20_000, still=False)))), id="long header"),
+        pytest.param(with_set(read("colours.heic"), 16_000), id="hevc"),
+    ],
+)
+def test_a_coded_picture_that_is_larger_than_it_says_is_rejected(data: bytes) -> None:
+    with pytest.raises(UndecodableImage, match="has a coded picture that is larger than it says"):
+        decode(data, SPEC)
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_parameter_sets_between_the_slices_of_hevc_are_read_too() -> None:
+    data = read("colours.heic")
+    spoiled = with_set(data, 16_000)
+    at = spoiled.index(b"\x42\x01\x01")
+    unit = spoiled[at : at + int.from_bytes(spoiled[at - 2 : at])]
+    begin = data.index(b"mdat") + 4
+    left = int.from_bytes(data[begin : begin + 4]) - len(unit) - 4
+    inside = struct.pack(">I", len(unit)) + unit + struct.pack(">I", left) + data[begin + 4 : begin + 4 + left]
+    with pytest.raises(UndecodableImage, match="has a coded picture that is larger than it says"):
+        decode(data[:begin] + inside + data[begin + len(inside) :], SPEC)
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_a_frame_of_another_size_than_its_sequence_is_rejected_by_name() -> None:
+    """The frame's own size may be 65,536 by 65,536, whatever the sequence says."""
+    own_size = bits((0, 1), (0, 2), (1, 1), (0, 1), (1, 1), (0, 3), (65_535, 16), (65_535, 16))
+    content = units((1, sequence(64, still=False)), (6, own_size))
+    with pytest.raises(UnsupportedLayout, match="An AVIF with frames of different sizes is not supported"):
+        decode(grid(1, 2, content=content), SPEC)
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_very_many_pictures_in_place_of_one_are_rejected() -> None:
+    content = units((1, sequence(64)), *[(6, b"\0")] * 4000)
+    with pytest.raises(UndecodableImage, match="very many pictures in place of one"):
+        decode(grid(1, 2, content=content), SPEC)
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize("content", [units((2, b"")) * 40_000, units((6, b"\0")), b"\x0a\x7f", b"\x0a" + b"\xff" * 9])
+def test_coded_data_that_cannot_be_read_is_damage(content: bytes) -> None:
+    with pytest.raises(UndecodableImage, match="damaged or cut off"):
+        decode(grid(1, 2, content=content), SPEC)
+
+
+@pytest.mark.parametrize("side", [1, 3, 63, 64, 65, 127, 301])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_ordinary_pictures_are_coded_in_the_size_that_they_say(side: int, mode: str, subsampling: str) -> None:
+    assert decode(avif(side, side + 1, mode, subsampling=subsampling), SPEC).shape[:2] == (side + 1, side)
+
+
+@pytest.mark.parametrize("bits_a_sample", [8, 10, 12])
+def test_pictures_of_any_depth_are_coded_in_the_size_that_they_say(bits_a_sample: int) -> None:
+    written = cv2.imencode(
+        ".avif",
+        np.zeros((50, 70, 3), np.uint8 if bits_a_sample == 8 else np.uint16),
+        [cv2.IMWRITE_AVIF_DEPTH, bits_a_sample],
+    )[1].tobytes()
+    assert decode(written, SPEC).shape == (50, 70, 3)
+
+
+@pytest.mark.parametrize("brand", [b"avis", b"mif1", b"msf1"])
+def test_a_sequence_shows_its_primary_picture_and_not_its_unchecked_track(brand: bytes) -> None:
+    """libavif would show the first frame of the track, whose boxes and data may say any size."""
+    first, second = (Pillow.new("RGB", (64, 48), colour) for colour in ((250, 0, 0), (0, 0, 250)))
+    written = io.BytesIO()
+    first.save(written, "AVIF", save_all=True, append_images=[second])
+    data = written.getvalue()
+    data = data[:8] + brand + data[12:]
+    track = data.index(b"tkhd")
+    end = track - 4 + int.from_bytes(data[track - 4 : track])
+    spoiled = data[: end - 8] + struct.pack(">II", 9000 << 16, 9000 << 16) + data[end:]
+    for each in (data, spoiled):
+        found = decode(each, SPEC)
+        assert found.shape == (48, 64, 3)
+        assert np.abs(found - np.array((250, 0, 0))).max() <= LOSS
+
+
+@pytest.mark.parametrize("name", ["colours.heic", "alpha.heic", "colours.avif", "alpha.avif"])
+def test_spoiled_files_are_a_picture_or_an_image_error_before_they_are_decoded(name: str) -> None:
+    data, draw = read(name), np.random.default_rng(7)
+    for _ in range(500):
+        spoiled = bytearray(data)
+        for at in draw.integers(0, len(data), draw.integers(1, 8)):
+            spoiled[at] = draw.integers(256)
+        with contextlib.suppress(ImageError):
+            check_heif(bytes(spoiled), "AVIF")
