@@ -26,6 +26,8 @@ class FitResult:
     """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
 
     `best_epoch`, counted from 1, is the one whose weights the network has; the last if nothing else was asked.
+    `head_accuracy` is that on the validation pictures before the first epoch, of a network that began with a softmax
+    regression on its backbone's features.
     """
 
     epochs: tuple[Epoch, ...]
@@ -33,6 +35,7 @@ class FitResult:
     parameters: int
     best_epoch: int
     precision: str
+    head_accuracy: float | None = None
 
 
 def fit(

@@ -140,7 +140,7 @@ def train(
             start=run_folder.checkpoint(),
             after_epoch=after_epoch,
         )
-        result = replace(result, parameters=network.count_params())
+        result = replace(result, parameters=network.count_params(), head_accuracy=start.head_accuracy)
         if distribution.strategy is None:
             return Trained(network, start.recipe, result, start.network, start.train, start.validation)
         weights = network.get_weights()  # by all workers, because some weights are means over workers

@@ -39,12 +39,16 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class HeadStart:
-    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads."""
+    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads.
+
+    `head_accuracy` is that of the regression on the validation pictures; None if there is neither.
+    """
 
     network: keras.Model
     recipe: Recipe
     train: Tensors
     validation: Tensors | None
+    head_accuracy: float | None = None
 
 
 def start_from_backbone(
@@ -82,14 +86,15 @@ def start_from_backbone(
             mirrored = _answers(last_layers, maps[0], "working out features of mirror images", reporter, mirrored=True)
             head = problem.solve([features, mirrored], decay, start=head)
     rest.layers[-1].set_weights([head.kernel, head.bias])
-    measured = "" if held_out is None else f", validation accuracy {held_out.right(head, held_out.features).mean():.2%}"
+    accuracy = None if held_out is None else float(held_out.right(head, held_out.features).mean())
+    measured = "" if accuracy is None else f", validation accuracy {accuracy:.2%}"
     reporter.say(f"head: softmax regression on {features.shape[1]:,} features, decay {decay:g}{measured}")
     if recipe.augmentation is not None:
         recipe = replace(recipe, augmentation=replace(recipe.augmentation, mirror=mirrors))
     if not _reads_maps(recipe.augmentation):
-        return HeadStart(network, recipe, train, validation)
+        return HeadStart(network, recipe, train, validation, accuracy)
     read = [replace(split, images=found) for split, found in zip(splits, maps, strict=True)]
-    return HeadStart(rest, recipe, read[0], None if validation is None else read[1])
+    return HeadStart(rest, recipe, read[0], None if validation is None else read[1], accuracy)
 
 
 def _reads_maps(augmentation: Augmentation | None) -> bool:
