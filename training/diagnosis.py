@@ -5,7 +5,7 @@ pictures here are validation's if there are any, so that a choice made on this a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from app.system.invocation import command_line
 from app.system.wording import count_of
 from training.data.dataset import Split
+from training.data.preprocessing import PictureKind
 from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
-from training.model.preset import OptimizerName
+from training.model.preset import OptimizerName, Preset, Recipe
+from training.model.presets import preset_named
+from training.model.presets.compact import COMPACT
+from training.model.presets.photos import PHOTOS, PHOTOS_QUICK
 from training.options import FitOptions, with_recipe
 
 USUAL_RATES: Mapping[OptimizerName, float] = {
@@ -37,6 +41,10 @@ _STEADY, _BARELY, _STEPS_TO_JUDGE = 0.5, 0.6, 100
 _FAR, _STANDING = 20, 0.9
 # How far from guessing at most, for a rate that is too high; or the jump between two epochs, over the loss of guessing.
 _CHANCE, _JUMP = 0.1, 0.25
+_PHOTO_SIDE, _DRAWING_SIDE = 64, 64  # pixels: photos have colour and so many or more, drawings are grey and have fewer
+_POOR = 0.9  # upper end of the held-out accuracy's interval, of a network that began from nothing
+_WORTH_MORE, _MANY = 0.02, 3000  # least share of mistakes, and of training pictures, for another preset to gain
+_OF_THE_DATA = ("validation", "class_weights")  # parts of a recipe that suit any network
 _LEAST_LEARNED = 0.9  # accuracy on the training pictures
 _UNSETTLED = 0.1  # accuracy that is lost between training and what is served
 _STILL_FALLING = 0.25  # of the largest fall in an epoch
@@ -46,7 +54,9 @@ _LOSS_RISE = 1.33  # of the validation loss, over its best epoch
 _MORE_MISTAKES, _MORE_LOSS, _MISTAKES_TO_JUDGE = 3, 5, 20
 # Of the surer half of the answers: the least share of wrong ones, relative to all answers, and how far from guessing.
 _NOISE, _SURE, _LEARNED = 0.02, 0.5, 0.3
+_ABLE = 0.65  # accuracy on the training pictures of a model that can judge labels
 _FEW = 10  # training pictures, as in the audit
+_UNEQUAL = 3  # times as many pictures of the largest class, for weights to even them out
 _TELLS_APART = 0.05  # half of the interval of an accuracy
 _WAIT = 0.25  # share of an epoch
 
@@ -74,12 +84,15 @@ class Answers:
 class Facts:
     """What is known of a finished run.
 
-    `epochs` and `scores` are metrics.json's, `audit` is the manifest's record of the inspection before the training.
+    `epochs`, `head_accuracy` and `scores` are metrics.json's, `audit` is the manifest's record of the inspection before
+    the training. There are no epochs if the head alone was fitted, to a backbone's features.
     """
 
     options: FitOptions
     counts: Mapping[Split, Mapping[str, int]]
+    pictures: PictureKind
     epochs: Sequence[Mapping[str, Any]]
+    head_accuracy: float | None
     scores: Mapping[Split, Mapping[str, Any] | None]
     audit: Mapping[str, Any]
     answers: Answers | None
@@ -88,6 +101,28 @@ class Facts:
     def held_out(self) -> tuple[str, Mapping[str, Any]] | None:
         """The scores that choices may be made on, with the name of their split."""
         return next(((name, found) for name in ("validation", "test") if (found := self.scores[name])), None)
+
+    @property
+    def has_photos(self) -> bool:
+        return self.pictures.has_colour and self.pictures.side >= _PHOTO_SIDE
+
+    @property
+    def has_drawings(self) -> bool:
+        return not self.pictures.has_colour and self.pictures.side < _DRAWING_SIDE
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the network began with what its backbone had learned of other pictures."""
+        backbone = self.options.preset.backbone
+        return backbone is not None and backbone.is_taught
+
+    @property
+    def usual_rate(self) -> float:
+        """The rate at which a search begins; for a taught backbone, the preset's own, which is much lower."""
+        recipe, own = self.options.preset.recipe, preset_named(self.options.preset.name).recipe
+        return (
+            own.learning_rate if self.is_taught and own.optimizer == recipe.optimizer else USUAL_RATES[recipe.optimizer]
+        )
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
@@ -123,13 +158,24 @@ class AuditOf:
 
 
 @dataclass(frozen=True)
+class NextRun:
+    """A training as the next thing to run, instead of the one that was diagnosed."""
+
+    options: FitOptions
+    after: FitOptions
+
+    def command(self, *, here: bool = False) -> str:
+        return self.options.command(here=here, after=self.after)
+
+
+@dataclass(frozen=True)
 class Problem:
     """What is wrong with a run, what shows it, what helps, and what to run next."""
 
     name: str
     evidence: str
     advice: str
-    next: FitOptions | AuditOf
+    next: NextRun | AuditOf
 
     def told(self) -> str:
         """Return it as some lines for a terminal, with a command that runs as it stands."""
@@ -148,19 +194,24 @@ class Problem:
 def diagnose(facts: Facts) -> list[Problem]:
     """Return what is wrong with the run, what spoils its figures first; nothing of a run that has no problem.
 
-    Where the learning rate is wrong, what the network did not learn says nothing else about it or about the labels.
+    If the learning rate is wrong, what the network did not learn says nothing else about it or about the labels. If
+    another preset does better, so does the accuracy of this one.
     """
     rate = _rate_too_low(facts) or _rate_too_high(facts)
-    noise = None if rate else _label_noise(facts)
+    harm = None if rate else _harmful_fine_tuning(facts)
+    noise = None if rate or harm else _label_noise(facts)
+    better = harm or (None if rate or noise else _better_preset(facts))
+    onward = replace(facts, options=better.next.options) if better and isinstance(better.next, NextRun) else facts
     found = [
         _leakage(facts),
         rate,
         noise,
-        None if rate or noise else _underfitting(facts),
-        None if rate else _overfitting(facts),
-        _little_data(facts),
-        _small_validation(facts),
-        _starving(facts),
+        better,
+        None if rate or noise or better else _underfitting(facts),
+        None if rate or better else _overfitting(facts),
+        _little_data(onward),
+        None if better else _small_validation(facts),
+        _starving(onward),
     ]
     return [problem for problem in found if problem]
 
@@ -179,34 +230,39 @@ def _leakage(facts: Facts) -> Problem | None:
 
 
 def _rate_too_low(facts: Facts) -> Problem | None:
-    recipe, losses = facts.options.preset.recipe, facts.losses
-    usual = USUAL_RATES[recipe.optimizer]
+    recipe, losses, usual = facts.options.preset.recipe, facts.losses, facts.usual_rate
+    if not len(losses):
+        return None
     drops = -np.diff(losses)
     steady = len(losses) > 2 and drops[-1] > 0 and drops[-1] >= _STEADY * drops.max()
     crawls = steady and losses[-1] >= _BARELY * losses[0] and facts.steps >= _STEPS_TO_JUDGE
     standing = recipe.learning_rate <= usual / _FAR and losses[-1] >= _STANDING * losses[0]
-    if not (crawls and recipe.learning_rate < usual) and not standing:
+    if not (crawls and recipe.learning_rate < usual and not facts.is_taught) and not standing:
         return None
     return Problem(
         "learning rate too low",
         f"After {count_of(len(losses), 'epoch')} of {count_of(facts.steps // len(losses), 'step')} the training "
         f"loss has come from {losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of "
         f"{recipe.learning_rate:g}, and has not levelled off.",
-        f"Larger steps: {recipe.optimizer} usually takes about {usual:g}.",
+        _usually("Larger", facts),
         _again(facts, learning_rate=max(recipe.learning_rate * 10, usual)),
     )
 
 
 def _rate_too_high(facts: Facts) -> Problem | None:
+    """One epoch says nothing of the rate, nor do a few steps that have not made the loss larger than at the start."""
     recipe, losses, chance = facts.options.preset.recipe, facts.losses, facts.chance_loss
+    if len(losses) < 2:
+        return None
     rises = np.diff(losses)
     stuck = _beyond_chance(facts, "train") < _CHANCE and losses[-1] >= chance
-    if stuck and recipe.learning_rate >= USUAL_RATES[recipe.optimizer]:
+    judged = facts.steps >= _STEPS_TO_JUDGE or losses[-1] >= (1 + _JUMP) * chance
+    if stuck and judged and recipe.learning_rate >= facts.usual_rate:
         shown = (
             f"The training loss ends at {losses[-1]:.3g}, no better than the {chance:.3g} of answering with the shares "
             f"of the classes; in the first epoch it was {losses[0]:.3g}."
         )
-    elif len(losses) > 1 and rises.max() >= _JUMP * chance:
+    elif rises.max() >= _JUMP * chance:
         epoch = int(rises.argmax()) + 2
         shown = f"The training loss jumps, from {losses[epoch - 2]:.3g} to {losses[epoch - 1]:.3g} in epoch {epoch}."
     else:
@@ -214,15 +270,99 @@ def _rate_too_high(facts: Facts) -> Problem | None:
     return Problem(
         "learning rate too high",
         f"{shown} The rate was {recipe.learning_rate:g}.",
-        f"Smaller steps: {recipe.optimizer} usually takes about {USUAL_RATES[recipe.optimizer]:g}.",
-        _again(facts, learning_rate=min(recipe.learning_rate / 10, USUAL_RATES[recipe.optimizer])),
+        _usually("Smaller", facts),
+        _again(facts, learning_rate=min(recipe.learning_rate / 10, facts.usual_rate)),
     )
 
 
+def _usually(steps: str, facts: Facts) -> str:
+    preset = facts.options.preset
+    return (
+        f"{steps} steps: {preset if facts.is_taught else preset.recipe.optimizer} usually takes {facts.usual_rate:g}."
+    )
+
+
+def _harmful_fine_tuning(facts: Facts) -> Problem | None:
+    """Compare with the softmax regression that the fine-tuning began with, on the same validation pictures."""
+    preset, before, found = facts.options.preset, facts.head_accuracy, facts.scores["validation"]
+    if before is None or found is None or not len(facts.losses):
+        return None
+    if wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])[1] >= before:
+        return None
+    evidence = (
+        f"The softmax regression that it began with was right on {before:.1%} of "
+        f"{count_of(found['pictures'], 'validation picture')}; after {count_of(len(facts.losses), 'epoch')} it is on "
+        f"{found['accuracy']:.1%}."
+    )
+    if preset.recipe.learning_rate > facts.usual_rate:
+        return Problem(
+            "learning rate too high",
+            f"{evidence} The rate was {preset.recipe.learning_rate:g}.",
+            _usually("Smaller", facts),
+            _again(facts, learning_rate=facts.usual_rate),
+        )
+    return Problem(
+        "fine-tuning does harm",
+        evidence,
+        f"Keep the regression, with {before:.1%} to expect, or collect more pictures: there are "
+        f"{sum(_sizes(facts)):,} to learn from.",
+        _with_preset(facts, PHOTOS_QUICK) if _is_like(preset, PHOTOS_QUICK) else _again(facts, epochs=0),
+    )
+
+
+def _better_preset(facts: Facts) -> Problem | None:
+    """Recommend the preset that did better on such pictures, with what it gained there."""
+    if facts.held_out is None:
+        return None
+    (name, found), preset = facts.held_out, facts.options.preset
+    pictures, accuracy = found["pictures"], found["accuracy"]
+    least_wrong = wilson(pictures - round(accuracy * pictures), pictures)[0]
+    evidence = f"{accuracy:.1%} of {count_of(pictures, f'{name} picture')} are right"
+    has_many = sum(_sizes(facts)) >= _MANY
+    if not facts.is_taught:
+        if not facts.has_photos or 1 - least_wrong >= _POOR:
+            return None
+        better = PHOTOS if has_many else PHOTOS_QUICK
+        evidence += ", by a network that has learned of nothing but these photos."
+    elif not _is_like(preset, PHOTOS) or least_wrong < _WORTH_MORE:
+        return None
+    elif facts.has_drawings:
+        better, evidence = COMPACT, f"{evidence}; {preset} is for photos, and these are small and grey."
+    elif preset.recipe.epochs < PHOTOS.recipe.epochs and has_many:
+        better = PHOTOS
+        evidence += f", after {count_of(preset.recipe.epochs, 'epoch')} of fine-tuning."
+    else:
+        return None
+    return Problem("a better preset", evidence, _gain(preset, better), _with_preset(facts, better))
+
+
+def _gain(preset: Preset, better: Preset) -> str:
+    """Say what the better preset does, and what it gained where it was measured."""
+    if better is COMPACT:
+        return (
+            "Take the preset for small grey pictures: on 1,800 digits of MNIST it was right on 99.2 % of the test "
+            "pictures, photos_quick on 95.0 %."
+        )
+    if _is_like(preset, PHOTOS):
+        return (
+            "Let the last third of the network learn for 3 epochs: on 3,068 photos of clothes that raised the test "
+            "accuracy from 89.3 % to about 94 %, for three times the CPU."
+        )
+    gained = "3,068 photos of clothes that raised the test accuracy from 57 % to about 94 %"
+    if better is PHOTOS_QUICK:
+        gained = "300 photos of clothes that raised the test accuracy from 35 % to 83 %"
+    return f"Begin with what a network has learned of ImageNet: on {gained}."
+
+
 def _label_noise(facts: Facts) -> Problem | None:
-    """Wrong labels are independent of how sure the model is; mistakes of its own are among its unsure answers."""
-    answers = facts.answers
-    if answers is None or _still_falling(facts) or _lost_in_serving(facts) >= _UNSETTLED:
+    """Wrong labels are independent of how sure the model is; mistakes of its own are among its unsure answers.
+
+    A model that has not learned its training pictures, or learns photos from nothing, cannot tell one from the other.
+    """
+    answers, train = facts.answers, facts.scores["train"]
+    if answers is None or train is None or train["accuracy"] < _ABLE or np.median(_sizes(facts)) < _FEW:
+        return None
+    if (facts.has_photos and not facts.is_taught) or _still_falling(facts) or _lost_in_serving(facts) >= _UNSETTLED:
         return None
     surest = np.argsort(-answers.confidence, kind="stable")[: len(answers.right) // 2]
     wrong, of_all = int((~answers.right[surest]).sum()), float((~answers.right).mean())
@@ -241,7 +381,7 @@ def _label_noise(facts: Facts) -> Problem | None:
 
 def _underfitting(facts: Facts) -> Problem | None:
     train = facts.scores["train"]
-    if train is None or train["accuracy"] >= _LEAST_LEARNED:
+    if train is None or train["accuracy"] >= _LEAST_LEARNED or facts.is_taught:
         return None
     recipe = facts.options.preset.recipe
     evidence = f"It gets {train['accuracy']:.1%} right of the very pictures that it learned from"
@@ -267,7 +407,7 @@ def _underfitting(facts: Facts) -> Problem | None:
         "underfitting",
         f"{evidence}, and the loss has levelled off at {facts.losses[-1]:.3g}.",
         "A larger network, or pictures with more detail.",
-        replace(facts.options, size=(2 * height, 2 * width)),
+        _instead(facts, size=(2 * height, 2 * width)),
     )
 
 
@@ -288,6 +428,8 @@ def _overfitting(facts: Facts) -> Problem | None:
         and 1 - high >= _MORE_MISTAKES * (1 - train["accuracy"])
         and found["loss"] >= _MORE_LOSS * train["loss"]
     )
+    if facts.is_taught and not rises:  # it learns some thousand pictures by heart at once, and is the better for it
+        return None
     if gap < _GAP and not rises and not learned_by_heart:
         return None
     evidence = (
@@ -311,12 +453,14 @@ def _little_data(facts: Facts) -> Problem | None:
     few = {label: count for label, count in facts.counts["train"].items() if count < _FEW}
     if not few:
         return None
+    sizes = _sizes(facts)
+    until_then = "; until then let all weigh alike" if max(sizes) >= _UNEQUAL * min(sizes) else ""
     shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
     return Problem(
         "too little data for a class",
         f"Training pictures: {shown}{' …' if len(few) > 5 else ''}; what is learned of so few is those few.",
-        f"Collect {_FEW} and better 100 of each class, or leave the class out; until then let all weigh alike.",
-        _again(facts, class_weights="balanced"),
+        f"Collect {_FEW} and better 100 of each class, or leave the class out{until_then}.",
+        _again(facts, class_weights="balanced") if until_then else _again(facts),
     )
 
 
@@ -325,7 +469,7 @@ def _small_validation(facts: Facts) -> Problem | None:
     share = options.preset.recipe.validation
     if held_out is None:
         evidence = "No pictures were held out: nothing says how it does on pictures that it has not learned."
-        return Problem("nothing held out", evidence, "Hold some out.", replace(options, test=0.2))
+        return Problem("nothing held out", evidence, "Hold some out.", _instead(facts, test=0.2))
     name, found = held_out
     low, high = wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])
     if (high - low) / 2 <= _TELLS_APART:
@@ -336,7 +480,7 @@ def _small_validation(facts: Facts) -> Problem | None:
         f"{count_of(found['pictures'], f'{name} picture')}, {found['accuracy']:.1%} right: the 95 % interval is "
         f"{low:.1%} to {high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
         "Hold more out, or collect more pictures.",
-        _again(facts, validation=more) if name == "validation" else replace(options, test=min(0.5, 2 * options.test)),
+        _again(facts, validation=more) if name == "validation" else _instead(facts, test=min(0.5, 2 * options.test)),
     )
 
 
@@ -357,6 +501,8 @@ def _starving(facts: Facts) -> Problem | None:
 
 def _still_falling(facts: Facts) -> bool:
     """Say whether the training ended while the loss went down: then what it got wrong says little."""
+    if facts.is_taught:
+        return False
     drops = -np.diff(facts.losses)
     if not len(drops):
         return True
@@ -367,7 +513,7 @@ def _still_falling(facts: Facts) -> bool:
 def _lost_in_serving(facts: Facts) -> float:
     """Return how much accuracy on the training pictures was lost between the last epoch and what is served."""
     train = facts.scores["train"]
-    return 0.0 if train is None else float(facts.epochs[-1]["accuracy"] - train["accuracy"])
+    return float(facts.epochs[-1]["accuracy"] - train["accuracy"]) if train and facts.epochs else 0.0
 
 
 def _beyond_chance(facts: Facts, split: Split) -> float:
@@ -380,5 +526,34 @@ def _beyond(accuracy: float, classes: int) -> float:
     return (accuracy - 1 / classes) / (1 - 1 / classes)
 
 
-def _again(facts: Facts, **changes: Any) -> FitOptions:
-    return replace(facts.options, preset=with_recipe(facts.options.preset, changes))
+def _sizes(facts: Facts) -> list[int]:
+    return list(facts.counts["train"].values())
+
+
+def _is_like(preset: Preset, other: Preset) -> bool:
+    """Return whether both fine-tune the same backbone."""
+    one, two = preset.backbone, other.backbone
+    return bool(one and two and one.is_taught and two.is_taught and one.application == two.application)
+
+
+def _again(facts: Facts, **changes: Any) -> NextRun:
+    return _instead(facts, preset=with_recipe(facts.options.preset, changes))
+
+
+def _instead(facts: Facts, **changes: Any) -> NextRun:
+    return NextRun(replace(facts.options, **changes), after=facts.options)
+
+
+def _with_preset(facts: Facts, preset: Preset) -> NextRun:
+    """Return the run with another preset, and with what was changed of this one's: all but the number of epochs if both
+    fine-tune the same backbone, else only what says nothing of how a network learns."""
+    options = facts.options
+    now, own, changed = options.preset, preset_named(options.preset.name), {}
+    for field in fields(Recipe):
+        kept = field.name != "epochs" if _is_like(now, preset) else field.name in _OF_THE_DATA
+        if kept and getattr(now.recipe, field.name) != getattr(own.recipe, field.name):
+            changed[field.name] = getattr(now.recipe, field.name)
+    better = with_recipe(preset, changed)
+    if _is_like(now, preset):
+        return _instead(facts, preset=replace(better, backbone=now.backbone))
+    return _instead(facts, preset=better, size=None, colour=None)

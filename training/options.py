@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -155,16 +155,25 @@ class FitOptions:
         default=None, ge=1, description="Remove older versions than the newest so many, but not the live one."
     )
 
-    def command(self, *, here: bool = False) -> str:
-        """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`."""
+    def command(self, *, here: bool = False, after: Self | None = None) -> str:
+        """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
+
+        As the next thing to do `after` another run, it leaves out what is the preset's own, unless that run had
+        another value.
+        """
         recipe = self.preset.recipe
         values = {FitOptions: self, Backbone: self.preset.backbone, Recipe: recipe}
         own = preset_named(self.preset.name)
         usual = values | {Backbone: own.backbone, Recipe: own.recipe}
+        before = usual
+        if after is not None and after.preset.name == own.name:
+            before = values | {Backbone: after.preset.backbone, Recipe: after.preset.recipe}
         words = ["training", "fit"]
         for name, declared in FIT_OPTIONS.items():
             if values[declared.by] is not None and not (name == "test" and self.fold is not None):
-                value, usually = (getattr(each[declared.by], declared.field) for each in (values, usual))
+                value, usually, was = (getattr(each[declared.by], declared.field) for each in (values, usual, before))
+                if after is not None and declared.by is not FitOptions and value == usually == was:
+                    continue
                 words += declared.words(value, usual=usually, here=here)
         return command_line(*words, here=here)
 

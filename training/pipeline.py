@@ -16,7 +16,7 @@ from training.bundling.card import model_card
 from training.bundling.export import check_can_publish, open_draft
 from training.bundling.pruning import prune
 from training.data.dataset import SPLITS, Picture, Split
-from training.data.preprocessing import preprocessing_for
+from training.data.preprocessing import kind_of, preprocessing_for
 from training.data.tensors import Tensors
 from training.diagnosis import Answers, Facts, Problem, diagnose
 from training.errors import ChiefPublishes, OptionError
@@ -134,7 +134,9 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
             facts = Facts(
                 options=options,
                 counts=counts,
+                pictures=kind_of(dataset),
                 epochs=metrics["epochs"],
+                head_accuracy=metrics["head_accuracy"],
                 scores={split: metrics[split] for split in SPLITS},
                 audit=prepared.inspection.record,
                 answers=Answers.of(scored),

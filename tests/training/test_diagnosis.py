@@ -15,6 +15,7 @@ from app.contract.preprocessing import PreprocessingSpec
 from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.data.dataset import Split
+from training.data.preprocessing import PictureKind
 from training.diagnosis import Facts, diagnose
 from training.evaluation.calibration.error import debiased_error
 from training.fitting.history import Epoch
@@ -157,7 +158,9 @@ def test_figures_on_mnist(
         "validation": {},
         "test": {str(digit): 1000 for digit in range(10)},
     }
-    found = diagnose(Facts(options, counts, epochs, scores, audit={}, answers=None))
+    found = diagnose(
+        Facts(options, counts, PictureKind(28, has_colour=False), epochs, None, scores, audit={}, answers=None)
+    )
     assert [problem.name for problem in found] == expected
     assert all("0.0051 on the former" in problem.evidence for problem in found)
 

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from app.contract.header import read_header
-from app.contract.preprocessing import PreprocessingSpec
+from app.contract.preprocessing import PreprocessingSpec, prepare, preprocess
 from app.errors import ImageError
 from training.data.dataset import Dataset, Picture
 from training.errors import DataError
@@ -18,6 +19,18 @@ Colour = Literal["grey", "rgb", "data"]
 
 _LARGEST_SIDE = 224
 _LOOKED_AT = 200
+_LOOKED_AT_FOR_COLOUR = 40
+_SMALL = PreprocessingSpec(version=2, height=32, width=32, colour="rgb", jpeg_scale="reduced")
+_COLOURED = 8.0
+"""Mean levels between the strongest and the weakest channel; paper, lamps and JPEG make a few of grey."""
+
+
+@dataclass(frozen=True)
+class PictureKind:
+    """What kind of pictures a data set holds: the median of their shorter sides, and whether most have colour."""
+
+    side: int
+    has_colour: bool
 
 
 def preprocessing_for(
@@ -34,6 +47,27 @@ def preprocessing_for(
         height, width = _size_of(dataset) if size == "data" else size
         changes |= {"height": height, "width": width}
     return preset.model_copy(update=changes)
+
+
+def kind_of(dataset: Dataset) -> PictureKind:
+    """Return the kind of pictures, from some that can be read. Raises DataError if none can."""
+    sides, colours = [], []
+    for picture in dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT_FOR_COLOUR)]:
+        try:
+            if isinstance(picture.content, np.ndarray):
+                sides.append(min(picture.content.shape[:2]))
+                small = prepare(picture.content, _SMALL)
+            else:
+                data = picture.encoded()
+                header = read_header(data)
+                small = preprocess(data, _SMALL, header=header)
+                sides.append(min(header.height, header.width))
+        except (ImageError, DataError):
+            continue
+        colours.append(float(np.ptp(small.astype(np.int16), axis=-1).mean()) > _COLOURED)
+    if not colours:
+        raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their kind is not known.")
+    return PictureKind(int(np.median(sides)), float(np.mean(colours)) >= 0.5)
 
 
 def _size_of(dataset: Dataset) -> tuple[int, int]:

@@ -67,6 +67,7 @@ def metrics_of(
         "parameters": result.parameters,
         "precision": result.precision,
         "best_epoch": result.best_epoch,
+        "head_accuracy": result.head_accuracy,
         "epochs": [epoch.as_dict() for epoch in result.epochs],
     }
 

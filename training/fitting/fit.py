@@ -27,6 +27,8 @@ class FitResult:
 
     `best_epoch`, counted from 1, is the one whose weights the network has; the last if nothing else was asked, and 0 if
     it has those from before the first.
+    `head_accuracy` is that on the validation pictures before the first epoch, of a network that began with a softmax
+    regression on its backbone's features.
     """
 
     epochs: tuple[Epoch, ...]
@@ -34,6 +36,7 @@ class FitResult:
     parameters: int
     best_epoch: int
     precision: str
+    head_accuracy: float | None = None
 
 
 def fit(

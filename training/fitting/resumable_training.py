@@ -129,7 +129,7 @@ def train(
                 cache=cache,
                 reporter=reporter,
             )
-        before = None if start.accuracy is None else start.network.get_weights()
+        before = None if start.head_accuracy is None else start.network.get_weights()
         result = fit(
             start.network,
             start.recipe,
@@ -141,7 +141,7 @@ def train(
             start=run_folder.checkpoint(),
             after_epoch=after_epoch,
         )
-        result = replace(result, parameters=network.count_params())
+        result = replace(result, parameters=network.count_params(), head_accuracy=start.head_accuracy)
         if before is not None and _was_better(start, result):
             reporter.say("fine-tuning made it worse on the validation pictures, so the head alone is kept")
             start.network.set_weights(before)
@@ -156,7 +156,7 @@ def train(
 
 def _was_better(start: HeadStart, result: FitResult) -> bool:
     after = result.epochs[result.best_epoch - 1].validation_accuracy if result.epochs else None
-    return after is not None and start.accuracy is not None and start.accuracy > after
+    return after is not None and start.head_accuracy is not None and start.head_accuracy > after
 
 
 def known_answers(trained: Trained, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:

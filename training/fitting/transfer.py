@@ -39,14 +39,16 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class HeadStart:
-    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads."""
+    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads.
+
+    `head_accuracy` is that of the regression on the validation pictures; None if there is neither.
+    """
 
     network: keras.Model
     recipe: Recipe
     train: Tensors
     validation: Tensors | None
-    accuracy: float | None = None
-    """The head's on the validation pictures, before anything else is trained; None without them or a backbone."""
+    head_accuracy: float | None = None
 
 
 def start_from_backbone(
