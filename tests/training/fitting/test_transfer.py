@@ -1,0 +1,122 @@
+"""A network starts from what its backbone knows: a regression, then maps instead of pictures."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.data.dataset import Picture
+from training.data.tensor_cache import NO_CACHE
+from training.data.tensors import Tensors
+from training.fitting.fit import fit
+from training.fitting.transfer import HeadStart, start_from_backbone
+from training.model.layers import Backbone
+from training.model.network import build_network
+from training.model.preset import Augmentation
+from training.model.presets import PRESETS
+from training.progress import Reporter
+from training.tensorflow import keras
+
+SHAPE = (64, 64, 3)
+RECIPE = replace(PRESETS["photos"].recipe, epochs=1, batch_size=8)
+BACKBONE = Backbone("efficientnet_lite0", fine_tune_from="block11")
+
+
+class Heard(Reporter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def of_levels(images: np.ndarray, targets: np.ndarray) -> Tensors:
+    return Tensors(images, targets, tuple(Picture(str(row), "a", None, image) for row, image in enumerate(images)), ())
+
+
+def stripes(count: int, *, seed: int) -> Tensors:
+    """Upright stripes and lying ones, which stay what they are in the mirror."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(count) % 2
+    images = np.empty((count, *SHAPE), np.uint8)
+    for row, target in enumerate(targets):
+        wave = 128 + 100 * np.sin(np.arange(64) * random.uniform(0.5, 1.2) + random.uniform(0, 6))
+        picture = np.tile(wave[:, None] if target else wave[None, :], (1, 64) if target else (64, 1))
+        images[row] = np.clip(picture[..., None] + random.normal(0, 10, SHAPE), 0, 255)
+    return of_levels(images, targets)
+
+
+def sides(count: int, *, seed: int) -> Tensors:
+    """A lean to the left or to the right, which the mirror exchanges."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(count) % 2
+    across, down = np.meshgrid(np.arange(64), np.arange(64))
+    images = np.empty((count, *SHAPE), np.uint8)
+    for row, target in enumerate(targets):
+        lean = across + down if target else across - down
+        wave = 128 + 100 * np.sin(lean * random.uniform(0.3, 0.6) + random.uniform(0, 6))
+        images[row] = np.clip(wave[..., None] + random.normal(0, 10, SHAPE), 0, 255)
+    return of_levels(images, targets)
+
+
+def started(
+    train: Tensors, validation: Tensors | None, *, recipe: Any = RECIPE, backbone: Backbone = BACKBONE
+) -> tuple[keras.Model, HeadStart, list[str]]:
+    keras.utils.set_random_seed(0)
+    network = build_network(PRESETS["photos"].layers, shape=SHAPE, classes=2, backbone=backbone)
+    heard = Heard()
+    start = start_from_backbone(
+        network, backbone, recipe, train, validation, classes=2, seed=0, cache=NO_CACHE, reporter=heard
+    )
+    return network, start, heard.lines
+
+
+def accuracy(network: keras.Model, tensors: Tensors) -> float:
+    return float((np.argmax(network(tensors.images, training=False), axis=1) == tensors.targets).mean())
+
+
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_the_head_is_right_before_anything_else_is_trained(has_validation: bool) -> None:
+    held_out = stripes(24, seed=1)
+    network, start, lines = started(stripes(40, seed=0), held_out if has_validation else None)
+    assert accuracy(network, held_out) > 0.9
+    assert any(line.startswith("head: softmax regression on 1,280 features") for line in lines)
+    assert start.head_accuracy == (pytest.approx(accuracy(network, held_out), abs=0.05) if has_validation else None)
+
+
+def test_what_is_left_to_train_reads_maps_and_is_the_same_network() -> None:
+    train = stripes(24, seed=0)
+    network, start, _ = started(train, None)
+    assert start.train.images.shape == (24, 4, 4, 112)
+    assert start.train.images.dtype == np.float16
+    maps = start.train.images.astype(np.float32)
+    np.testing.assert_allclose(start.network(maps), network(train.images), atol=0.01)
+    before = [layer.get_weights() for layer in network.layers[0].layers]
+    fit(start.network, start.recipe, start.train, None, classes=2, seed=0, reporter=Heard())
+    changed = {
+        layer.name
+        for layer, old in zip(network.layers[0].layers, before, strict=True)
+        if any((a != b).any() for a, b in zip(old, layer.get_weights(), strict=True))
+    }
+    assert "block11_expand_conv" in changed
+    assert not any(name.startswith(tuple(f"block{block}_" for block in range(11))) for name in changed)
+    assert not any(name.endswith("_bn") for name in changed)
+
+
+def test_an_augmentation_that_maps_cannot_have_reads_pictures() -> None:
+    train = stripes(16, seed=0)
+    recipe = replace(RECIPE, augmentation=Augmentation(mirror=True, rotation_degrees=10))
+    network, start, _ = started(train, None, recipe=recipe)
+    assert start.network is network
+    assert start.train is train
+
+
+def test_pictures_that_are_others_in_the_mirror_are_not_mirrored() -> None:
+    _, start, lines = started(sides(60, seed=0), sides(60, seed=1))
+    assert start.recipe.augmentation == Augmentation(mirror=False)
+    assert any("mirror images are not learned" in line for line in lines)
+    _, start, lines = started(stripes(60, seed=0), stripes(60, seed=1))
+    assert start.recipe.augmentation == Augmentation(mirror=True)
+    assert not any("mirror images are not learned" in line for line in lines)
