@@ -30,8 +30,8 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
 
 
 def augment_maps(maps: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
-    """Return changed copies of what a network's first layers made of pictures: float32 (N, H, W, C). They can be
-    mirrored alone, which for a convolutional network is nearly what it makes of mirrored pictures."""
+    """Return changed copies of what a network's first layers made of pictures: float32 (N, H, W, C). They can only be
+    mirrored: where things are changes sides, while what is found at each place stays as it was."""
     return mirror(maps, seed) if augmentation.mirror else maps
 
 

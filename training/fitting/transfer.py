@@ -72,18 +72,24 @@ def start_from_backbone(
     splits = [train] if validation is None else [train, validation]
     with open_activations(front, cache) as first_layers:
         maps = [_answers(first_layers, split.images, "looking at the pictures", reporter) for split in splits]
+        mirrors = recipe.augmentation is not None and recipe.augmentation.mirror
+        in_the_mirror = None
+        if mirrors and validation is not None:
+            pictures = validation.images
+            in_the_mirror = _answers(first_layers, pictures, "looking into the mirror", reporter, mirrored=True)
+                first_layers, validation.images, "looking into the mirror", reporter, mirrored=True
+            )
     problem = _Regression(train.targets, recipe, classes=classes, seed=seed)
-    mirrors = recipe.augmentation is not None and recipe.augmentation.mirror
     held_out = None
     with open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers:
         features = _answers(last_layers, maps[0], "working out features", reporter)
         if validation is not None:
             held_out = HeldOut(last_layers.of(maps[1]), validation.targets)
         decay, head = problem.choose(features, held_out)
-        if mirrors and held_out is not None:
-            mirrors = held_out.survives_mirroring(head, last_layers.of(maps[1], mirrored=True), reporter)
+        if in_the_mirror is not None and held_out is not None:
+            mirrors = held_out.survives_mirroring(head, last_layers.of(in_the_mirror), reporter)
         if mirrors:
-            mirrored = _answers(last_layers, maps[0], "working out features of mirror images", reporter, mirrored=True)
+            mirrored = _answers(last_layers, maps[0], "working out features of mirrored maps", reporter, mirrored=True)
             head = problem.solve([features, mirrored], decay, start=head)
     rest.layers[-1].set_weights([head.kernel, head.bias])
     accuracy = None if held_out is None else float(held_out.right(head, held_out.features).mean())
