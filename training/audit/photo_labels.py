@@ -57,5 +57,5 @@ def unlikely(
     against = logs[every, likely] - own
     least = min(np.log(_MOST_ODDS), _SHARE_OF_USUAL * float(np.median(np.abs(against)))) * strictness
     wrong = np.flatnonzero((against > least) & (against > 0))
-    worst = np.argsort(-against[wrong], kind="stable")
+    worst = np.argsort(probabilities[wrong, targets[wrong]] - probabilities[wrong, likely[wrong]], kind="stable")
     return wrong[worst], likely[wrong[worst]]
