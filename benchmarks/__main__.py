@@ -245,20 +245,25 @@ def audit(
         Path | None, typer.Option("--mnist", help="mnist.npz; left out where it is not given.")
     ] = None,
     signs: Annotated[Path | None, typer.Option(help="Folder of sign_digits; left out where not given.")] = None,
-    each: Annotated[int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs: 100]")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of labelled photos; left out where not given.")] = None,
+    each: Annotated[
+        int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs and photos: 100]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is planted where.")] = 0,
     only: Annotated[Literal["copies", "labels"] | None, typer.Option(help="Only one of the two halves.")] = None,
     beside: Annotated[bool, typer.Option("--beside", help="Ask cleanvision and cleanlab about the same data.")] = False,
     out: Out = WORK / "results",
 ) -> None:
     """Plant defects in good data, audit it, and write audit.md: recall and precision of every check."""
-    given = [(str(path), count) for path, count in ((mnist_npz, 300), (signs, 100)) if path is not None]
+    given = [(str(path), count) for path, count in ((mnist_npz, 300), (signs, 100), (photos, 100)) if path]
     rows: list[audit_benchmark.Row] = []
     notes = [f"`{_command()}` on {this_machine().cpu}, {this_machine().cores} cores"]
     out.mkdir(parents=True, exist_ok=True)
     with _one_line_errors():
         if not given:
-            raise BenchmarkError("Nothing to measure on: give --mnist mnist.npz, --signs sign_digits, or both.")
+            raise BenchmarkError(
+                "Nothing to measure on: give --mnist mnist.npz, --signs sign_digits or --photos FOLDER."
+            )
         for data, count in given:
             dataset = audit_benchmark.unsplit(data)
             if only != "labels":

@@ -13,16 +13,24 @@ from benchmarks.audit.planting import NEAR, Planted, mislabel, plant
 from benchmarks.harness.table import NONE, table
 from training.audit.checks import Thresholds
 from training.audit.image_stats import look_at_all, scale_of
-from training.audit.labels import describe, find_wrong_labels, label_probabilities
+from training.audit.label_models import OF_THUMBNAILS, label_model
+from training.audit.labels import find_wrong_labels
 from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit
 from training.data.dataset import Dataset
 from training.data.sources import open_data
+from training.data.tensor_cache import NO_CACHE
 from training.progress import Reporter
 
 _TARGET_OF_NEAR = {"recompressed": 0.95, "resized": 0.95, "brightened": 0.95}
 _TARGET_OF_MOVED = 0.90
-_NOISE = ((0.05, True, 0.95), (0.10, True, 0.95), (0.20, True, 0.95), (0.10, False, 0.90))
+_NOISE = (
+    (0.05, True, "0.95 / 0.95", "0.80 / 0.60"),
+    (0.10, True, "0.95 / 0.95", "0.80 / 0.75"),
+    (0.20, True, "0.95 / 0.95", "0.80 / 0.75"),
+    (0.10, False, "0.9 / 0.9", NONE),
+)
+"""The rate of wrong labels, whether it is uniform, and the targets for thumbnails and for photos."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +104,26 @@ def measure_labels(dataset: Dataset, *, seed: int, beside: bool = False) -> list
     """
     reporter, thresholds, classes = Reporter(), Thresholds(), len(dataset.labels)
     cpu = time.process_time()
-    looks = look_at_all(dataset.pictures, scale_of(dataset.pictures), lambda count: None)
-    features = describe(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]), reporter)
+    scale = scale_of(dataset.pictures)
+    looks = look_at_all(dataset.pictures, scale, lambda count: None)
+    model = label_model(looks, scale, NO_CACHE, reporter)
+    features = model.describe(dataset.pictures, looks, reporter)
     described = time.process_time() - cpu
     rows = []
-    for rate, uniform, target in _NOISE:
+    for rate, uniform, *targets_of in _NOISE:
         noisy, wrong = mislabel(dataset, rate=rate, uniform=uniform, seed=seed)
         cpu = time.process_time()
         targets = np.array([dataset.labels.index(picture.label) for picture in noisy.pictures], np.int64)
         units = [picture.id for picture in noisy.pictures]
-        probabilities = label_probabilities(features, targets, classes, units, reporter)
-        findings = find_wrong_labels(noisy.pictures, dataset.labels, probabilities, thresholds["wrong-label"])
+        probabilities = model.probabilities(features, targets, classes, units, reporter)
+        findings = find_wrong_labels(
+            noisy.pictures, dataset.labels, probabilities, thresholds["wrong-label"], model.rule
+        )
         found = {finding.pictures[0] for finding in findings}
         seconds = described + time.process_time() - cpu
         what = f"{rate:.0%} wrong labels, {'uniform' if uniform else 'by class'}"
-        row = _row(dataset.origin, what, wrong, found, f"{target} / {target}", seconds)
+        target = targets_of[0] if model is OF_THUMBNAILS else targets_of[1]
+        row = _row(dataset.origin, what, wrong, found, target, seconds)
         if beside:
             with tempfile.TemporaryDirectory() as folder:
                 theirs = cleanlab_rows(probabilities, targets, Path(folder))

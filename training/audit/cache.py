@@ -25,7 +25,7 @@ from training.audit.pairs import NearPair
 from training.audit.registration import Floats
 from training.data.dataset import PackedFile, Picture
 
-_VERSION = 3
+_VERSION = 4
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 _MOST_RELABELLED = 0.05
 
@@ -101,8 +101,10 @@ class Cache:
         content = {"side": side, "threshold": threshold, "compared": sorted(known.compared), "pairs": pairs}
         self._write_json("near.json", content)
 
-    def probabilities(self, digests: Sequence[str], targets: NDArray[np.int64], labels: Sequence[str]) -> Floats | None:
-        """Return out-of-fold probabilities (N, K) from an earlier run that knew all these pictures and classes.
+    def probabilities(
+        self, model: str, digests: Sequence[str], targets: NDArray[np.int64], labels: Sequence[str]
+    ) -> Floats | None:
+        """Return out-of-fold probabilities (N, K) from a run of `model` that knew all these pictures and classes.
 
         What a model without a picture thinks of it does not depend on that picture's label, and hardly on the few that
         a person has removed or renamed since.
@@ -111,7 +113,7 @@ class Cache:
         if stored is None or array is None:
             return None
         with suppress(*_DAMAGE):
-            if stored["labels"] != list(labels):
+            if (stored["model"], stored["labels"]) != (model, list(labels)):
                 return None
             row_of = {digest: row for row, digest in enumerate(stored["digests"])}
             rows = np.array([row_of[digest] for digest in digests])
@@ -122,10 +124,15 @@ class Cache:
         return None
 
     def keep_probabilities(
-        self, digests: Sequence[str], targets: NDArray[np.int64], labels: Sequence[str], probabilities: Floats
+        self,
+        model: str,
+        digests: Sequence[str],
+        targets: NDArray[np.int64],
+        labels: Sequence[str],
+        probabilities: Floats,
     ) -> None:
         self._write_array("labels.npy", probabilities)
-        content = {"labels": list(labels), "digests": list(digests), "targets": targets.tolist()}
+        content = {"model": model, "labels": list(labels), "digests": list(digests), "targets": targets.tolist()}
         self._write_json("labels.json", content)
 
     def _read_json(self, name: str) -> dict[str, Any] | None:

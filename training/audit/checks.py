@@ -54,13 +54,16 @@ _CHECKS = (
         0.982, "correlation",
         "Laid over each other, copies planted in sign_digits correlate at 0.982 to 1, its closest different pictures "
         "at 0.983 at most. Drawings on an even ground have to be twice as alike (0.99), and every pair has to differ "
-        "by less than a third of what is usual around it: two plain strokes are alike without being one.",
+        "by less than a third of what is usual around it: two plain strokes are alike without being one. Pictures of "
+        "128 pixels a side and more are proposed by that, with some slack, and decided by their details in colour: "
+        "these may differ four times as much (0.928), and by at most a twelfth of what those of other pictures do.",
     ),
     Check(
         "wrong-label", "warning", "labels that a model which has not seen the picture finds unlikely", 1.0,
         "strictness",
         "At 1 a picture is named if the model is at least as sure of another class as it is, on average, of that "
-        "class's own pictures; a higher threshold names fewer.",
+        "class's own pictures. Of photos, another class has to be six times as likely as the picture's own, or less "
+        "if the model is seldom that sure. A higher threshold names fewer.",
     ),
     Check(
         "imbalance", "warning", "classes with few pictures beside the largest", 10.0, "times fewer",

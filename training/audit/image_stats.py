@@ -36,15 +36,16 @@ class Look:
     """What one look at a picture found.
 
     `error` says why the picture cannot be used; all after `content` is then empty. `too_large` says why the service
-    rejects it unless its limits are raised. `content` names the bytes of a file
-    or the pixels of an array, `pixels` the decoded, upright, opaque pixels. Levels are grey, 0 to 255: `darkest` and
-    `lightest` leave out a hundredth at their end, `spread` is from one half per cent to the other. `sharpness` is edge
-    strength over contrast. `thumbnail` is (side, side) uint8.
+    rejects it unless its limits are raised. `content` names the bytes of a file or the pixels of an array, `pixels` the
+    decoded, upright, opaque pixels; `coloured` says that they are not all grey. Levels are grey, 0 to 255: `darkest`
+    and `lightest` leave out a hundredth at their end, `spread` is from one half per cent to the other. `sharpness` is
+    edge strength over contrast. `thumbnail` is (side, side) uint8.
     """
 
     error: str | None
     content: str
     pixels: str = ""
+    coloured: bool = False
     format: str = ""
     mode: str = ""
     alpha: bool = False
@@ -153,6 +154,7 @@ def _of_image(
         error=None,
         content=content,
         pixels=_digest(image),
+        coloured=image.ndim == 3,
         format=image_format,
         mode=mode,
         alpha=alpha,

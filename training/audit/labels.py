@@ -5,7 +5,7 @@ shrinks its answers, where a network would learn them by heart. Copies, and pict
 cannot vouch for each other. It knows nothing of files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -19,13 +19,17 @@ from training.data.dataset import Picture
 from training.progress import Advance, Reporter
 
 FEWEST_PICTURES = 100
-_FOLDS = 5
+FOLDS = 5
 _SEED = 0
 _FEW = 5_000  # up to here the kernel's (N, N) is the smaller problem, and curved boundaries pay
 _FILTERS_OF_FEW, _GRID_OF_FEW, _RIDGE_OF_FEW = 300, 4, 0.1
 _FILTERS, _GRID, _RIDGE = 256, 3, 0.01
 _ROWS_AT_ONCE = 2_000
 _SHARPNESS = 14.0  # scores of the classes lie within [0, 1], a tenth apart if the model is unsure
+
+Rule = Callable[[Floats, NDArray[np.int64], float], tuple[NDArray[np.intp], NDArray[np.intp]]]
+"""From probabilities (N, K), targets (N,) and a strictness to the rows whose labels are likely wrong, worst first, and
+the classes that they are likely of."""
 
 
 def describe(thumbnails: Thumbnails, reporter: Reporter) -> NDArray[np.float16]:
@@ -45,10 +49,10 @@ def label_probabilities(
     reporter: Reporter,
 ) -> Floats:
     """Return out-of-fold probabilities (N, K) for pictures' features (N, D); those of one unit are in one fold."""
-    folds = _folds(units)
+    folds = folds_of(units)
     few = len(features) <= _FEW
     wanted = np.eye(classes, dtype=np.float32)[targets]
-    with reporter.task("learning classes without each fold", _FOLDS) as advance:
+    with reporter.task("learning classes without each fold", FOLDS) as advance:
         scores = _by_kernel(features, wanted, folds, advance) if few else _by_ridge(features, wanted, folds, advance)
     odds = np.exp(_SHARPNESS * (scores - scores.max(axis=1, keepdims=True)))
     probabilities: Floats = odds / odds.sum(axis=1, keepdims=True)
@@ -74,12 +78,17 @@ def suspects(
 
 
 def find_wrong_labels(
-    pictures: Sequence[Picture], labels: Sequence[str], probabilities: Floats, strictness: float
+    pictures: Sequence[Picture],
+    labels: Sequence[str],
+    probabilities: Floats,
+    strictness: float,
+    rule: Rule = suspects,
 ) -> Iterator[Finding]:
-    """Make findings of likely wrong labels; row by row, `probabilities` (N, K) go with the pictures."""
+    """Make findings of the labels that are likely wrong by `rule`; row by row, `probabilities` (N, K) go with the
+    pictures."""
     place = {label: index for index, label in enumerate(labels)}
     targets = np.array([place[picture.label] for picture in pictures], np.int64)
-    for row, likely in zip(*suspects(probabilities, targets, strictness), strict=True):
+    for row, likely in zip(*rule(probabilities, targets, strictness), strict=True):
         own, other = float(probabilities[row, targets[row]]), float(probabilities[row, likely])
         yield Finding(
             "wrong-label",
@@ -89,9 +98,10 @@ def find_wrong_labels(
         )
 
 
-def _folds(units: Sequence[str]) -> NDArray[np.intp]:
+def folds_of(units: Sequence[str]) -> NDArray[np.intp]:
+    """Return the fold of each picture, 0 to FOLDS - 1: pictures of one unit are in one."""
     names = list(dict.fromkeys(units))
-    order = np.random.default_rng(_SEED).permutation(len(names)) % _FOLDS
+    order = np.random.default_rng(_SEED).permutation(len(names)) % FOLDS
     fold_of: Mapping[str, int] = dict(zip(names, order.tolist(), strict=True))
     return np.array([fold_of[unit] for unit in units], np.intp)
 
@@ -100,9 +110,9 @@ def _by_ridge(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.i
     """Solve for a weight of every feature, without each fold in turn: its share is taken off the sums over all."""
     size = features.shape[1]
     level = np.float32(1 / wanted.shape[1])
-    grams = np.zeros((_FOLDS, size, size), np.float32)
-    products = np.zeros((_FOLDS, size, wanted.shape[1]), np.float32)
-    for fold in range(_FOLDS):
+    grams = np.zeros((FOLDS, size, size), np.float32)
+    products = np.zeros((FOLDS, size, wanted.shape[1]), np.float32)
+    for fold in range(FOLDS):
         for rows in _blocks(np.flatnonzero(folds == fold)):
             block = features[rows].astype(np.float32)
             grams[fold] += block.T @ block
@@ -110,7 +120,7 @@ def _by_ridge(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.i
     gram, product = grams.sum(axis=0), products.sum(axis=0)
     ridge = np.float32(_RIDGE * len(features))
     scores = np.empty_like(wanted)
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         system = gram - grams[fold]
         system[np.diag_indices(size)] += ridge
         weights = scipy.linalg.solve(system, product - products[fold], assume_a="pos", overwrite_a=True)
@@ -127,7 +137,7 @@ def _by_kernel(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.
     kernel = np.exp(2 * (unit @ unit.T - 1))
     level = np.float32(1 / wanted.shape[1])
     scores = np.empty_like(wanted)
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         held, learned = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         system = kernel[np.ix_(learned, learned)] + np.float32(_RIDGE_OF_FEW) * np.eye(len(learned), dtype=np.float32)
         weights = scipy.linalg.solve(system, wanted[learned] - level, assume_a="pos")

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from app.contract.preprocessing import PreprocessingSpec, prepare
+from app.contract.preprocessing import Image, PreprocessingSpec, prepare
 from app.system.cores import available_cores
+from training.audit.details import Laid, detail_correlation
 from training.audit.neighbours import Candidates, Rows, Thumbnails, candidates, has_even_border, searches
 from training.audit.pairs import NearPair
 from training.audit.registration import (
@@ -36,10 +37,16 @@ _COARSE_FLOOR = 0.9
 _SMOOTH = 0.6  # pixels: what two ways of resampling differ by
 _BLURS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.4, 1.8)  # pixels, tried to make the sharper of two as soft as the other
 _AT_ONCE = 500
+_READ_AT_ONCE = 50
 _WHITE = 250
 _SOME = 0.02
 _STANDS_OUT = 0.3
 _ALL_BUT_EQUAL = 0.0015
+# If details are compared as well, thumbnails only propose: how much less they may be alike than without.
+_PROPOSED, _PROPOSED_STANDS_OUT = 2.8, 0.4
+_DETAILS_MAY_DIFFER = 4.0  # times as much as thumbnails may: copies were compressed and resampled
+_DETAILS_STAND_OUT = 0.08
+_USUAL_OF = 100  # pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +92,33 @@ def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) 
     return AlignedPairs(found, alignment, likeness, usual_of_pair, even[found.first] & even[found.second])
 
 
-def near_pairs(thumbnails: Thumbnails, queries: Rows, *, threshold: float, reporter: Reporter) -> list[NearPair]:
-    """Return the near duplicates of the query rows among thumbnails (N, S, S), best first."""
+def near_pairs(
+    thumbnails: Thumbnails,
+    queries: Rows,
+    *,
+    threshold: float,
+    reporter: Reporter,
+    read: Callable[[int], Image] | None = None,
+) -> list[NearPair]:
+    """Return the near duplicates of the query rows among thumbnails (N, S, S), best first.
+
+    `read` gives the picture of a row at the size of `training.audit.details`, if thumbnails are not all there is to
+    see: details then decide.
+    """
     if len(thumbnails) < 2 or not len(queries):
         return []
     found = align_candidates(thumbnails, queries, reporter)
     side = thumbnails.shape[1]
-    accepted = np.flatnonzero(is_near(found, threshold))
+    if read is None:
+        accepted, likeness = np.flatnonzero(is_near(found, threshold)), found.correlation
+    else:
+        accepted, likeness = _agreeing(found, side, threshold, read, reporter)
     pairs: dict[tuple[int, int], NearPair] = {}
-    for row in accepted[np.argsort(-found.correlation[accepted], kind="stable")]:
+    for row in accepted[np.argsort(-likeness[accepted], kind="stable")]:
         pair = NearPair(
             first=int(found.pairs.first[row]),
             second=int(found.pairs.second[row]),
-            correlation=float(found.correlation[row]),
+            correlation=float(likeness[row]),
             mirrored=bool(found.pairs.mirrored[row]),
             degrees=float(np.degrees(found.alignment.turn[row])),
             scale=float(np.exp(found.alignment.zoom[row])),
@@ -119,6 +140,40 @@ def is_near(found: AlignedPairs, threshold: float) -> NDArray[np.bool_]:
     stands_out = (difference < allowed) & (difference < found.usual * _STANDS_OUT)
     near: NDArray[np.bool_] = stands_out | (difference < _ALL_BUT_EQUAL)
     return near
+
+
+def _agreeing(
+    found: AlignedPairs, side: int, threshold: float, read: Callable[[int], Image], reporter: Reporter
+) -> tuple[Rows, Floats]:
+    """Return the rows of pairs whose details agree, and the correlations of details, (M,); 0 where nobody looked.
+
+    Details have to agree far better than those of other pictures that look alike: parts off one production line agree
+    in nearly all of them.
+    """
+    difference = 1 - found.correlation
+    stands_out = difference < found.usual * _PROPOSED_STANDS_OUT
+    is_proposed = stands_out & (difference < (1 - threshold) * _PROPOSED)
+    proposed, others = np.flatnonzero(is_proposed), np.flatnonzero(~is_proposed)
+    sample = others[:: max(1, len(others) // _USUAL_OF)][:_USUAL_OF] if len(proposed) else others[:0]
+
+    def look(rows: Rows) -> Floats:
+        return np.array([_details_of(found, row, side, read) for row in rows], np.float32)
+
+    likeness = np.zeros(len(difference), np.float32)
+    with reporter.task("comparing the details of likely ones", len(proposed) + len(sample)) as advance:
+        for rows, seen in _in_parts(look, np.concatenate([proposed, sample]), at_once=_READ_AT_ONCE):
+            likeness[rows] = seen
+            advance(len(rows), "")
+    usual = 1 - float(np.median(likeness[sample])) if len(sample) else 1.0
+    allowed = min((1 - threshold) * _DETAILS_MAY_DIFFER, usual * _DETAILS_STAND_OUT)
+    return proposed[1 - likeness[proposed] < allowed], likeness
+
+
+def _details_of(found: AlignedPairs, row: int, side: int, read: Callable[[int], Image]) -> float:
+    x, y = (float(pixels) / side for pixels in found.alignment.shift[row])
+    turn, zoom = float(found.alignment.turn[row]), float(found.alignment.zoom[row])
+    laid = Laid((x, y), turn, zoom, bool(found.pairs.mirrored[row]))
+    return detail_correlation(read(int(found.pairs.first[row])), read(int(found.pairs.second[row])), laid)
 
 
 def _aligned(
@@ -185,8 +240,8 @@ def _with_clipping(thumbnails: Thumbnails, pairs: Candidates, alignment: Alignme
     return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
-def _in_parts(work: Callable[[Rows], Any], rows: Rows) -> Iterator[tuple[Rows, Any]]:
-    parts = [rows[begin : begin + _AT_ONCE] for begin in range(0, len(rows), _AT_ONCE)]
+def _in_parts(work: Callable[[Rows], Any], rows: Rows, *, at_once: int = _AT_ONCE) -> Iterator[tuple[Rows, Any]]:
+    parts = [rows[begin : begin + at_once] for begin in range(0, len(rows), at_once)]
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="near") as executor:
         yield from zip(parts, executor.map(work, parts), strict=True)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class NearPair:
     """Rows `first` and `second` of near duplicates, and what lays the second over the first.
 
-    `correlation` is of grey levels once laid over each other; shifts are fractions of the side, `scale` is 1 for none.
+    `correlation` is of grey levels once laid over each other, or of details in colour if they were compared. Shifts are
+    fractions of the side, `scale` is 1 for none.
     """
 
     first: int

@@ -12,16 +12,19 @@ from training.audit.balance import find_small_classes
 from training.audit.cache import Cache, KnownPairs
 from training.audit.census import census, find_layout, find_odd_files
 from training.audit.checks import Thresholds
+from training.audit.details import reader
 from training.audit.duplicates import exact_groups, find_exact, find_near, find_straddling
 from training.audit.findings import Finding, worst_first
 from training.audit.groups import together
 from training.audit.image_stats import Look, Scale, look_at_all, scale_of
-from training.audit.labels import FEWEST_PICTURES, describe, find_wrong_labels, label_probabilities
+from training.audit.label_models import have_details, label_model
+from training.audit.labels import FEWEST_PICTURES, find_wrong_labels
 from training.audit.near import near_pairs
 from training.audit.pairs import NearPair
 from training.audit.quality import find_poor_pictures
 from training.audit.report import Audit
 from training.data.dataset import Dataset, Picture
+from training.data.tensor_cache import NO_CACHE, TensorCache
 from training.progress import Reporter
 
 _SMALLEST_COMPARED = 16  # pixels a side
@@ -29,13 +32,17 @@ _SMALLEST_COMPARED = 16  # pixels a side
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What to look for: near duplicates and wrong labels take time, all else comes with one look at each picture."""
+    """What to look for: near duplicates and wrong labels take time, all else comes with one look at each picture.
+
+    `tensors` keeps what a network makes of photos, for trainings as well.
+    """
 
     near: bool = True
     labels: bool = True
     thresholds: Thresholds = field(default_factory=Thresholds)
     groups: Mapping[str, str] = field(default_factory=dict)
     cache: Cache = field(default_factory=lambda: Cache(None, ""))
+    tensors: TensorCache = NO_CACHE
 
 
 def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Audit:
@@ -63,7 +70,7 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
         skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), why)
     elif options.near:
         with _timed(seconds, "near duplicates"):
-            near = _near(looks, thresholds["near-duplicate"], cache, reporter)
+            near = _near(pictures, looks, scale, thresholds["near-duplicate"], cache, reporter)
         findings += find_near(pictures, near)
     else:
         skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "it was not asked for")
@@ -79,7 +86,7 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
             alike = [*exact, *((pair.first, pair.second) for pair in near)]
             joined = together(pictures, alike, options.groups)
             units = [joined.get(pictures[row].id, pictures[row].id) for row in usable]
-            findings += _wrong_labels(dataset, looks, usable, units, thresholds["wrong-label"], cache, reporter)
+            findings += _wrong_labels(dataset, looks, scale, usable, units, options, reporter)
     else:
         skipped["wrong-label"] = "it was not asked for"
     return Audit(
@@ -109,7 +116,14 @@ def _looks(pictures: Sequence[Picture], scale: Scale, cache: Cache, reporter: Re
     return looks
 
 
-def _near(looks: Sequence[Look], threshold: float, cache: Cache, reporter: Reporter) -> list[NearPair]:
+def _near(
+    pictures: Sequence[Picture],
+    looks: Sequence[Look],
+    scale: Scale,
+    threshold: float,
+    cache: Cache,
+    reporter: Reporter,
+) -> list[NearPair]:
     """Return near duplicates by rows of `looks`; of equal pictures only the first is compared with others.
 
     Pictures that an earlier run has compared with each other are not compared again.
@@ -124,9 +138,10 @@ def _near(looks: Sequence[Look], threshold: float, cache: Cache, reporter: Repor
     thumbnails = np.stack([thumbnail for row in first_of.values() if (thumbnail := looks[row].thumbnail) is not None])
     known = cache.near(thumbnails.shape[1], threshold)
     new = np.array([place for place, digest in enumerate(digests) if digest not in known.compared], np.intp)
+    read = reader([pictures[row] for row in first_of.values()]) if have_details(scale) else None
     found = [
         (digests[pair.first], digests[pair.second], pair)
-        for pair in near_pairs(thumbnails, new, threshold=threshold, reporter=reporter)
+        for pair in near_pairs(thumbnails, new, threshold=threshold, reporter=reporter, read=read)
     ]
     found += [entry for entry in known.pairs if entry[0] in first_of and entry[1] in first_of]
     if len(new):
@@ -138,23 +153,24 @@ def _near(looks: Sequence[Look], threshold: float, cache: Cache, reporter: Repor
 def _wrong_labels(
     dataset: Dataset,
     looks: Sequence[Look],
+    scale: Scale,
     rows: Sequence[int],
     units: Sequence[str],
-    strictness: float,
-    cache: Cache,
+    options: AuditOptions,
     reporter: Reporter,
 ) -> Iterator[Finding]:
     place = {label: index for index, label in enumerate(dataset.labels)}
     pictures = [dataset.pictures[row] for row in rows]
     targets = np.array([place[picture.label] for picture in pictures], np.int64)
     digests = [looks[row].pixels for row in rows]
-    probabilities = cache.probabilities(digests, targets, dataset.labels)
+    model = label_model(looks, scale, options.tensors, reporter)
+    probabilities = options.cache.probabilities(model.name, digests, targets, dataset.labels)
     if probabilities is None:
-        thumbnails = np.stack([thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None])
-        features = describe(thumbnails, reporter)
-        probabilities = label_probabilities(features, targets, len(dataset.labels), units, reporter)
-        cache.keep_probabilities(digests, targets, dataset.labels, probabilities)
-    return find_wrong_labels(pictures, dataset.labels, probabilities, strictness)
+        features = model.describe(pictures, [looks[row] for row in rows], reporter)
+        probabilities = model.probabilities(features, targets, len(dataset.labels), units, reporter)
+        options.cache.keep_probabilities(model.name, digests, targets, dataset.labels, probabilities)
+    strictness = options.thresholds["wrong-label"]
+    return find_wrong_labels(pictures, dataset.labels, probabilities, strictness, model.rule)
 
 
 @contextmanager

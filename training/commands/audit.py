@@ -19,6 +19,7 @@ from training.audit.pipeline import AuditOptions, run_audit
 from training.audit.report import Audit, summary
 from training.commands.declared_options import command
 from training.data.sources import open_data
+from training.data.tensor_cache import TensorCache
 from training.errors import DataError
 from training.options import CacheOption, DataOption, GroupByOption
 from training.progress import Reporter
@@ -64,7 +65,8 @@ def audit(
     dataset = open_data(data, say=reporter.say, tolerant=True)
     groups = groups_of(dataset, data, group_by)
     kept = Cache.of_user(data, keeps=cache)
-    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept)
+    tensors = TensorCache.of_user(keeps=cache, say=reporter.say)
+    options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept, tensors=tensors)
     found = run_audit(dataset, options, reporter)
     _write(found, out)
     _print(found)

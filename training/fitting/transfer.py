@@ -16,11 +16,11 @@ from scipy.stats import binomtest
 from training.data.tensor_cache import TensorCache
 from training.data.tensors import Tensors
 from training.fitting.batches import balanced_weights
-from training.fitting.softmax_regression import Linear, fit_softmax
 from training.model.activations import Activations, open_activations
 from training.model.layers import Backbone
 from training.model.network import divide_network
 from training.model.preset import Augmentation, Recipe
+from training.model.softmax_regression import Linear, fit_softmax
 from training.progress import Reporter
 from training.tensorflow import keras
 

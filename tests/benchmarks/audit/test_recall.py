@@ -12,6 +12,8 @@ from benchmarks.audit.beside import cleanlab_rows
 from benchmarks.audit.planting import NEAR, mislabel, pixels_of, plant
 from benchmarks.audit.recall import markdown, measure_copies, measure_labels
 from benchmarks.harness.errors import BenchmarkError
+from training.audit.label_models import LabelModel
+from training.audit.labels import suspects
 from training.data.dataset import Dataset, Picture
 
 EQUAL_BYTES = """
@@ -112,8 +114,13 @@ def test_cleanlab_decides_on_our_probabilities_and_has_a_column_for_each_filter(
     contestants: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(contestants, "cleanlab", ALL_OR_NONE)
-    monkeypatch.setattr(recall, "describe", lambda thumbnails, _reporter: thumbnails)
-    monkeypatch.setattr(recall, "label_probabilities", lambda features, *_: np.full((len(features), 3), 1 / 3))
+    undecided = LabelModel(
+        "undecided",
+        lambda pictures, _looks, _reporter: np.zeros((len(pictures), 1), np.float16),
+        lambda features, *_: np.full((len(features), 3), 1 / 3, np.float32),
+        suspects,
+    )
+    monkeypatch.setattr(recall, "label_model", lambda *_: undecided)
     rows = measure_labels(dataset(60), seed=0, beside=True)
     assert len(rows) == 4
     for row in rows:

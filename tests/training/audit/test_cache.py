@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.audit.conftest import scene, write
-from training.audit import pipeline
+from training.audit import label_models, pipeline
 from training.audit.cache import Cache
 from training.audit.image_stats import look_at_all
 from training.audit.labels import describe
@@ -55,7 +55,7 @@ def audits(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
 
     monkeypatch.setattr(pipeline, "look_at_all", counted_looks)
     monkeypatch.setattr(pipeline, "near_pairs", counted_pairs)
-    monkeypatch.setattr(pipeline, "describe", counted_describe)
+    monkeypatch.setattr(label_models, "describe", counted_describe)
     return work
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from training.fitting import softmax_regression
-from training.fitting.softmax_regression import Linear, fit_softmax
+from training.model import softmax_regression
+from training.model.softmax_regression import Linear, fit_softmax
 
 CLASSES = 4
 
