@@ -77,8 +77,6 @@ def start_from_backbone(
         if mirrors and validation is not None:
             pictures = validation.images
             in_the_mirror = _answers(first_layers, pictures, "looking into the mirror", reporter, mirrored=True)
-                first_layers, validation.images, "looking into the mirror", reporter, mirrored=True
-            )
     problem = _Regression(train.targets, recipe, classes=classes, seed=seed)
     held_out = None
     with open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers:
