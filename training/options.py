@@ -205,9 +205,11 @@ def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
 
 
 def read_unless_of_preset(given: Mapping[str, Any]) -> FitOptions:
-    """Return what `fit` is asked for, without what changes its preset. Raises OptionError."""
+    """Return what `fit` is asked for, without what changes its preset. Raises OptionError, for that, too."""
     with plain_range_errors(FitOptions):
-        return FitOptions(**fields_given(FitOptions, given))
+        options = FitOptions(**fields_given(FitOptions, given))
+    with_recipe(options.preset, fields_given(Recipe, given))
+    return options
 
 
 def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
@@ -230,6 +232,4 @@ def with_backbone(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     backbone = replace(preset.backbone, **given)
     if backbone.weights not in ("imagenet", "none") and not Path(backbone.weights).is_file():
         raise OptionError(f"--weights {backbone.weights} is neither imagenet, none nor a file.")
-    if not backbone.is_taught and given.get("fine_tune_from"):
-        raise OptionError("With --weights none every block learns from the start; leave --fine-tune-from out.")
     return replace(preset, backbone=backbone)
