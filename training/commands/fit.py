@@ -7,6 +7,7 @@ import typer
 
 from app.cli.options import with_parameters
 from app.contract.store import ModelStore
+from app.engines.tensorflow import import_tensorflow
 from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
 from app.system.wording import count_of
@@ -48,6 +49,7 @@ def fit(**given: Any) -> None:
 
 def _with_chosen_preset(given: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     options = read_unless_of_preset(given)
+    import_tensorflow()  # says that it is missing before anything is chosen
     choice = choose_preset(open_data(options.data), options.effort, size=options.size, colour=options.colour)
     for line in choice.lines:
         reporter.say(line)
