@@ -35,6 +35,8 @@ _MOST_FOR_FOLDS = 10_000
 
 _LEAST_FOR_MIRRORING = 20
 _SIGNIFICANT = 0.05
+_MUCH_IN_THE_MIRROR = 0.1
+"""A loss of accuracy that is more than mirror images never seen before explain: photos of clothes lose 3.5 points."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,11 @@ class HeldOut:
         return -float(layer.log_probabilities(self.features)[np.arange(len(self.targets)), self.targets].sum())
 
     def survives_mirroring(self, layer: Linear, mirrored: NDArray[np.float16], reporter: Reporter) -> bool:
-        """Say whether the layer is as right about mirror images, whose features are given (N, D): McNemar's test."""
+        """Say whether the layer is as right about mirror images, whose features are given (N, D), or nearly: McNemar's test."""
         plain, flipped = self.right(layer, self.features), self.right(layer, mirrored)
         lost, won = int((plain & ~flipped).sum()), int((flipped & ~plain).sum())
-        if len(plain) < _LEAST_FOR_MIRRORING or lost <= won or binomtest(won, won + lost).pvalue > _SIGNIFICANT:
+        is_much = lost - won > _MUCH_IN_THE_MIRROR * len(plain)
+        if len(plain) < _LEAST_FOR_MIRRORING or not is_much or binomtest(won, won + lost).pvalue > _SIGNIFICANT:
             return True
         reporter.say(
             f"mirror images are not learned: {flipped.mean():.1%} of the validation pictures are recognised in the "
