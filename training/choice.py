@@ -24,14 +24,25 @@ _COLOURED_LEVELS, _COLOURED_PIXELS = 16, 0.01
 _SMALLEST_PHOTO = 96
 """Pixels of the shorter side that a network taught by ImageNet's photos needs."""
 
+_LARGEST_SMALL_PHOTO, _MANY_SMALL_PHOTOS = 128, 1000
+"""Pixels of the longer side, and pictures: of so many small photos a small network learns more from nothing than a
+large one knows of others (hands of 100x100 pixels: 99.5 and 93.7 %)."""
+
 _PRESETS: dict[str, dict[Effort, str]] = {
     "small grey pictures": {"quick": "quick", "standard": "compact"},
+    "many small photos": {"quick": "photos_quick", "standard": "photos_from_scratch"},
     "photos": {"quick": "photos_quick", "standard": "photos"},
 }
 _EPOCHS_OF_FEW = ((300, 20), (1000, 10))
 """Epochs of `photos` if there are fewer pictures than the first number: fine-tuning needs some hundred steps."""
-_SECONDS = {"quick": (15, 0.0005), "compact": (20, 0.004), "photos_quick": (25, 0.035), "photos": (30, 0.075)}
-"""CPU seconds of `fit`: of itself, and a picture. Measured on MNIST and on 3,781 photos of clothes (AMD EPYC)."""
+_SECONDS = {
+    "quick": (15, 0.0005),
+    "compact": (20, 0.004),
+    "photos_from_scratch": (30, 0.1),
+    "photos_quick": (30, 0.04),
+    "photos": (30, 0.1),
+}
+"""CPU seconds of `fit`: of itself, and a picture. Measured on MNIST, sign_digits and photos of clothes (AMD EPYC)."""
 _PARALLEL = 0.8
 """The share of all cores that `fit` uses on average."""
 
@@ -48,16 +59,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Look:
-    """What some pictures are like: (height, width) in the middle, and whether any has colour."""
+    """How many pictures there are, and what some are like: (height, width) in the middle, whether any has colour."""
 
+    count: int
     height: int
     width: int
     is_coloured: bool
 
     @property
     def kind(self) -> str:
-        is_small = max(self.height, self.width) <= _LARGEST_DRAWING
-        return "small grey pictures" if is_small and not self.is_coloured else "photos"
+        side = max(self.height, self.width)
+        if side <= _LARGEST_DRAWING and not self.is_coloured:
+            return "small grey pictures"
+        is_small = side <= _LARGEST_SMALL_PHOTO and self.count >= _MANY_SMALL_PHOTOS
+        return "many small photos" if is_small else "photos"
 
     def __str__(self) -> str:
         return f"{'colour' if self.is_coloured else 'grey'} and {self.width}x{self.height} pixels in the middle"
@@ -72,9 +87,9 @@ def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None,
     wanted = effort or "standard"
     preset = _PRESETS[look.kind][wanted]
     why = f"the pictures are {look}"
-    if look.kind == "photos" and (obstacle := _obstacle(size, colour)):
+    if look.kind != "small grey pictures" and (obstacle := _obstacle(size, colour)):
         return Choice("photos_from_scratch", (f"chosen: --preset photos_from_scratch, because {why}, and {obstacle}",))
-    count = len(dataset.pictures)
+    count = look.count
     other: Effort = "quick" if wanted == "standard" else "standard"
     aim, time = "a first look" if other == "quick" else "a better model", _time(_PRESETS[look.kind][other], count)
     epochs = next((epochs for most, epochs in _EPOCHS_OF_FEW if count < most), None) if preset == "photos" else None
@@ -119,7 +134,7 @@ def _look_at(dataset: Dataset) -> _Look:
     if not sizes:
         raise DataError(f"None of the first pictures of {dataset.origin} can be read, so no preset can be chosen.")
     heights, widths = zip(*sizes, strict=True)
-    return _Look(_middle(heights), _middle(widths), is_coloured)
+    return _Look(len(dataset.pictures), _middle(heights), _middle(widths), is_coloured)
 
 
 def _facts(picture: Picture) -> tuple[int, int, bool]:

@@ -71,9 +71,15 @@ def test_without_the_weights_it_says_how_to_get_them(tmp_path: Path, monkeypatch
     assert "not installed (make setup-training)" in chosen.lines[0]
 
 
+@pytest.mark.parametrize(("side", "preset"), [(128, "photos_from_scratch"), (129, "photos")])
+def test_many_small_photos_are_learned_from_scratch(side: int, preset: str, tmp_path: Path) -> None:
+    photos = pictures(tmp_path / "data", (side, side, 3), count=1000)
+    assert choose_preset(photos, None, **NOTHING).preset == preset
+
+
 @pytest.mark.parametrize(("count", "epochs"), [(298, 20), (300, 10), (998, 10), (1000, None)])
 def test_few_photos_are_seen_more_often(count: int, epochs: int | None, tmp_path: Path) -> None:
-    photos = pictures(tmp_path / "data", (48, 48, 3), count=count)
+    photos = pictures(tmp_path / "data", (130, 130, 3), count=count)
     assert choose_preset(photos, None, **NOTHING).epochs == epochs
     assert choose_preset(photos, "quick", **NOTHING).epochs is None
 

@@ -130,7 +130,8 @@ class HeldOut:
         return -float(layer.log_probabilities(self.features)[np.arange(len(self.targets)), self.targets].sum())
 
     def survives_mirroring(self, layer: Linear, mirrored: NDArray[np.float16], reporter: Reporter) -> bool:
-        """Say whether the layer is as right about mirror images, whose features are given (N, D), or nearly: McNemar's test."""
+        """Say whether the layer is nearly as right about mirror images, whose features are given (N, D); by McNemar's
+        test."""
         plain, flipped = self.right(layer, self.features), self.right(layer, mirrored)
         lost, won = int((plain & ~flipped).sum()), int((flipped & ~plain).sum())
         is_much = lost - won > _MUCH_IN_THE_MIRROR * len(plain)
