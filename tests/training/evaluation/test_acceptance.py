@@ -19,7 +19,7 @@ from training.evaluation.acceptance import (
     parse_requirement,
 )
 
-FIT = ["fit", "--data", "digits", "--name", "digits", "--epochs", "1", "--batch-size", "256"]
+FIT = ["fit", "--preset", "seed", "--data", "digits", "--name", "digits", "--epochs", "1", "--batch-size", "256"]
 
 
 def scores(**recalls: float | None) -> dict[str, Any]:

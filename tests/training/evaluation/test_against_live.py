@@ -20,7 +20,7 @@ from training.__main__ import cli
 from training.evaluation.against_live import AgainstLive
 from training.evaluation.compare.paired import Paired
 
-FIT = ["fit", "--data", "digits", "--name", "digits", "--epochs", "1", "--no-report"]
+FIT = ["fit", "--preset", "seed", "--data", "digits", "--name", "digits", "--epochs", "1", "--no-report"]
 WORSE = ["--batch-size", "full", "--optimizer", "sgd"]
 """One step of gradient descent, against two epochs of the same network."""
 

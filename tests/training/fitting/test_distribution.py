@@ -109,7 +109,20 @@ def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_worker_that_goes_ends_the_others_with_one_line(tmp_path: Path, few_digits: Path) -> None:
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    fit = ["fit", "--data", str(few_digits), "--name", "d", "--epochs", "1000", "--batch-size", "64", "--strategy"]
+    fit = [
+        "fit",
+        "--preset",
+        "seed",
+        "--data",
+        str(few_digits),
+        "--name",
+        "d",
+        "--epochs",
+        "1000",
+        "--batch-size",
+        "64",
+        "--strategy",
+    ]
     chief, other = (
         subprocess.Popen(
             [sys.executable, "-m", "training", *fit, "multi_worker", "--model-store", str(tmp_path)],

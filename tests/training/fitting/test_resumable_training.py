@@ -32,7 +32,19 @@ TENSORFLOW_ON_ONE_CORE = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS
 
 @pytest.fixture
 def fit(few_digits: Path) -> list[str]:
-    return ["fit", "--data", str(few_digits), "--name", "d", "--epochs", str(EPOCHS), "--batch-size", "64"]
+    return [
+        "fit",
+        "--preset",
+        "seed",
+        "--data",
+        str(few_digits),
+        "--name",
+        "d",
+        "--epochs",
+        str(EPOCHS),
+        "--batch-size",
+        "64",
+    ]
 
 
 def start(arguments: Sequence[str], store: Path) -> "subprocess.Popen[str]":
@@ -202,7 +214,7 @@ def test_data_that_is_lost_while_it_is_trained_on_is_one_line_and_the_run_goes_o
         for index in range(20):
             picture = shades.integers(0, 100, (16, 16), np.uint8) + (100 if label == "light" else 0)
             (photos / label / f"{index}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    arguments = ["fit", "--data", str(photos), "--name", "d", "--epochs", "30", "--no-cache"]
+    arguments = ["fit", "--preset", "seed", "--data", str(photos), "--name", "d", "--epochs", "30", "--no-cache"]
     process = start(arguments, store)
     wait_for(process, "epoch 1/30")
     photos.rename(tmp_path / "elsewhere")

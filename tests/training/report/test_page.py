@@ -122,7 +122,7 @@ def test_what_a_stranger_named_is_escaped_on_every_page(tmp_path: Path) -> None:
         (tmp_path / "data" / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
         rows.append(f'{name},"{label.replace(chr(34), chr(34) * 2)}"')
     (tmp_path / "data" / "list.csv").write_text("\n".join(rows), encoding="utf-8")
-    words = ["fit", "--data", str(tmp_path / "data" / "list.csv"), "--name", "d", "--epochs", "1"]
+    words = ["fit", "--preset", "seed", "--data", str(tmp_path / "data" / "list.csv"), "--name", "d", "--epochs", "1"]
     done = CliRunner().invoke(cli, [*words, "--model-store", str(tmp_path)])
     assert done.exit_code == 0, done.output
     text = (tmp_path / "d" / "1" / "report.html").read_text(encoding="utf-8")
