@@ -101,7 +101,7 @@ def test_what_cannot_be_classified_is_a_line_each_and_exit_1(url: str, folder: P
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 20
     *told, left_out = done.stderr.splitlines()
-    assert left_out == "1 file left out: 1 .txt"
+    assert left_out == "2 files left out: 1 .txt, 1 hidden file"
     assert [line.split(": ")[0] for line in told] == ["error"] * 4
     for line, words in zip(
         told, ("notes.txt", "No such file", "has no file that ends in", "No file fits"), strict=True

@@ -70,12 +70,12 @@ def test_a_folder_of_pictures_becomes_a_model_that_is_served(
 ) -> None:
     for picture in data_folder.glob("*-*.png"):
         label = "cats" if int(picture.name[0]) % 2 else "dogs"
-        folder = tmp_path / "my-pictures" / label
+        folder = tmp_path / "my-photos" / label
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, folder)
     (fit,) = commands(readme, ".venv/bin/python -m training fit")
     store = tmp_path / "model_store"
-    fit = fit.replace("--data my-pictures", f"--data {tmp_path / 'my-pictures'}")
+    fit = fit.replace("--data my-photos", f"--data {tmp_path / 'my-photos'}")
     assert "pets/1" in run(fit, repository, IMAGECLASS_MODEL_STORE=str(store))
     (serve,) = commands(readme, "IMAGECLASS_MODEL=")
     assert serve == "IMAGECLASS_MODEL=pets make run"

@@ -115,4 +115,4 @@ def test_a_network_that_ends_otherwise_is_left_as_it_is() -> None:
 def test_few_validation_pictures_give_no_temperature(network: Any) -> None:
     found = calibrate(network, validation(20), "temperature")
     assert found.method == "none"
-    assert "20 validation pictures are too few" in found.reason
+    assert "20 validation pictures, too few for a temperature" in found.reason

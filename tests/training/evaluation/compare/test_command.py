@@ -19,7 +19,7 @@ def store(trained_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         "--name digits --epochs 1 --learning-rate 0.0002",
         "--name other --epochs 1 --seed 1",
     ):
-        done = CliRunner().invoke(cli, f"fit --data digits --no-report --model-store {store} {options}")
+        done = CliRunner().invoke(cli, f"fit --preset seed --data digits --no-report --model-store {store} {options}")
         assert done.exit_code == 0, done.output
     return store
 
