@@ -102,8 +102,12 @@ def parse_candidate(text: str, *, validation: float) -> Candidate:
         learning_rate = 0.0
     if learning_rate is not None and not 0 < learning_rate < np.inf:
         raise OptionError(f"--try {text} is not a preset, nor one with a learning rate: write quick or quick@0.002.")
-    changes = {"learning_rate": learning_rate, "validation": validation}
-    return Candidate(text, with_recipe(preset_named(name), changes))
+    preset = with_recipe(preset_named(name), {"learning_rate": learning_rate, "validation": validation})
+    if not preset.recipe.epochs:
+        raise OptionError(
+            f"--try {text}: this preset has no epochs, which a sweep shares out. Run fit --preset {name}."
+        )
+    return Candidate(text, preset)
 
 
 def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> None:
