@@ -245,7 +245,9 @@ def audit(
         Path | None, typer.Option("--mnist", help="mnist.npz; left out where it is not given.")
     ] = None,
     signs: Annotated[Path | None, typer.Option(help="Folder of sign_digits; left out where not given.")] = None,
-    photos: Annotated[Path | None, typer.Option(help="Folder of labelled photos; left out where not given.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of labelled photos; not measured if it is left out.")
+    ] = None,
     each: Annotated[
         int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs and photos: 100]")
     ] = None,

@@ -337,7 +337,7 @@ def _better_preset(facts: Facts) -> Problem | None:
 
 
 def _gain(preset: Preset, better: Preset) -> str:
-    """Say what the better preset does, and what it gained where it was measured."""
+    """Say what the better preset does, and what it gained when it was measured."""
     if better is COMPACT:
         return (
             "Take the preset for small grey pictures: on 1,800 digits of MNIST it was right on 99.2 % of the test "

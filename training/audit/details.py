@@ -55,7 +55,7 @@ def reader(pictures: Sequence[Picture]) -> Callable[[int], Image]:
 def detail_correlation(first: Image, second: Image, laid: Laid) -> float:
     """Return how alike the details of two pictures (SIDE, SIDE, 3) are, 1 for equal up to contrast.
 
-    `laid` is refined to an affine map first: a square picture of an oblong one is sheared where that is turned. The
+    `laid` is refined to an affine map first: a square picture of an oblong one is sheared if that is turned. The
     answer is 0 if the two cannot be laid over each other.
     """
     second = np.ascontiguousarray(second[:, ::-1]) if laid.mirrored else second

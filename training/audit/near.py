@@ -145,7 +145,7 @@ def is_near(found: AlignedPairs, threshold: float) -> NDArray[np.bool_]:
 def _agreeing(
     found: AlignedPairs, side: int, threshold: float, read: Callable[[int], Image], reporter: Reporter
 ) -> tuple[Rows, Floats]:
-    """Return the rows of pairs whose details agree, and the correlations of details, (M,); 0 where nobody looked.
+    """Return the rows of pairs whose details agree, and the correlations of details, (M,); 0 if nobody looked.
 
     Details have to agree far better than those of other pictures that look alike: parts off one production line agree
     in nearly all of them.

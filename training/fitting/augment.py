@@ -31,7 +31,7 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
 
 def augment_maps(maps: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
     """Return changed copies of what a network's first layers made of pictures: float32 (N, H, W, C). They can only be
-    mirrored: where things are changes sides, while what is found at each place stays as it was."""
+    mirrored: things change sides, while what is found at each place stays as it was."""
     return mirror(maps, seed) if augmentation.mirror else maps
 
 

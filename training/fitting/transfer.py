@@ -31,8 +31,6 @@ _FOLDS = 5
 _LEAST_VALIDATION = 100
 """With fewer validation pictures, folds of the training pictures choose the strength, if these are not many."""
 _MOST_FOR_FOLDS = 10_000
-
-
 _LEAST_FOR_MIRRORING = 20
 _SIGNIFICANT = 0.05
 _MUCH_IN_THE_MIRROR = 0.1
@@ -43,7 +41,7 @@ _MUCH_IN_THE_MIRROR = 0.1
 class HeadStart:
     """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads.
 
-    `head_accuracy` is that of the regression on the validation pictures; None if there is neither.
+    `head_accuracy` is the regression's on the validation pictures; None if there is no regression or no such picture.
     """
 
     network: keras.Model

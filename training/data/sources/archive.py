@@ -35,7 +35,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF_8_NAME, _ENCRYPTED = 0x800, 0x1
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError,
-    NotImplementedError,  # zipfile's, for a method of compression that it does not know
+    NotImplementedError,  # raised by zipfile for a compression that it does not know
     MemoryError,  # lzma's, for a window that the system does not grant
 )  # fmt: skip
 _UNPACK = "Unpack it, and name the folder."
