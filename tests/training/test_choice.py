@@ -88,7 +88,7 @@ def test_pictures_of_which_none_can_be_read_are_one_sentence(tmp_path: Path) -> 
     for label in "ab":
         (tmp_path / label).mkdir()
         (tmp_path / label / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match="can be read, so no preset can be chosen"):
+    with pytest.raises(DataError, match="can be read, so their kind is not known"):
         choose_preset(open_data(str(tmp_path)), None, **NOTHING)
 
 

@@ -159,7 +159,7 @@ def test_figures_on_mnist(
         "test": {str(digit): 1000 for digit in range(10)},
     }
     found = diagnose(
-        Facts(options, counts, PictureKind(28, has_colour=False), epochs, None, scores, audit={}, answers=None)
+        Facts(options, counts, PictureKind(28, 28, has_colour=False), epochs, None, scores, audit={}, answers=None)
     )
     assert [problem.name for problem in found] == expected
     assert all("0.0051 on the former" in problem.evidence for problem in found)

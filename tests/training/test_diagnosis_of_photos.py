@@ -10,7 +10,7 @@ from training.data.preprocessing import PictureKind
 from training.diagnosis import Answers, Facts, Problem, diagnose
 from training.options import read_fit_options
 
-PHOTOS, DIGITS = PictureKind(240, has_colour=True), PictureKind(28, has_colour=False)
+PHOTOS, DIGITS = PictureKind(240, 320, has_colour=True), PictureKind(28, 28, has_colour=False)
 
 
 def facts_of(

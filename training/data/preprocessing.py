@@ -27,10 +27,18 @@ _COLOURED = 8.0
 
 @dataclass(frozen=True)
 class PictureKind:
-    """What kind of pictures a data set holds: the median of their shorter sides, and whether most have colour."""
+    """What kind of pictures a data set holds: the medians of their heights and widths, and whether most have colour."""
 
-    side: int
+    height: int
+    width: int
     has_colour: bool
+
+    @property
+    def side(self) -> int:
+        return min(self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{'colour' if self.has_colour else 'grey'} and {self.width}x{self.height} pixels in the middle"
 
 
 def preprocessing_for(
@@ -51,23 +59,25 @@ def preprocessing_for(
 
 def kind_of(dataset: Dataset) -> PictureKind:
     """Return the kind of pictures, from some that can be read. Raises DataError if none can."""
-    sides, colours = [], []
+    sizes, colours = [], []
     for picture in dataset.pictures[:: max(1, len(dataset.pictures) // _LOOKED_AT_FOR_COLOUR)]:
         try:
             if isinstance(picture.content, np.ndarray):
-                sides.append(min(picture.content.shape[:2]))
+                size = picture.content.shape[:2]
                 small = prepare(picture.content, _SMALL)
             else:
                 data = picture.encoded()
                 header = read_header(data)
+                size = header.height, header.width
                 small = preprocess(data, _SMALL, header=header)
-                sides.append(min(header.height, header.width))
         except (ImageError, DataError):
             continue
+        sizes.append(size)
         colours.append(float(np.ptp(small.astype(np.int16), axis=-1).mean()) > _COLOURED)
     if not colours:
         raise DataError(f"None of the first pictures of {dataset.origin} can be read, so their kind is not known.")
-    return PictureKind(int(np.median(sides)), float(np.mean(colours)) >= 0.5)
+    height, width = np.median(sizes, axis=0).astype(int).tolist()
+    return PictureKind(height, width, has_colour=float(np.mean(colours)) >= 0.5)
 
 
 def _size_of(dataset: Dataset) -> tuple[int, int]:
