@@ -43,6 +43,7 @@ from benchmarks.serving.soak import soak as run_soak
 from benchmarks.serving.stages import measure_stages
 from benchmarks.serving.swap import measure_swaps
 from benchmarks.training import accuracy as accuracy_benchmark
+from benchmarks.training import photos as photos_benchmark
 from benchmarks.training import signs as signs_benchmark
 from training.model.presets import PRESETS, preset_named
 
@@ -340,6 +341,31 @@ def accuracy(
                 accuracy_benchmark.write(runs, out, command=_command(), machine=machine)
                 typer.echo(accuracy_benchmark.line(runs[-1]), err=True)
     typer.echo((out / "accuracy.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def photos(
+    data: Annotated[str, typer.Option(help="Folder of photos; whatever fit takes.", show_default=False)],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
+    only: Annotated[str, typer.Option(help="What is trained.")] = ",".join(photos_benchmark.CONTESTANTS),
+    out: Out = WORK / "results",
+) -> None:
+    """Train `fit` and the baselines on photos in turn; write photos.json and photos.md after every training."""
+    names = only.split(",")
+    out.mkdir(parents=True, exist_ok=True)
+    machine = this_machine()
+    runs: list[photos_benchmark.Run] = []
+    with _one_line_errors():
+        for name in names:
+            if name not in photos_benchmark.CONTESTANTS:
+                known = ", ".join(photos_benchmark.CONTESTANTS)
+                raise BenchmarkError(f"Nothing is called '{name}'; there are: {known}.")
+        for seed in range(seeds):
+            for name in names:
+                runs.append(photos_benchmark.train_once(name, seed=seed, data=data))
+                photos_benchmark.write(runs, out, command=_command(), machine=machine)
+                typer.echo(photos_benchmark.line(runs[-1]), err=True)
+    typer.echo((out / "photos.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

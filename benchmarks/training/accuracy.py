@@ -90,13 +90,20 @@ def write(runs: Sequence[Run], out: Path, *, command: str, machine: Machine) -> 
     (out / "accuracy.md").write_text(markdown(summarize(runs), [note]), encoding="utf-8")
 
 
+def mean_and_margin(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean, and half the width of its 95 % interval by Student's t; None for a single value."""
+    count = len(values)
+    mean = sum(values) / count
+    if count == 1:
+        return mean, None
+    deviation = (sum((value - mean) ** 2 for value in values) / (count - 1)) ** 0.5
+    return mean, float(student.ppf(0.975, count - 1)) * deviation / count**0.5
+
+
 def _summary(runs: Sequence[Run], baseline: float | None) -> Summary:
     count = len(runs)
-    accuracy, seconds = (sum(values) / count for values in zip(*((r.accuracy, r.seconds) for r in runs), strict=True))
-    margin = None
-    if count > 1:
-        deviation = (sum((run.accuracy - accuracy) ** 2 for run in runs) / (count - 1)) ** 0.5
-        margin = float(student.ppf(0.975, count - 1)) * deviation / count**0.5
+    accuracy, margin = mean_and_margin([run.accuracy for run in runs])
+    seconds = sum(run.seconds for run in runs) / count
     # The first epoch includes the tracing.
     later = [seconds for run in runs for seconds in run.epochs[1:]]
     return Summary(
