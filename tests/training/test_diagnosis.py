@@ -200,8 +200,8 @@ def test_an_input_that_is_slower_than_the_network(diagnosed: Diagnosed, waits: f
 def test_the_terminal_names_the_data_where_it_is_and_the_bundle_by_its_name(tmp_path: Path) -> None:
     images, labels = digits()
     np.savez(tmp_path / "mine.npz", x_train=images[:300], y_train=labels[:300])
-    words = f"fit --data {tmp_path / 'mine.npz'} --name d --epochs 1 --model-store {tmp_path / 'store'}"
-    done = CliRunner().invoke(cli, words)
+    options = f"--name d --preset seed --epochs 1 --no-report --model-store {tmp_path / 'store'}"
+    done = CliRunner().invoke(cli, f"fit --data {tmp_path / 'mine.npz'} {options}")
     assert done.exit_code == 0, done.output
     assert "underfitting: It gets " in done.stderr
     assert f"python -m training fit --data {tmp_path / 'mine.npz'}" in done.stderr

@@ -64,8 +64,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Material, Audit]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "report_page", keep_material)
         patch.setattr("training.commands.audit.audit_page", keep_audit)
+        fit = "fit --preset seed --name model-m --epochs 2 --validation 0.2 --on-bad-image skip"
         for words in (
-            f"fit --data {data} --name model-m --epochs 2 --validation 0.2 --on-bad-image skip --model-store {out}",
+            f"{fit} --data {data} --model-store {out}",
             f"audit --data {data} --out {out / 'audit'} --no-cache",
         ):
             done = CliRunner().invoke(cli, words)

@@ -69,7 +69,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def bundle(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
-    words = f"fit --data {few_digits} --name d --epochs 3 --validation 0.1 --model-store {store}"
+    words = f"fit --preset seed --data {few_digits} --name d --epochs 3 --validation 0.1 --model-store {store}"
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
     return store / "d" / "1"
@@ -134,7 +134,7 @@ def test_what_a_stranger_named_is_escaped_on_every_page(tmp_path: Path) -> None:
 
 
 def test_a_run_can_do_without(tmp_path: Path, few_digits: Path) -> None:
-    words = f"fit --data {few_digits} --name d --epochs 1 --batch-size 256 --no-report --model-store {tmp_path}"
+    words = f"fit --preset seed --data {few_digits} --name d --epochs 1 --no-report --model-store {tmp_path}"
     assert CliRunner().invoke(cli, words).exit_code == 0
     metrics = json.loads((tmp_path / "d" / "1" / "metrics.json").read_text())
     assert not (tmp_path / "d" / "1" / "report.html").exists()
