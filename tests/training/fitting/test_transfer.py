@@ -18,9 +18,12 @@ from training.model.presets import PRESETS
 from training.progress import Reporter
 from training.tensorflow import keras
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (64, 64, 3)
 RECIPE = replace(PRESETS["photos"].recipe, epochs=1, batch_size=8)
 BACKBONE = Backbone("efficientnet_lite0", fine_tune_from="block11")
+Start = tuple[keras.Model, HeadStart, list[str]]
 
 
 class Heard(Reporter):
@@ -63,7 +66,7 @@ def sides(count: int, *, seed: int) -> Tensors:
 
 def started(
     train: Tensors, validation: Tensors | None, *, recipe: Any = RECIPE, backbone: Backbone = BACKBONE
-) -> tuple[keras.Model, HeadStart, list[str]]:
+) -> Start:
     keras.utils.set_random_seed(0)
     network = build_network(PRESETS["photos"].layers, shape=SHAPE, classes=2, backbone=backbone)
     heard = Heard()
@@ -77,29 +80,36 @@ def accuracy(network: keras.Model, tensors: Tensors) -> float:
     return float((np.argmax(network(tensors.images, training=False), axis=1) == tensors.targets).mean())
 
 
+@pytest.fixture(scope="module")
+def starts() -> dict[bool, Start]:
+    """Of stripes, with validation pictures and without."""
+    return {True: started(stripes(60, seed=0), stripes(60, seed=1)), False: started(stripes(40, seed=0), None)}
+
+
 @pytest.mark.parametrize("has_validation", [True, False])
-def test_the_head_is_right_before_anything_else_is_trained(has_validation: bool) -> None:
-    held_out = stripes(24, seed=1)
-    network, start, lines = started(stripes(40, seed=0), held_out if has_validation else None)
+def test_the_head_is_right_before_anything_else_is_trained(has_validation: bool, starts: dict[bool, Start]) -> None:
+    held_out = stripes(60, seed=1)
+    network, start, lines = starts[has_validation]
     assert accuracy(network, held_out) > 0.9
     assert any(line.startswith("head: softmax regression on 1,280 features") for line in lines)
     assert start.head_accuracy == (pytest.approx(accuracy(network, held_out), abs=0.05) if has_validation else None)
 
 
-def test_what_is_left_to_train_reads_maps_and_is_the_same_network() -> None:
-    train = stripes(24, seed=0)
-    network, start, _ = started(train, None)
-    assert start.train.images.shape == (24, 4, 4, 112)
+def test_what_is_left_to_train_reads_maps_and_is_the_same_network(starts: dict[bool, Start]) -> None:
+    train = stripes(40, seed=0)
+    network, start, _ = starts[False]
+    assert start.train.images.shape == (40, 4, 4, 112)
     assert start.train.images.dtype == np.float16
     maps = start.train.images.astype(np.float32)
     np.testing.assert_allclose(start.network(maps), network(train.images), atol=0.01)
-    before = [layer.get_weights() for layer in network.layers[0].layers]
+    whole, before = network.get_weights(), [layer.get_weights() for layer in network.layers[0].layers]
     fit(start.network, start.recipe, start.train, None, classes=2, seed=0, reporter=Heard())
     changed = {
         layer.name
         for layer, old in zip(network.layers[0].layers, before, strict=True)
         if any((a != b).any() for a, b in zip(old, layer.get_weights(), strict=True))
     }
+    network.set_weights(whole)  # other tests look at this start too
     assert "block11_expand_conv" in changed
     assert not any(name.startswith(tuple(f"block{block}_" for block in range(11))) for name in changed)
     assert not any(name.endswith("_bn") for name in changed)
@@ -113,10 +123,10 @@ def test_an_augmentation_that_maps_cannot_have_reads_pictures() -> None:
     assert start.train is train
 
 
-def test_pictures_that_are_others_in_the_mirror_are_not_mirrored() -> None:
+def test_pictures_that_are_others_in_the_mirror_are_not_mirrored(starts: dict[bool, Start]) -> None:
     _, start, lines = started(sides(60, seed=0), sides(60, seed=1))
     assert start.recipe.augmentation == Augmentation(mirror=False)
     assert any("mirror images are not learned" in line for line in lines)
-    _, start, lines = started(stripes(60, seed=0), stripes(60, seed=1))
+    _, start, lines = starts[True]
     assert start.recipe.augmentation == Augmentation(mirror=True)
     assert not any("mirror images are not learned" in line for line in lines)
