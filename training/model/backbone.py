@@ -60,8 +60,8 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model
         raise OptionError(
             f"Pictures of {shape[1]}x{shape[0]} are too small for {wanted.application}; give a --size of 32 or more."
         )
-    backbone = _untrained(wanted.application, shape)
     file = find_weights(wanted)
+    backbone = _untrained(wanted.application, shape)
     if file is None:
         _follow_faster(backbone)
     else:

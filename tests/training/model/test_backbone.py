@@ -11,7 +11,7 @@ from app.contract.preprocessing import PreprocessingSpec
 from app.engines.openvino import open_openvino
 from app.engines.tensorflow import import_tensorflow, open_tensorflow
 from training.errors import OptionError
-from training.model.backbone import build_backbone, divide
+from training.model.backbone import NAME, build_backbone, divide
 from training.model.efficientnet_lite import efficientnet_lite0
 from training.model.layers import Application, Backbone, Dropout, GlobalAveragePool2D
 from training.model.network import build_network
@@ -51,40 +51,54 @@ def with_statistics(network: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def weights_files(tmp_path_factory: pytest.TempPathFactory) -> dict[Application, Path]:
-    """Weights that are as good as published ones for what is tested here: those of networks that nobody has trained."""
+def originals() -> dict[Application, Any]:
+    """Networks that nobody has trained: their weights are as good as published ones for what is tested here."""
     import_tensorflow()
+    return {name: with_statistics(application(name, weights=None, input_shape=SHAPE)) for name in APPLICATIONS}
+
+
+@pytest.fixture(scope="module")
+def weights_files(
+    originals: dict[Application, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[Application, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    files = {}
-    for name in APPLICATIONS:
-        files[name] = folder / f"{name}.weights.h5"
-        with_statistics(application(name, weights=None, input_shape=SHAPE)).save_weights(files[name])
+    files = {name: folder / f"{name}.weights.h5" for name in APPLICATIONS}
+    for name, original in originals.items():
+        original.save_weights(files[name])
     return files
 
 
-def network(backbone: Backbone) -> Any:
-    return build_network((GlobalAveragePool2D(), Dropout(0.2)), shape=SHAPE, classes=3, backbone=backbone)
+@pytest.fixture(scope="module")
+def networks(weights_files: dict[Application, Path]) -> dict[Application, Any]:
+    """A network of each backbone with the weights of its file, all of it frozen. No test may change one."""
+    head = (GlobalAveragePool2D(), Dropout(0.2))
+    return {
+        name: build_network(head, shape=SHAPE, classes=3, backbone=Backbone(name, str(file)))
+        for name, file in weights_files.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def features(networks: dict[Application, Any]) -> dict[Application, Any]:
+    """What each backbone answers to IMAGES."""
+    return {name: network.get_layer(NAME)(IMAGES, training=False) for name, network in networks.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_pictures_come_to_the_features_that_keras_computes_of_them(
-    name: Application, weights_files: dict[Application, Path]
+    name: Application, originals: dict[Application, Any], features: dict[Application, Any]
 ) -> None:
-    original = application(name, weights=None, input_shape=SHAPE)
-    original.load_weights(weights_files[name])
-    levels = IMAGES.astype(np.float32)
-    expected = original(levels, training=False)
-    found = build_backbone(Backbone(name, str(weights_files[name])), SHAPE)(IMAGES, training=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    expected = originals[name](IMAGES.astype(np.float32), training=False)
+    np.testing.assert_allclose(features[name], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_both_engines_serve_what_was_trained(
-    name: Application, weights_files: dict[Application, Path], tmp_path: Path
+    name: Application, networks: dict[Application, Any], tmp_path: Path
 ) -> None:
-    built = network(Backbone(name, str(weights_files[name])))
+    built = networks[name]
     spec = PreprocessingSpec(height=32, width=32, colour="rgb")
     signature = Signature.of(spec, ("a", "b", "c"))
     save(built, tmp_path, signature)
@@ -94,14 +108,16 @@ def test_both_engines_serve_what_was_trained(
         engine.close()
 
 
-def test_statistics_of_given_weights_stay_and_those_of_none_follow(weights_files: dict[Application, Path]) -> None:
+def test_statistics_of_given_weights_stay_and_those_of_none_follow(
+    weights_files: dict[Application, Path], networks: dict[Application, Any]
+) -> None:
     def changes(backbone: Any) -> bool:
         before = [value.numpy() for value in backbone.non_trainable_variables]
         backbone(IMAGES, training=True)
         after = [value.numpy() for value in backbone.non_trainable_variables]
         return any(not np.array_equal(old, new) for old, new in zip(before, after, strict=True))
 
-    given = build_backbone(Backbone("mobilenet_v3_small", str(weights_files["mobilenet_v3_small"])), SHAPE)
+    given = networks["mobilenet_v3_small"].get_layer(NAME)
     assert given.trainable_variables == []
     assert not changes(given)
     learning = build_backbone(
@@ -123,10 +139,11 @@ FROM: dict[Application, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize(("name", "block"), [(name, block) for name, blocks in FROM.items() for block in blocks])
-def test_a_backbone_is_divided_before_any_block(name: Application, block: str) -> None:
-    backbone = build_backbone(Backbone(name, "none"), SHAPE)
-    front, back = divide(backbone, block)
-    np.testing.assert_allclose(back(front(IMAGES)), backbone(IMAGES), atol=1e-4)
+def test_a_backbone_is_divided_before_any_block(
+    name: Application, block: str, networks: dict[Application, Any], features: dict[Application, Any]
+) -> None:
+    front, back = divide(networks[name].get_layer(NAME), block)
+    np.testing.assert_allclose(back(front(IMAGES)), features[name], atol=1e-4)
     later = {layer.name for layer in back.layers}
     assert not later & {layer.name for layer in front.layers if layer.weights}
     assert block == "none" or any(layer.startswith(block) for layer in later)
