@@ -11,7 +11,8 @@ from app.contract.bundle import Bundle, open_bundle
 from training.__main__ import cli
 
 FIT = (
-    "fit --data digits --name d --epochs 12 --batch-size 16 --validation 0.2 --group-by /0*([0-9]+)[0-9]{2} --no-report"
+    "fit --preset seed --data digits --name d --epochs 12 --batch-size 16 --validation 0.2 --no-report "
+    "--group-by /0*([0-9]+)[0-9]{2}"
 )
 
 
