@@ -115,8 +115,7 @@ class _Space:
     def __init__(self, descriptors: Floats) -> None:
         self._mean = descriptors.mean(axis=0)
         sample = descriptors[:: max(1, len(descriptors) // _FITTED_ON)] - self._mean
-        _, directions = np.linalg.eigh(sample.T @ sample)
-        self._directions = directions[:, ::-1][:, :_DIMENSIONS].astype(np.float32)
+        self._directions = _main_directions(sample)
         self._points = self.place(descriptors)
 
     def place(self, descriptors: Floats) -> Floats:
@@ -145,6 +144,14 @@ class _Space:
                 real = found < len(self._points)
                 yield query[real], found[real]
                 advance(len(near))
+
+
+def _main_directions(sample: Floats) -> Floats:
+    """Return the directions (D, at most `_DIMENSIONS`) in which descriptors (N, D) of mean 0 differ most."""
+    if len(sample) < sample.shape[1] // 2:  # of few pictures this is the quicker way: 2 ms of 24, 0.5 s the other
+        return np.linalg.svd(sample, full_matrices=False)[2][:_DIMENSIONS].T
+    _, directions = np.linalg.eigh(sample.T @ sample)
+    return directions[:, ::-1][:, :_DIMENSIONS]
 
 
 def _best(points: Floats, own: Rows, columns: Floats, width: int, wanted: int) -> Rows:
