@@ -18,12 +18,11 @@ from app.engines.tensorflow import import_tensorflow
 from training.fitting.distribution import normalize_over_replicas, open_distribution
 
 tf = import_tensorflow()
-strategy, out = sys.argv[1:]
-if strategy == "mirrored":
+strategies, out = sys.argv[1].split(","), Path(sys.argv[2])
+if "mirrored" in strategies:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-distribution = open_distribution(strategy, say=print)
-assert distribution.replicas == (1 if strategy == "none" else 2)
+first = open_distribution(strategies[0], say=print)  # before anything else is done with TensorFlow
 
 import keras
 from training.fitting.fit import fit
@@ -33,8 +32,7 @@ from training.model.preset import Augmentation, Recipe
 from training.progress import Reporter
 from training.data.tensors import Tensors
 
-random = np.random.default_rng(0)
-def tensors(count):
+def tensors(count, random):
     targets = random.integers(0, 2, count)
     images = random.integers(0, 80, (count, 8, 8, 1))
     images[targets == 0, ::2] += 150
@@ -45,31 +43,40 @@ recipe = Recipe(
     optimizer="momentum", learning_rate=0.02, batch_size=16, epochs=2, mixup=0.2,
     augmentation=Augmentation(rotation_degrees=10), weight_averaging=0.9, class_weights="balanced",
 )
-keras.utils.set_random_seed(0)
-with distribution.scope():
-    layers = (Conv2D(4, batch_normalization=True), Conv2D(4), GlobalAveragePool2D())
-    network = build_network(layers, shape=(8, 8, 1), classes=2)
-    normalize_over_replicas(network, distribution.replicas)
-    done = fit(network, recipe, tensors(72), tensors(64), classes=2, seed=0, reporter=Reporter())
-    weights = network.get_weights()
-figures = [[e.loss, e.accuracy, e.validation_loss, e.validation_accuracy] for e in done.epochs]
-np.savez(out, *weights, figures=np.array(figures), chief=distribution.is_chief)
+for strategy in strategies:
+    distribution = first if strategy == strategies[0] else open_distribution(strategy, say=print)
+    assert distribution.replicas == (1 if strategy == "none" else 2)
+    random = np.random.default_rng(0)
+    train, validation = tensors(72, random), tensors(64, random)
+    keras.utils.set_random_seed(0)
+    with distribution.scope():
+        layers = (Conv2D(4, batch_normalization=True), Conv2D(4), GlobalAveragePool2D())
+        network = build_network(layers, shape=(8, 8, 1), classes=2)
+        normalize_over_replicas(network, distribution.replicas)
+        done = fit(network, recipe, train, validation, classes=2, seed=0, reporter=Reporter())
+        weights = network.get_weights()
+    figures = [[e.loss, e.accuracy, e.validation_loss, e.validation_accuracy] for e in done.epochs]
+    np.savez(out / f"{strategy}.npz", *weights, figures=np.array(figures), chief=distribution.is_chief)
 """
+"""Train by each of the strategies in one process, and write into a folder what each has come to."""
 TOLERANCE = 1e-5
 
 
-def start(strategy: str, out: Path, **environment: str) -> "subprocess.Popen[str]":
+def start(strategies: str, out: Path, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, strategy, str(out)],
+        [sys.executable, "-c", TRAIN, strategies, str(out)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1", **environment},
     )
 
 
-def result(process: "subprocess.Popen[str]", out: Path) -> dict[str, np.ndarray]:
+def finish(process: "subprocess.Popen[str]") -> None:
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
+
+
+def result(out: Path) -> dict[str, np.ndarray]:
     with np.load(out) as stored:
         return dict(stored)
 
@@ -90,17 +97,20 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.mark.slow
 def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> None:
-    one = result(start("none", tmp_path / "one.npz"), tmp_path / "one.npz")
-
-    check_alike(result(start("mirrored", tmp_path / "two.npz"), tmp_path / "two.npz"), one)
+    finish(start("none,mirrored", tmp_path))
+    one = result(tmp_path / "none.npz")
+    check_alike(result(tmp_path / "mirrored.npz"), one)
 
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    files = [tmp_path / f"worker-{index}.npz" for index in range(2)]
+    folders = [tmp_path / f"worker-{index}" for index in range(2)]
     workers = []
-    for index, file in enumerate(files):
+    for index, folder in enumerate(folders):
+        folder.mkdir()
         task = {"type": "worker", "index": index}
-        workers.append(start("multi_worker", file, TF_CONFIG=json.dumps({"cluster": cluster, "task": task})))
-    found = [result(worker, file) for worker, file in zip(workers, files, strict=True)]
+        workers.append(start("multi_worker", folder, TF_CONFIG=json.dumps({"cluster": cluster, "task": task})))
+    for worker in workers:
+        finish(worker)
+    found = [result(folder / "multi_worker.npz") for folder in folders]
     for each in found:
         check_alike(each, one)
     assert [bool(each["chief"]) for each in found] == [True, False]
