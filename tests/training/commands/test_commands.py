@@ -19,6 +19,8 @@ from training.__main__ import cli
 from training.model.preset import Loss, OptimizerName
 
 COMMAND = [sys.executable, "-m", "training"]
+FIT = ["fit", "--preset", "seed", "--no-report", "--name", "d"]
+"""For tests that need a run, and neither a good network nor a report."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,9 +51,10 @@ def error_of(*arguments: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
-    options = ["--size", "data", "--colour", "data", "--epochs", "8", "--validation", "0.1"]
+    options = ["--size", "data", "--colour", "data", "--epochs", "1", "--validation", "0.1", "--no-report"]
     fitted = CliRunner().invoke(
         cli, ["fit", "--data", str(photos), "--name", "colours", "--model-store", store, *options]
     )
@@ -62,22 +65,21 @@ def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, t
     assert manifest.preprocessing.shape == (40, 60, 3)
     assert str(tmp_path) not in (Path(store) / "colours" / "1" / "manifest.json").read_text()
 
-    measured = run("evaluate", "--data", str(photos), "--model", "colours", "--model-store", store, "--json")
-    assert measured.returncode == 0, measured.stderr
+    evaluate = ["evaluate", "--data", str(photos), "--model", "colours", "--model-store", store]
+    measured = CliRunner().invoke(cli, [*evaluate, "--json"])
+    assert measured.exit_code == 0, measured.stderr
     found = json.loads(measured.stdout)
     assert found["pictures"] == 8
     assert found["which"] == "the test pictures on record in the bundle"
     assert found["accuracy"] == pytest.approx(manifest.metrics["test.accuracy"])
 
-    table = CliRunner().invoke(
-        cli, ["evaluate", "--data", str(photos), "--model", "colours", "--model-store", store, "--split", "all"]
-    )
+    table = CliRunner().invoke(cli, [*evaluate, "--split", "all"])
     assert "accuracy" in table.stdout
     assert "Confusion" in table.stdout
 
 
 def test_progress_on_a_pipe_is_plain_lines(tmp_path: Path, few_digits: Path) -> None:
-    done = run("fit", "--data", str(few_digits), "--name", "d", "--epochs", "2", "--model-store", str(tmp_path))
+    done = run(*FIT, "--data", str(few_digits), "--epochs", "2", "--model-store", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "epoch 1/2: loss" in done.stderr
     assert done.stderr.count("epoch 2/2") == 1
@@ -92,8 +94,11 @@ def test_every_loss_goes_with_every_optimizer(
 ) -> None:
     done = CliRunner().invoke(
         cli,
-        f"fit --data {few_digits} --name d --epochs 1 --batch-size 128 --loss {loss} --optimizer {optimizer} "
-        f"--no-report --model-store {tmp_path}",
+        [
+            *FIT,
+            *["--data", str(few_digits), "--epochs", "1", "--batch-size", "128"],
+            *["--loss", loss, "--optimizer", optimizer, "--model-store", str(tmp_path)],
+        ],
     )
     assert done.exit_code == 0, done.output
     recipe = open_bundle(tmp_path / "d" / "1").manifest.training["recipe"]
@@ -104,8 +109,11 @@ def test_every_loss_goes_with_every_optimizer(
 def test_a_full_batch_is_one_step_an_epoch(tmp_path: Path, few_digits: Path) -> None:
     done = CliRunner().invoke(
         cli,
-        f"fit --data {few_digits} --name d --epochs 3 --batch-size full --optimizer sgd --learning-rate 0.1 "
-        f"--model-store {tmp_path}",
+        [
+            *FIT,
+            *["--data", str(few_digits), "--epochs", "3", "--batch-size", "full"],
+            *["--optimizer", "sgd", "--learning-rate", "0.1", "--model-store", str(tmp_path)],
+        ],
     )
     assert done.exit_code == 0, done.output
     assert "training: 3 of 3" in done.stderr
@@ -141,7 +149,7 @@ def test_the_command_on_record_repeats_the_recipe(
 
 def test_a_loss_that_diverges_is_told_with_what_to_try(tmp_path: Path, few_digits: Path) -> None:
     arguments = ["--optimizer", "sgd", "--learning-rate", "1e38", "--model-store", str(tmp_path)]
-    assert "--learning-rate" in error_of("fit", "--data", str(few_digits), "--name", "d", *arguments)
+    assert "--learning-rate" in error_of(*FIT, "--data", str(few_digits), *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,24 +177,24 @@ def test_a_name_that_is_none_is_one_line(tmp_path: Path) -> None:
 
 def test_bad_pictures_are_named_and_skipped_only_when_asked(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    arguments = ["fit", "--data", str(photos), "--name", "c", "--epochs", "1", "--model-store", str(tmp_path / "store")]
+    arguments = [*FIT, "--data", str(photos), "--epochs", "1", "--model-store", str(tmp_path / "store")]
     line = error_of(*arguments)
     assert "red/broken.png" in line
     assert "--on-bad-image skip" in line
     done = CliRunner().invoke(cli, [*arguments, "--on-bad-image", "skip"])
     assert done.exit_code == 0, done.output
     assert "skipped red/broken.png" in done.stderr
-    assert open_bundle(tmp_path / "store" / "c" / "1").manifest.training["skipped"] == ["red/broken.png"]
+    assert open_bundle(tmp_path / "store" / "d" / "1").manifest.training["skipped"] == ["red/broken.png"]
 
 
 def test_a_list_of_absolute_paths_leaves_none_of_them_in_what_a_service_shows(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     rows = [f"{file},{file.parent.name}" for file in sorted(photos.glob("*/*"))]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
-    options = ["--name", "c", "--epochs", "1", "--model-store", str(tmp_path / "store"), "--on-bad-image", "skip"]
-    done = CliRunner().invoke(cli, ["fit", "--data", str(tmp_path / "list.csv"), *options])
+    options = ["--epochs", "1", "--model-store", str(tmp_path / "store"), "--on-bad-image", "skip"]
+    done = CliRunner().invoke(cli, [*FIT, "--data", str(tmp_path / "list.csv"), *options])
     assert done.exit_code == 0, done.output
-    bundle = tmp_path / "store" / "c" / "1"
+    bundle = tmp_path / "store" / "d" / "1"
     manifest = open_bundle(bundle).manifest
     assert manifest.training["skipped"] == ["broken.png"]
     for shown in (str(manifest.training), (bundle / "MODEL_CARD.md").read_text()):
@@ -205,7 +213,7 @@ def test_one_class_and_an_empty_class_are_told(photos: Path, tmp_path: Path) -> 
 
 def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path, few_digits: Path) -> None:
     store = tmp_path / "store"
-    fit = ["fit", "--data", str(few_digits), "--name", "d", "--epochs", "100000", "--model-store", str(store)]
+    fit = [*FIT, "--data", str(few_digits), "--epochs", "100000", "--model-store", str(store)]
     command = [*COMMAND, *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -222,7 +230,7 @@ def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path, few_digits: 
 
 
 def test_a_run_killed_at_any_moment_leaves_no_version(tmp_path: Path, few_digits: Path) -> None:
-    fit = ["fit", "--data", str(few_digits), "--name", "d", "--epochs", "1", "--model-store", str(tmp_path)]
+    fit = [*FIT, "--data", str(few_digits), "--epochs", "1", "--model-store", str(tmp_path)]
     command = [*COMMAND, *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
