@@ -59,7 +59,7 @@ def test_nothing_is_removed_where_the_pin_cannot_be_read(copy_of_store: Path) ->
 
 def test_fit_keeps_as_many_versions_as_it_is_told(copy_of_store: Path, few_digits: Path) -> None:
     add_versions(copy_of_store, 2, 3)
-    options = ["--data", str(few_digits), "--name", "digits", "--epochs", "1", "--batch-size", "256"]
+    options = ["--data", str(few_digits), "--name", "digits", "--epochs", "1", "--no-report"]
     done = CliRunner().invoke(
         cli, ["fit", "--preset", "seed", *options, "--keep", "2", "--model-store", str(copy_of_store)]
     )

@@ -20,6 +20,7 @@ from training.evaluation.acceptance import (
 )
 
 FIT = ["fit", "--preset", "seed", "--data", "digits", "--name", "digits", "--epochs", "1", "--batch-size", "256"]
+FIT += ["--no-report"]
 
 
 def scores(**recalls: float | None) -> dict[str, Any]:
