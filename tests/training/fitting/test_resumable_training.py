@@ -24,7 +24,7 @@ from app.engines.loading import load_model
 from training.__main__ import cli
 
 EPOCHS = 5
-ALL_DIGITS = ["--data", "digits", "--size", "14", "--no-report"]
+ALL_DIGITS = ["--data", "digits", "--size", "14"]
 """So that an epoch takes long enough to be killed in it."""
 THOROUGH = ["--deterministic", "--weight-averaging", "0.9", "--mixup", "0.2", "--schedule", "one_cycle"]
 TENSORFLOW_ON_ONE_CORE = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -44,6 +44,7 @@ def fit(few_digits: Path) -> list[str]:
         str(EPOCHS),
         "--batch-size",
         "64",
+        "--no-report",
     ]
 
 
@@ -214,7 +215,8 @@ def test_data_that_is_lost_while_it_is_trained_on_is_one_line_and_the_run_goes_o
         for index in range(20):
             picture = shades.integers(0, 100, (16, 16), np.uint8) + (100 if label == "light" else 0)
             (photos / label / f"{index}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    arguments = ["fit", "--preset", "seed", "--data", str(photos), "--name", "d", "--epochs", "30", "--no-cache"]
+    arguments = ["fit", "--preset", "seed", "--data", str(photos), "--name", "d", "--epochs", "30"]
+    arguments += ["--no-cache", "--no-report"]
     process = start(arguments, store)
     wait_for(process, "epoch 1/30")
     photos.rename(tmp_path / "elsewhere")
