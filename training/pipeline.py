@@ -1,7 +1,7 @@
 """One training run, from data to a published bundle: the steps in order, each done by its own module."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,14 +25,17 @@ from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
+from training.fitting.checkpoint import Checkpoint
+from training.fitting.distribution import Distribution
 from training.fitting.resumable_training import (
+    Trained,
     digest_of_data,
     known_answers,
     open_run_folder,
     prepare_tensorflow,
     train,
 )
-from training.fitting.run_folder import RUN_ID, published_version
+from training.fitting.run_folder import RUN_ID, Identity, published_version
 from training.model.backbone import find_weights
 from training.model.preset import Recipe
 from training.model.tta import average_shifts
@@ -81,123 +84,174 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
         find_weights(preset.backbone)
 
     prepared = prepare(options, reporter)
-    dataset, assignment, counts = prepared.dataset, prepared.assignment, prepared.assignment.counts()
-    spec = preprocessing_for(dataset, preset.preprocessing, size=options.size, colour=options.colour)
+    spec = spec_of(prepared, options)
     baseline = _baseline(options, store, prepared, reporter)
     reporter.say(_data_line(prepared, spec))
     splits = load_splits(prepared, spec, reporter)
-    train_tensors, validation_tensors = splits["train"], splits.get("validation")
 
-    identity = {"command": options.command(), "data": digest_of_data(train_tensors, validation_tensors)}
     with open_run_folder(
         store,
         options.name,
-        identity,
+        identity_of(options, splits),
         resume=options.resume,
         again=again,
         distribution=distribution,
         reporter=reporter,
     ) as run_folder:
-        trained = train(
-            preset,
-            train_tensors,
-            validation_tensors,
-            spec=spec,
-            labels=dataset.labels,
-            seed=options.seed,
-            logs=options.logs,
-            run_folder=run_folder,
+        trained = train_on(
+            prepared,
+            options,
+            splits,
+            start=run_folder.checkpoint(),
+            keep=run_folder.keep,
             distribution=distribution,
-            cache=prepared.cache,
             reporter=reporter,
         )
         if not distribution.is_chief:
             raise ChiefPublishes("This worker has done its part; the chief publishes.")
-        network, part = trained.network, trained.part
-        if preset.views == "shifted":
-            network = part = average_shifts(network)
-        calibration = calibrate(part, trained.validation, options.calibration)
-        reporter.say(calibration.sentence())
-        known = known_answers(trained, reporter)
-        record = _training_record(options, trained.recipe, prepared, splits)
-        record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run_folder.id}
+        return publish_trained(
+            trained, options, prepared, splits, run=run_folder.id, about=about, baseline=baseline, reporter=reporter
+        )
 
-        with (
-            open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,
-            _told_at_the_end(reporter) as problems,
-        ):
-            engine = draft.save(network, _golden(splits))
-            scored = score_splits(
-                engine, splits, dataset.labels, loss=preset.recipe.loss, known=known, reporter=reporter
-            )
-            metrics = metrics_of(scored, calibration, prepared.groups, trained.result)
-            facts = Facts(
-                options=options,
-                counts=counts,
-                pictures=kind_of(dataset),
-                epochs=metrics["epochs"],
-                head_accuracy=metrics["head_accuracy"],
-                scores={split: metrics[split] for split in SPLITS},
-                audit=prepared.inspection.record,
-                answers=Answers.of(scored),
-            )
-            problems.extend(diagnose(facts))
-            metrics["diagnosis"] = [problem.as_dict() for problem in problems]
-            if "test" in scored:
-                judge(
-                    scored["test"],
-                    options.requirements,
-                    baseline,
-                    max_recall_drop=options.max_recall_drop,
-                    cache=options.cache,
-                    reporter=reporter,
-                )
-            against_live = AgainstLive.of(
-                store,
-                options.name,
-                draft.version,
-                scored.get("test"),
-                labels=dataset.labels,
+
+def identity_of(options: FitOptions, splits: Mapping[Split, Tensors]) -> Identity:
+    """Return what a run must have in common with one that it resumes."""
+    return {"command": options.command(), "data": digest_of_data(splits["train"], splits.get("validation"))}
+
+
+def train_on(
+    prepared: Prepared,
+    options: FitOptions,
+    splits: Mapping[Split, Tensors],
+    *,
+    start: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None],
+    distribution: Distribution,
+    reporter: Reporter,
+) -> Trained:
+    """Train on these splits as the options say. Raises what `train` raises."""
+    return train(
+        options.preset,
+        splits["train"],
+        splits.get("validation"),
+        spec=spec_of(prepared, options),
+        labels=prepared.dataset.labels,
+        seed=options.seed,
+        logs=options.logs,
+        start=start,
+        keep=keep,
+        distribution=distribution,
+        cache=prepared.cache,
+        reporter=reporter,
+    )
+
+
+def publish_trained(
+    trained: Trained,
+    options: FitOptions,
+    prepared: Prepared,
+    splits: Mapping[Split, Tensors],
+    *,
+    run: str | None,
+    about: str | None = None,
+    baseline: Bundle | None = None,
+    reporter: Reporter,
+) -> LoadedModel:
+    """Calibrate, measure, judge and publish a network that was trained with `options` in the run of this id.
+
+    Raises an ImageclassError.
+    """
+    store, preset = ModelStore(options.model_store), options.preset
+    dataset, assignment, counts = prepared.dataset, prepared.assignment, prepared.assignment.counts()
+    spec = spec_of(prepared, options)
+    network, part = trained.network, trained.part
+    if preset.views == "shifted":
+        network = part = average_shifts(network)
+    calibration = calibrate(part, trained.validation, options.calibration)
+    reporter.say(calibration.sentence())
+    known = known_answers(trained, reporter)
+    record = _training_record(options, trained.recipe, prepared, splits)
+    record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run}
+
+    with (
+        open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,
+        _told_at_the_end(reporter) as problems,
+    ):
+        engine = draft.save(network, _golden(splits))
+        scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, known=known, reporter=reporter)
+        metrics = metrics_of(scored, calibration, prepared.groups, trained.result)
+        facts = Facts(
+            options=options,
+            counts=counts,
+            pictures=kind_of(dataset),
+            epochs=metrics["epochs"],
+            head_accuracy=metrics["head_accuracy"],
+            scores={split: metrics[split] for split in SPLITS},
+            audit=prepared.inspection.record,
+            answers=Answers.of(scored),
+        )
+        problems.extend(diagnose(facts))
+        metrics["diagnosis"] = [problem.as_dict() for problem in problems]
+        if "test" in scored:
+            judge(
+                scored["test"],
+                options.requirements,
+                baseline,
+                max_recall_drop=options.max_recall_drop,
                 cache=options.cache,
                 reporter=reporter,
             )
-            metrics["against_live"] = against_live.as_dict()
-            page = None
-            if options.report:
-                material = Material(
-                    name=options.name,
-                    version=draft.version,
-                    dataset=dataset,
-                    counts=counts,
-                    preprocessing=spec,
-                    training=record,
-                    splits={split: splits.get(split) for split in SPLITS},
-                    probabilities={split: found.probabilities for split, found in scored.items()},
-                    metrics=metrics,
-                    audit=prepared.inspection.findings,
-                )
-                report = write_report(material, folder=draft.folder, engine=engine, reporter=reporter)
-                page, metrics = report.page, {**metrics, **report.metrics}
-            card = model_card(
+        against_live = AgainstLive.of(
+            store,
+            options.name,
+            draft.version,
+            scored.get("test"),
+            labels=dataset.labels,
+            cache=options.cache,
+            reporter=reporter,
+        )
+        metrics["against_live"] = against_live.as_dict()
+        page = None
+        if options.report:
+            material = Material(
                 name=options.name,
                 version=draft.version,
-                labels=dataset.labels,
-                preprocessing=spec,
-                command=options.command(),
-                data=dataset.origin,
+                dataset=dataset,
                 counts=counts,
-                metrics=metrics,
-                about=about,
-            )
-            return draft.publish(
-                metrics=metrics,
-                card=card,
-                report=page,
+                preprocessing=spec,
                 training=record,
-                split=assignment.summary(),
-                split_csv=assignment.to_csv(),
-                held_back=against_live.why_held_back(),
+                splits={split: splits.get(split) for split in SPLITS},
+                probabilities={split: found.probabilities for split, found in scored.items()},
+                metrics=metrics,
+                audit=prepared.inspection.findings,
             )
+            report = write_report(material, folder=draft.folder, engine=engine, reporter=reporter)
+            page, metrics = report.page, {**metrics, **report.metrics}
+        card = model_card(
+            name=options.name,
+            version=draft.version,
+            labels=dataset.labels,
+            preprocessing=spec,
+            command=options.command(),
+            data=dataset.origin,
+            counts=counts,
+            metrics=metrics,
+            about=about,
+        )
+        return draft.publish(
+            metrics=metrics,
+            card=card,
+            report=page,
+            training=record,
+            split=assignment.summary(),
+            split_csv=assignment.to_csv(),
+            held_back=against_live.why_held_back(),
+        )
+
+
+def spec_of(prepared: Prepared, options: FitOptions) -> PreprocessingSpec:
+    """Return how the options have these pictures preprocessed. Raises OptionError."""
+    return preprocessing_for(prepared.dataset, options.preset.preprocessing, size=options.size, colour=options.colour)
 
 
 def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, reporter: Reporter) -> Bundle | None:

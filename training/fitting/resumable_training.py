@@ -1,7 +1,7 @@
 """Train a network resumably: resume a run, distribute it over devices, save a checkpoint after every epoch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,15 +92,16 @@ def train(
     labels: Sequence[str],
     seed: int,
     logs: Path | None,
-    run_folder: RunFolder,
+    start: Checkpoint | None,
+    keep: Callable[[Checkpoint], None],
     distribution: Distribution,
     cache: TensorCache,
     reporter: Reporter,
 ) -> Trained:
     """Train, and return the network, free of any strategy, with the result of the training.
 
-    The chief writes each epoch into the folder `logs`. Raises what `fit` raises, CheckpointError if an epoch cannot be
-    kept, OptionError if logs cannot be written.
+    It resumes from `start`, and passes a checkpoint to `keep` after each epoch. The chief writes each epoch into the
+    folder `logs`. Raises what `fit` and `keep` raise, OptionError if logs cannot be written.
     """
     written = None if logs is None or not distribution.is_chief else Logs(logs)
 
@@ -108,7 +109,7 @@ def train(
         return build_network(preset.layers, shape=spec.shape, classes=len(labels), backbone=preset.backbone)
 
     def after_epoch(checkpoint: Checkpoint) -> None:
-        run_folder.keep(checkpoint)
+        keep(checkpoint)
         if written is not None:
             written.write(checkpoint.epochs)
 
@@ -116,9 +117,9 @@ def train(
     with distribution.scope():
         network = build()
         normalize_over_replicas(network, distribution.replicas)
-        start = HeadStart(network, preset.recipe, train, validation)
+        left = HeadStart(network, preset.recipe, train, validation)
         if preset.backbone is not None and preset.backbone.is_taught:
-            start = start_from_backbone(
+            left = start_from_backbone(
                 network,
                 preset.backbone,
                 preset.recipe,
@@ -129,29 +130,29 @@ def train(
                 cache=cache,
                 reporter=reporter,
             )
-        before = None if start.head_accuracy is None else start.network.get_weights()
+        before = None if left.head_accuracy is None else left.network.get_weights()
         result = fit(
-            start.network,
-            start.recipe,
-            start.train,
-            start.validation,
+            left.network,
+            left.recipe,
+            left.train,
+            left.validation,
             classes=len(labels),
             seed=seed,
             reporter=reporter,
-            start=run_folder.checkpoint(),
+            start=start,
             after_epoch=after_epoch,
         )
-        result = replace(result, parameters=network.count_params(), head_accuracy=start.head_accuracy)
-        if before is not None and _was_better(start, result):
+        result = replace(result, parameters=network.count_params(), head_accuracy=left.head_accuracy)
+        if before is not None and _was_better(left, result):
             reporter.say("fine-tuning made it worse on the validation pictures, so the head alone is kept")
-            start.network.set_weights(before)
+            left.network.set_weights(before)
             result = replace(result, best_epoch=0)
         if distribution.strategy is None:
-            return Trained(network, start.recipe, result, start.network, start.train, start.validation)
+            return Trained(network, left.recipe, result, left.network, left.train, left.validation)
         weights = network.get_weights()  # by all workers, because some weights are means over workers
     network = build()
     network.set_weights(weights)
-    return Trained(network, start.recipe, result, network, train, validation)
+    return Trained(network, left.recipe, result, network, train, validation)
 
 
 def _was_better(start: HeadStart, result: FitResult) -> bool:
