@@ -7,8 +7,9 @@ from app.system.wording import count_of
 from training.data.dataset import Dataset
 from training.data.preprocessing import Colour, PictureKind, Size, kind_of
 from training.model.installed_weights import installed_weights
+from training.model.preset import Preset
 from training.model.presets import preset_named
-from training.options import Effort
+from training.options import Effort, with_recipe
 
 _LARGEST_DRAWING = 40
 """Pixels of the longer side: grey pictures up to this size are characters or drawings, and not photos."""
@@ -24,6 +25,8 @@ _PRESETS: dict[str, dict[Effort, str]] = {
     "many small photos": {"quick": "photos_quick", "standard": "photos_from_scratch"},
     "photos": {"quick": "photos_quick", "standard": "photos"},
 }
+_LARGER = {"small grey pictures": ("accurate",)}
+"""Presets that a sweep tries beside those of `_PRESETS`."""
 _EPOCHS_OF_FEW = ((300, 20), (1000, 10))
 """Epochs of `photos` if there are fewer pictures than the first number: fine-tuning needs some hundred steps."""
 _SECONDS = {
@@ -42,12 +45,20 @@ _PARALLEL = 0.8
 
 @dataclass(frozen=True)
 class Choice:
-    """The name of a preset, its epochs unless its own are right, and lines that say why, how long it will take, and
-    what else there is."""
+    """A preset, lines that say why, how long it will take, and what else there is, and about how many `seconds`.
+
+    `epochs` are None if the preset's own are right. `others` are presets for the same kind of pictures.
+    """
 
     preset: str
     lines: tuple[str, ...]
     epochs: int | None = None
+    seconds: float = 0.0
+    others: tuple[Preset, ...] = ()
+
+    def chosen(self) -> Preset:
+        """Return the preset with its epochs."""
+        return with_recipe(preset_named(self.preset), {"epochs": self.epochs})
 
 
 def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None, colour: Colour | None) -> Choice:
@@ -61,7 +72,8 @@ def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None,
     preset = _PRESETS[family][wanted]
     why = f"the pictures are {kind}"
     if family != "small grey pictures" and (obstacle := _obstacle(size, colour)):
-        return Choice("photos_from_scratch", (f"chosen: --preset photos_from_scratch, because {why}, and {obstacle}",))
+        line = f"chosen: --preset photos_from_scratch, because {why}, and {obstacle}"
+        return Choice("photos_from_scratch", (line,), seconds=_seconds("photos_from_scratch", count))
     other: Effort = "quick" if wanted == "standard" else "standard"
     aim, time = "a first look" if other == "quick" else "a better model", _time(_PRESETS[family][other], count)
     epochs = _epochs(preset, count)
@@ -73,6 +85,12 @@ def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None,
             f"for {aim} in about {time}: --effort {other}; for the tutorial's network: --preset seed",
         ),
         epochs,
+        _seconds(preset, count),
+        tuple(
+            with_recipe(preset_named(name), {"epochs": _epochs(name, count)})
+            for name in (*_PRESETS[family].values(), *_LARGER.get(family, ()))
+            if name != preset
+        ),
     )
 
 
@@ -92,11 +110,15 @@ def _epochs(preset: str, count: int) -> int | None:
     return next((epochs for most, epochs in _EPOCHS_OF_FEW if count < most), None) if preset == "photos" else None
 
 
-def _time(preset: str, count: int) -> str:
+def _seconds(preset: str, count: int) -> float:
     fixed, each = _SECONDS[preset]
     if preset == "photos":
         each += _EPOCH_SECONDS * (_epochs(preset, count) or preset_named(preset).recipe.epochs)
-    seconds = (fixed + each * count) / max(1.0, _PARALLEL * available_cores())
+    return (fixed + each * count) / max(1.0, _PARALLEL * available_cores())
+
+
+def _time(preset: str, count: int) -> str:
+    seconds = _seconds(preset, count)
     return count_of(round(seconds / 60), "minute") if seconds >= 90 else f"{max(10, round(seconds, -1)):.0f} seconds"
 
 

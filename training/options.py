@@ -75,6 +75,11 @@ AllowLeakageOption = Annotated[bool, Field(description="Train even if the data's
 CacheOption = Annotated[
     bool, Field(description="Use and keep what earlier runs worked out, in ~/.cache/imageclass."), NEVER
 ]
+EffortOption = Annotated[
+    Effort | None,
+    Field(description="How much work the chosen preset may be: quick, or standard if it is left out."),
+    NEVER,
+]
 RequireOption = Annotated[
     tuple[Requirement, ...],
     reads(parse_requirement, as_type=list[str]),
@@ -115,9 +120,7 @@ class FitOptions:
         + "; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values())
         + ".",
     )
-    effort: Annotated[Effort | None, NEVER] = Field(
-        default=None, description="How much work the chosen preset may be: quick, or standard if it is left out."
-    )
+    effort: EffortOption = None
     model_store: ModelStoreOption = Path("model_store")
     test: TestOption = 0.2
     fold: Annotated[Fold | None, reads(parse_fold)] = Field(

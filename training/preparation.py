@@ -3,7 +3,7 @@
 It stands above the audit, which finds what must not be divided, and above the options, which say how to divide.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,10 +109,15 @@ def prepare(options: FitOptions, reporter: Reporter) -> Prepared:
     return Prepared(dataset, found.groups, found.inspection, assignment, options.on_bad_image, cache)
 
 
-def load_splits(prepared: Prepared, spec: PreprocessingSpec, reporter: Reporter) -> dict[Split, Tensors]:
-    """Load every split that has pictures, and say which pictures were skipped. Raises as `load_tensors` does, but names
-    the bad pictures of all splits at once, and DataError if there are no training pictures."""
-    splits = [split for split in SPLITS if prepared.assignment.pictures(split)]
+def load_splits(
+    prepared: Prepared, spec: PreprocessingSpec, reporter: Reporter, *, wanted: Sequence[Split] = SPLITS
+) -> dict[Split, Tensors]:
+    """Load every wanted split that has pictures, and say which pictures were skipped.
+
+    Raises as `load_tensors` does, but names the bad pictures of all splits at once, and DataError if there are no
+    training pictures.
+    """
+    splits = [split for split in wanted if prepared.assignment.pictures(split)]
     if "train" not in splits:
         raise DataError("No pictures are left to train on.")
     loaded: dict[Split, Tensors] = {}

@@ -11,11 +11,11 @@ from app.engines.tensorflow import import_tensorflow
 from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
 from app.system.wording import count_of
-from training.choice import choose_preset
+from training.choice import Choice, choose_preset
 from training.commands.declared_options import fit_parameters
 from training.commands.errors import plain_endings
 from training.data.sources import open_data
-from training.options import read_fit_options, read_unless_of_preset
+from training.options import FitOptions, read_fit_options, read_unless_of_preset
 from training.progress import Reporter
 
 if TYPE_CHECKING:
@@ -48,17 +48,22 @@ def fit(**given: Any) -> None:
 
 
 def _with_chosen_preset(given: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    options = read_unless_of_preset(given)
-    import_tensorflow()  # says that it is missing before anything is chosen
-    choice = choose_preset(open_data(options.data), options.effort, size=options.size, colour=options.colour)
-    for line in choice.lines:
-        reporter.say(line)
+    choice = choose(read_unless_of_preset(given), reporter)
     return {
         **given,
         "preset": choice.preset,
         "effort": None,
         "epochs": choice.epochs if given["epochs"] is None else given["epochs"],
     }
+
+
+def choose(options: FitOptions, reporter: Reporter) -> Choice:
+    """Choose a preset for the data, and say which and why. Raises DataError."""
+    import_tensorflow()  # says that it is missing before anything is chosen
+    choice = choose_preset(open_data(options.data), options.effort, size=options.size, colour=options.colour)
+    for line in choice.lines:
+        reporter.say(line)
+    return choice
 
 
 def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:

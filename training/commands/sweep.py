@@ -1,5 +1,8 @@
 """The command `python -m training sweep`. It trains nothing itself."""
 
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +15,7 @@ from rich.table import Table
 from app.system.invocation import INTERRUPTED
 from app.system.wording import count_of
 from training.commands.declared_options import command
-from training.commands.fit import say_published
+from training.commands.fit import choose, say_published
 from training.data.split import MAX_FRACTION
 from training.declared import Option
 from training.errors import OptionError
@@ -22,6 +25,7 @@ from training.options import (
     CacheOption,
     ColourOption,
     DataOption,
+    EffortOption,
     FitOptions,
     GroupByOption,
     ModelStoreOption,
@@ -30,11 +34,15 @@ from training.options import (
     SeedOption,
     SizeOption,
     TestOption,
+    with_recipe,
 )
 from training.progress import Reporter
 
 if TYPE_CHECKING:
+    from training.sweep.candidates import Candidate
     from training.sweep.halving import Sweep
+
+_VALIDATION = 0.1
 
 
 @command
@@ -42,20 +50,26 @@ def sweep(
     data: DataOption,
     name: NameOption,
     tried: Annotated[
-        list[str],
-        typer.Option("--try", help="A preset, or one with a learning rate, as quick@0.002; given twice or more often."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--try",
+            help="A preset, or one with a learning rate, as quick@0.002; given twice or more often. Left out: what fit "
+            "would choose for these pictures, and what differs from it in one option.",
+        ),
+    ] = None,
+    effort: EffortOption = None,
     budget: Annotated[str, typer.Option(help="Time for all of it: 90s, 10m or 1h.")] = "10m",
     model_store: ModelStoreOption = Path("model_store"),
     validation: Annotated[
-        float,
+        float | None,
         Field(
             ge=0,
             le=MAX_FRACTION,
-            description="Share of each class held out to choose by, if the data marks none.",
+            description="Share of each class held out to choose by, if the data marks none; 0.1, or the chosen "
+            "preset's own.",
         ),
         Option(late=True),
-    ] = 0.1,
+    ] = None,
     test: TestOption = 0.2,
     size: SizeOption = None,
     colour: ColourOption = None,
@@ -65,21 +79,21 @@ def sweep(
     allow_leakage: AllowLeakageOption = False,
     cache: CacheOption = True,
 ) -> None:
-    """Try several presets or learning rates within a time, and publish the best of them.
+    """Try several candidates within a time, and publish the best of them, which is never worse than what fit chooses.
 
-    The validation pictures decide; only the winner is measured on the test pictures. What was found is printed even
-    where it is stopped.
+    The validation pictures decide; only what is published is measured on the test pictures. What was found is printed
+    even if it is stopped.
     """
     reporter = Reporter()
     found = None
     try:
-        from training.sweep.halving import Sweep, parse_budget, parse_candidate, publish_best, run_trials  # TensorFlow
+        from training.sweep.halving import Sweep, parse_budget, publish_best, run_trials  # TensorFlow
 
-        candidates = [parse_candidate(text, validation=validation) for text in tried]
+        started, seconds = time.monotonic(), parse_budget(budget)
         options = FitOptions(
             data=data,
             name=name,
-            preset=candidates[0].preset,
+            effort=effort,
             model_store=model_store,
             seed=seed,
             test=test,
@@ -90,16 +104,20 @@ def sweep(
             allow_leakage=allow_leakage,
             cache=cache,
         )
-        seconds = parse_budget(budget)
-        names = [candidate.name for candidate in candidates]
-        if len(set(names)) < len(names) or len(names) < 2:
-            raise OptionError("A sweep takes two candidates at least, each once: --try quick --try quick@0.002.")
-        found = Sweep(candidates)
-        try:
-            run_trials(found, options, budget=seconds, reporter=reporter)
-        finally:
-            _print_trials(found)
-        published = publish_best(found, options, budget=seconds, reporter=reporter)
+        if tried:
+            candidates, choice = _named_candidates(tried, options, validation), None
+        else:
+            candidates = _chosen_candidates(options, validation, seconds, reporter)
+            choice = candidates[0]
+        options = replace(options, effort=None, preset=candidates[0].preset)
+        found = Sweep(candidates, started, choice)
+        with found:
+            try:
+                prepared = run_trials(found, options, budget=seconds, reporter=reporter)
+            finally:
+                _print_trials(found)
+            published = publish_best(found, prepared, options, budget=seconds, reporter=reporter)
+        reporter.say(f"{found.verdict()}; {time.monotonic() - started:.0f} s of --budget {budget}")
     except KeyboardInterrupt:
         typer.echo("\nStopped. Nothing was published.", err=True)
         if found is not None and found.ranking():
@@ -107,6 +125,39 @@ def sweep(
             typer.echo(f"To train the best so far: {best.command(here=True)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     say_published(published, reporter, model_store=model_store, name=name)
+
+
+def _named_candidates(tried: Sequence[str], options: FitOptions, validation: float | None) -> "list[Candidate]":
+    from training.sweep.candidates import parse_candidate
+
+    if options.effort:
+        raise OptionError("--effort chooses what is tried, and --try names it. Give one of the two.")
+    share = _VALIDATION if validation is None else validation
+    candidates = [parse_candidate(text, validation=share) for text in tried]
+    names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names) or len(names) < 2:
+        raise OptionError("A sweep takes two candidates at least, each once: --try quick --try quick@0.002.")
+    return candidates
+
+
+def _chosen_candidates(
+    options: FitOptions, validation: float | None, budget: float, reporter: Reporter
+) -> "list[Candidate]":
+    """Return what `fit` would choose, and then what a sweep tries beside it. Raises OptionError if the choice alone
+    takes longer than the budget."""
+    from training.sweep.candidates import candidate_of, neighbours
+
+    choice = choose(options, reporter)
+    if choice.seconds > budget:
+        needed = max(1, math.ceil(choice.seconds / 60))
+        raise OptionError(
+            f"The budget of {budget:g} s is too short: what fit chooses, {choice.preset}, takes about "
+            f"{choice.seconds:.0f} s by itself. Give --budget {needed}m or more."
+        )
+    first = choice.chosen()
+    share = (first.recipe.validation or _VALIDATION) if validation is None else validation
+    first, *others = (with_recipe(preset, {"validation": share}) for preset in (first, *choice.others))
+    return [candidate_of(preset) for preset in (first, *others, *neighbours(first))]
 
 
 def _print_trials(found: "Sweep") -> None:
@@ -123,7 +174,7 @@ def _print_trials(found: "Sweep") -> None:
         )
     for candidate in found.candidates:
         if candidate not in ranking:
-            table.add_row(candidate.name, "failed" if candidate.failure else "not tried", "", "", "")
+            table.add_row(candidate.name, candidate.state, "", "", "")
     Console(soft_wrap=True, highlight=False).print(table)
     close = [each.name for each in ranking if (p := found.p_value(each)) is not None and p >= SIGNIFICANT]
     if close:

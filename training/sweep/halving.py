@@ -1,76 +1,99 @@
-"""Try presets and learning rates for a short while each, and train the best of them in the time that is left.
+"""Try candidates for a while each, and publish the best of them, within a time.
 
-Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) by time, since an epoch of one preset is worth ten of
-another: every candidate is trained for one epoch, then for as many as fit into three times the slowest one's, the
-better half for three times as long, and so on. One that has had all of its epochs waits for the others. Validation
-pictures decide; only the winner sees the test pictures.
+What `fit` would choose by itself, if nothing else is named, is trained first, as `fit` trains it. The others have to be
+right more often on the same validation pictures; otherwise it is published.
+
+Those that start from a backbone are trained to the end, one after another, from maps that they share. Those that begin
+from nothing are tried by successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) by time, since an epoch of
+one preset is worth ten of another: every candidate is trained for one epoch, then for as many as fit into three times
+the slowest one's, the better half for three times as long, and so on; the best is then trained in the time that is
+left. One that has had all of its epochs waits for the others. Only what is published sees the test pictures.
 """
 
+import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
 from app.system.wording import count_of
 from training.bundling.export import check_can_publish
-from training.data.preprocessing import preprocessing_for
-from training.errors import OptionError, TrainingError
+from training.data.dataset import SPLITS, Split
+from training.data.tensors import Tensors
+from training.errors import DivergedError, OptionError, TrainingError
 from training.evaluation.compare.paired import Paired
 from training.evaluation.score import predict_all
-from training.fitting.fit import fit
-from training.model.network import build_network
-from training.model.preset import Preset
-from training.model.presets import preset_named
+from training.fitting.checkpoint import Checkpoint
+from training.fitting.distribution import Distribution
+from training.fitting.resumable_training import Trained
+from training.fitting.run_folder import RunFolder, new_run_folder
+from training.model.backbone import find_weights
 from training.model.tta import average_shifts
-from training.options import FitOptions, with_recipe
-from training.pipeline import train_and_publish
-from training.preparation import Prepared, prepare
+from training.options import FitOptions
+from training.pipeline import identity_of, publish_trained, spec_of, train_on
+from training.preparation import Prepared, load_splits, prepare
 from training.progress import Reporter
-from training.tensorflow import keras
+from training.sweep.candidates import Candidate, candidate_of, neighbours, shortened
 
 _TRIALS_SHARE = 0.5
-"""Of the budget; the rest is the winner's."""
+"""Of the time for trials that are no whole trainings; the rest is for the winner's."""
 _PUBLISHING_S = 5.0
 """What starting, the report and the export take, whatever the data."""
 _LONGER = 3
+_TIMED = 32
+"""Pictures that show how long the whole network takes to answer, if the trial did not need its answers."""
+_SLACK = 0.05
+"""Of the budget, by which a training may end later than it should before it is stopped."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-@dataclass
-class Candidate:
-    """A preset, with its learning rate or another. What its last trial gave is None before the first."""
+class OutOfTime(TrainingError):
+    """A training would not end within the budget."""
 
-    name: str
-    preset: Preset
-    epochs: int = 0
-    seconds_per_epoch: float = 0.0
-    seconds_per_answer: float = 0.0
-    right: NDArray[np.bool_] | None = None
-    failure: str | None = None
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether a longer trial would be longer than its preset."""
-        return self.epochs >= self.preset.recipe.epochs
+@dataclass(frozen=True)
+class Kept:
+    """A candidate that was trained to the end, what that gave, and the folder by which `fit` can go on with it."""
 
-    @property
-    def accuracy(self) -> float | None:
-        return None if self.right is None else float(self.right.mean())
+    candidate: Candidate
+    accuracy: float
+    options: FitOptions
+    trained: Trained
+    run: RunFolder
 
 
 @dataclass
 class Sweep:
-    """What is known so far: it grows while `run_trials` works, so that an interrupted sweep can show it."""
+    """What is known so far: it grows while `run_trials` works, so that an interrupted sweep can show it.
 
-    candidates: Sequence[Candidate]
+    As a context it leaves an unfinished run behind if it is stopped, that of the best so far. `choice`, the first of
+    the candidates, is what `fit` would have chosen; None if all were named.
+    """
+
+    candidates: list[Candidate]
     started: float = field(default_factory=time.monotonic)
+    choice: Candidate | None = None
     pictures: int = 0
     """All that the winner will be measured on."""
+    best: Kept | None = None
+    _resumable: ExitStack = field(default_factory=ExitStack)
+    _loaded: tuple[PreprocessingSpec, Sequence[Split], Mapping[Split, Tensors]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._resumable.__exit__(kind, exc, traceback)
 
     def ranking(self) -> list[Candidate]:
         """Return the candidates that have been tried, the best first."""
@@ -84,6 +107,49 @@ class Sweep:
             return None
         return Paired.of(best.right, candidate.right).p_value
 
+    def verdict(self) -> str:
+        """Say what was trained to the end and is best, and that it is no worse than the choice."""
+        if self.best is None:
+            return "nothing was trained to the end"
+        best, choice = self.best.candidate, self.choice
+        line = f"best: {best.name}, validation accuracy {self.best.accuracy:.2%}"
+        if choice is None or best.right is None or choice.right is None:
+            return line
+        if best is choice:
+            tried = count_of(len(self.ranking()) - 1, "other candidate")
+            return f"{line}, what fit chooses by itself: {tried} had no more of the {len(best.right):,} right"
+        p_value = Paired.of(choice.right, best.right).p_value
+        return f"{line}; what fit chooses by itself, {choice.name}, has {choice.accuracy:.2%} (p = {p_value:.2g})"
+
+    def keep(self, found: Kept, resumable: ExitStack) -> None:
+        """Take the place of the best so far, whose run's folder is removed."""
+        self._resumable.close()
+        self.best, self._resumable = found, resumable
+
+    def look_further(self) -> None:
+        """If all candidates were tried, add those that differ from the best in one option."""
+        if self.best is not None and all(each.seconds for each in self.candidates):
+            known = [each.preset for each in self.candidates]
+            new = (preset for preset in neighbours(self.best.candidate.preset) if preset not in known)
+            self.candidates += map(candidate_of, new)
+
+    def publishing_seconds(self) -> float:
+        """Return how long measuring, the report and the export take."""
+        seconds = max((each.seconds_per_answer for each in self.candidates), default=0.0)
+        return _PUBLISHING_S + seconds * self.pictures
+
+    def splits(
+        self, options: FitOptions, prepared: Prepared, reporter: Reporter, *, with_test: bool = False
+    ) -> Mapping[Split, Tensors]:
+        """Load the pictures as the preset of `options` takes them, unless they were the last that were loaded."""
+        spec = spec_of(prepared, options)
+        is_first = self._loaded is None  # bad pictures of all splits are named before anything is trained
+        wanted: Sequence[Split] = SPLITS if is_first or with_test else ("train", "validation")
+        if self._loaded is None or self._loaded[0] != spec or not set(wanted) <= set(self._loaded[1]):
+            self._loaded = None  # before the next is loaded
+            self._loaded = spec, wanted, load_splits(prepared, spec, reporter, wanted=wanted)
+        return self._loaded[2]
+
 
 def parse_budget(text: str) -> float:
     """Return the seconds that "90s", "10m" or "1h" are. Raises OptionError."""
@@ -93,87 +159,196 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def parse_candidate(text: str, *, validation: float) -> Candidate:
-    """Return the candidate that "quick" or "quick@0.002" means. Raises OptionError."""
-    name, _, rate = text.partition("@")
-    try:
-        learning_rate = float(rate) if rate else None
-    except ValueError:
-        learning_rate = 0.0
-    if learning_rate is not None and not 0 < learning_rate < np.inf:
-        raise OptionError(f"--try {text} is not a preset, nor one with a learning rate: write quick or quick@0.002.")
-    preset = with_recipe(preset_named(name), {"learning_rate": learning_rate, "validation": validation})
-    if not preset.recipe.epochs:
-        raise OptionError(
-            f"--try {text}: this preset has no epochs, which a sweep shares out. Run fit --preset {name}."
-        )
-    return Candidate(text, preset)
+def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> Prepared:
+    """Train the choice, try the others within the `budget` in seconds, and return the data that all of them had.
 
-
-def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> None:
-    """Try the candidates within half of the `budget` in seconds, one epoch of each in any case.
-
-    `options` is what the winner will be trained with, but for its preset. Raises an ImageclassError.
+    Candidates that were all named are tried for their shortest trial in any case. `options` is what the winner will be
+    trained with, but for its preset. Raises an ImageclassError.
     """
     check_can_publish(ModelStore(options.model_store), options.name)
+    for candidate in sweep.candidates:
+        if candidate.preset.backbone is not None:
+            find_weights(candidate.preset.backbone)
     prepared = prepare(options, reporter)
     if not prepared.assignment.pictures("validation"):
         raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")
     sweep.pictures = len(prepared.dataset.pictures)
-    deadline = sweep.started + _TRIALS_SHARE * budget
 
     def attempt(candidate: Candidate, epochs: int) -> None:
-        keras.utils.set_random_seed(options.seed)
-        _try(candidate, epochs, options, prepared, reporter)
+        _try(candidate, epochs, sweep, options, prepared, budget, reporter)
 
-    for candidate in sweep.candidates:
-        attempt(candidate, 1)
+    begun = sweep.started
+    if sweep.choice is not None:
+        attempt(sweep.choice, sweep.choice.preset.recipe.epochs)
+        begun = time.monotonic()
+    are_whole = all(candidate.first_trial == candidate.preset.recipe.epochs for candidate in sweep.candidates)
+
+    def left() -> float:
+        time_for_all = sweep.started + budget - sweep.publishing_seconds() - begun
+        return begun + (1.0 if are_whole else _TRIALS_SHARE) * time_for_all - time.monotonic()
+
+    place = 0
+    while place < len(sweep.candidates):
+        candidate = sweep.candidates[place]
+        place += 1
+        if candidate is not sweep.choice and _fit_into(left(), candidate, sweep):
+            attempt(candidate, candidate.first_trial)
+        if are_whole and sweep.choice is not None and place == len(sweep.candidates):
+            sweep.look_further()
+    if are_whole:
+        return prepared
     seconds = max((candidate.seconds_per_epoch for candidate in sweep.ranking()), default=0.0)
     contenders = [candidate for candidate in sweep.ranking() if not candidate.is_complete]
-    while contenders and contenders != sweep.ranking()[:1]:  # no longer trial of the best would change the ranking
+    while (
+        contenders and contenders != [each for each in sweep.ranking() if each is not sweep.choice][:1]
+    ):  # no longer trial of the best would change that
         seconds *= _LONGER
         for candidate in contenders:
             affordable = int(seconds / candidate.seconds_per_epoch)
             epochs = min(candidate.preset.recipe.epochs, max(affordable, candidate.epochs + 1))
-            if time.monotonic() + epochs * candidate.seconds_per_epoch > deadline:
+            if epochs * candidate.seconds_per_epoch > left():
                 reporter.say(f"no time is left to train {candidate.name} for {count_of(epochs, 'epoch')}")
-                return
+                return prepared
             attempt(candidate, epochs)
         contenders = [each for each in sweep.ranking() if each in contenders and not each.is_complete]
         contenders = contenders[: (len(contenders) + 1) // 2]
+    return prepared
 
 
-def publish_best(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> LoadedModel:
-    """Train the best for as many of its epochs as the time allows, and publish it. Raises an ImageclassError."""
+def publish_best(
+    sweep: Sweep, prepared: Prepared, options: FitOptions, *, budget: float, reporter: Reporter
+) -> LoadedModel:
+    """Train the best of those that are not trained to the end for as many of its epochs as the time allows, and publish
+    the best of all. Raises an ImageclassError."""
     ranking = sweep.ranking()
     if not ranking:
         raise TrainingError(f"Every candidate failed; the first: {sweep.candidates[0].failure}")
-    best = ranking[0]
-    left = sweep.started + budget - time.monotonic()
-    left -= best.seconds_per_answer * sweep.pictures + _PUBLISHING_S
-    affordable = max(1, int(left / max(best.seconds_per_epoch, 1e-9)))
-    epochs = min(best.preset.recipe.epochs, affordable)
-    reporter.say(f"training {best.name}, the best, for {epochs} of its {count_of(best.preset.recipe.epochs, 'epoch')}")
-    return train_and_publish(replace(options, preset=with_recipe(best.preset, {"epochs": epochs})), reporter)
+    challenger = next((each for each in ranking if not each.is_complete), None)
+    if challenger is not None and (sweep.choice is not None or challenger is ranking[0]):
+        left = sweep.started + budget - time.monotonic() - sweep.publishing_seconds()
+        affordable = int(left / max(challenger.seconds_per_epoch, 1e-9))
+        if sweep.choice is None or affordable > challenger.epochs:
+            whole = challenger.preset.recipe.epochs
+            challenger.preset = shortened(challenger.preset, max(1, affordable))
+            epochs = challenger.preset.recipe.epochs
+            reporter.say(f"training {challenger.name}, the best in its trial, for {epochs} of its {whole} epochs")
+            _try(challenger, epochs, sweep, options, prepared, budget, reporter)
+    if sweep.best is None:
+        raise TrainingError(f"Nothing could be trained to the end: {ranking[0].failure}")
+    found = sweep.best
+    splits = sweep.splits(found.options, prepared, reporter, with_test=True)
+    return publish_trained(found.trained, found.options, prepared, splits, run=found.run.id, reporter=reporter)
 
 
-def _try(candidate: Candidate, epochs: int, options: FitOptions, prepared: Prepared, reporter: Reporter) -> None:
-    spec = preprocessing_for(prepared.dataset, candidate.preset.preprocessing, size=options.size, colour=options.colour)
-    train, validation = prepared.tensors("train", spec), prepared.tensors("validation", spec)
-    preset = with_recipe(candidate.preset, {"epochs": epochs})
-    reporter.say(f"{candidate.name}: {count_of(epochs, 'epoch')}")
-    classes = len(prepared.dataset.labels)
-    try:
-        network = build_network(preset.layers, shape=spec.shape, classes=classes, backbone=preset.backbone)
-        result = fit(network, preset.recipe, train, validation, classes=classes, seed=options.seed, reporter=reporter)
-        if preset.views == "shifted":
-            network = average_shifts(network)
-    except TrainingError as exc:
-        candidate.right, candidate.failure = None, str(exc)
-        reporter.say(f"{candidate.name} failed: {exc}")
-        return
+def _fit_into(left: float, candidate: Candidate, sweep: Sweep) -> bool:
+    """Say whether the candidate can have its first trial in the time `left`, with fewer epochs if it must.
+
+    If all candidates were named, one epoch of what begins from nothing is tried in any case, and so is the first.
+    """
+    tried = [each for each in sweep.candidates if each.seconds]
+    if sweep.best is None and (sweep.choice is None or not tried):
+        return True
+    backbone = candidate.preset.backbone
+    if backbone is None:
+        return sweep.choice is None or max((each.seconds_per_epoch for each in tried), default=0.0) <= left
+    alike = [
+        each for each in tried if each.preset.backbone and each.preset.backbone.application == backbone.application
+    ]
+    with_same_maps = [each for each in alike if each.preset.backbone == backbone]
+    before = min((each.before_epochs for each in with_same_maps[1:]), default=0.0)  # of the first, maps were computed
+    if not with_same_maps:
+        before = max((each.before_epochs for each in alike), default=0.0)
+    an_epoch = max((each.seconds_per_epoch for each in alike), default=0.0)
+    an_epoch = an_epoch or max((each.before_epochs for each in alike), default=0.0)
+    if not candidate.first_trial or not an_epoch:
+        return before <= left
+    preset = shortened(candidate.preset, int((left - before) / an_epoch))
+    if not preset.recipe.epochs or preset in [each.preset for each in tried]:
+        return False
+    candidate.preset = preset
+    return True
+
+
+def _try(
+    candidate: Candidate,
+    epochs: int,
+    sweep: Sweep,
+    options: FitOptions,
+    prepared: Prepared,
+    budget: float,
+    reporter: Reporter,
+) -> None:
+    """Train a candidate, measure it on the validation pictures, and keep it if it was trained to the end and is better
+    than all before it. The first that is trained to the end can be resumed from each epoch, a later one once it is the
+    best."""
+    own = replace(options, preset=shortened(candidate.preset, epochs))
+    is_whole = epochs >= candidate.preset.recipe.epochs
+    latest = math.inf
+    if sweep.best is not None:
+        latest = sweep.started + (1 + _SLACK) * budget - sweep.publishing_seconds()
+    checkpoints: list[Checkpoint] = []
     started = time.monotonic()
-    found = predict_all(lambda batch: np.asarray(network(batch, training=False)), validation.images)
-    candidate.seconds_per_answer = (time.monotonic() - started) / len(found)
-    candidate.epochs, candidate.seconds_per_epoch = epochs, result.seconds / epochs
+    reporter.say(f"{candidate.name}: {count_of(epochs, 'epoch')}")
+    splits = sweep.splits(own, prepared, reporter)
+    with ExitStack() as resumable:
+        run = _new_run(own, splits, resumable, reporter) if is_whole and sweep.best is None else None
+
+        def keep(checkpoint: Checkpoint) -> None:
+            checkpoints[:] = [checkpoint]
+            if run is not None:
+                run.keep(checkpoint)
+            _check_time(checkpoint, epochs, latest)
+
+        try:
+            trained = train_on(prepared, own, splits, keep=keep, distribution=Distribution(None), reporter=reporter)
+        except OutOfTime as exc:
+            candidate.state, candidate.seconds = "out of time", time.monotonic() - started
+            reporter.say(f"{candidate.name} is stopped: {exc}")
+            return
+        except (DivergedError, OptionError) as exc:
+            candidate.right, candidate.failure, candidate.state = None, str(exc), "failed"
+            candidate.seconds = time.monotonic() - started
+            reporter.say(f"{candidate.name} failed: {exc}")
+            return
+        _measure(candidate, trained, splits["validation"])
+        candidate.epochs, candidate.seconds = epochs, time.monotonic() - started
+        candidate.seconds_per_epoch = trained.result.seconds / max(1, len(trained.result.epochs))
+        accuracy = candidate.accuracy or 0.0
+        if is_whole and (sweep.best is None or accuracy > sweep.best.accuracy):
+            if run is None:
+                run = _new_run(own, splits, resumable, reporter)
+                for checkpoint in checkpoints:
+                    run.keep(checkpoint)
+            sweep.keep(Kept(candidate, accuracy, own, trained, run), resumable.pop_all())
+
+
+def _check_time(checkpoint: Checkpoint, epochs: int, latest: float) -> None:
+    """Raise OutOfTime if the epochs that are left would end after `latest`."""
+    done = len(checkpoint.epochs)
+    if time.monotonic() + (epochs - done) * checkpoint.seconds / done > latest:
+        raise OutOfTime(f"no time is left for {epochs - done} of its epochs")
+
+
+def _new_run(
+    options: FitOptions, splits: Mapping[Split, Tensors], resumable: ExitStack, reporter: Reporter
+) -> RunFolder:
+    store, identity = ModelStore(options.model_store), identity_of(options, splits)
+    run = new_run_folder(store, options.name, identity, is_chief=True, say=reporter.say)
+    run.again = f"{options.command(here=True)} --resume"
+    return resumable.enter_context(run)
+
+
+def _measure(candidate: Candidate, trained: Trained, pictures: Tensors) -> None:
+    """Measure what the candidate has right, and how long it takes to answer."""
+    network, validation = trained.network, trained.validation
+    if validation is None:
+        raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")
+    part = trained.part
+    if candidate.preset.views == "shifted":
+        network = part = average_shifts(network)
+    found = predict_all(lambda batch: np.asarray(part(batch, training=False)), validation.images)
     candidate.right = found.argmax(axis=1) == validation.targets
+    timed = pictures.images[:_TIMED]
+    started = time.monotonic()
+    network(timed, training=False)
+    candidate.seconds_per_answer = (time.monotonic() - started) / len(timed)

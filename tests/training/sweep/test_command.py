@@ -16,7 +16,8 @@ from training.fitting.fit import fit as train
 from training.model.presets import preset_named
 from training.options import with_recipe
 from training.progress import Reporter
-from training.sweep.halving import Candidate, Sweep, run_trials
+from training.sweep.candidates import Candidate
+from training.sweep.halving import Sweep, run_trials
 
 TRIES = "--try seed@0.001 --try seed@0.0000001"
 
@@ -56,7 +57,7 @@ def test_what_is_known_when_it_is_stopped_is_printed(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return train(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("training.sweep.halving.fit", fit)
+    monkeypatch.setattr("training.fitting.resumable_training.fit", fit)
     done = sweep(tmp_path, TRIES)
     assert done.exit_code == 130
     assert "seed@0.001" in done.stdout
@@ -71,7 +72,7 @@ def test_what_is_known_when_it_is_stopped_is_printed(tmp_path: Path, monkeypatch
         ("--try seed --try seed", "each once"),
         ("--try seed --try resnet", "no preset 'resnet'"),
         ("--try seed --try seed@fast", "seed@fast"),
-        ("--try seed --try photos_quick", "this preset has no epochs"),
+        ("--try seed --try quick --effort quick", "--effort chooses what is tried"),
         (f"{TRIES} --budget 10", "--budget 10 is not a time"),
         (f"{TRIES} --validation 0", "--validation"),
     ],
