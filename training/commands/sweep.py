@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.system.invocation import INTERRUPTED
 from app.system.wording import count_of
@@ -162,7 +162,10 @@ def _chosen_candidates(
 
 def _print_trials(found: "Sweep") -> None:
     ranking = found.ranking()
-    table = Table("candidate", "validation accuracy", "epochs", "s an epoch", "p against the best")
+    longest = max(len(candidate.name) for candidate in found.candidates)
+    table = Table(
+        Column("candidate", min_width=longest), "validation accuracy", "epochs", "s an epoch", "p against the best"
+    )
     for candidate in ranking:
         p_value = found.p_value(candidate)
         table.add_row(

@@ -47,6 +47,8 @@ _TRIALS_SHARE = 0.5
 """Of the time for trials that are no whole trainings; the rest is for the winner's."""
 _PUBLISHING_S = 5.0
 """What starting, the report and the export take, whatever the data."""
+_OF_TENSORFLOW = 0.25
+"""The share of TensorFlow's time that the fastest engine takes for a network with a backbone."""
 _LONGER = 3
 _TIMED = 32
 """Pictures that show how long the whole network takes to answer, if the trial did not need its answers."""
@@ -116,8 +118,13 @@ class Sweep:
         if choice is None or best.right is None or choice.right is None:
             return line
         if best is choice:
-            tried = count_of(len(self.ranking()) - 1, "other candidate")
-            return f"{line}, what fit chooses by itself: {tried} had no more of the {len(best.right):,} right"
+            others = len(self.ranking()) - 1
+            why = (
+                f"of {count_of(others, 'other')} none was right more often"
+                if others
+                else "there was no time for others"
+            )
+            return f"{line}, what fit chooses by itself: {why}"
         p_value = Paired.of(choice.right, best.right).p_value
         return f"{line}; what fit chooses by itself, {choice.name}, has {choice.accuracy:.2%} (p = {p_value:.2g})"
 
@@ -262,10 +269,12 @@ def _fit_into(left: float, candidate: Candidate, sweep: Sweep) -> bool:
     an_epoch = an_epoch or max((each.before_epochs for each in alike), default=0.0)
     if not candidate.first_trial or not an_epoch:
         return before <= left
-    preset = shortened(candidate.preset, int((left - before) / an_epoch))
+    preset = shortened(candidate.preset, max(0, int((left - before) / an_epoch)))
     if not preset.recipe.epochs or preset in [each.preset for each in tried]:
         return False
     candidate.preset = preset
+    if sweep.choice is not None:
+        candidate.name = candidate_of(preset).name
     return True
 
 
@@ -351,4 +360,5 @@ def _measure(candidate: Candidate, trained: Trained, pictures: Tensors) -> None:
     timed = pictures.images[:_TIMED]
     started = time.monotonic()
     network(timed, training=False)
-    candidate.seconds_per_answer = (time.monotonic() - started) / len(timed)
+    share = 1.0 if candidate.preset.backbone is None else _OF_TENSORFLOW
+    candidate.seconds_per_answer = share * (time.monotonic() - started) / len(timed)
