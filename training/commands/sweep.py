@@ -84,12 +84,12 @@ def sweep(
     The validation pictures decide; only what is published is measured on the test pictures. What was found is printed
     even if it is stopped.
     """
-    reporter = Reporter()
+    started, reporter = time.monotonic(), Reporter()
     found = None
     try:
         from training.sweep.halving import Sweep, parse_budget, publish_best, run_trials  # TensorFlow
 
-        started, seconds = time.monotonic(), parse_budget(budget)
+        seconds = parse_budget(budget)
         options = FitOptions(
             data=data,
             name=name,

@@ -102,6 +102,10 @@ class Sweep:
         tried = [candidate for candidate in self.candidates if candidate.right is not None]
         return sorted(tried, key=lambda candidate: -(candidate.accuracy or 0.0))
 
+    def challengers(self) -> list[Candidate]:
+        """Return what has been tried beside the choice, the best first."""
+        return [candidate for candidate in self.ranking() if candidate is not self.choice]
+
     def p_value(self, candidate: Candidate) -> float | None:
         """Return McNemar's p of its difference from the best, as far as either was trained; None for the best."""
         best = self.ranking()[0]
@@ -118,12 +122,8 @@ class Sweep:
         if choice is None or best.right is None or choice.right is None:
             return line
         if best is choice:
-            others = len(self.ranking()) - 1
-            why = (
-                f"of {count_of(others, 'other')} none was right more often"
-                if others
-                else "there was no time for others"
-            )
+            others = count_of(len(self.challengers()), "other")
+            why = f"of {others} none was right more often" if self.challengers() else "there was no time for others"
             return f"{line}, what fit chooses by itself: {why}"
         p_value = Paired.of(choice.right, best.right).p_value
         return f"{line}; what fit chooses by itself, {choice.name}, has {choice.accuracy:.2%} (p = {p_value:.2g})"
@@ -206,9 +206,7 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
         return prepared
     seconds = max((candidate.seconds_per_epoch for candidate in sweep.ranking()), default=0.0)
     contenders = [candidate for candidate in sweep.ranking() if not candidate.is_complete]
-    while (
-        contenders and contenders != [each for each in sweep.ranking() if each is not sweep.choice][:1]
-    ):  # no longer trial of the best would change that
+    while contenders and contenders != sweep.challengers()[:1]:  # no longer trial of the best would change the ranking
         seconds *= _LONGER
         for candidate in contenders:
             affordable = int(seconds / candidate.seconds_per_epoch)

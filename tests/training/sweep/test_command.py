@@ -141,6 +141,20 @@ def test_the_better_half_goes_on_and_the_last_one_needs_no_trial(
     assert bench.trials[4:] == [("a", 3), ("b", 3), ("c", 3), ("d", 3), ("a", 9), ("b", 9)]
 
 
+def test_the_choice_has_all_of_its_epochs_before_the_others_are_tried(
+    run_on_bench: Callable[[Bench, float], list[str]],
+) -> None:
+    candidates = {
+        "choice": ("quick", 3.0, {2: 0.993}),
+        "slow": ("compact", 10.0, {1: 0.95, 3: 0.98, 9: 0.99}),
+        "plain": ("seed", 1.0, {1: 0.9}),
+    }
+    bench = Bench(candidates)
+    bench.sweep.choice = bench.sweep.candidates[0]
+    run_on_bench(bench, 1000.0)
+    assert bench.trials == [("choice", 2), ("slow", 1), ("plain", 1), ("slow", 3), ("plain", 10)]
+
+
 def test_the_table_says_what_the_pictures_cannot_tell_apart() -> None:
     def tried(name: str, right: NDArray[np.bool_] | None) -> Candidate:
         return Candidate(name, preset_named("seed"), right=right)
