@@ -134,11 +134,14 @@ class Sweep:
         self.best, self._resumable = found, resumable
 
     def look_further(self) -> None:
-        """If all candidates were tried, add those that differ from the best in one option."""
-        if self.best is not None and all(each.seconds for each in self.candidates):
-            known = [each.preset for each in self.candidates]
-            new = (preset for preset in neighbours(self.best.candidate.preset) if preset not in known)
-            self.candidates += map(candidate_of, new)
+        """If all candidates were tried, add those that differ in one option from the best that has such neighbours."""
+        if not all(each.seconds for each in self.candidates):
+            return
+        known = [each.preset for each in self.candidates]
+        for candidate in self.ranking():
+            if new := [preset for preset in neighbours(candidate.preset) if preset not in known]:
+                self.candidates += map(candidate_of, new)
+                return
 
     def publishing_seconds(self) -> float:
         """Return how long measuring, the report and the export take."""
