@@ -21,7 +21,7 @@ from training.bundling.export import check_can_publish
 from training.data.preprocessing import preprocessing_for
 from training.errors import OptionError, TrainingError
 from training.evaluation.compare.paired import Paired
-from training.evaluation.score import predict_all
+from training.evaluation.score import predict_all, score
 from training.fitting.fit import fit
 from training.model.network import build_network
 from training.model.preset import Preset
@@ -51,6 +51,7 @@ class Candidate:
     seconds_per_epoch: float = 0.0
     seconds_per_answer: float = 0.0
     right: NDArray[np.bool_] | None = None
+    macro_recall: float | None = None
     failure: str | None = None
 
     @property
@@ -177,3 +178,5 @@ def _try(candidate: Candidate, epochs: int, options: FitOptions, prepared: Prepa
     candidate.seconds_per_answer = (time.monotonic() - started) / len(found)
     candidate.epochs, candidate.seconds_per_epoch = epochs, result.seconds / epochs
     candidate.right = found.argmax(axis=1) == validation.targets
+    scores = score(found, validation.targets, prepared.dataset.labels, loss=preset.recipe.loss)
+    candidate.macro_recall = scores.macro_recall
