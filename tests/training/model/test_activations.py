@@ -24,7 +24,8 @@ class Counting:
             raise KeyboardInterrupt
         self.left -= len(batch)
         self.answered += len(batch)
-        return batch.mean(axis=(1, 2)).astype(np.float32)
+        answers: np.ndarray[Any, Any] = batch.mean(axis=(1, 2)).astype(np.float32)
+        return answers
 
 
 @pytest.fixture
