@@ -17,7 +17,7 @@ from training.options import FIT_OPTIONS
 
 @pytest.fixture(scope="module")
 def docs(repository: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in [*(repository / "docs").glob("*.md"), repository / "README.md"]}
+    return {path.name: path.read_text() for path in [*(repository / "docs").rglob("*.md"), repository / "README.md"]}
 
 
 def settings_table() -> str:
@@ -74,7 +74,7 @@ def test_the_training_page_names_every_option_of_fit(docs: dict[str, str]) -> No
 
 
 def test_links_between_pages_lead_somewhere(repository: Path) -> None:
-    for page in [*repository.glob("*.md"), *(repository / "docs").glob("*.md")]:
+    for page in [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"

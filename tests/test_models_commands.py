@@ -40,6 +40,7 @@ def test_pin_and_unpin_and_what_list_show_and_verify_say_of_it(copy_of_store: Pa
     assert models("pin", "digits", "1", store=copy_of_store).exit_code == 0
     assert ModelStore(copy_of_store).pinned("digits") == 1
     listed = models("list", store=copy_of_store).stdout.splitlines()
+    assert "macro recall" in "".join(listed)
     assert [line.count("pinned") for line in listed if "│ digits" in line] == [1, 0]
     assert "Version 1 is pinned." in models("show", "digits", store=copy_of_store).stderr
     assert "It is pinned." in models("verify", "digits", "--version", "1", store=copy_of_store).stdout

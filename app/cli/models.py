@@ -34,7 +34,7 @@ def models_list(model_store: ModelStoreOption = None) -> None:
     """List every model and version of the store."""
     from app.contract.bundle import read_manifest
 
-    table = Table("model", "version", "labels", "test accuracy", "created", "state")
+    table = Table("model", "version", "labels", "test accuracy", "macro recall", "created", "state")
     with one_line_errors():
         store = _store(model_store)
         for name in store.names():
@@ -45,12 +45,12 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                 except ImageclassError as exc:
                     typer.echo(f"error: {exc}", err=True)
                     continue
-                accuracy = manifest.metrics.get("test.accuracy")
+                figures = [manifest.metrics.get(f"test.{figure}") for figure in ("accuracy", "macro_recall")]
                 table.add_row(
                     name,
                     str(version),
                     str(len(manifest.labels)),
-                    "" if accuracy is None else f"{accuracy:.2%}",
+                    *("" if figure is None else f"{figure:.2%}" for figure in figures),
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
                     ", ".join(["pinned"] * (version == pinned) + ["held back"] * (version in held_back)),
                 )

@@ -1,44 +1,19 @@
 """The README's own commands, run as they stand there but for the port, the interpreter and the model store."""
 
 import json
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import StartService
+from tests.end_to_end.pages import commands, run
 
 
 @pytest.fixture(scope="module")
 def readme(repository: Path) -> str:
     return (repository / "README.md").read_text(encoding="utf-8")
-
-
-def commands(readme: str, beginning: str) -> list[str]:
-    """The lines of the README's shell blocks that begin so."""
-    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
-    found = [line for block in blocks for line in block.splitlines() if line.startswith(beginning)]
-    assert found, beginning
-    return found
-
-
-def run(command: str, repository: Path, **environment: str) -> str:
-    as_here = command.replace(".venv/bin/python", shlex.quote(sys.executable))
-    done = subprocess.run(
-        ["bash", "-c", as_here],
-        cwd=repository,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")

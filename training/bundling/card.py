@@ -64,11 +64,12 @@ def _count(counts: Mapping[Split, Mapping[str, int]], split: Split) -> str:
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
-    rows = ["| pictures | accuracy | loss |", "|---|---|---|"]
+    rows = ["| pictures | accuracy | macro recall | loss |", "|---|---|---|---|"]
     for split in ("train", "validation", "test"):
         scores = metrics[split]
         if scores:
-            rows.append(f"| {split} ({scores['pictures']:,}) | {scores['accuracy']:.2%} | {scores['loss']:.4f} |")
+            shown = f"{scores['accuracy']:.2%} | {scores['macro_recall']:.2%} | {scores['loss']:.4f}"
+            rows.append(f"| {split} ({scores['pictures']:,}) | {shown} |")
     return "\n".join(rows)
 
 

@@ -234,7 +234,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, int | float]:
         f"{split}.{figure}": metrics[split][figure]
         for split in ("train", "validation", "test")
         if metrics[split]
-        for figure in ("accuracy", "loss")
+        for figure in ("accuracy", "macro_recall", "loss")
     }
     return {**headline, "fit_seconds": metrics["fit_seconds"], "parameters": metrics["parameters"]}
 

@@ -70,9 +70,10 @@ def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: 
     """Say where the new version is, how good it is, and how to serve or promote it."""
     manifest = published.bundle.manifest
     reporter.say(f"proven on {published.engine.name}: {count_of(published.proof.pictures, 'golden picture')}")
-    figure = manifest.metrics.get("test.accuracy", manifest.metrics["train.accuracy"])
-    which = "test" if "test.accuracy" in manifest.metrics else "training"
-    typer.echo(f"{published.bundle.path}: {which} accuracy {figure:.2%}")
+    split, which = ("test", "test") if "test.accuracy" in manifest.metrics else ("train", "training")
+    if (recall := manifest.metrics.get(f"{split}.macro_recall")) is not None:
+        reporter.say(f"{which} macro recall, in which each class counts alike: {recall:.2%}")
+    typer.echo(f"{published.bundle.path}: {which} accuracy {manifest.metrics[f'{split}.accuracy']:.2%}")
     store = ModelStore(model_store)
     held_back = store.why_held_back(name, manifest.version)
     if held_back is None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 from rich.console import Console
-from rich.table import Column, Table
 
 from app.system.invocation import INTERRUPTED
 from app.system.wording import count_of
@@ -20,6 +19,7 @@ from training.data.split import MAX_FRACTION
 from training.declared import Option
 from training.errors import OptionError
 from training.evaluation.compare.paired import SIGNIFICANT
+from training.evaluation.tables import name_table
 from training.options import (
     AllowLeakageOption,
     CacheOption,
@@ -162,22 +162,21 @@ def _chosen_candidates(
 
 def _print_trials(found: "Sweep") -> None:
     ranking = found.ranking()
-    longest = max(len(candidate.name) for candidate in found.candidates)
-    table = Table(
-        Column("candidate", min_width=longest), "validation accuracy", "epochs", "s an epoch", "p against the best"
-    )
+    table = name_table("candidate", "accuracy", "macro recall", "epochs", "s an epoch", "p")
+    table.title = "On validation pictures; p is that of the difference from the best."
     for candidate in ranking:
         p_value = found.p_value(candidate)
         table.add_row(
             candidate.name,
             f"{candidate.accuracy:.2%}",
+            "" if candidate.macro_recall is None else f"{candidate.macro_recall:.2%}",
             str(candidate.epochs),
             f"{candidate.seconds_per_epoch:.1f}",
             "" if p_value is None else f"{p_value:.2g}",
         )
     for candidate in found.candidates:
         if candidate not in ranking:
-            table.add_row(candidate.name, candidate.state, "", "", "")
+            table.add_row(candidate.name, candidate.state, "", "", "", "")
     Console(soft_wrap=True, highlight=False).print(table)
     close = [each.name for each in ranking if (p := found.p_value(each)) is not None and p >= SIGNIFICANT]
     if close:

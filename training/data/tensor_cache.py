@@ -193,6 +193,13 @@ class Shelf:
         self._touch()
         return segment.rows
 
+    def keep(self, rows: range) -> None:
+        """Keep those rows now, so that they are there for the next run if this one is killed. An array that lies in a
+        file is kept at the end, as a whole."""
+        array = self._rows()
+        if self._draft is None:
+            self._keep(array[rows.start : rows.stop], rows)
+
     def finish(self, rows: Sequence[int]) -> Array:
         """Return those rows (N, …) of the array, ascending, and keep them for later runs."""
         array = self._rows()
@@ -200,16 +207,20 @@ class Shelf:
             if place != row:
                 array[place] = array[row]
         array = array[: len(rows)]
-        if self._cache.keeps and self._cache.folder is not None:
-            try:
-                self._keep(self._cache.folder, array, rows)
-            except OSError as exc:
-                reason = "the disk is full" if exc.errno == errno.ENOSPC else exc.strerror
-                self._cache.say_once(f"no decoded pictures are kept in {self._cache.folder} for later runs: {reason}")
+        self._keep(array, rows)
         self._touch()
         return array
 
-    def _keep(self, folder: Path, array: Array, rows: Sequence[int]) -> None:
+    def _keep(self, array: Array, rows: Sequence[int]) -> None:
+        """Keep the array, or say why that is not possible."""
+        if self._cache.keeps and self._cache.folder is not None:
+            try:
+                self._write(self._cache.folder, array, rows)
+            except OSError as exc:
+                reason = "the disk is full" if exc.errno == errno.ENOSPC else exc.strerror
+                self._cache.say_once(f"no decoded pictures are kept in {self._cache.folder} for later runs: {reason}")
+
+    def _write(self, folder: Path, array: Array, rows: Sequence[int]) -> None:
         """Keep an array in memory as its new rows, one in a file as it is. Raises OSError."""
         is_new = [
             bool(self._digests[row]) and (self._draft is not None or not self.has(self._digests[row])) for row in rows
@@ -232,7 +243,7 @@ class Shelf:
         try:
             for at, place in enumerate(places):
                 draft.rows[at] = array[place]
-            draft.publish(digests, checksums)
+            self._add(draft.publish(digests, checksums))
         finally:
             draft.forget()
 

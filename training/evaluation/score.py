@@ -35,6 +35,11 @@ class Scores:
     by_class: dict[str, ClassScore]
     confusion: NDArray[np.int64]
 
+    @property
+    def macro_recall(self) -> float:
+        """The mean recall of the classes that occur: each counts alike, however few pictures it has."""
+        return float(np.mean([each.recall for each in self.by_class.values() if each.recall is not None]))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the scores in JSON's types. Macro figures are unweighted means over the classes that occur; a class
         that is never predicted has precision 0 in them."""
@@ -44,7 +49,7 @@ class Scores:
         return {
             "accuracy": self.accuracy,
             "macro_precision": float(np.mean(precisions)),
-            "macro_recall": float(np.mean(recalls)),
+            "macro_recall": self.macro_recall,
             "macro_f1": float(np.mean([_f1(precision, recall) for precision, recall in occurring])),
             "worst_recall": min(recalls),
             "loss": self.loss,

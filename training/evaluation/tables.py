@@ -28,9 +28,12 @@ def name_table(name: str, *columns: str) -> Table:
 
 
 def print_scores(scores: Scores, console: Console) -> None:
-    """Print the accuracy, each class's precision and recall, and what is taken for what."""
+    """Print the accuracy, the macro recall, each class's precision and recall, and what is taken for what."""
     pictures = int(scores.confusion.sum())
-    console.print(f"accuracy {scores.accuracy:.4%} of {count_of(pictures, 'picture')}, loss {scores.loss:.4f}")
+    console.print(
+        f"accuracy {scores.accuracy:.4%} of {count_of(pictures, 'picture')}, macro recall {scores.macro_recall:.2%}, "
+        f"loss {scores.loss:.4f}"
+    )
     table = name_table("class", "precision", "recall", "pictures")
     for label, row in scores.by_class.items():
         shown = ["never" if value is None else f"{value:.2%}" for value in (row.precision, row.recall)]

@@ -25,6 +25,8 @@ from training.tensorflow import keras
 
 _LAYOUT = 1
 _BATCH = 16
+_KEPT_TOGETHER = 512
+"""Rows, a multiple of a batch: so many are lost at most if the run is killed."""
 
 
 class Activations:
@@ -54,6 +56,8 @@ class Activations:
                     answers = self._engine.predict(np.ascontiguousarray(batch[new], self._reads))
                     for place, answer in zip(new, answers, strict=True):
                         shelf.put(start + place, digests[place], answer)
+                if stop % _KEPT_TOGETHER == 0:
+                    shelf.keep(range(stop - _KEPT_TOGETHER, stop))
                 if advance is not None:
                     advance(stop - start)
             return shelf.finish(range(len(images)))  # type: ignore[return-value] # what the format says

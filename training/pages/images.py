@@ -24,7 +24,9 @@ class InlineImage:
 
 
 def inline(image: Image) -> InlineImage:
-    """Return an image (H, W, C) as PNG if it is small, and as JPEG if not."""
+    """Return an image (H, W, C), of at most 128 pixels a side, as PNG if it is small, and as JPEG if not."""
+    if max(image.shape[:2]) > _SIDE:
+        image = _shrunk(image[..., 0] if image.shape[2] == 1 else image)
     small = max(image.shape[:2]) < _SMALL
     kind, options = ("png", []) if small else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80])
     _, encoded = cv2.imencode(f".{kind}", image[..., ::-1] if image.shape[2] == 3 else image, options)
@@ -38,8 +40,12 @@ def thumbnail(picture: Picture) -> InlineImage | None:
             image = picture.content
         else:
             image = decode(picture.encoded(), PreprocessingSpec(height=1, width=1, colour="rgb"))
-        scale = min(1.0, _SIDE / max(image.shape[:2]))
-        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-        return inline(prepare(image, PreprocessingSpec(height=height, width=width, colour="rgb")))
+        return inline(_shrunk(image))
     except (ImageError, DataError):
         return None
+
+
+def _shrunk(image: Image) -> Image:
+    scale = min(1.0, _SIDE / max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return prepare(image, PreprocessingSpec(height=height, width=width, colour="rgb"))

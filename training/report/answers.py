@@ -23,12 +23,13 @@ def scores(material: Material) -> Content:
                     f"{found['pictures']:,}",
                     f"{found['accuracy']:.2%}",
                     f"{low:.2%} to {high:.2%}",
+                    f"{found['macro_recall']:.2%}",
                     f"{found['macro_f1']:.2%}",
                     f"{found['worst_recall']:.2%}",
                     f"{found['loss']:.4f}",
                 ]
             )
-    head = ["pictures", "number", "accuracy", "95 % interval", "macro F1", "worst recall", "loss"]
+    head = ["pictures", "number", "accuracy", "95 % interval", "macro recall", "macro F1", "worst recall", "loss"]
     return {"head": head, "rows": rows}
 
 

@@ -30,11 +30,10 @@ def repeat(material: Material) -> Content:
         "command": record["command"],
         "preset": record["preset"],
         "seed": record["seed"],
-        "head": ["recipe", ""],
-        "rows": [
-            [name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)]
+        "recipe": {
+            name.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
             for name, value in record["recipe"].items()
-        ],
+        },
         "layers": json.dumps(record["layers"], indent=1),
     }
 

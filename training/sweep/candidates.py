@@ -33,6 +33,7 @@ class Candidate:
     seconds_per_epoch: float = 0.0
     seconds_per_answer: float = 0.0
     right: NDArray[np.bool_] | None = None
+    macro_recall: float | None = None
     failure: str | None = None
     state: str = "not tried"
     """What the table says of one that has no figures."""

@@ -30,7 +30,7 @@ from training.data.dataset import SPLITS, Split
 from training.data.tensors import Tensors
 from training.errors import DivergedError, OptionError, TrainingError
 from training.evaluation.compare.paired import Paired
-from training.evaluation.score import predict_all
+from training.evaluation.score import predict_all, score
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution
 from training.fitting.resumable_training import Trained
@@ -320,7 +320,7 @@ def _try(
             candidate.seconds = time.monotonic() - started
             reporter.say(f"{candidate.name} failed: {exc}")
             return
-        _measure(candidate, trained, splits["validation"])
+        _measure(candidate, trained, splits["validation"], prepared.dataset.labels)
         candidate.epochs, candidate.seconds = epochs, time.monotonic() - started
         candidate.seconds_per_epoch = trained.result.seconds / max(1, len(trained.result.epochs))
         accuracy = candidate.accuracy or 0.0
@@ -348,7 +348,7 @@ def _new_run(
     return resumable.enter_context(run)
 
 
-def _measure(candidate: Candidate, trained: Trained, pictures: Tensors) -> None:
+def _measure(candidate: Candidate, trained: Trained, pictures: Tensors, labels: Sequence[str]) -> None:
     """Measure what the candidate has right, and how long it takes to answer."""
     network, validation = trained.network, trained.validation
     if validation is None:
@@ -358,6 +358,8 @@ def _measure(candidate: Candidate, trained: Trained, pictures: Tensors) -> None:
         network = part = average_shifts(network)
     found = predict_all(lambda batch: np.asarray(part(batch, training=False)), validation.images)
     candidate.right = found.argmax(axis=1) == validation.targets
+    scores = score(found, validation.targets, labels, loss=candidate.preset.recipe.loss)
+    candidate.macro_recall = scores.macro_recall
     timed = pictures.images[:_TIMED]
     started = time.monotonic()
     network(timed, training=False)

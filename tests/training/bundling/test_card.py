@@ -8,7 +8,7 @@ HOSTILE = ["a|b", "<script>", "*bold*", "`code`", "[link](x)", "two\nlines", "ba
 
 def card_of(labels: list[str]) -> str:
     by_class = {label: {"precision": 1.0, "recall": 0.5, "pictures": 2} for label in labels}
-    scores = {"accuracy": 0.5, "loss": 1.0, "pictures": 2, "by_class": by_class}
+    scores = {"accuracy": 0.5, "macro_recall": 0.4375, "loss": 1.0, "pictures": 2, "by_class": by_class}
     calibration = {"method": "none", "reason": "too few pictures", "test": None}
     return model_card(
         name="m",
@@ -34,6 +34,12 @@ def test_a_label_neither_ends_a_cell_nor_becomes_markup() -> None:
     assert len(rows) == len(HOSTILE)
     assert r"| a\|b | 100.00%" in card
     assert r"a\|b, \<script\>, \*bold\*, \`code\`, \[link\](x), two lines, back\\slash." in card
+
+
+def test_macro_recall_stands_beside_the_accuracy() -> None:
+    card = card_of(["a", "b"])
+    assert "| pictures | accuracy | macro recall | loss |" in card
+    assert "| test (2) | 50.00% | 43.75% | 1.0000 |" in card
 
 
 def test_an_ordinary_label_is_as_it_was() -> None:

@@ -62,6 +62,8 @@ def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, t
     assert re.fullmatch(r".*colours/1: test accuracy \d+\.\d\d%\n", fitted.stdout)
     manifest = open_bundle(Path(store) / "colours" / "1").manifest
     assert manifest.labels == ("blue", "red")
+    recall = manifest.metrics["test.macro_recall"]
+    assert f"test macro recall, in which each class counts alike: {recall:.2%}\n" in fitted.stderr
     assert manifest.preprocessing.shape == (40, 60, 3)
     assert str(tmp_path) not in (Path(store) / "colours" / "1" / "manifest.json").read_text()
 
@@ -75,6 +77,7 @@ def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, t
 
     table = CliRunner().invoke(cli, [*evaluate, "--split", "all"])
     assert "accuracy" in table.stdout
+    assert "macro recall" in table.stdout
     assert "Confusion" in table.stdout
 
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
 from app.engines.loading import load_model
+from tests.photos import write_photos
 from training.__main__ import cli
 
 EPOCHS = 5
@@ -117,6 +118,57 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbrok
     for figure, value in open_bundle(other).manifest.metrics.items():
         assert figure == "fit_seconds" or value == metrics[figure]
     assert not (killed / "d" / ".runs").exists()
+
+
+KILLED_IN_FINE_TUNING = """
+import os, signal, sys
+from typer.testing import CliRunner
+from training.__main__ import cli
+from training.fitting.run_folder import RunFolder
+
+arguments, unbroken, killed = sys.argv[3:], sys.argv[1], sys.argv[2]
+done = CliRunner().invoke(cli, [*arguments, "--model-store", unbroken])
+sys.exit(done.output) if done.exit_code else None
+keep = RunFolder.keep
+
+def keep_and_die(self, checkpoint):
+    keep(self, checkpoint)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+RunFolder.keep = keep_and_die
+CliRunner().invoke(cli, [*arguments, "--model-store", killed])
+"""
+
+
+@pytest.mark.slow
+def test_photos_whose_fine_tuning_is_killed_end_with_the_weights_of_an_unbroken_run(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", ["hat", "shirt", "shoe"], of_each=60)
+    fit = ["fit", "--preset", "photos", "--data", str(photos), "--name", "d", "--size", "64", "--epochs", "3"]
+    fit += ["--validation", "0.3", "--deterministic", "--mixup", "0.2", "--class-weights", "balanced"]
+    fit += ["--early-stopping", "2", "--weight-averaging", "0.9", "--no-report"]
+    environment = {**os.environ, **TENSORFLOW_ON_ONE_CORE, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def python(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    ended = python("-c", KILLED_IN_FINE_TUNING, unbroken, killed, *fit)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert ModelStore(killed).versions("d") == []
+    resumed = python("-m", "training", *fit, "--resume", "--model-store", killed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 1/3" not in resumed.stderr
+    assert "epoch 2/3" in resumed.stderr
+    assert "calibrated: the softmax is that of logits" in resumed.stderr
+
+    expected, found = weights(unbroken / "d" / "1"), weights(killed / "d" / "1")
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        assert weight.tobytes() == found[name].tobytes(), name
+    same = {"train", "validation", "test", "calibration", "head_accuracy", "best_epoch"}
+    one, other = (open_bundle(store / "d" / "1").metrics() for store in (unbroken, killed))
+    assert {name: one[name] for name in same} == {name: other[name] for name in same}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from training.data.dataset import Picture
 from training.data.tensor_cache import NO_CACHE
 from training.data.tensors import Tensors
+from training.fitting.batches import Batches
 from training.fitting.fit import fit
 from training.fitting.transfer import HeadStart, start_from_backbone
 from training.model.layers import Backbone
@@ -130,3 +131,35 @@ def test_pictures_that_are_others_in_the_mirror_are_not_mirrored(starts: dict[bo
     _, start, lines = starts[True]
     assert start.recipe.augmentation == Augmentation(mirror=True)
     assert not any("mirror images are not learned" in line for line in lines)
+
+
+def mean_probability(recipe: Any, learned: Tensors, asked: Tensors) -> float:
+    """Of the second class, for its pictures, as the regression gives it."""
+    network, _, _ = started(learned, None, recipe=recipe)
+    return float(np.asarray(network(asked.images, training=False))[asked.targets == 1, 1].mean())
+
+
+def test_class_weights_and_label_smoothing_are_those_of_the_regression_too() -> None:
+    every, asked = stripes(48, seed=0), stripes(24, seed=1)
+    rows = np.flatnonzero((every.targets == 0) | (np.arange(48) < 8))
+    uneven = replace(every, images=every.images[rows], targets=every.targets[rows])
+    recipe = replace(RECIPE, label_smoothing=0.0)
+    plain = mean_probability(recipe, uneven, asked)
+    balanced = mean_probability(replace(recipe, class_weights="balanced"), uneven, asked)
+    assert 1 - balanced < 0.5 * (1 - plain)
+    assert mean_probability(replace(recipe, label_smoothing=0.4), uneven, asked) < plain - 0.05
+
+
+def test_fine_tuning_from_maps_mixes_weighs_and_stops_early() -> None:
+    recipe = replace(RECIPE, epochs=4, mixup=0.4, class_weights="balanced", early_stopping=1, learning_rate=1e-9)
+    held_out = stripes(24, seed=1)
+    network, start, _ = started(stripes(40, seed=0), held_out, recipe=recipe)
+    batches = Batches(start.train, start.recipe, classes=2, seed=0)
+    maps, targets, weights = next(iter(batches.epoch(0)))
+    assert maps.shape == (8, 4, 4, 112)
+    assert weights.shape == (8,)
+    assert ((np.asarray(targets) > 0.06) & (np.asarray(targets) < 0.94)).any(), "smoothing alone gives 0.05 and 0.95"
+    result = fit(start.network, start.recipe, start.train, start.validation, classes=2, seed=0, reporter=Heard())
+    assert len(result.epochs) < 4
+    assert result.best_epoch < len(result.epochs)
+    assert accuracy(network, held_out) > 0.9

@@ -104,6 +104,9 @@ def test_it_is_a_file_of_the_bundle_like_any_other(bundle: Path) -> None:
 def test_it_says_what_the_bundle_says(bundle: Path, page: str) -> None:
     metrics, manifest = open_bundle(bundle).metrics(), open_bundle(bundle).manifest
     assert f"{metrics['test']['accuracy']:.2%}" in page
+    assert (
+        f"{metrics['test']['macro_recall']:.2%}" in page[page.index('<h2 id="scores"') : page.index('<h2 id="classes"')]
+    )
     assert f"{metrics['parameters']:,} parameters" in page
     assert str(manifest.training["command"]) in page
     wrong = round(metrics["test"]["pictures"] * (1 - metrics["test"]["accuracy"]))

@@ -39,6 +39,8 @@ def test_the_better_rate_wins_and_alone_is_published_and_tested(tmp_path: Path) 
     table = [line for line in done.stdout.splitlines() if "seed@" in line]
     assert "seed@0.001" in table[0]
     assert "seed@0.0000001" in table[1]
+    assert "macro recall" in done.stdout
+    assert table[0].count("%") == 2
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ class Side:
             "accuracy": self.scored.scores.accuracy,
             "low": low,
             "high": high,
+            "macro_recall": self.scored.scores.macro_recall,
             "nll": self.scored.scores.loss,
             "recall": {label: each.recall for label, each in self.scored.scores.by_class.items()},
             "debiased": debiased_error(confidence, self.right).as_dict(),

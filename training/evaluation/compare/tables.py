@@ -43,6 +43,7 @@ def _rows(shown: Mapping[str, Any]) -> dict[str, list[str]]:
     rows = {
         "accuracy": [f"{side['accuracy']:.2%}" for side in sides],
         "  95 % interval": [f"{side['low']:.2%} to {side['high']:.2%}" for side in sides],
+        "macro recall": [f"{side['macro_recall']:.2%}" for side in sides],
     }
     for label in shown["a"]["recall"]:
         recalls = [side["recall"][label] for side in sides]

@@ -45,6 +45,7 @@ def test_two_versions_stand_side_by_side(store: Path) -> None:
     assert better["model_bytes"] > 4 * 121_930
     assert better["low"] < better["accuracy"] < better["high"]
     assert set(better["recall"]) == {str(digit) for digit in range(10)}
+    assert better["macro_recall"] == pytest.approx(sum(better["recall"].values()) / 10)
     assert min(better["ms_alone"], better["ms_in_batches"]) > 0
     told_apart = found["only_a_right"] - found["only_b_right"]
     assert told_apart == round(pictures * (better["accuracy"] - worse["accuracy"]))
@@ -74,6 +75,7 @@ def test_what_was_learned_is_said(store: Path) -> None:
 def test_a_person_reads_a_table_and_a_verdict(store: Path) -> None:
     shown = compare(store, f"digits:1 {store / 'digits' / '2'}")
     assert shown.exit_code == 0, shown.output
+    assert "macro recall" in shown.stdout
     assert "recall of 7" in shown.stdout
     assert "calibration error" in shown.stdout
     assert "digits:1 is better, and 359 pictures are enough to say so." in shown.stdout
