@@ -101,6 +101,11 @@ def robustness(
     return found
 
 
+def answers_needed(count: int, spec: PreprocessingSpec) -> int:
+    """Return how many pictures the model answers for `robustness`, of `count` pictures."""
+    return len(_sample(count, spec)) * (1 + sum(len(trial.strengths) for trial in TRIALS))
+
+
 def changed_examples(image: Image, spec: PreprocessingSpec) -> Mapping[str, Sequence[Image]]:
     """Return one picture (H, W, C) changed by each trial at each strength."""
     return {

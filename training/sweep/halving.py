@@ -41,6 +41,7 @@ from training.options import FitOptions
 from training.pipeline import identity_of, publish_trained, spec_of, train_on
 from training.preparation import Prepared, load_splits, prepare
 from training.progress import Reporter
+from training.report.robustness import answers_needed
 from training.sweep.candidates import Candidate, candidate_of, neighbours, shortened
 
 _TRIALS_SHARE = 0.5
@@ -146,7 +147,8 @@ class Sweep:
     def publishing_seconds(self) -> float:
         """Return how long measuring, the report and the export take."""
         seconds = max((each.seconds_per_answer for each in self.candidates), default=0.0)
-        return _PUBLISHING_S + seconds * self.pictures
+        answers = self.pictures + (0 if self._loaded is None else answers_needed(self.pictures, self._loaded[0]))
+        return _PUBLISHING_S + seconds * answers
 
     def splits(
         self, options: FitOptions, prepared: Prepared, reporter: Reporter, *, with_test: bool = False
