@@ -63,7 +63,7 @@ def begun_with(folder: Path) -> Description | None:
 def held(folder: Path, *, resume: bool) -> Iterator[None]:
     """Make the folder of a job, and hold it. Raises OutputConflict if it is another's, or OutputNotWritable."""
     try:
-        if not resume and folder.exists() and any(folder.iterdir()):
+        if not resume and _holds_something(folder):
             raise OutputConflict(f"{folder} is not empty. Add --resume to go on with its job, or name another folder.")
         (folder / JOURNALS).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / JOURNALS, os.O_RDONLY)
@@ -121,6 +121,12 @@ def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
     _make_durable(plan.target.folder)
     _make_durable(plan.target.folder / JOURNALS)
     return failed
+
+
+def _holds_something(folder: Path) -> bool:
+    """Return whether anything lies in the folder, but the place of a job that never began."""
+    begun = (folder / JOURNALS / _DESCRIPTION).exists()
+    return begun or (folder.exists() and any(each.name != JOURNALS for each in folder.iterdir()))
 
 
 def _make_durable(folder: Path) -> None:

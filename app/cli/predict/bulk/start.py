@@ -109,7 +109,7 @@ def _write(
 
     plan = Plan.of(target, sources, wish.shard_size)
     signals = Signals.new()
-    with Progress(total=plan.total - plan.done, shown=sys.stderr.isatty()) as progress:
+    with Progress(total=plan.total - plan.done, shown=sys.stderr.isatty(), said=True) as progress:
         if plan.done:
             progress.say(f"{count_of(plan.done, 'picture')} of {plan.total:,} are done already.")
         with open_crew(target, signals) as crew:
