@@ -1,0 +1,207 @@
+"""`python -m app predict --shards` as its users meet it: killed, out of disk, and asked to go on.
+
+    .venv/bin/python -m pytest tests/end_to_end/test_bulk_command.py -s -k killed --kills 10 --bulk-pictures 100000
+
+kills it ten times and prints a table.
+"""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app.__main__ import cli
+from app.cli.predict.bulk.job import held
+from app.cli.predict.bulk.shard import BATCH
+from tests.end_to_end.draining import DrainingService
+
+Parts = dict[str, bytes]
+
+
+def predict(
+    *arguments: object, before: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3600,
+        preexec_fn=before,
+    )
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "app", "predict", *map(str, arguments), "--model-store", "model_store"]
+
+
+def parts(folder: Path) -> Parts:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
+
+
+def recorded(folder: Path) -> int:
+    """How many answers the journals hold, each time that one was given."""
+    return sum(
+        len(json.loads(line)["rows"])
+        for journal in (folder / ".journal").glob("*.jsonl")
+        for line in journal.read_bytes().splitlines()
+        if line.startswith(b'{"rows"') and line.endswith(b"}")
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, data_folder: Path, pytestconfig: pytest.Config) -> Path:
+    """So many different digits, and a text that is called a picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digits = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(data_folder.glob("?-*.png"))]
+    for number in range(pytestconfig.getoption("--bulk-pictures")):
+        place = folder / f"{number // 1000:03}" / f"{number:06}.png"
+        place.parent.mkdir(exist_ok=True)
+        digit = digits[number % len(digits)].copy()
+        digit[0, :4] = np.frombuffer(number.to_bytes(4), np.uint8)
+        place.write_bytes(cv2.imencode(".png", digit)[1].tobytes())
+    (folder / "000" / "bad.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(pytestconfig: pytest.Config) -> list[object]:
+    """Parts of about a twentieth of the pictures, or of a thousand."""
+    return ["--output", "parquet", "--shard-size", min(1000, pytestconfig.getoption("--bulk-pictures") // 5)]
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, options: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job that nothing disturbs."""
+    pytest.importorskip("pyarrow")
+    folder = tmp_path_factory.mktemp("jobs") / "unbroken"
+    done = predict(pictures, "--shards", folder, *options)
+    assert done.returncode == 1  # for the text
+    assert done.stderr.splitlines() == [f"1 picture of {count(pictures):,} have no answer; their rows say why."]
+    return folder
+
+
+def count(pictures: Path) -> int:
+    return sum(1 for _ in pictures.rglob("*.png"))
+
+
+def test_a_job_that_is_killed_gives_the_same_parts(
+    pictures: Path, unbroken: Path, options: list[object], tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    folder, total = tmp_path / "killed", count(pictures)
+    kills = pytestconfig.getoption("--kills")
+    chance = random.Random(0)  # noqa: S311 - moments
+    for kill, share in enumerate(sorted(chance.uniform(0, 0.95) for _ in range(kills))):
+        process = subprocess.Popen(
+            command(pictures, "--shards", folder, "--resume", *options), start_new_session=True, stderr=subprocess.PIPE
+        )
+        while process.poll() is None and recorded(folder) < share * total:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.05))
+        # All of it, as by the system's end, or the command alone: its workers have to notice.
+        (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        sys.stdout.write(f"kill {kill + 1} at {recorded(folder):,} of {total:,} answers\n")
+    assert predict(pictures, "--shards", folder, "--resume", *options).returncode == 1
+    assert parts(folder) == parts(unbroken)
+    # What a killed process had answered and not recorded is a batch at most, each time in each of them.
+    again = recorded(folder) - total
+    most = again + kills * (os.cpu_count() or 1) * BATCH
+    sys.stdout.write(f"{again} answered again by the journals, at most {most} ({most / total:.2%}) in all\n")
+    assert again == 0
+
+
+def test_a_full_disk_is_one_line_and_the_job_goes_on(
+    pictures: Path, unbroken: Path, options: list[object], tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    # A file that may not grow is what a disk without room is: a write fails in its middle.
+    most = max(path.stat().st_size for path in (unbroken / ".journal").glob("*.jsonl")) * 2 // 3
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    done = predict(pictures, "--shards", folder, *options, before=limit)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"error: {folder} cannot be written: File too large. Mend that")
+    before = recorded(folder)
+    assert 0 < before < count(pictures)
+    assert predict(pictures, "--shards", folder, "--resume", *options).returncode == 1
+    assert parts(folder) == parts(unbroken)
+    assert recorded(folder) == count(pictures)
+
+
+def test_a_service_gives_the_same_answers(
+    pictures: Path, unbroken: Path, options: list[object], bundled_service: str, tmp_path: Path
+) -> None:
+    done = predict(pictures, "--shards", tmp_path / "asked", *options, "--url", bundled_service)
+    assert done.returncode == 1, done.stderr
+    assert parts(tmp_path / "asked") == parts(unbroken)
+
+
+@pytest.fixture
+def bundled_service(repository: Path) -> Iterator[str]:
+    service = DrainingService(repository / "model_store")
+    try:
+        yield service.url
+    finally:
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "parquet"], "--output parquet needs the folder of the parts"),
+        (["--resume"], "--resume needs the folder of the parts"),
+        (["--shards", "out"], "with --shards it is parquet, csv or jsonl"),
+        (["--shards", "out", "--output", "csv", "--files-from", "-"], "name files, not -"),
+        (["--shards", "out", "--output", "csv", "--features", "--url", "http://localhost:1"], "neither --url nor"),
+    ],
+)
+def test_wrong_usage_is_exit_2(arguments: list[str], words: str, data_folder: Path) -> None:
+    seven = str(data_folder / "7-00000.png")
+    done = CliRunner().invoke(cli, ["predict", seven, *arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_a_model_without_features_says_so_and_leaves_the_folder_free(
+    data_folder: Path, repository: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        cli,
+        ["predict", str(data_folder / "7-00000.png"), "--shards", str(out), "--output", "csv", "--features"],
+        env={"IMAGECLASS_MODEL_STORE": str(repository / "model_store")},
+    )
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "mnist version 1 has no output 'features'" in done.stderr
+    with held(out, resume=False):
+        pass
+
+
+def test_without_pyarrow_a_line_says_what_installs_it(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    seven, out = str(data_folder / "7-00000.png"), tmp_path / "out"
+    done = CliRunner().invoke(cli, ["predict", seven, "--shards", str(out), "--output", "parquet"])
+    words = "run `pip install '.[parquet]'`. CSV and JSON lines do not."
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"error: Parquet needs pyarrow, which is not installed: {words}\n",
+    )
+    assert not out.exists()
