@@ -61,6 +61,10 @@ def recorded(folder: Path) -> int:
     )
 
 
+def journalled(folder: Path) -> int:
+    return sum(journal.stat().st_size for journal in (folder / ".journal").glob("*.jsonl"))
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory, data_folder: Path, pytestconfig: pytest.Config) -> Path:
     """So many different digits, and a text that is called a picture."""
@@ -107,7 +111,7 @@ def test_a_job_that_is_killed_gives_the_same_parts(
         process = subprocess.Popen(
             command(pictures, "--shards", folder, "--resume", *options), start_new_session=True, stderr=subprocess.PIPE
         )
-        while process.poll() is None and recorded(folder) < share * total:
+        while process.poll() is None and journalled(folder) < share * journalled(unbroken):
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.05))
         # All of it, as by the system's end, or the command alone: its workers have to notice.

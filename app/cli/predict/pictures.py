@@ -17,6 +17,7 @@ from app.errors import UnusableSource
 
 STANDARD_INPUT = "-"
 _MANIFEST_SUFFIX = ".csv"
+_CHUNK_BYTES = 1 << 20
 
 
 class Picture(NamedTuple):
@@ -85,15 +86,23 @@ def read(found: Found, *, max_bytes: int | None = None) -> Picture | Unreadable:
     try:
         if isinstance(found, Packed):
             stamp, data = found.file.stamp, found.file.read(-1 if max_bytes is None else max_bytes + 1)
+        elif found == STANDARD_INPUT:
+            with _standard_input() as stream:
+                data = stream.read()
         else:
-            with _standard_input() if found == STANDARD_INPUT else open(found, "rb", buffering=0) as file:  # noqa: PTH123 - a Path takes as long as the reading
-                stamp = _stamp(os.fstat(file.fileno()))
-                data = file.read() if max_bytes is None else _at_most(file, max_bytes + 1)
+            descriptor = os.open(found, os.O_RDONLY | os.O_CLOEXEC)  # half the time that a file object takes
+            try:
+                status = os.fstat(descriptor)
+                stamp = _stamp(status)
+                if max_bytes is not None and status.st_size > max_bytes:
+                    return _too_large(name, max_bytes, stamp)
+                data = _content(descriptor, status.st_size, max_bytes)
+            finally:
+                os.close(descriptor)
     except OSError as exc:
         return Unreadable(name, f"{exc.strerror}.", stamp=stamp)
     if max_bytes is not None and len(data) > max_bytes:
-        reason = f"The file has more than {max_bytes:,} bytes; at most as many are accepted. Send it smaller."
-        return Unreadable(name, reason, "upload_too_large", stamp)
+        return _too_large(name, max_bytes, stamp)
     return Picture(name, data, stamp)
 
 
@@ -102,7 +111,7 @@ def stamp_of(found: Found) -> str:
     if isinstance(found, Packed):
         return found.file.stamp
     try:
-        return _stamp(os.stat(found))  # noqa: PTH116 - as above
+        return _stamp(os.stat(found))  # noqa: PTH116 - a Path takes as long again
     except OSError:
         return ""
 
@@ -117,9 +126,18 @@ def name_of(found: Found) -> str:
     return os.fsencode(path_of(found)).decode("utf-8", "replace")
 
 
-def _at_most(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    while len(data) < size and (more := file.read(size - len(data))):  # a pipe, or a file on a network
+def _too_large(name: str, max_bytes: int, stamp: str) -> Unreadable:
+    reason = f"The file has more than {max_bytes:,} bytes, which is the most that is accepted. Save it smaller."
+    return Unreadable(name, reason, "upload_too_large", stamp)
+
+
+def _content(descriptor: int, size: int, max_bytes: int | None) -> bytes:
+    """Return all of a file that says it has `size` bytes, or more of it than `max_bytes`."""
+    data = os.read(descriptor, size + 1)
+    while len(data) != size and (max_bytes is None or len(data) <= max_bytes):  # it grows or shrinks, or is a pipe
+        more = os.read(descriptor, _CHUNK_BYTES)
+        if not more:
+            break
         data += more
     return data
 

@@ -92,7 +92,7 @@ class Classifier:
                 outcomes.append(count)
                 count += 1
         rows = self._engine.predict(self._batch) if count else self._batch
-        return [rows[each].copy() if isinstance(each, int) else each for each in outcomes]
+        return [rows[each] if isinstance(each, int) else each for each in outcomes]
 
     def close(self) -> None:
         self._engine.close()
