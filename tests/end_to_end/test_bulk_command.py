@@ -5,10 +5,15 @@
 kills it ten times and prints a table.
 """
 
+import csv
+import io
 import json
 import os
 import random
+import re
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +27,18 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli
+from app.cli.predict.bulk.answers import answers_to
+from app.cli.predict.bulk.here import ModelHere, check_has_features
 from app.cli.predict.bulk.job import held
+from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.shard import BATCH
+from app.cli.predict.options import PartFormat
+from app.cli.predict.pictures import Picture
+from app.client import ModelReference
+from app.contract.bundle import open_bundle
+from app.engines.engine import GivesFeatures
+from app.engines.loading import open_engine
+from app.settings import Settings
 from tests.end_to_end.draining import DrainingService
 
 Parts = dict[str, bytes]
@@ -69,7 +84,7 @@ def journalled(folder: Path) -> int:
 def pictures(tmp_path_factory: pytest.TempPathFactory, data_folder: Path, pytestconfig: pytest.Config) -> Path:
     """So many different digits, and a text that is called a picture."""
     folder = tmp_path_factory.mktemp("pictures")
-    digits = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(data_folder.glob("?-*.png"))]
+    digits = [np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) for path in sorted(data_folder.glob("?-*.png"))]
     for number in range(pytestconfig.getoption("--bulk-pictures")):
         place = folder / f"{number // 1000:03}" / f"{number:06}.png"
         place.parent.mkdir(exist_ok=True)
@@ -93,7 +108,8 @@ def unbroken(pictures: Path, options: list[object], tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("jobs") / "unbroken"
     done = predict(pictures, "--shards", folder, *options)
     assert done.returncode == 1  # for the text
-    assert done.stderr.splitlines() == [f"1 picture of {count(pictures):,} have no answer; their rows say why."]
+    told = f"1 picture of {count(pictures):,} without an answer; the column error says why."
+    assert done.stderr.splitlines()[-1] == told  # after a line a minute
     return folder
 
 
@@ -195,6 +211,52 @@ def test_a_model_without_features_says_so_and_leaves_the_folder_free(
     assert "mnist version 1 has no output 'features'" in done.stderr
     with held(out, resume=False):
         pass
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
+def test_features_are_those_of_the_network(output: PartFormat, repository: Path, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    bundle = open_bundle(repository / "tests" / "data" / "bundles" / "clothes" / "1")
+    check_has_features(bundle)
+    classify = ModelHere.of(Settings(), bundle, features=True).open()
+    engine = open_engine("tensorflow", bundle.path, bundle.manifest.signature, threads=1)
+    assert isinstance(engine, GivesFeatures)
+    expected = engine.features(bundle.golden.images)
+    names = [*bundle.golden.names, "bad"]
+    answers = answers_to(
+        [Picture(name, data) for name, data in zip(names, [*bundle.golden.encoded, b"bad"], strict=True)], classify
+    )
+    stream = io.BytesIO()
+    reference = ModelReference(bundle.name, bundle.version)
+    Layout(output, reference, bundle.manifest.labels, None, features=True).write(answers, stream)
+    if output == "parquet":
+        rows = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
+        found = [row["features"] for row in rows]
+    elif output == "jsonl":
+        rows = [json.loads(line) for line in stream.getvalue().splitlines()]
+        found = [row.get("features") for row in rows]
+    else:
+        rows = list(csv.DictReader(io.StringIO(stream.getvalue().decode())))
+        columns = [f"feature_{index}" for index in range(expected.shape[1])]
+        found = [[float(row[column]) for column in columns] for row in rows[:-1]]
+    assert [row["file"] for row in rows] == names
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-4, rtol=1e-3)
+    assert rows[-1]["code"] == "unsupported_format"
+
+
+def test_the_commands_of_the_page_run_as_they_stand_there(repository: Path, data_folder: Path, tmp_path: Path) -> None:
+    page = (repository / "docs" / "bulk.md").read_text(encoding="utf-8")
+    (shell,), (snippet,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "python"))
+    (tmp_path / "pictures").mkdir()
+    for path in sorted(data_folder.glob("7-*.png")):
+        shutil.copy(path, tmp_path / "pictures")
+    script = f"{shell}python -c '{snippet}'".replace("python ", f"{shlex.quote(sys.executable)} ")
+    paths = {"PYTHONPATH": str(repository), "IMAGECLASS_MODEL_STORE": str(repository / "model_store")}
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{len(list(data_folder.glob('7-*.png')))} [")
 
 
 def test_without_pyarrow_a_line_says_what_installs_it(

@@ -9,24 +9,21 @@ import numpy as np
 
 from app.cli.predict.bulk.answers import Values
 from app.client import Failure
-from app.contract.bundle import Bundle
+from app.contract.bundle import FEATURES, Bundle
 from app.contract.header import read_header
 from app.contract.limits import check_size
 from app.contract.live import live_bundle
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
 from app.contract.store import ModelStore
-from app.engines.engine import PrecisionChoice
+from app.engines.engine import GivesFeatures, PrecisionChoice
 from app.engines.loading import load_model
 from app.engines.proof import check_batch_size
 from app.engines.registry import EngineChoice
-from app.errors import BundleIncompatible, BundleNotFound, ImageError, ModelNotNamed
+from app.errors import BundleIncompatible, BundleNotFound, EngineUnavailable, ImageError, ModelNotNamed
 from app.settings import Settings
 
 BATCH = 32
 """Larger ones gain nothing, and what is under way when a job is killed is classified again."""
-
-
-_FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,11 @@ class Classifier:
         self._model = model
         loaded = load_model(model.bundle, engine=model.engine, threads=1, precision=model.precision)
         self._engine = loaded.engine
+        self._values = self._engine.predict
+        if model.features:
+            if not isinstance(self._engine, GivesFeatures):
+                raise EngineUnavailable(f"{self._engine.name} gives no features. Name another engine with --engine.")
+            self._values = self._engine.features
         self._spec = loaded.bundle.manifest.preprocessing
         self._engine.prepare(BATCH)
         check_batch_size(loaded.bundle, self._engine, BATCH, max_difference=loaded.max_probability_difference)
@@ -91,7 +93,7 @@ class Classifier:
             else:
                 outcomes.append(count)
                 count += 1
-        rows = self._engine.predict(self._batch) if count else self._batch
+        rows = self._values(self._batch) if count else self._batch
         return [rows[each] if isinstance(each, int) else each for each in outcomes]
 
     def close(self) -> None:
@@ -113,8 +115,8 @@ def model_named(settings: Settings) -> Bundle:
 
 def check_has_features(bundle: Bundle) -> None:
     """Raise BundleIncompatible if the network gives no features."""
-    if _FEATURES not in {tensor.name for tensor in bundle.manifest.signature.other_outputs}:
+    if FEATURES not in {tensor.name for tensor in bundle.manifest.signature.other_outputs}:
         raise BundleIncompatible(
-            f"{bundle.name} version {bundle.version} has no output '{_FEATURES}': its network gives probabilities "
+            f"{bundle.name} version {bundle.version} has no output '{FEATURES}': its network gives probabilities "
             "alone. Leave out --features, or name a model whose bundle has that output."
         )

@@ -117,5 +117,7 @@ def _write(
         if line := told(left_out):
             progress.say(line)
         if failed:
-            progress.say(f"{count_of(failed, 'picture')} of {plan.total:,} have no answer; their rows say why.")
+            progress.say(
+                f"{count_of(failed, 'picture')} of {plan.total:,} without an answer; the column error says why."
+            )
     return failed
