@@ -181,6 +181,53 @@ def bundled_service(repository: Path) -> Iterator[str]:
         assert service.stop() == 0
 
 
+def test_a_job_goes_on_as_it_began(
+    pictures: Path, unbroken: Path, options: list[object], repository: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(unbroken, tmp_path / "copy")
+    store = {"IMAGECLASS_MODEL_STORE": str(repository / "model_store"), "COLUMNS": "200"}
+
+    def again(*others: object) -> str:
+        words = ["predict", pictures, "--shards", folder, "--resume", *options, *others]
+        return CliRunner().invoke(cli, [str(word) for word in words], env=store).stderr
+
+    assert "begun with --output parquet, not with --output csv" in again("--output", "csv")
+    assert "begun with no --top-k, not with --top-k 2" in again("--top-k", 2)
+    assert "begun with --model mnist, not with --model cats" in again("--model", "cats")
+    # Copied, the pictures' stamps are as they were: nothing is answered, and no process begins.
+    assert f"{count(pictures):,} pictures of {count(pictures):,} are done already" in again()
+    assert parts(folder) == parts(unbroken)
+
+
+def test_a_worker_that_is_killed_is_one_line(pictures: Path, options: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    with subprocess.Popen(command(pictures, "--shards", folder, *options), stderr=subprocess.PIPE, text=True) as job:
+        while not (workers := _workers_of(job.pid)) or not journalled(folder):
+            time.sleep(0.005)
+        os.kill(workers[0], signal.SIGKILL)
+        _, said = job.communicate(timeout=60)
+    assert (job.returncode, said.count("\n")) == (1, 1), said
+    assert said.startswith("error: A worker process was ended")
+
+
+def test_ctrl_c_ends_it_quietly(pictures: Path, options: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+    with subprocess.Popen(
+        command(pictures, "--shards", folder, *options), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
+        while not journalled(folder):
+            time.sleep(0.005)
+        os.killpg(job.pid, signal.SIGINT)
+        _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (130, "")
+
+
+def _workers_of(process: int) -> list[int]:
+    """The processes of a job that have a model, in the order of their start."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -33,7 +33,6 @@ class Description:
     top_k: int | None
     features: bool
     shard_size: int
-    url: str | None
     model: str
     version: int
 

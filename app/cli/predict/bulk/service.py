@@ -22,13 +22,17 @@ class ServiceClassifier:
     def _values(self, outcome: Outcome) -> Values | Failure:
         if isinstance(outcome, Failure):
             return outcome
-        if outcome.model.version != self._model.version:
-            raise OutputConflict(
-                f"The service answers with version {outcome.model.version} of {self._model.name} now; the job began "
-                f"with version {self._model.version}. Pin that one and run the command again with --resume, or begin "
-                "anew in another folder."
-            )
+        check_version(outcome.model.version, self._model.name, self._model.version)
         return np.array([outcome.probabilities[label] for label in self._model.labels], np.float32)
+
+
+def check_version(answers: int, model: str, began: int) -> None:
+    """Raise OutputConflict if the service answers with another version than the job began with."""
+    if answers != began:
+        raise OutputConflict(
+            f"The service answers with version {answers} of {model}; the job began with version {began}. Pin that one "
+            "and run the command again with --resume, or name another folder."
+        )
 
 
 def served(client: ServiceClient, name: str | None) -> ServedModel:

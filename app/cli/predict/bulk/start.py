@@ -11,8 +11,8 @@ from app.cli.predict.bulk.crew import Crew, Signals, processes, threads
 from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named
 from app.cli.predict.bulk.job import Description, begin, begun_with, held, run
 from app.cli.predict.bulk.parts import Layout, check_format
-from app.cli.predict.bulk.plan import Plan
-from app.cli.predict.bulk.service import ServiceClassifier, served
+from app.cli.predict.bulk.plan import Plan, Sources
+from app.cli.predict.bulk.service import ServiceClassifier, check_version, served
 from app.cli.predict.bulk.shard import Target
 from app.cli.predict.options import PartFormat, Service
 from app.cli.predict.pictures import Found, Unreadable, find, lines_of
@@ -21,6 +21,7 @@ from app.client import ModelReference, Retry, ServiceClient
 from app.contract.bundle import open_bundle
 from app.contract.picture_files import LeftOut, told
 from app.contract.store import ModelStore
+from app.errors import OutputNotWritable
 from app.settings import Settings
 from app.system.cores import available_cores
 from app.system.wording import count_of
@@ -60,7 +61,7 @@ def write_shards_here(wish: Wish, settings: Settings) -> int:
             return processes(model, target, signals, available_cores())
 
         reference = ModelReference(bundle.name, bundle.version)
-        description = _description(wish, settings.model or bundle.name, bundle.version, url=None)
+        description = _description(wish, settings.model or bundle.name, bundle.version)
         return _write(wish, settings, reference, bundle.manifest.labels, description, begun, open_crew)
 
 
@@ -72,18 +73,21 @@ def write_shards_by_service(wish: Wish, settings: Settings, service: Service) ->
         held(wish.folder, resume=wish.resume),
         ServiceClient(service.url, api_key=service.api_key, retry=retry, max_connections=service.at_once) as client,
     ):
-        model = served(client, settings.model)
+        begun = begun_with(wish.folder)
+        model = served(client, settings.model or (begun.model if begun else None))
+        if begun is not None and begun.model == model.name:
+            check_version(model.version, model.name, begun.version)
 
         def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
             return threads(ServiceClassifier(client, model), target, signals, service.at_once)
 
         reference = ModelReference(model.name, model.version)
-        description = _description(wish, model.name, model.version, url=service.url)
-        return _write(wish, settings, reference, model.labels, description, begun_with(wish.folder), open_crew)
+        description = _description(wish, model.name, model.version)
+        return _write(wish, settings, reference, model.labels, description, begun, open_crew)
 
 
-def _description(wish: Wish, model: str, version: int, *, url: str | None) -> Description:
-    return Description(wish.output, wish.top_k, wish.features, wish.shard_size, url, model, version)
+def _description(wish: Wish, model: str, version: int) -> Description:
+    return Description(wish.output, wish.top_k, wish.features, wish.shard_size, model, version)
 
 
 def _write(
@@ -107,7 +111,14 @@ def _write(
         left_out.clear()
         return find(chain(wish.arguments, () if wish.files_from is None else lines_of(wish.files_from)), left_out)
 
-    plan = Plan.of(target, sources, wish.shard_size)
+    try:
+        return _run(target, sources, wish.shard_size, open_crew, left_out)
+    except OSError as exc:
+        raise OutputNotWritable(f"{exc.filename or wish.folder} cannot be read or written: {exc.strerror}.") from exc
+
+
+def _run(target: Target, sources: Sources, shard_size: int, open_crew: OpenCrew, left_out: list[LeftOut]) -> int:
+    plan = Plan.of(target, sources, shard_size)
     signals = Signals.new()
     with Progress(total=plan.total - plan.done, shown=sys.stderr.isatty(), said=True) as progress:
         if plan.done:
