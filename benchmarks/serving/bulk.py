@@ -19,7 +19,7 @@ from app.cli.predict.bulk.here import ModelHere
 from app.cli.predict.bulk.job import run
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.plan import Plan
-from app.cli.predict.bulk.shard import JOURNALS, Target
+from app.cli.predict.bulk.shard import BATCH, JOURNALS, Target
 from app.cli.predict.pictures import find
 from app.cli.predict.progress import Progress
 from app.client import ModelReference
@@ -32,7 +32,7 @@ from benchmarks.harness.table import number, percent, table
 from benchmarks.harness.workload import WORK
 from benchmarks.serving.in_process import Pipeline, Split, measure_pipeline
 
-_SHARD_SIZE = 1000
+_SHARD_SIZE = 1024
 _LOOK_EVERY_S = 0.01
 _FOLDER = 1000
 """Files in each folder."""
@@ -76,8 +76,9 @@ def measure_speed(bundle: Path, pictures: Sequence[Path], *, target: float, roun
         speeds = {each: measure_pipeline(Pipeline("auto"), bundle, encoded, each, seconds=seconds) for each in tried}
         split = max(speeds, key=lambda each: speeds[each])
         found.in_process.append(speeds[split])
-        files = linked(pictures, max(4 * _SHARD_SIZE // 10, int(speeds[split] * seconds)))
+        files = linked(pictures, max(4 * BATCH * cores, int(speeds[split] * seconds)))
         found.bulk.append(_speed_of_job(bundle, files))
+        print(f"  {found.model:<20}{found.in_process[-1]:>10,.0f}/s {found.bulk[-1]:>10,.0f}/s  ({split})", flush=True)
     return found
 
 
@@ -150,7 +151,7 @@ def _speed_of_job(bundle: Path, folder: Path) -> float:
     layout = Layout("parquet", ModelReference(manifest.name, manifest.version), manifest.labels, None)
     target = Target(out, layout, settings.max_upload_bytes)
     count = sum(1 for _ in find([str(folder)], []))
-    size = min(_SHARD_SIZE, -(-count // (8 * available_cores())))
+    size = min(_SHARD_SIZE, 2 * BATCH * max(1, count // (16 * BATCH * available_cores())))
     plan = Plan.of(target, lambda: find([str(folder)], []), size)
     signals = Signals.new()
     model = ModelHere.of(settings, open_bundle(bundle), features=False)

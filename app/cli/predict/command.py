@@ -58,7 +58,7 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the job in the folder of --shards, if there is one.")
     ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures in each part of --shards.")] = 1000,
+    shard_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures in each part of --shards.")] = 1024,
     features: Annotated[
         bool, typer.Option("--features", help="Write the network's features to --shards instead of probabilities.")
     ] = False,
