@@ -85,7 +85,7 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	}; \
 	compile --group clients $(if $(UPGRADE),--upgrade) --output-file requirements/clients.txt; \
 	ours='pyproject.toml --extra grpc'; \
-	compile $$ours --extra training --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
+	compile $$ours --extra training --extra parquet --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
 	for set in training serving; do \
 		rm -f requirements/$$set.txt; \
 		if [ $$set = training ]; then extra='--extra training'; else extra=; fi; \

@@ -33,6 +33,10 @@ ImageclassError
 ├── StoreNotWritable              a command could not change the model store
 ├── StoreConflict                 a command does not fit what the model store holds
 ├── EngineUnavailable             the engine asked for is not installed or cannot run here
+├── OutputNotWritable             a command could not write what it was to write
+├── OutputConflict                a folder holds the output of another job
+├── WorkerEnded                   a process of a command was ended from outside
+├── UnusableSource                an archive or a list of pictures cannot be read as one
 ├── InvalidSetting                a setting is out of its range, or not what it should be
 └── ServiceError                  a client could not get an answer from a running service
 
@@ -191,6 +195,22 @@ class StoreConflict(ImageclassError):
 
 class EngineUnavailable(ImageclassError):
     code = "engine_unavailable"
+
+
+class OutputNotWritable(ImageclassError):
+    code = "output_not_writable"
+
+
+class OutputConflict(ImageclassError):
+    code = "output_conflict"
+
+
+class WorkerEnded(ImageclassError):
+    code = "worker_ended"
+
+
+class UnusableSource(ImageclassError):
+    code = "unusable_source"
 
 
 class InvalidSetting(ImageclassError):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from app.contract.store import ModelStore
 from app.errors import ImageclassError
 from benchmarks.audit import recall as audit_benchmark
 from benchmarks.harness.contestant import contestants, ours
@@ -29,6 +30,7 @@ from benchmarks.harness.workload import (
     pictures_of_npz,
     resnet50,
 )
+from benchmarks.serving.bulk import bulk_table, measure_memory, measure_speed
 from benchmarks.serving.campaign import Campaign, Plan
 from benchmarks.serving.in_process import pipelines
 from benchmarks.serving.metrics_overhead import measure_metrics_overhead, metrics_overhead_line
@@ -366,6 +368,40 @@ def photos(
                 photos_benchmark.write(runs, out, command=_command(), machine=machine)
                 typer.echo(photos_benchmark.line(runs[-1]), err=True)
     typer.echo((out / "photos.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def bulk(
+    store: Annotated[
+        Path | None, typer.Option(help="Store of a model for photos; without it, mnist alone.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Which model of the store.")] = "photos",
+    photos: Photos = _DATA / "photos",
+    mnist_npz: MnistNpz = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each.")] = 10,
+    files: Annotated[int, typer.Option(min=1, help="Files of the run whose memory is watched.")] = 100_000,
+    out: Out = WORK / "results",
+) -> None:
+    """Measure predict --shards beside the pictures/s in process, and its memory, and write bulk.md."""
+    machine = this_machine()
+    with _one_line_errors():
+        digits = WORK / "bulk" / "digits"
+        digits.mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(pictures_of_npz(mnist_npz) if mnist_npz else pictures_of_folder(_DATA)):
+            (digits / f"{number:02}.png").write_bytes(data)
+        measured = [(ModelStore(HERE.parent / "model_store").newest("mnist"), sorted(digits.glob("*.png")), 0.70)]
+        if store is not None:
+            measured.append((ModelStore(store).newest(model), sorted(photos.rglob("*.jpg")), 0.95))
+        speeds = [
+            measure_speed(bundle, pictures, target=target, rounds=rounds, seconds=seconds)
+            for bundle, pictures, target in measured
+        ]
+        memories = [measure_memory(bundle, pictures, files=files) for bundle, pictures, _ in measured]
+    note = f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bulk.md").write_text(f"{bulk_table(speeds, memories)}\n\n{note}\n", encoding="utf-8")
+    typer.echo((out / "bulk.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

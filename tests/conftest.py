@@ -42,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
+    parser.addoption("--kills", type=int, default=2, help="How often a bulk job is killed.")
+    parser.addoption("--bulk-pictures", type=int, default=1500, help="Pictures of a bulk job.")
     parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")
     parser.addoption(
         "--connection-examples", type=int, default=20, help="Runs of the state machine of what clients may do."

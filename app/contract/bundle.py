@@ -36,7 +36,8 @@ GOLDEN_EXPECTED = f"{GOLDEN_FOLDER}/expected.npz"
 
 SchemaVersion = Literal[1, 2]
 
-OPTIONAL_OUTPUTS = {"features": 2, "heat_map": 3}
+FEATURES = "features"
+OPTIONAL_OUTPUTS = {FEATURES: 2, "heat_map": 3}
 """What a network may give beside its probabilities, with the number of dimensions: (N, D) and (N, h, w)."""
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -66,7 +67,7 @@ class TensorSpec(_Frozen):
 class Signature(_Frozen):
     """The one signature that is served: uint8 pictures in, probabilities out.
 
-    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with the probabilities alone.
+    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with the probabilities, or with features.
     """
 
     name: str = "serving_default"

@@ -74,6 +74,11 @@ class ModelStore:
         order = [version for version in reversed(versions) if version not in held and version != pinned]
         return order if pinned is None else [pinned, *order]
 
+    def all_held_back(self, name: str) -> BundleNotFound:
+        """Return the error of a model that has versions, but none to serve."""
+        promote = self.command("promote", name, "VERSION")
+        return BundleNotFound(f"Every version of {name} in {self.root} is held back. Promote one: {promote}")
+
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
 

@@ -1,7 +1,7 @@
 """The interface of an engine."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model. No call may be running, and none may follow."""
+
+
+@runtime_checkable
+class GivesFeatures(Protocol):
+    """An engine that can give another output of the network than its probabilities."""
+
+    def features(self, batch: Image) -> NDArray[np.float32]:
+        """Return the features (N, D) of a batch (N, H, W, C), of a network whose signature has that output."""
 
 
 class EngineFactory(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.bundle import Signature
+from app.contract.bundle import FEATURES, Signature
 from app.contract.preprocessing import Image
 from app.engines.engine import Precision
 from app.engines.registry import EngineName
@@ -40,6 +40,9 @@ class OpenVinoEngine:
     def predict(self, batch: Image) -> NDArray[np.float32]:
         return self._of_one_size.get(len(batch), self._any_size).predict(batch)
 
+    def features(self, batch: Image) -> NDArray[np.float32]:
+        return self._any_size.output_of(FEATURES, batch)
+
     def prepare(self, batch_size: int) -> None:
         model = self._model.clone()
         model.reshape([batch_size, *model.inputs[0].partial_shape[1:]])
@@ -60,15 +63,18 @@ class _OfAnySize:
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
+        return self.output_of(self._output, batch)
+
+    def output_of(self, name: str, batch: Image) -> NDArray[np.float32]:
         try:
             request = self._idle.get_nowait()
         except Empty:
             request = self._compiled.create_infer_request()
         try:
-            probabilities: NDArray[np.float32] = request.infer({self._input: batch}, share_inputs=True)[self._output]
+            values: NDArray[np.float32] = request.infer({self._input: batch}, share_inputs=True)[name]
         finally:
             self._idle.put(request)
-        return probabilities
+        return values
 
     def close(self) -> None:
         while not self._idle.empty():

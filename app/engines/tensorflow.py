@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.bundle import Signature
+from app.contract.bundle import FEATURES, Signature
 from app.contract.preprocessing import Image
 from app.engines.engine import Precision
 from app.engines.registry import EngineName
@@ -30,9 +30,15 @@ class TensorFlowEngine:
         self._output = signature.output.name
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
+        return self._output_of(self._output, batch)
+
+    def features(self, batch: Image) -> NDArray[np.float32]:
+        return self._output_of(FEATURES, batch)
+
+    def _output_of(self, name: str, batch: Image) -> NDArray[np.float32]:
         answer = self._function(**{self._input: self._tf.constant(batch)})
-        probabilities: NDArray[np.float32] = answer[self._output].numpy()
-        return probabilities
+        values: NDArray[np.float32] = answer[name].numpy()
+        return values
 
     def prepare(self, batch_size: int) -> None:
         """Do nothing: TensorFlow is as fast with any batch size."""

@@ -144,8 +144,7 @@ def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedMod
         refused[None] = exc
     order = store.serving_order(name, pinned)
     if not order:
-        promote = store.command("promote", name, "VERSION")
-        raise BundleNotFound(f"Every version of {name} in {store.root} is held back. Promote one: {promote}")
+        raise store.all_held_back(name)
     found = None
     for version in order:
         fingerprint = _fingerprint(loader, name, version)

@@ -12,7 +12,7 @@ from typing import Literal
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
-Extra = Literal["training", "grpc"]
+Extra = Literal["training", "grpc", "parquet"]
 
 _EXTRAS: dict[str, Extra] = {
     "google": "grpc",
@@ -20,6 +20,7 @@ _EXTRAS: dict[str, Extra] = {
     "grpc_health": "grpc",
     "jinja2": "training",
     "keras": "training",
+    "pyarrow": "parquet",
     "scipy": "training",
     "sklearn": "training",
     "tensorflow": "training",
@@ -41,8 +42,10 @@ def this_command(option: str) -> str:
 
 def installs(extra: Extra | None) -> str:
     """Return what to run to have an extra's modules, or those that the service needs."""
-    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC
     package = f"'.[{extra}]'" if extra else "."
+    if extra == "parquet":
+        return f"run `pip install {package}`"  # in no lock but that of the tests
+    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC
     return f"run `make {target}`, or `pip install {package}`"
 
 

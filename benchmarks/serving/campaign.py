@@ -93,7 +93,8 @@ class Campaign:
         tried = result.fastest_splits(_SPLITS_AFTER_FIRST_ROUND) or splits(workload, short=self._plan.short)
         for split in tried:
             try:
-                speed = measure_pipeline(pipeline, workload, split, seconds=min(self._plan.seconds, _MOST_PIPELINE_S))
+                seconds = min(self._plan.seconds, _MOST_PIPELINE_S)
+                speed = measure_pipeline(pipeline, workload.bundle, workload.pictures, split, seconds=seconds)
             except BenchmarkError as exc:
                 result.failure = str(exc)
                 break

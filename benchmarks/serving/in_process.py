@@ -74,10 +74,12 @@ def splits(workload: Workload, *, short: bool) -> list[Split]:
     return apart if short or cores == 1 else [*apart, *(Split(1, cores, size) for size in sizes)]
 
 
-def measure_pipeline(pipeline: Pipeline, workload: Workload, split: Split, *, seconds: float) -> float:
+def measure_pipeline(
+    pipeline: Pipeline, bundle: Path, pictures: Sequence[bytes], split: Split, *, seconds: float
+) -> float:
     """Return the pictures a second of all processes together. Raises DidNotStart."""
     context = multiprocessing.get_context("spawn")
-    arguments = (pipeline, workload.bundle, workload.pictures, split, seconds)
+    arguments = (pipeline, bundle, pictures, split, seconds)
     pairs = [context.Pipe() for _ in range(split.processes)]
     workers = [context.Process(target=_work, args=(theirs, *arguments), daemon=True) for _, theirs in pairs]
     try:

@@ -17,13 +17,14 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contract.picture_tree import PackedFile
 from app.contract.preprocessing import Image
 from app.system.atomic_write import atomic_write
 from app.system.cache_folder import cache_folder
 from training.audit.image_stats import Look, Scale
 from training.audit.pairs import NearPair
 from training.audit.registration import Floats
-from training.data.dataset import PackedFile, Picture
+from training.data.dataset import Picture
 
 _VERSION = 4
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)

@@ -6,16 +6,15 @@ picture that is a file stays on disk until somebody asks for it.
 
 import re
 import unicodedata
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Self, get_args
 
 import cv2
 import numpy as np
 
 from app.contract.picture_files import LeftOut, told
+from app.contract.picture_tree import PackedFile, StoredFile
 from app.contract.preprocessing import Image
 from training.errors import DataError
 
@@ -33,19 +32,6 @@ _SPLIT_NAMES: dict[str, Split] = {
 }
 SPLIT_NAMES_SHOWN = "train, validation (or val, valid) and test"
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,18}")
-
-
-class PackedFile(ABC):
-    """A file within an archive, read in place. `stamp` changes when its content does."""
-
-    stamp: str
-
-    @abstractmethod
-    def read(self, size: int = -1) -> bytes:
-        """Return the first `size` bytes, or all of them. Raises OSError."""
-
-
-StoredFile = Path | PackedFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,18 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from app.cli.predict.options import Service
 from app.cli.predict.pipeline import Classify
 from app.client import AsyncServiceClient, Outcome, Retry
 from app.errors import ModelNotNamed, ServiceError
 
 
 @asynccontextmanager
-async def service_at(
-    url: str, *, api_key: str | None, model: str | None, top_k: int | None, retries: int, at_once: int
-) -> AsyncIterator[Classify]:
-    """Open a client of the service at `url`, and give what classifies pictures with it."""
+async def service_at(service: Service, *, model: str | None, top_k: int | None) -> AsyncIterator[Classify]:
+    """Open a client of the service, and give what classifies pictures with it."""
+    retry = Retry(retries=service.retries)
     async with AsyncServiceClient(
-        url, api_key=api_key, retry=Retry(retries=retries), max_connections=at_once
+        service.url, api_key=service.api_key, retry=retry, max_connections=service.at_once
     ) as client:
 
         async def classify(pictures: Sequence[bytes]) -> list[Outcome]:

@@ -3,15 +3,14 @@
 import csv
 from abc import ABC, abstractmethod
 from itertools import chain, islice
-from typing import Literal, TextIO
+from typing import Any, TextIO
 
 import orjson
 from rich.cells import cell_len
 
+from app.cli.predict.options import PrintFormat
 from app.cli.predict.progress import one_line
 from app.client import Prediction
-
-Format = Literal["table", "jsonl", "csv"]
 
 _ROWS_THAT_SET_WIDTHS = 100
 
@@ -34,7 +33,7 @@ class Output(ABC):
         self._stream.flush()
 
 
-def open_output(output: Format, stream: TextIO, *, top_k: int | None) -> Output:
+def open_output(output: PrintFormat, stream: TextIO, *, top_k: int | None) -> Output:
     """Return what writes in that format; without `top_k`, the table shows 3 labels, CSV one, and JSON all."""
     match output:
         case "table":
@@ -49,15 +48,7 @@ class _JsonLines(Output):
     """One object a line: `PredictionAnswer` of the service's interface, with `file` before it."""
 
     def write(self, name: str, prediction: Prediction) -> None:
-        model = prediction.model
-        line = {
-            "file": name,
-            "label": prediction.label,
-            "probability": prediction.probability,
-            "probabilities": prediction.probabilities,
-            "model": {"name": model.name, "version": model.version},
-        }
-        self._stream.write(orjson.dumps(line).decode() + "\n")
+        self._stream.write(orjson.dumps({"file": name, **json_fields(prediction)}).decode() + "\n")
 
 
 class _Csv(Output):
@@ -67,14 +58,10 @@ class _Csv(Output):
         super().__init__(stream, top_k)
         self._columns = top_k
         self._writer = csv.writer(stream, lineterminator="\n")
-        more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)]
-        self._writer.writerow(["file", "model", "version", "label", "probability", *chain.from_iterable(more)])
+        self._writer.writerow(csv_header(top_k))
 
     def write(self, name: str, prediction: Prediction) -> None:
-        model = prediction.model
-        best = _best(prediction, self._columns)
-        best += [("", "")] * (self._columns - len(best))  # a model may have fewer labels
-        self._writer.writerow([name, model.name, model.version, *chain.from_iterable(best)])
+        self._writer.writerow(csv_cells(name, prediction, self._columns))
 
 
 class _Table(Output):
@@ -110,6 +97,31 @@ class _Table(Output):
     def _write_row(self, row: tuple[str, ...]) -> None:
         cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, self._widths, strict=True)]
         self._stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def json_fields(prediction: Prediction) -> dict[str, Any]:
+    """Return `PredictionAnswer` of the service's interface."""
+    model = prediction.model
+    return {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities,
+        "model": {"name": model.name, "version": model.version},
+    }
+
+
+def csv_header(top_k: int) -> list[str]:
+    """Return the names of the columns for `top_k` labels."""
+    more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)]
+    return ["file", "model", "version", "label", "probability", *chain.from_iterable(more)]
+
+
+def csv_cells(name: str, prediction: Prediction, top_k: int) -> list[str | float]:
+    """Return a row under `csv_header`."""
+    model = prediction.model
+    best = _best(prediction, top_k)
+    best += [("", "")] * (top_k - len(best))  # a model may have fewer labels
+    return [name, model.name, model.version, *chain.from_iterable(best)]
 
 
 def _best(prediction: Prediction, count: int) -> list[tuple[str, float | str]]:

@@ -4,33 +4,57 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from app.contract.archives import in_archive, is_archive
+from app.contract.csv_manifest import picture_file, rows
 from app.contract.picture_files import SUFFIXES, Folder, LeftOut
+from app.contract.picture_tree import PackedFile
+from app.errors import UnusableSource
 
 STANDARD_INPUT = "-"
+_MANIFEST_SUFFIX = ".csv"
+_CHUNK_BYTES = 1 << 20
 
 
 class Picture(NamedTuple):
-    """The bytes of a file, and what it is called."""
+    """The bytes of a file, what it is called, and its stamp, which changes when its content does."""
 
     name: str
     data: bytes
+    stamp: str = ""
 
 
 class Unreadable(NamedTuple):
-    """What a name leads to instead, as a sentence."""
+    """What a name leads to instead, as a sentence, and its stable name for programs."""
 
     name: str
     reason: str
+    code: str = "unreadable"
+    stamp: str = ""
 
 
-def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iterator[str | Unreadable]:
-    """Yield the files that each argument stands for: itself, what a pattern fits, or the pictures below a folder.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A picture within an archive; `path` is the archive's with the path within it."""
 
-    Of a folder, that is every file that `app.contract.picture_files` takes for a picture, in the order of names; the
-    others are added to `left_out`. `-` stands for itself.
+    path: str
+    file: PackedFile
+
+
+Found = str | Packed
+"""A picture that can be read: the path of a file, or a place in an archive."""
+
+
+def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iterator[Found | Unreadable]:
+    """Yield the pictures that each argument stands for.
+
+    That is a file itself, what a pattern fits, the pictures below a folder or within an archive, or the rows of a CSV
+    manifest. Of folders and archives that is every file that `app.contract.picture_files` takes for a picture, in the
+    order of names; the others are added to `left_out`. `-` stands for itself.
     """
     for argument in arguments:
         if argument == STANDARD_INPUT or isinstance(argument, Unreadable):
@@ -40,18 +64,9 @@ def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iter
             if not fitting:
                 yield Unreadable(argument, "No file fits this pattern.")
             for path in fitting:
-                yield from _below(path, left_out) if Path(path).is_dir() else (path,)
-        elif Path(argument).is_dir():
-            empty = True
-            for found in _below(argument, left_out):
-                empty = False
-                yield found
-            if empty:
-                yield Unreadable(
-                    argument, f"This folder has no file that ends in {' '.join(SUFFIXES)}, and no other picture."
-                )
+                yield from _within(path, left_out)
         else:
-            yield argument
+            yield from _within(argument, left_out)
 
 
 def lines_of(file: str) -> Iterator[str | Unreadable]:
@@ -65,24 +80,97 @@ def lines_of(file: str) -> Iterator[str | Unreadable]:
         yield Unreadable(file, f"{exc.strerror}.")
 
 
-def read(found: Iterable[str | Unreadable]) -> Iterator[Picture | Unreadable]:
-    """Read each file that was found, when its turn comes."""
-    for each in found:
-        yield each if isinstance(each, Unreadable) else _read(each)
-
-
-def _read(path: str) -> Picture | Unreadable:
-    name = os.fsencode(path).decode("utf-8", "replace")  # a name need not be text
+def read(found: Found, *, max_bytes: int | None = None) -> Picture | Unreadable:
+    """Read a picture of at most `max_bytes`."""
+    name, stamp = name_of(found), ""
     try:
-        with _standard_input() if path == STANDARD_INPUT else Path(path).open("rb") as file:
-            return Picture(name, file.read())
+        if isinstance(found, Packed):
+            stamp, data = found.file.stamp, found.file.read(-1 if max_bytes is None else max_bytes + 1)
+        elif found == STANDARD_INPUT:
+            with _standard_input() as stream:
+                data = stream.read()
+        else:
+            descriptor = os.open(found, os.O_RDONLY | os.O_CLOEXEC)  # half the time that a file object takes
+            try:
+                status = os.fstat(descriptor)
+                stamp = _stamp(status)
+                if max_bytes is not None and status.st_size > max_bytes:
+                    return _too_large(name, max_bytes, stamp)
+                data = _content(descriptor, status.st_size, max_bytes)
+            finally:
+                os.close(descriptor)
     except OSError as exc:
-        return Unreadable(name, f"{exc.strerror}.")
+        return Unreadable(name, f"{exc.strerror}.", stamp=stamp)
+    if max_bytes is not None and len(data) > max_bytes:
+        return _too_large(name, max_bytes, stamp)
+    return Picture(name, data, stamp)
+
+
+def stamp_of(found: Found) -> str:
+    """Return the stamp that reading the picture would give, without reading it."""
+    if isinstance(found, Packed):
+        return found.file.stamp
+    try:
+        return _stamp(os.stat(found))  # noqa: PTH116 - a Path takes as long again
+    except OSError:
+        return ""
+
+
+def path_of(found: Found) -> str:
+    """Return the path that tells the picture from every other."""
+    return found.path if isinstance(found, Packed) else found
+
+
+def name_of(found: Found) -> str:
+    """Return the path as text: a path need not be text."""
+    return os.fsencode(path_of(found)).decode("utf-8", "replace")
+
+
+def _too_large(name: str, max_bytes: int, stamp: str) -> Unreadable:
+    reason = f"The file has more than {max_bytes:,} bytes, which is the most that is accepted. Save it smaller."
+    return Unreadable(name, reason, "upload_too_large", stamp)
+
+
+def _content(descriptor: int, size: int, max_bytes: int | None) -> bytes:
+    """Return all of a file that says it has `size` bytes, or more of it than `max_bytes`."""
+    data = os.read(descriptor, size + 1)
+    while len(data) != size and (max_bytes is None or len(data) <= max_bytes):  # it grows or shrinks, or is a pipe
+        more = os.read(descriptor, _CHUNK_BYTES)
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _stamp(status: os.stat_result) -> str:
+    # The time of the inode's change tells when a copy has set the other time back to the original's.
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def _standard_input() -> BinaryIO:
     """Open the standard input once more: Python closes its own at the end, and waits for a thread that reads it."""
     return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
+def _within(path: str, left_out: list[LeftOut]) -> Iterator[Found | Unreadable]:
+    place = Path(path)
+    pictures: Iterator[Found | Unreadable]
+    if place.is_dir():
+        pictures = _below(path, left_out)
+    elif place.is_file() and is_archive(place):
+        pictures = _packed(place, left_out)
+    elif place.is_file() and place.suffix.lower() == _MANIFEST_SUFFIX:
+        pictures = _listed(place)
+    else:
+        yield path
+        return
+    empty = True
+    for found in pictures:
+        empty = False
+        yield found
+    if empty:
+        what = "folder" if place.is_dir() else "archive" if is_archive(place) else "manifest"
+        yield Unreadable(path, f"This {what} has no file that ends in {' '.join(SUFFIXES)}, and no other picture.")
 
 
 def _below(path: str, left_out: list[LeftOut]) -> Iterator[str | Unreadable]:
@@ -97,3 +185,27 @@ def _below(path: str, left_out: list[LeftOut]) -> Iterator[str | Unreadable]:
         left_out += level.left_out
         yield from level.pictures
         waiting += reversed(level.folders)
+
+
+def _packed(archive: Path, left_out: list[LeftOut]) -> Iterator[Packed | Unreadable]:
+    try:
+        root = in_archive(archive)
+    except (UnusableSource, OSError) as exc:
+        yield Unreadable(str(archive), str(exc) if isinstance(exc, UnusableSource) else f"{exc.strerror}.")
+        return
+    pictures = []
+    for folder in root.all():
+        left_out += folder.left_out
+        pictures += folder.pictures
+    for place, file in sorted(pictures, key=itemgetter(0)):
+        if isinstance(file, PackedFile):
+            yield Packed(f"{archive}/{place}", file)
+
+
+def _listed(manifest: Path) -> Iterator[str | Unreadable]:
+    try:
+        for _, row in rows(manifest, "path"):
+            if row.get("path"):
+                yield str(picture_file(manifest, row["path"]))
+    except (UnusableSource, OSError) as exc:
+        yield Unreadable(str(manifest), str(exc) if isinstance(exc, UnusableSource) else f"{exc.strerror}.")

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import chain
 
 from app.cli.predict.outputs import Output
-from app.cli.predict.pictures import Picture, Unreadable, find, lines_of, read
+from app.cli.predict.pictures import Found, Picture, Unreadable, find, lines_of, read
 from app.cli.predict.progress import Progress
 from app.cli.predict.read_ahead import Read, ReadAhead
 from app.client import BATCH_BYTES, BATCH_SIZE, Failure, Outcome, in_order
@@ -44,7 +44,7 @@ def predict_all(
 
 
 async def _predict(
-    found: Iterable[str | Unreadable],
+    found: Iterable[Found | Unreadable],
     road: AbstractAsyncContextManager[Classify],
     output: Output,
     progress: Progress,
@@ -55,15 +55,16 @@ async def _predict(
     async with road as classify:
 
         async def work(batch: list[Read]) -> tuple[list[Read], list[Outcome]]:
-            pictures = [each.data for each in batch if isinstance(each, Picture)]
-            return batch, await classify(pictures) if pictures else []
+            encoded = [each.data for each in batch if isinstance(each, Picture)]
+            return batch, await classify(encoded) if encoded else []
 
-        reading = ReadAhead(read(found), batch_size=BATCH_SIZE, batch_bytes=BATCH_BYTES)
+        pictures = (each if isinstance(each, Unreadable) else read(each) for each in found)
+        reading = ReadAhead(pictures, batch_size=BATCH_SIZE, batch_bytes=BATCH_BYTES)
         async with aclosing(in_order(reading.take, work, at_once=at_once)) as done:
             async for batch, outcomes in done:
                 answered = iter(outcomes)
                 for each in batch:
-                    outcome = Failure(each.reason, "unreadable") if isinstance(each, Unreadable) else next(answered)
+                    outcome = Failure(each.reason, each.code) if isinstance(each, Unreadable) else next(answered)
                     if isinstance(outcome, Failure):
                         failed += 1
                         progress.say(f"error: {each.name}: {outcome.error}")

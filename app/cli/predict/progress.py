@@ -1,6 +1,8 @@
 """Show on a terminal how far it has come, and say what is wrong, both on standard error."""
 
 import sys
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -9,11 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+_SAY_EVERY_S = 60.0
+
 
 class Progress:
-    """A context manager. `total` is how many pictures there are, where that is known; `shown` says whether to draw."""
+    """A context manager. `total` is how many pictures there are, if that is known; `shown` says whether to draw.
 
-    def __init__(self, *, total: int | None, shown: bool) -> None:
+    `said` says whether to write a line a minute if nothing is drawn: for a log.
+    """
+
+    def __init__(self, *, total: int | None, shown: bool, said: bool = False) -> None:
+        self._total = total
+        self._said = said and not shown
+        self._done = 0
+        self._began = self._last_said = time.monotonic()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars = Bars(
             BarColumn(bar_width=30),
@@ -38,6 +49,18 @@ class Progress:
 
     def advance(self, pictures: int) -> None:
         self._bars.update(self._task, advance=pictures)
+        self._done += pictures
+        if self._said and self._done and time.monotonic() - self._last_said >= _SAY_EVERY_S:
+            self._last_said = time.monotonic()
+            self.say(self._line())
+
+    def _line(self) -> str:
+        rate = self._done / (time.monotonic() - self._began)
+        line = f"{self._done:,} pictures, {rate:,.0f}/s"
+        if self._total is None:
+            return line
+        left = timedelta(seconds=round((self._total - self._done) / rate))
+        return f"{self._done:,} of {self._total:,} pictures, {rate:,.0f}/s, {left} left"
 
     def say(self, line: str) -> None:
         """Write one line, whatever is in it."""

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from app.contract import archives
 from training.data.dataset import Dataset
 from training.data.sources import archive, open_data
 from training.errors import DataError
@@ -153,11 +154,11 @@ def test_links_and_encrypted_files_in_a_zip_are_rejected(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("bounds", "message"),
     [
-        (archive.Bounds(entries=5), "holds more than 5 files"),
-        (archive.Bounds(content=1000), "holds more than 1,000 bytes"),
+        (archives.Bounds(entries=5), "holds more than 5 files"),
+        (archives.Bounds(content=1000), "holds more than 1,000 bytes"),
     ],
 )
-def test_entries_and_bytes_are_bounded(path: Path, bounds: archive.Bounds, message: str) -> None:
+def test_entries_and_bytes_are_bounded(path: Path, bounds: archives.Bounds, message: str) -> None:
     pack(path, classes())
     with pytest.raises(DataError, match=message):
         archive.read(path, bounds=bounds)
@@ -168,7 +169,7 @@ def test_compression_is_bounded(tmp_path: Path, suffix: str) -> None:
     path = pack(tmp_path / f"a{suffix}", {**classes(), "cats/bomb.bmp": bytes(8_000_000)})
     archive.read(path)
     with pytest.raises(DataError, match="is compressed more than 200 times"):
-        archive.read(path, bounds=archive.Bounds(free=1_000_000))
+        archive.read(path, bounds=archives.Bounds(free=1_000_000))
 
 
 def test_a_path_of_very_many_folders_is_read(path: Path) -> None:
@@ -198,7 +199,7 @@ def test_a_name_as_long_as_the_tar_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_compressed_tar_that_memory_cannot_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(archives, "available_memory", lambda: 10_000)
     with pytest.raises(DataError, match=r"does not fit into this machine's memory\. Pack the folder as \.zip or \.tar"):
         open_data(str(pack(tmp_path / "a.tgz", classes())))
 

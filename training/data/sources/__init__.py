@@ -6,6 +6,7 @@ It chooses the reader and knows no format itself. Files of pictures are listed, 
 from collections.abc import Callable
 from pathlib import Path
 
+from app.contract.archives import is_archive
 from app.contract.other_formats import name_of_other
 from app.contract.picture_files import FIRST_BYTES, told
 from training.data.dataset import Dataset, Listing, Picture
@@ -41,7 +42,7 @@ def _read(path: Path) -> Listing | list[Picture]:
         return idx.read(path)
     if path.is_dir():
         return folder.read(path)
-    if archive.is_archive(path):
+    if is_archive(path):
         return archive.read(path)
     match path.suffix.lower():
         case ".npz":

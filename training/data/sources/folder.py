@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from app.contract.picture_tree import on_disk
 from training.data.dataset import Listing
 from training.data.sources.layout import labelled
-from training.data.sources.tree import on_disk
 
 
 def read(root: Path) -> Listing:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from app.contract.picture_files import LeftOut, told
+from app.contract.picture_tree import Folder
 from training.data.dataset import Listing, Picture, Split, split_named
-from training.data.sources.tree import Folder
 from training.errors import DataError
 
 _OUTSIDE = "a picture outside of the class folders"

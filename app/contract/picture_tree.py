@@ -1,13 +1,26 @@
 """Folders and files of a source as a tree, whether they lie on the disk or in an archive."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.contract import picture_files
 from app.contract.picture_files import LeftOut
-from training.data.dataset import StoredFile
+
+
+class PackedFile(ABC):
+    """A file within an archive, read in place. `stamp` changes when its content does."""
+
+    stamp: str
+
+    @abstractmethod
+    def read(self, size: int = -1) -> bytes:
+        """Return the first `size` bytes, or all of them. Raises OSError."""
+
+
+StoredFile = Path | PackedFile
 
 
 @dataclass

@@ -1,0 +1,44 @@
+"""Answer pictures, row by row. It does not know where they come from, what classifies them, or where answers go."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.cli.predict.pictures import Picture, Unreadable
+from app.client import Failure
+
+Values = NDArray[np.float32]
+"""What the model says of one picture: (K,) probabilities in the labels' order, or (D,) features."""
+
+Classify = Callable[[Sequence[bytes]], Sequence[Values | Failure]]
+"""What becomes of each encoded picture, in their order. It never fails for a picture that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row: the picture's name, the sha256 of its bytes, "" if it could not be read, its stamp, and its outcome."""
+
+    file: str
+    sha256: str
+    stamp: str
+    outcome: Values | Failure
+
+
+def answers_to(pictures: Sequence[Picture | Unreadable], classify: Classify) -> list[Answer]:
+    """Return an answer to each picture, in their order: the shard function of every engine."""
+    readable = [each for each in pictures if isinstance(each, Picture)]
+    outcomes = iter(classify([each.data for each in readable]) if readable else ())
+    return [
+        Answer(each.name, digest_of(each), each.stamp, next(outcomes))
+        if isinstance(each, Picture)
+        else Answer(each.name, "", each.stamp, Failure(each.reason, each.code))
+        for each in pictures
+    ]
+
+
+def digest_of(read: Picture | Unreadable) -> str:
+    """Return the sha256 of a picture's bytes; "" if it could not be read."""
+    return hashlib.sha256(read.data).hexdigest() if isinstance(read, Picture) else ""

@@ -1,0 +1,122 @@
+"""Classify by a model that is loaded in this process, on one core: each core has a process of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from app.cli.predict.bulk.answers import Values
+from app.client import Failure
+from app.contract.bundle import FEATURES, Bundle
+from app.contract.header import read_header
+from app.contract.limits import check_size
+from app.contract.live import live_bundle
+from app.contract.preprocessing import preprocess, use_one_thread_per_picture
+from app.contract.store import ModelStore
+from app.engines.engine import GivesFeatures, PrecisionChoice
+from app.engines.loading import load_model
+from app.engines.proof import check_batch_size
+from app.engines.registry import EngineChoice
+from app.errors import BundleIncompatible, BundleNotFound, EngineUnavailable, ImageError, ModelNotNamed
+from app.settings import Settings
+
+BATCH = 32
+"""Larger ones gain nothing, and what is under way when a job is killed is classified again."""
+
+
+@dataclass(frozen=True)
+class ModelHere:
+    """A version of a model, how it runs, and which pictures it takes; small, so that it can be sent to any process."""
+
+    bundle: Path
+    engine: EngineChoice
+    precision: PrecisionChoice
+    features: bool
+    max_pixels: int
+    accepted_formats: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, bundle: Bundle, *, features: bool) -> Self:
+        """Return the version as the settings have models run."""
+        return cls(
+            # Another process may have another working folder.
+            bundle=bundle.path.resolve(),
+            engine=settings.engine,
+            precision=settings.precision,
+            features=features,
+            max_pixels=settings.max_pixels,
+            accepted_formats=frozenset(settings.accepted_formats.split(",")),
+        )
+
+    def open(self) -> "Classifier":
+        """Load the model. Raises a BundleError or EngineUnavailable."""
+        return Classifier(self)
+
+
+class Classifier:
+    """A loaded model; a `Classify`."""
+
+    def __init__(self, model: ModelHere) -> None:
+        use_one_thread_per_picture()
+        self._model = model
+        loaded = load_model(model.bundle, engine=model.engine, threads=1, precision=model.precision)
+        self._engine = loaded.engine
+        self._values = self._engine.predict
+        if model.features:
+            if not isinstance(self._engine, GivesFeatures):
+                raise EngineUnavailable(f"{self._engine.name} gives no features. Name another engine with --engine.")
+            self._values = self._engine.features
+        self._spec = loaded.bundle.manifest.preprocessing
+        self._engine.prepare(BATCH)
+        check_batch_size(loaded.bundle, self._engine, BATCH, max_difference=loaded.max_probability_difference)
+        # Every batch is of one size, the last one filled up: the answer to a picture must not depend on its neighbours.
+        self._batch = np.zeros((BATCH, *self._spec.shape), np.uint8)
+
+    def __call__(self, pictures: Sequence[bytes]) -> list[Values | Failure]:
+        outcomes: list[Values | Failure] = []
+        for start in range(0, len(pictures), BATCH):
+            outcomes += self._answer(pictures[start : start + BATCH])
+        return outcomes
+
+    def _answer(self, pictures: Sequence[bytes]) -> list[Values | Failure]:
+        outcomes: list[Values | Failure | int] = []
+        count = 0
+        for data in pictures:
+            try:
+                header = read_header(data, accepted=self._model.accepted_formats)
+                check_size(data, header, max_pixels=self._model.max_pixels)
+                self._batch[count] = preprocess(data, self._spec, header=header)
+            except ImageError as exc:
+                outcomes.append(Failure(str(exc), exc.code))
+            else:
+                outcomes.append(count)
+                count += 1
+        rows = self._values(self._batch) if count else self._batch
+        return [rows[each] if isinstance(each, int) else each for each in outcomes]
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def model_named(settings: Settings) -> Bundle:
+    """Return the live version of the model that the settings name. Raises a BundleError or ModelNotNamed."""
+    store = ModelStore(settings.model_store)
+    names = [settings.model] if settings.model else store.names()
+    if len(names) != 1:
+        raise ModelNotNamed(names) if names else BundleNotFound(f"The model store {store.root} holds no model.")
+    store.newest(names[0])  # its error names the models that exist
+    found = live_bundle(store, names[0])
+    if found is None:
+        raise store.all_held_back(names[0])
+    return found
+
+
+def check_has_features(bundle: Bundle) -> None:
+    """Raise BundleIncompatible if the network gives no features."""
+    if FEATURES not in {tensor.name for tensor in bundle.manifest.signature.other_outputs}:
+        raise BundleIncompatible(
+            f"{bundle.name} version {bundle.version} has no output '{FEATURES}': its network gives probabilities "
+            "alone. Leave out --features, or name a model whose bundle has that output."
+        )

@@ -1,0 +1,142 @@
+"""A job: a folder of parts that one process at a time writes to, and the loop that has its shards worked on."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from app.cli.predict.bulk.crew import Crew, Signals
+from app.cli.predict.bulk.plan import Plan
+from app.cli.predict.bulk.shard import JOURNALS, Finished
+from app.cli.predict.options import PartFormat
+from app.cli.predict.pictures import Unreadable
+from app.cli.predict.progress import Progress
+from app.errors import OutputConflict, OutputNotWritable, WorkerEnded
+from app.system.atomic_write import atomic_write
+
+_LOOK_EVERY_S = 0.5
+_DESCRIPTION = "job.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What every run of a job must agree on; it lies in the folder."""
+
+    output: PartFormat
+    top_k: int | None
+    features: bool
+    shard_size: int
+    model: str
+    version: int
+
+    def check_goes_on(self, begun: Self) -> None:
+        """Raise OutputConflict unless a job that was begun with `begun` can go on with this."""
+        for name, before in asdict(begun).items():
+            now = getattr(self, name)
+            if now != before:
+                raise OutputConflict(
+                    f"The job in this folder was begun with {_shown(name, before)}, not with {_shown(name, now)}. Give "
+                    "the same again, or name another folder."
+                )
+
+
+def begun_with(folder: Path) -> Description | None:
+    """Return what the job in a folder was begun with; None if there is none. Raises OutputConflict."""
+    file = folder / JOURNALS / _DESCRIPTION
+    try:
+        return Description(**orjson.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as exc:
+        raise OutputConflict(f"{file} cannot be read ({exc}). Name another folder.") from exc
+
+
+@contextmanager
+def held(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Make the folder of a job, and hold it. Raises OutputConflict if it is another's, or OutputNotWritable."""
+    try:
+        if not resume and _holds_something(folder):
+            raise OutputConflict(f"{folder} is not empty. Add --resume to go on with its job, or name another folder.")
+        (folder / JOURNALS).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / JOURNALS, os.O_RDONLY)
+    except OSError as exc:
+        raise OutputNotWritable(f"{folder} cannot be written: {exc.strerror}.") from exc
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputConflict(f"Another process is at work on {folder}. Wait for it, or end it.") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def begin(folder: Path, description: Description) -> None:
+    """Write what the job is begun with. Raises OutputNotWritable."""
+    try:
+        with atomic_write(folder / JOURNALS / _DESCRIPTION, durable=True, mode=0o644) as stream:
+            stream.write(orjson.dumps(asdict(description), option=orjson.OPT_INDENT_2))
+    except OSError as exc:
+        raise OutputNotWritable(f"{folder} cannot be written: {exc.strerror}.") from exc
+
+
+def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
+    """Work on all that is planned; return how many pictures have no answer. Raises the first error of a shard."""
+    failed = plan.failed
+
+    def unreadable(found: Unreadable) -> None:
+        nonlocal failed
+        failed += 1
+        progress.say(f"error: {found.name}: {found.reason}")
+
+    shown = 0
+    shards = plan.shards(unreadable)
+    working: set[Future[Finished]] = set()
+    while True:
+        # One more for each worker than it works on, so that none waits for the next.
+        while len(working) < 2 * crew.size and (shard := next(shards, None)) is not None:
+            working.add(crew.submit(shard))
+        if not working:
+            break
+        done, working = wait(working, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+        progress.advance(signals.answered.value - shown)
+        shown = signals.answered.value
+        try:
+            failed += sum(each.result().failed for each in done)
+        except BrokenProcessPool as exc:
+            raise WorkerEnded(
+                "A worker process was ended, by the system if memory ran out. Run the command again with --resume."
+            ) from exc
+    plan.remove_orphans()
+    _make_durable(plan.target.folder)
+    _make_durable(plan.target.folder / JOURNALS)
+    return failed
+
+
+def _holds_something(folder: Path) -> bool:
+    """Return whether anything lies in the folder, but the place of a job that never began."""
+    begun = (folder / JOURNALS / _DESCRIPTION).exists()
+    return begun or (folder.exists() and any(each.name != JOURNALS for each in folder.iterdir()))
+
+
+def _make_durable(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _shown(name: str, value: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"no {option}" if value in (None, False) else f"{option} {value}"

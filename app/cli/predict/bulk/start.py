@@ -1,0 +1,134 @@
+"""Begin a job, or go on with one, as the command has it."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from app.cli.predict.bulk.crew import Crew, Signals, processes, threads
+from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named
+from app.cli.predict.bulk.job import Description, begin, begun_with, held, run
+from app.cli.predict.bulk.parts import Layout, check_format
+from app.cli.predict.bulk.plan import Plan, Sources
+from app.cli.predict.bulk.service import ServiceClassifier, check_version, served
+from app.cli.predict.bulk.shard import Target
+from app.cli.predict.options import PartFormat, Service
+from app.cli.predict.pictures import Found, Unreadable, find, lines_of
+from app.cli.predict.progress import Progress
+from app.client import ModelReference, Retry, ServiceClient
+from app.contract.bundle import open_bundle
+from app.contract.picture_files import LeftOut, told
+from app.contract.store import ModelStore
+from app.errors import OutputNotWritable
+from app.settings import Settings
+from app.system.cores import available_cores
+from app.system.wording import count_of
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, whoever classifies."""
+
+    arguments: list[str]
+    files_from: str | None
+    folder: Path
+    resume: bool
+    output: PartFormat
+    top_k: int | None
+    features: bool
+    shard_size: int
+
+
+OpenCrew = Callable[[Target, Signals], AbstractContextManager[Crew]]
+
+
+def write_shards_here(wish: Wish, settings: Settings) -> int:
+    """Classify in this machine's processes; return how many pictures have no answer. Raises an ImageclassError."""
+    check_format(wish.output)
+    with held(wish.folder, resume=wish.resume):
+        begun = begun_with(wish.folder)
+        if begun is None:
+            bundle = model_named(settings)
+        else:  # its version, whichever is live by now
+            bundle = open_bundle(ModelStore(settings.model_store).path(begun.model, begun.version))
+        if wish.features:
+            check_has_features(bundle)
+        model = ModelHere.of(settings, bundle, features=wish.features)
+
+        def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
+            return processes(model, target, signals, available_cores())
+
+        reference = ModelReference(bundle.name, bundle.version)
+        description = _description(wish, settings.model or bundle.name, bundle.version)
+        return _write(wish, settings, reference, bundle.manifest.labels, description, begun, open_crew)
+
+
+def write_shards_by_service(wish: Wish, settings: Settings, service: Service) -> int:
+    """Have a service classify; return how many pictures have no answer. Raises an ImageclassError."""
+    check_format(wish.output)
+    retry = Retry(retries=service.retries)
+    with (
+        held(wish.folder, resume=wish.resume),
+        ServiceClient(service.url, api_key=service.api_key, retry=retry, max_connections=service.at_once) as client,
+    ):
+        begun = begun_with(wish.folder)
+        model = served(client, settings.model or (begun.model if begun else None))
+        if begun is not None and begun.model == model.name:
+            check_version(model.version, model.name, begun.version)
+
+        def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
+            return threads(ServiceClassifier(client, model), target, signals, service.at_once)
+
+        reference = ModelReference(model.name, model.version)
+        description = _description(wish, model.name, model.version)
+        return _write(wish, settings, reference, model.labels, description, begun, open_crew)
+
+
+def _description(wish: Wish, model: str, version: int) -> Description:
+    return Description(wish.output, wish.top_k, wish.features, wish.shard_size, model, version)
+
+
+def _write(
+    wish: Wish,
+    settings: Settings,
+    reference: ModelReference,
+    labels: Sequence[str],
+    description: Description,
+    begun: Description | None,
+    open_crew: OpenCrew,
+) -> int:
+    if begun is None:
+        begin(wish.folder, description)
+    else:
+        description.check_goes_on(begun)
+    layout = Layout(wish.output, reference, tuple(labels), wish.top_k, wish.features)
+    target = Target(wish.folder, layout, settings.max_upload_bytes)
+    left_out: list[LeftOut] = []
+
+    def sources() -> Iterator[Found | Unreadable]:
+        left_out.clear()
+        return find(chain(wish.arguments, () if wish.files_from is None else lines_of(wish.files_from)), left_out)
+
+    try:
+        return _run(target, sources, wish.shard_size, open_crew, left_out)
+    except OSError as exc:
+        raise OutputNotWritable(f"{exc.filename or wish.folder} cannot be read or written: {exc.strerror}.") from exc
+
+
+def _run(target: Target, sources: Sources, shard_size: int, open_crew: OpenCrew, left_out: list[LeftOut]) -> int:
+    plan = Plan.of(target, sources, shard_size)
+    signals = Signals.new()
+    with Progress(total=plan.total - plan.done, shown=sys.stderr.isatty(), said=True) as progress:
+        if plan.done:
+            progress.say(f"{count_of(plan.done, 'picture')} of {plan.total:,} are done already.")
+        with open_crew(target, signals) as crew:
+            failed = run(plan, crew, signals, progress)
+        if line := told(left_out):
+            progress.say(line)
+        if failed:
+            progress.say(
+                f"{count_of(failed, 'picture')} of {plan.total:,} without an answer; the column error says why."
+            )
+    return failed

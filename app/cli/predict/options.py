@@ -1,0 +1,18 @@
+"""Options of the command `predict` that its parts share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PrintFormat = Literal["table", "jsonl", "csv"]
+PartFormat = Literal["parquet", "csv", "jsonl"]
+Output = Literal["table", "jsonl", "csv", "parquet"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service to ask, and how."""
+
+    url: str
+    api_key: str | None
+    retries: int
+    at_once: int
