@@ -1,6 +1,7 @@
 """Choose a preset for data when none was named: look at some of its pictures, and say what was chosen and why."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from app.system.cores import available_cores
 from app.system.wording import count_of
@@ -20,12 +21,14 @@ _LARGEST_SMALL_PHOTO, _MANY_SMALL_PHOTOS = 128, 1000
 """Pixels of the longer side, and pictures: of so many small photos a small network learns more from nothing than a
 large one knows of others (hands of 100x100 pixels: 99.5 and 93.7 %)."""
 
-_PRESETS: dict[str, dict[Effort, str]] = {
+Family = Literal["small grey pictures", "many small photos", "photos"]
+
+_PRESETS: dict[Family, dict[Effort, str]] = {
     "small grey pictures": {"quick": "quick", "standard": "compact"},
     "many small photos": {"quick": "photos_quick", "standard": "photos_from_scratch"},
     "photos": {"quick": "photos_quick", "standard": "photos"},
 }
-_LARGER = {"small grey pictures": ("accurate",)}
+_LARGER: dict[Family, tuple[str, ...]] = {"small grey pictures": ("accurate",)}
 """Presets that a sweep tries beside those of `_PRESETS`."""
 _EPOCHS_OF_FEW = ((300, 20), (1000, 10))
 """Epochs of `photos` if there are fewer pictures than the first number: fine-tuning needs some hundred steps."""
@@ -61,13 +64,26 @@ class Choice:
         return with_recipe(preset_named(self.preset), {"epochs": self.epochs})
 
 
+def family_of(kind: PictureKind, count: int) -> Family:
+    """Return to which family so many pictures of a kind belong."""
+    side = max(kind.height, kind.width)
+    if side <= _LARGEST_DRAWING and not kind.has_colour:
+        return "small grey pictures"
+    return "many small photos" if side <= _LARGEST_SMALL_PHOTO and count >= _MANY_SMALL_PHOTOS else "photos"
+
+
+def preset_for(family: Family, count: int, effort: Effort = "standard") -> Preset:
+    """Return the preset for so many pictures of a family, with its epochs."""
+    return _with_epochs(_PRESETS[family][effort], count)
+
+
 def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None, colour: Colour | None) -> Choice:
     """Return the preset for these pictures, at a size and colour that were asked for, if they were.
 
     Raises DataError if none of the pictures looked at can be read.
     """
     kind, count = kind_of(dataset), len(dataset.pictures)
-    family = _family(kind, count)
+    family = family_of(kind, count)
     wanted = effort or "standard"
     preset = _PRESETS[family][wanted]
     why = f"the pictures are {kind}"
@@ -87,7 +103,7 @@ def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None,
         epochs,
         _seconds(preset, count),
         tuple(
-            with_recipe(preset_named(name), {"epochs": _epochs(name, count)})
+            _with_epochs(name, count)
             for name in (*_PRESETS[family].values(), *_LARGER.get(family, ()))
             if name != preset
         ),
@@ -110,6 +126,10 @@ def _epochs(preset: str, count: int) -> int | None:
     return next((epochs for most, epochs in _EPOCHS_OF_FEW if count < most), None) if preset == "photos" else None
 
 
+def _with_epochs(preset: str, count: int) -> Preset:
+    return with_recipe(preset_named(preset), {"epochs": _epochs(preset, count)})
+
+
 def _seconds(preset: str, count: int) -> float:
     fixed, each = _SECONDS[preset]
     if preset == "photos":
@@ -120,11 +140,3 @@ def _seconds(preset: str, count: int) -> float:
 def _time(preset: str, count: int) -> str:
     seconds = _seconds(preset, count)
     return count_of(round(seconds / 60), "minute") if seconds >= 90 else f"{max(10, round(seconds, -1)):.0f} seconds"
-
-
-def _family(kind: PictureKind, count: int) -> str:
-    """Return the key of `_PRESETS`."""
-    side = max(kind.height, kind.width)
-    if side <= _LARGEST_DRAWING and not kind.has_colour:
-        return "small grey pictures"
-    return "many small photos" if side <= _LARGEST_SMALL_PHOTO and count >= _MANY_SMALL_PHOTOS else "photos"
