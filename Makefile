@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := $(VENV)-clients
+RAY := $(VENV)-ray
 NODE_CLIENTS := tests/clients/node
 # The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
 UV ?=
@@ -23,7 +24,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-programs test format proto benchmark benchmark-short benchmark-soak benchmark-scaling lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,11 @@ setup-clients: ## install public clients of the protocols, for the tests alone, 
 	@$(call install,clients)
 	@$(install_node_clients)
 
+setup-ray: override VENV := $(RAY)
+setup-ray: override BIN := $(RAY)/bin
+setup-ray: ## install the service with Ray Serve and Ray Data into .venv-ray (docs/ray.md; 1.5 GB)
+	@$(call install,ray)
+
 setup-programs: ## install the clients and proxies of tests/packages.txt that are missing, with apt-get (as root)
 	@$(install_programs)
 
@@ -52,6 +58,9 @@ test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,mypy,$(BIN)/python -m mypy)
 	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
 	@$(call check,pytest,$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+
+test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 8 minutes)
+	@$(RAY)/bin/python -m pytest tests/ray
 
 format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .
@@ -86,6 +95,7 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	compile --group clients $(if $(UPGRADE),--upgrade) --output-file requirements/clients.txt; \
 	ours='pyproject.toml --extra grpc'; \
 	compile $$ours --extra training --extra parquet --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
+	compile $$ours --extra ray --group ray-tests --constraint requirements/development.txt --output-file requirements/ray.txt; \
 	for set in training serving; do \
 		rm -f requirements/$$set.txt; \
 		if [ $$set = training ]; then extra='--extra training'; else extra=; fi; \
@@ -110,7 +120,7 @@ sbom: ## list all that serving and training install, with hashes, as CycloneDX i
 	done
 
 clean: ## remove .venv, caches and build output; models and data stay
-	@rm -rf $(VENV) $(CLIENTS) $(NODE_CLIENTS)/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS) $(RAY) $(NODE_CLIENTS)/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of

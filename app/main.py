@@ -45,6 +45,7 @@ from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
 from app.serving.control import ModelControl
+from app.serving.self_check import SelfCheck
 from app.serving.store_watcher import Watcher
 from app.serving.tuning import TuningOptions
 from app.serving.versions import LoadedStore, Loader, load_store
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 _LONGEST_BURST_S = 2.0
 """A crowd that arrives at once is served if it can be within this time, or within half of the deadline."""
+_LIFE_MARGIN_S = 10.0
+"""How long a request may outlive its arrival and its deadline before the worker counts as stuck."""
 
 
 def create_app(
@@ -221,6 +224,12 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )
+
+
+def self_check(settings: Settings, admission: Admission, metrics: Metrics) -> SelfCheck:
+    """Return the check of a worker's admission, by the longest life of a request under these settings."""
+    longest_s = settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S
+    return SelfCheck(admission, metrics, longest_s=longest_s)
 
 
 def request_limits(settings: Settings) -> RequestLimits:

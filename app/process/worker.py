@@ -20,11 +20,10 @@ from fastapi import FastAPI
 from app.api.lifecycle import Lifecycle
 from app.engines.openvino import import_openvino
 from app.errors import ImageclassError
-from app.main import worker_app
+from app.main import self_check, worker_app
 from app.process.http_server.server import STARTUP_FAILURE, DrainingServer
 from app.process.listener import Listener, SharingLoop
 from app.process.worker_process import RETIRE, STOP, Place
-from app.serving.self_check import SelfCheck
 from app.settings import Settings
 from app.waiting import wait_all
 
@@ -40,8 +39,6 @@ _LINGER_S = 0.5
 _LAST_ANSWERS_S = 0.5
 """How long clients whose request was not done within the grace have to read the rejection."""
 _END_MARGIN_S = 2.0
-_LIFE_MARGIN_S = 10.0
-"""How long a request may outlive its arrival and its deadline before the worker counts as stuck."""
 _STATM = Path("/proc/self/statm")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -80,11 +77,7 @@ class WorkerServer(DrainingServer):
         self._place = place
         self._lifecycle = lifecycle
         self.connections.watch(place.metrics.connections.set)
-        self._self_check = SelfCheck(
-            app.state.inference.admission,
-            place.metrics,
-            longest_s=settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S,
-        )
+        self._self_check = self_check(settings, app.state.inference.admission, place.metrics)
         self._living: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
         self._began = 0.0

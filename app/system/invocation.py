@@ -12,7 +12,7 @@ from typing import Literal
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
-Extra = Literal["training", "grpc", "parquet"]
+Extra = Literal["training", "grpc", "parquet", "ray"]
 
 _EXTRAS: dict[str, Extra] = {
     "google": "grpc",
@@ -45,6 +45,8 @@ def installs(extra: Extra | None) -> str:
     package = f"'.[{extra}]'" if extra else "."
     if extra == "parquet":
         return f"run `pip install {package}`"  # in no lock but that of the tests
+    if extra == "ray":
+        return f"run `make setup-ray` and use .venv-ray, or `pip install {package}`"
     target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC
     return f"run `make {target}`, or `pip install {package}`"
 

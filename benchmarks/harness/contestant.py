@@ -20,6 +20,11 @@ Precision = Literal["f32", "auto"]
 BASELINE = "tutorial-2"
 NO_BF16 = "this CPU has no bf16 arithmetic (avx512_bf16, amx_bf16), so that precision=auto is f32"
 
+_RAY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 _SHARED = HERE / "contestants" / "shared"
 _ROOT = HERE.parent
 
@@ -51,7 +56,7 @@ class Contestant:
     def process_environment(self, port: int, spare_port: int, workload: Workload) -> dict[str, str]:
         """Return the process's environment: the machine's without this project's settings, and the run's own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
-        own = {"PYTHONPATH": str(_ROOT)} if self.environment is None else {"PYTHONPATH": str(_SHARED)}
+        own = {"PYTHONPATH": str(_ROOT if self.environment is None or self.group == "ours" else _SHARED)}
         run = {
             "BENCHMARK_BUNDLE": str(workload.bundle),
             "BENCHMARK_PORT": str(port),
@@ -80,15 +85,8 @@ def contestants() -> list[Contestant]:
         _peer("litserve", lambda python, *_: [python, "service.py"]),
         _peer("bentoml", _bentoml),
         _peer("mlserver", lambda python, *_: [python, "start.py"]),
-        _peer(
-            "ray_serve",
-            lambda python, *_: [python, "service.py"],
-            {
-                "RAY_SERVE_ENABLE_HA_PROXY": "1",
-                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-                "RAY_USAGE_STATS_ENABLED": "0",
-            },
-        ),
+        _peer("ray_serve", lambda python, *_: [python, "service.py"], _RAY),
+        _ours_on_ray(),
         bare(workers=1),
         bare(workers=2),
     ]
@@ -113,6 +111,17 @@ def ours(engine: EngineName, *, workers: int, precision: Precision | None = None
         precision=precision or "f32",
         in_short=in_short,
         takes_bodies=engine == "openvino" and precision is None,
+    )
+
+
+def _ours_on_ray() -> Contestant:
+    return Contestant(
+        name="ours-ray",
+        group="ours",
+        about="this project on Ray Serve, HAProxy, a replica for each core",
+        environment="ours_ray",
+        command=lambda python, *_: [python, str(HERE / "contestants" / "ours_ray" / "service.py")],
+        variables={"IMAGECLASS_LOG_LEVEL": "warning", **_RAY},
     )
 
 

@@ -10,8 +10,7 @@ import typer
 from app.cli.errors import one_line_errors
 from app.cli.options import ModelStoreOption
 from app.cli.output import log_errors_only
-from app.cli.predict.options import Output, PartFormat, PrintFormat, Service
-from app.engines.registry import EngineChoice
+from app.cli.predict.options import EngineOrRay, Output, PartFormat, PrintFormat, Service
 from app.settings import API_KEY_VARIABLE, Settings
 from app.system.home import expanded
 
@@ -33,8 +32,10 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
     model_store: ModelStoreOption = None,
     engine: Annotated[
-        EngineChoice | None,
-        typer.Option(help="What runs the model. [IMAGECLASS_ENGINE]", show_default=False),
+        EngineOrRay | None,
+        typer.Option(
+            help="What runs the model. [IMAGECLASS_ENGINE] ray works on --shards in a Ray cluster.", show_default=False
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -59,6 +60,9 @@ def predict(
         bool, typer.Option("--resume", help="Go on with the job in the folder of --shards, if there is one.")
     ] = False,
     shard_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures in each part of --shards.")] = 1024,
+    address: Annotated[
+        str, typer.Option(help="The Ray cluster of --engine ray; local starts one here, auto finds the one that runs.")
+    ] = "local",
     features: Annotated[
         bool, typer.Option("--features", help="Write the network's features to --shards instead of probabilities.")
     ] = False,
@@ -75,10 +79,13 @@ def predict(
     if not files and files_from is None:
         raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
     shown: Output = "jsonl" if as_json else output
-    given = {"model": model, "model_store": model_store, "engine": engine}
+    on_ray = engine == "ray"
+    given = {"model": model, "model_store": model_store, "engine": None if on_ray else engine}
     with one_line_errors():
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
         service = None if url is None else Service(url, os.environ.get(API_KEY_VARIABLE), retries, concurrency)
+        if on_ray and (shards is None or service is not None):
+            raise typer.BadParameter("ray needs --shards, and does not go with --url.", param_hint="--engine")
         if shards is None:
             if resume or features or shown == "parquet":
                 option = "--resume" if resume else "--features" if features else "--output parquet"
@@ -92,6 +99,7 @@ def predict(
             failed = _write_shards(
                 files, files_from, shards, shown, settings, service,
                 resume=resume, shard_size=shard_size, top_k=top_k, features=features,
+                ray_address=address if on_ray else None,
             )  # fmt: skip
     if failed:
         raise typer.Exit(1)
@@ -138,6 +146,7 @@ def _write_shards(
     shard_size: int,
     top_k: int | None,
     features: bool,
+    ray_address: str | None,
 ) -> int:
     from app.cli.predict.bulk.start import Wish, write_shards_by_service, write_shards_here
     from app.cli.predict.pictures import STANDARD_INPUT
@@ -148,4 +157,4 @@ def _write_shards(
     if service is not None:
         return write_shards_by_service(wish, settings, service)
     log_errors_only()
-    return write_shards_here(wish, settings)
+    return write_shards_here(wish, settings, ray_address=ray_address)

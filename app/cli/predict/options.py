@@ -1,11 +1,18 @@
 """Options of the command `predict` that its parts share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from app.engines.registry import EngineChoice
 
 PrintFormat = Literal["table", "jsonl", "csv"]
 PartFormat = Literal["parquet", "csv", "jsonl"]
 Output = Literal["table", "jsonl", "csv", "parquet"]
+
+if TYPE_CHECKING:  # as the engines' own names
+    EngineOrRay = str
+else:
+    EngineOrRay = Literal[EngineChoice, "ray"]
 
 
 @dataclass(frozen=True)

@@ -6,4 +6,5 @@ answers  pictures → answers, of any size and from anywhere: what an engine for
 journal  what became of each picture of a shard so far
 parts    answers → Parquet, CSV or JSON lines
 here     a model in this process; `service` asks one that is served
+on_ray   the same shards as tasks in a Ray cluster
 """

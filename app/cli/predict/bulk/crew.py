@@ -57,7 +57,7 @@ def processes(model: ModelHere, target: Target, signals: Signals, size: int) -> 
     """Open a crew of processes. They are not forked: the libraries that run networks have threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(size, context, initializer=_begin, initargs=(model, target, signals)) as executor:
-        yield from _until_stopped(Crew(size, executor, _work_here), signals)
+        yield from until_stopped(Crew(size, executor, _work_here), signals)
 
 
 @contextmanager
@@ -68,10 +68,11 @@ def threads(classify: Classify, target: Target, signals: Signals, size: int) -> 
         return work_on(shard, target, classify, signals.advance)
 
     with ThreadPoolExecutor(size, thread_name_prefix="shard") as executor:
-        yield from _until_stopped(Crew(size, executor, work), signals)
+        yield from until_stopped(Crew(size, executor, work), signals)
 
 
-def _until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
+def until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
+    """Yield the crew once; then have it end what it works on, and begin nothing more."""
     try:
         yield crew
     finally:

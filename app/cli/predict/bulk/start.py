@@ -10,6 +10,7 @@ from pathlib import Path
 from app.cli.predict.bulk.crew import Crew, Signals, processes, threads
 from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named
 from app.cli.predict.bulk.job import Description, begin, begun_with, held, run
+from app.cli.predict.bulk.on_ray import cluster
 from app.cli.predict.bulk.parts import Layout, check_format
 from app.cli.predict.bulk.plan import Plan, Sources
 from app.cli.predict.bulk.service import ServiceClassifier, check_version, served
@@ -44,8 +45,11 @@ class Wish:
 OpenCrew = Callable[[Target, Signals], AbstractContextManager[Crew]]
 
 
-def write_shards_here(wish: Wish, settings: Settings) -> int:
-    """Classify in this machine's processes; return how many pictures have no answer. Raises an ImageclassError."""
+def write_shards_here(wish: Wish, settings: Settings, *, ray_address: str | None = None) -> int:
+    """Classify in this machine's processes, or in a Ray cluster; return how many pictures have no answer.
+
+    Raises an ImageclassError.
+    """
     check_format(wish.output)
     with held(wish.folder, resume=wish.resume):
         begun = begun_with(wish.folder)
@@ -58,6 +62,8 @@ def write_shards_here(wish: Wish, settings: Settings) -> int:
         model = ModelHere.of(settings, bundle, features=wish.features)
 
         def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
+            if ray_address is not None:
+                return cluster(model, target, signals, ray_address)
             return processes(model, target, signals, available_cores())
 
         reference = ModelReference(bundle.name, bundle.version)
