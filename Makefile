@@ -24,7 +24,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,13 @@ format: setup-training ## put the code into its standard form
 
 proto: setup-training ## write open_inference_pb2.py anew from open_inference.proto
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. app/api/protocols/open_inference/open_inference.proto
+
+manifests: ## write deploy/kubernetes/generated/ anew (kubectl with kustomize 5, as kubectl has it from 1.27)
+	@command -v kubectl >/dev/null || { echo "make: there is no kubectl; install one that brings kustomize 5 (1.27 or newer)." >&2; exit 1; }
+	@for folder in deploy/kubernetes/base deploy/kubernetes/kserve deploy/kubernetes/overlays/*; do \
+		manifests=$$(kubectl kustomize $$folder) || exit 1; \
+		printf '%s\n' "$$manifests" >deploy/kubernetes/generated/$${folder##*/}.yaml; \
+	done
 
 benchmark: setup-training ## measure the service beside its peers (Linux, wrk; 45 minutes; ARGS="--only ours --rounds 5")
 	@$(BIN)/python -m benchmarks run $(ARGS)
