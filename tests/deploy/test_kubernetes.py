@@ -186,7 +186,7 @@ def test_a_kustomization_as_the_page_has_it_sets_namespace_and_image(docs_kustom
     found = list(yaml.safe_load_all(made))
     assert {document["metadata"]["namespace"] for document in found} == {"images"}
     assert {document["kind"] for document in found} >= {"Deployment", "HTTPRoute", "ServiceMonitor"}
-    assert re.findall(r"image: (.+)", made) == ["ghcr.io/me/imageclass:2026-11-26"]
+    assert re.findall(r"image: (.+)", made) == ["registry.example.org/me/imageclass:2026-11-26"]
 
 
 @pytest.fixture
