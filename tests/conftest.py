@@ -69,6 +69,14 @@ def pytest_configure() -> None:
     structlog.configure(processors=[*first, renderer])
 
 
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test runs in this process may have turned the log to an output that is closed after it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     # Every process of a run must name a test alike, and what is made while tests are collected may differ: gzip writes
     # the time into its header. So bytes that are no text are named by their parameter and a number.

@@ -21,6 +21,7 @@ _EXTRAS: dict[str, Extra] = {
     "jinja2": "training",
     "keras": "training",
     "pyarrow": "parquet",
+    "ray": "ray",
     "scipy": "training",
     "sklearn": "training",
     "tensorflow": "training",
