@@ -24,7 +24,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,mypy,$(BIN)/python -m mypy)
 	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
 	@$(call check,pytest,$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+
+test-long: setup-training ## run the tests that take minutes (not part of make test; 6 minutes)
+	@$(BIN)/python -m pytest -m long --numprocesses auto --maxprocesses 4 --dist load
 
 test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 8 minutes)
 	@$(RAY)/bin/python -m pytest tests/ray

@@ -34,7 +34,7 @@ def folder(tutorial: str, repository: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 def test_the_tutorial_leads_from_a_folder_of_photos_to_a_corrected_model(
     tutorial: str, repository: Path, folder: Path, start_service: StartService

@@ -140,7 +140,7 @@ CliRunner().invoke(cli, [*arguments, "--model-store", killed])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_photos_whose_fine_tuning_is_killed_end_with_the_weights_of_an_unbroken_run(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", ["hat", "shirt", "shoe"], of_each=60)
     fit = ["fit", "--preset", "photos", "--data", str(photos), "--name", "d", "--size", "64", "--epochs", "3"]

@@ -219,7 +219,7 @@ def test_neighbours_differ_in_one_option_and_are_named_by_it() -> None:
     assert all(preset.recipe.epochs == 0 for preset in neighbours(preset_named("photos_quick")))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_best_so_far_of_a_sweep_on_photos_can_be_gone_on_with(
     few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
