@@ -277,10 +277,11 @@ def test_workers_end_with_their_supervisor_and_free_the_port(
 def test_what_was_sent_before_sigterm_is_answered(
     start_service: StartService, trained_store: Path, opened: ExitStack
 ) -> None:
-    # With time and room enough, on a busy machine too, for all that it holds: none is refused as more than it can do.
+    # With time and room enough, on a busy machine too, for all that it holds: none is refused as more than it can do,
+    # which a worker says of what it cannot answer within two seconds.
     roomy = {"request_timeout_s": 120, "shutdown_grace_s": 120, "max_pending_bytes": 1 << 32}
     service = start_service(trained_store, workers=2, **roomy)
-    large = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8))[1].tobytes()
+    large = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (600, 600), np.uint8))[1].tobytes()
     # More than the workers can have begun by then: some wait for a decoder, some in the kernel's queue.
     waiting = [opened.enter_context(connect(service)) for _ in range(40)]
     for sock in waiting:
