@@ -5,10 +5,10 @@ import resource
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -17,7 +17,7 @@ from app.errors import ImageclassError
 from benchmarks.audit import recall as audit_benchmark
 from benchmarks.harness.contestant import contestants, ours
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.machine import this_machine
+from benchmarks.harness.machine import Machine, this_machine
 from benchmarks.harness.models import build
 from benchmarks.harness.workload import (
     HERE,
@@ -56,6 +56,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_Run = TypeVar("_Run")
 _DATA = HERE.parent / "tests" / "data"
 _SOAK = "soak.json"
 
@@ -328,20 +329,15 @@ def accuracy(
     out: Out = WORK / "results",
 ) -> None:
     """Train presets and the tutorial's script in turn, and write accuracy.json and accuracy.md after every training."""
-    names = only.split(",")
-    out.mkdir(parents=True, exist_ok=True)
-    machine = this_machine()
-    runs: list[accuracy_benchmark.Run] = []
-    with _one_line_errors():
-        for name in names:
-            if name.partition(accuracy_benchmark.TO)[0] not in (accuracy_benchmark.TUTORIAL, *PRESETS):
-                known = ", ".join((accuracy_benchmark.TUTORIAL, *PRESETS))
-                raise BenchmarkError(f"Nothing is called '{name}'; there are: {known}.")
-        for seed in range(first_seed, first_seed + seeds):
-            for name in names:
-                runs.append(accuracy_benchmark.train_once(name, seed=seed, mnist=mnist_npz))
-                accuracy_benchmark.write(runs, out, command=_command(), machine=machine)
-                typer.echo(accuracy_benchmark.line(runs[-1]), err=True)
+    _train_in_turn(
+        only.split(","),
+        (accuracy_benchmark.TUTORIAL, *PRESETS),
+        range(first_seed, first_seed + seeds),
+        lambda name, seed: accuracy_benchmark.train_once(name, seed=seed, mnist=mnist_npz),
+        lambda runs, machine: accuracy_benchmark.write(runs, out, command=_command(), machine=machine),
+        accuracy_benchmark.line,
+        out,
+    )
     typer.echo((out / "accuracy.md").read_text(encoding="utf-8"))
 
 
@@ -353,20 +349,15 @@ def photos(
     out: Out = WORK / "results",
 ) -> None:
     """Train `fit` and the baselines on photos in turn; write photos.json and photos.md after every training."""
-    names = only.split(",")
-    out.mkdir(parents=True, exist_ok=True)
-    machine = this_machine()
-    runs: list[photos_benchmark.Run] = []
-    with _one_line_errors():
-        for name in names:
-            if name not in photos_benchmark.CONTESTANTS:
-                known = ", ".join(photos_benchmark.CONTESTANTS)
-                raise BenchmarkError(f"Nothing is called '{name}'; there are: {known}.")
-        for seed in range(seeds):
-            for name in names:
-                runs.append(photos_benchmark.train_once(name, seed=seed, data=data))
-                photos_benchmark.write(runs, out, command=_command(), machine=machine)
-                typer.echo(photos_benchmark.line(runs[-1]), err=True)
+    _train_in_turn(
+        only.split(","),
+        photos_benchmark.CONTESTANTS,
+        range(seeds),
+        lambda name, seed: photos_benchmark.train_once(name, seed=seed, data=data),
+        lambda runs, machine: photos_benchmark.write(runs, out, command=_command(), machine=machine),
+        photos_benchmark.line,
+        out,
+    )
     typer.echo((out / "photos.md").read_text(encoding="utf-8"))
 
 
@@ -410,6 +401,28 @@ def models(photos: Photos = _DATA / "photos") -> None:
     with _one_line_errors():
         for name in WORKLOADS[1:]:
             typer.echo(f"built: {_build(name, photos)}")
+
+
+def _train_in_turn(
+    names: Sequence[str],
+    known: Sequence[str],
+    seeds: Iterable[int],
+    train_once: Callable[[str, int], _Run],
+    write: Callable[[Sequence[_Run], Machine], None],
+    line: Callable[[_Run], str],
+    out: Path,
+) -> None:
+    """Train each with the first seed, then each with the next; write all runs after every one of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    machine, runs = this_machine(), list[_Run]()
+    with _one_line_errors():
+        for name in names:
+            if name.partition(accuracy_benchmark.TO)[0] not in known:
+                raise BenchmarkError(f"Nothing is called '{name}'; there are: {', '.join(known)}.")
+        for seed, name in itertools.product(seeds, names):
+            runs.append(train_once(name, seed))
+            write(runs, machine)
+            typer.echo(line(runs[-1]), err=True)
 
 
 def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.training.accuracy import TO, TUTORIAL
+from benchmarks.training.tutorial import tutorial_network
 from training.data.dataset import Split
 from training.data.sources import open_data
 from training.data.split import assign_splits
@@ -34,7 +35,6 @@ def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any
     With a `goal`, a twelfth of the training pictures is held out, and training stops after the epoch whose accuracy on
     them reaches it; the time of this evaluation is excluded.
     """
-    layers = keras.layers
     data = np.load(mnist)
     images, targets = data["x_train"].astype("float32")[..., None] / 255, data["y_train"]
     unseen, wanted = data["x_test"].astype("float32")[..., None] / 255, data["y_test"]
@@ -43,19 +43,7 @@ def run_tutorial(seed: int, mnist: Path, *, goal: float | None) -> dict[str, Any
         held_out, rest = np.split(order, [round(_HELD_OUT * len(images))])
         unseen, wanted, images, targets = images[held_out], targets[held_out], images[rest], targets[rest]
     keras.utils.set_random_seed(seed)
-    network = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
-    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network = tutorial_network((28, 28, 1), 10)
 
     class Clock(keras.callbacks.Callback):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -66,24 +66,12 @@ def _histogram_of_gradients(grey: NDArray[np.uint8], cell: int = 8, bins: int = 
 def tutorial(seed: int, data: str) -> float:
     """The tutorial's network with its own ten epochs, on colour pictures of 64×64 pixels, so that it sees more than a
     digit has."""
+    from benchmarks.training.tutorial import tutorial_network
     from training.tensorflow import keras
 
-    layers = keras.layers
     keras.utils.set_random_seed(seed)
     train, test = _photos(data, "train", 64), _photos(data, "test", 64)
-    network = keras.Sequential(
-        [
-            keras.Input((64, 64, 3)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(int(train.targets.max()) + 1, activation="softmax"),
-        ]
-    )
-    network.compile("adam", "sparse_categorical_crossentropy")
+    network = tutorial_network((64, 64, 3), int(train.targets.max()) + 1)
     network.fit(train.images.astype("float32") / 255, train.targets, batch_size=32, epochs=10, verbose=0)
     found = network.predict(test.images.astype("float32") / 255, verbose=0)
     return float((found.argmax(axis=1) == test.targets).mean())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from app.cli.predict.bulk.answers import Values, answers_to
@@ -247,7 +248,6 @@ def test_a_name_that_is_no_text_is_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top_k", [None, 1, 2, 5])
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
 def test_every_format_says_the_same(output: PartFormat, top_k: int | None) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
     answers = answers_to([Picture("a", b"good"), Picture("b", b"bad"), Picture("c", b"fine")], Model())
     stream = io.BytesIO()
     Layout(output, ModelReference("pets", 2), LABELS, top_k).write(answers, stream)

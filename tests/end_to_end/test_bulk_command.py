@@ -23,6 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -104,7 +105,6 @@ def options(pytestconfig: pytest.Config) -> list[object]:
 @pytest.fixture(scope="module")
 def unbroken(pictures: Path, options: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a job that nothing disturbs."""
-    pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("jobs") / "unbroken"
     done = predict(pictures, "--shards", folder, *options)
     assert done.returncode == 1  # for the text
@@ -262,7 +262,6 @@ def test_a_model_without_features_says_so_and_leaves_the_folder_free(
 
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
 def test_features_are_those_of_the_network(output: PartFormat, repository: Path, tmp_path: Path) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
     bundle = open_bundle(repository / "tests" / "data" / "bundles" / "clothes" / "1")
     check_has_features(bundle)
     classify = ModelHere.of(Settings(), bundle, features=True).open()
