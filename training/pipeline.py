@@ -169,7 +169,7 @@ def publish_trained(
         network = part = average_shifts(network)
     calibration = calibrate(part, trained.validation, options.calibration)
     reporter.say(calibration.sentence())
-    known = known_answers(trained, reporter)
+    known = known_answers(trained, prepared.cache, reporter)
     record = _training_record(options, trained.recipe, prepared, splits)
     record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.contract.preprocessing import PreprocessingSpec
 from app.contract.store import ModelStore
 from training.data.dataset import Split
-from training.data.tensor_cache import NO_CACHE, TensorCache
+from training.data.tensor_cache import TensorCache
 from training.data.tensors import Tensors
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution, normalize_over_replicas, open_distribution
@@ -23,6 +23,7 @@ from training.fitting.transfer import HeadStart, start_from_backbone
 from training.model.activations import open_activations
 from training.model.network import build_network
 from training.model.preset import Preset, Recipe
+from training.model.softmax_regression import Linear
 from training.progress import Reporter
 from training.tensorflow import keras, tf
 
@@ -160,17 +161,18 @@ def _was_better(start: HeadStart, result: FitResult) -> bool:
     return after is not None and start.head_accuracy is not None and start.head_accuracy > after
 
 
-def known_answers(trained: Trained, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:
-    """Return the probabilities (N, K) of training pictures that were learned from maps: the maps save most of the work.
-    Nothing if there are no maps."""
+def known_answers(trained: Trained, cache: TensorCache, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:
+    """Return the probabilities (N, K) of training pictures that were learned from maps: the maps save most of the work,
+    and if the last layer alone has learned, the cache knows what it reads. Nothing if there are no maps."""
     if trained.part is trained.network:
         return {}
-    images = trained.train.images
+    images, (*layers, head) = trained.train.images, trained.part.layers
     with (
-        open_activations(trained.part, NO_CACHE) as part,
+        open_activations(keras.Sequential(layers), cache) as before_head,
         reporter.task("measuring on train pictures", len(images)) as advance,
     ):
-        return {"train": part.of(images, advance=lambda count: advance(count, "")).astype(np.float32)}
+        features = before_head.of(images, advance=lambda count: advance(count, ""))
+    return {"train": np.exp(Linear(*head.get_weights()).log_probabilities(features))}
 
 
 def digest_of_data(train: Tensors, validation: Tensors | None) -> str:
