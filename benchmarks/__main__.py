@@ -37,6 +37,7 @@ from benchmarks.serving.metrics_overhead import measure_metrics_overhead, metric
 from benchmarks.serving.overload import overload as run_overload
 from benchmarks.serving.overload import overload_table
 from benchmarks.serving.protocols import measure_protocols, protocols_table
+from benchmarks.serving.ray_data import measure_ray
 from benchmarks.serving.results import Results
 from benchmarks.serving.scaling import Scaling, sweeps
 from benchmarks.serving.scaling_report import write_scaling
@@ -346,6 +347,9 @@ def photos(
     data: Annotated[str, typer.Option(help="Folder of photos; whatever fit takes.", show_default=False)],
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
     only: Annotated[str, typer.Option(help="What is trained.")] = ",".join(photos_benchmark.CONTESTANTS),
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Only so many photos of each class, another draw for each seed.")
+    ] = None,
     out: Out = WORK / "results",
 ) -> None:
     """Train `fit` and the baselines on photos in turn; write photos.json and photos.md after every training."""
@@ -353,7 +357,7 @@ def photos(
         only.split(","),
         photos_benchmark.CONTESTANTS,
         range(seeds),
-        lambda name, seed: photos_benchmark.train_once(name, seed=seed, data=data),
+        lambda name, seed: photos_benchmark.train_once(name, seed=seed, data=data, per_class=per_class),
         lambda runs, machine: photos_benchmark.write(runs, out, command=_command(), machine=machine),
         photos_benchmark.line,
         out,
@@ -393,6 +397,26 @@ def bulk(
     out.mkdir(parents=True, exist_ok=True)
     (out / "bulk.md").write_text(f"{bulk_table(speeds, memories)}\n\n{note}\n", encoding="utf-8")
     typer.echo((out / "bulk.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def ray_data(
+    store: Annotated[Path, typer.Option(help="Store of a model for photos.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Which model of the store.")] = "photos",
+    photos: Photos = _DATA / "photos",
+    files: Annotated[int, typer.Option(min=1, help="Files of each run.")] = 2_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 2,
+    out: Out = WORK / "results",
+) -> None:
+    """Measure predict --engine ray beside Ray Data's own recipe, and write ray_data.md."""
+    machine = this_machine()
+    with _one_line_errors():
+        pictures = sorted(photos.rglob("*.jpg"))
+        found = measure_ray(ModelStore(store).newest(model), pictures, files=files, rounds=rounds)
+    note = f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "ray_data.md").write_text(f"{found.markdown()}\n\n{note}\n", encoding="utf-8")
+    typer.echo((out / "ray_data.md").read_text(encoding="utf-8"))
 
 
 @cli.command()

@@ -7,6 +7,7 @@ every check. Accuracy is on the test pictures, which are used for no choice.
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.machine import Machine
@@ -40,10 +43,15 @@ class Run:
     load: float
 
 
-def train_once(name: str, *, seed: int, data: str) -> Run:
-    """Train once in a new process. Raises BenchmarkError with the end of its output if it fails."""
+def train_once(name: str, *, seed: int, data: str, per_class: int | None = None) -> Run:
+    """Train once in a new process, on `per_class` photos of each class drawn by the seed if it is given.
+
+    Raises BenchmarkError if there are not so many, or with the end of the training's output if that fails.
+    """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
+        if per_class is not None:
+            data = str(_draw(Path(data), Path(scratch, "photos"), per_class, seed))
         store = Path(scratch, "store")
         if name in EFFORTS:
             words = f"training fit --effort {EFFORTS[name]} --name photos --seed {seed}".split()
@@ -64,6 +72,23 @@ def train_once(name: str, *, seed: int, data: str) -> Run:
         else:
             accuracy = json.loads(done.stdout.splitlines()[-1])["accuracy"]
     return Run(name, seed, accuracy, round(seconds, 1), round(cpu, 1), round(load, 2))
+
+
+def _draw(data: Path, to: Path, per_class: int, seed: int) -> Path:
+    """Copy the folder test/, and so many photos of each folder of train/; no other picture is for validation."""
+    classes = sorted(folder for folder in Path(data, "train").glob("*") if folder.is_dir())
+    if not classes or not Path(data, "test").is_dir():
+        raise BenchmarkError(f"{data} has no folders train/ and test/ to draw photos of each class from.")
+    shutil.copytree(data / "test", to / "test")
+    chance = np.random.default_rng(seed)
+    for folder in classes:
+        photos = sorted(path for path in folder.iterdir() if path.is_file())
+        if len(photos) < per_class:
+            raise BenchmarkError(f"{folder} has {len(photos)} photos, fewer than {per_class}.")
+        (to / "train" / folder.name).mkdir(parents=True)
+        for photo in chance.choice(len(photos), per_class, replace=False):
+            shutil.copy(photos[photo], to / "train" / folder.name)
+    return to
 
 
 def _cpu_seconds() -> float:
