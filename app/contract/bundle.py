@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -37,8 +37,11 @@ GOLDEN_EXPECTED = f"{GOLDEN_FOLDER}/expected.npz"
 SchemaVersion = Literal[1, 2]
 
 FEATURES = "features"
-OPTIONAL_OUTPUTS = {FEATURES: 2, "heat_map": 3}
-"""What a network may give beside its probabilities, with the number of dimensions: (N, D) and (N, h, w)."""
+CLASS_MAPS = "class_maps"
+OPTIONAL_OUTPUTS = {FEATURES: 2, CLASS_MAPS: 4, "heat_map": 3}
+"""What a network may give beside its probabilities, with the number of dimensions: what its last layer reads (N, D);
+each class's logit at each place (N, h, w, K), whose mean over the places is the logit; and (N, h, w), which no release
+has written."""
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -67,7 +70,7 @@ class TensorSpec(_Frozen):
 class Signature(_Frozen):
     """The one signature that is served: uint8 pictures in, probabilities out.
 
-    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with the probabilities, or with features.
+    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with them if they are asked.
     """
 
     name: str = "serving_default"
@@ -146,13 +149,15 @@ def oldest_schema(signature: Signature, preprocessing: PreprocessingSpec) -> Sch
 class GoldenSet:
     """The golden pictures with what training made of them.
 
-    `encoded`: the original bytes; `images`: (N, H, W, C) uint8; `probabilities`: (N, K) float32 by TensorFlow.
+    `encoded`: the original bytes; `images`: (N, H, W, C) uint8; `probabilities`: (N, K) float32 by TensorFlow; and
+    `other_outputs`, float32 by name, of which the first bundles of schema 2 say nothing.
     """
 
     names: tuple[str, ...]
     encoded: tuple[bytes, ...]
     images: Image
     probabilities: NDArray[np.float32]
+    other_outputs: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,8 @@ class Bundle:
         try:
             with np.load(io.BytesIO((self.path / GOLDEN_EXPECTED).read_bytes()), allow_pickle=False) as expected:
                 images, probabilities = expected["images"], expected["probabilities"]
+                declared = [tensor.name for tensor in manifest.signature.other_outputs]
+                others = {name: expected[name] for name in declared if name in expected}
         except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
             raise BundleTampered(f"{self.path}: {GOLDEN_EXPECTED} cannot be read ({exc}).") from exc
         count = len(manifest.golden)
@@ -188,6 +195,7 @@ class Bundle:
             encoded=tuple((self.path / picture.file).read_bytes() for picture in manifest.golden),
             images=images,
             probabilities=probabilities,
+            other_outputs=others,
         )
 
     def metrics(self) -> dict[str, Any]:
@@ -221,10 +229,13 @@ def digests(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): _sha256(file) for file in sorted(files)}
 
 
-def expected_npz(images: Image, probabilities: NDArray[np.float32]) -> bytes:
+def expected_npz(
+    images: Image, probabilities: NDArray[np.float32], other_outputs: Mapping[str, NDArray[np.float32]] | None = None
+) -> bytes:
     """Return the bytes of golden/expected.npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images, probabilities=probabilities)
+    arrays: dict[str, Any] = {"images": images, "probabilities": probabilities, **(other_outputs or {})}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

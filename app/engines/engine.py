@@ -31,11 +31,11 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class GivesFeatures(Protocol):
-    """An engine that can give another output of the network than its probabilities."""
+class GivesOutputs(Protocol):
+    """An engine that can give the network's other outputs too."""
 
-    def features(self, batch: Image) -> NDArray[np.float32]:
-        """Return the features (N, D) of a batch (N, H, W, C), of a network whose signature has that output."""
+    def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+        """Return all outputs of the signature by name, for a batch (N, H, W, C). Safe to call as `predict` is."""
 
 
 class EngineFactory(Protocol):

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.bundle import FEATURES, Signature
+from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
 from app.engines.engine import Precision
 from app.engines.registry import EngineName
@@ -26,22 +27,32 @@ takes 0.2 s and 15 MB more. OpenVINO catches the ImportError of either."""
 
 
 class OpenVinoEngine:
-    """A network for any batch size, and another for each prepared size."""
+    """A network for any batch size, and another for each prepared size.
+
+    These give probabilities alone, so that nobody pays for outputs that are not asked for. The whole network is
+    compiled when it first is.
+    """
 
     name: EngineName = "openvino"
 
     def __init__(self, model: Any, compile_model: Callable[[Any], Any], signature: Signature) -> None:
-        self._model = model
+        self._whole = model
+        self._model = _with_only(model, signature.output.name) if signature.other_outputs else model
         self._compile = compile_model
         self._signature = signature
-        self._any_size = _OfAnySize(compile_model(model), signature)
+        self._any_size = _OfAnySize(compile_model(self._model), signature)
         self._of_one_size: dict[int, _OfOneSize] = {}
+        self._with_all_outputs: _OfAnySize | None = None
+        self._compiling = Lock()
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
         return self._of_one_size.get(len(batch), self._any_size).predict(batch)
 
-    def features(self, batch: Image) -> NDArray[np.float32]:
-        return self._any_size.output_of(FEATURES, batch)
+    def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+        with self._compiling:
+            if self._with_all_outputs is None:
+                self._with_all_outputs = _OfAnySize(self._compile(self._whole), self._signature)
+        return self._with_all_outputs.outputs(batch)
 
     def prepare(self, batch_size: int) -> None:
         model = self._model.clone()
@@ -51,7 +62,9 @@ class OpenVinoEngine:
     def close(self) -> None:
         self._of_one_size.clear()
         self._any_size.close()
-        self._model = None
+        if self._with_all_outputs is not None:
+            self._with_all_outputs.close()
+        self._model = self._whole = None
 
 
 class _OfAnySize:
@@ -63,18 +76,21 @@ class _OfAnySize:
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
-        return self.output_of(self._output, batch)
+        values: NDArray[np.float32] = self._run(batch)[self._output]
+        return values
 
-    def output_of(self, name: str, batch: Image) -> NDArray[np.float32]:
+    def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+        return {port.any_name: values for port, values in self._run(batch).items()}
+
+    def _run(self, batch: Image) -> Any:
         try:
             request = self._idle.get_nowait()
         except Empty:
             request = self._compiled.create_infer_request()
         try:
-            values: NDArray[np.float32] = request.infer({self._input: batch}, share_inputs=True)[name]
+            return request.infer({self._input: batch}, share_inputs=True)
         finally:
             self._idle.put(request)
-        return values
 
     def close(self) -> None:
         while not self._idle.empty():
@@ -164,6 +180,15 @@ def _core() -> Any:
     except ImportError as exc:
         raise EngineUnavailable(f"OpenVINO cannot be loaded: {exc}. Install imageclass again.") from exc
     return openvino.Core()
+
+
+def _with_only(model: Any, output: str) -> Any:
+    """Return a copy of the model without its other outputs and what is computed for them alone."""
+    copy = model.clone()
+    for port in copy.outputs:
+        if port.any_name != output:
+            copy.remove_result(port.node)
+    return copy
 
 
 def _describe(port: Any) -> tuple[str, tuple[int | None, ...]]:

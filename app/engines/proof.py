@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from app.contract.bundle import Bundle
 from app.contract.header import read_header
 from app.contract.preprocessing import Image, preprocess
-from app.engines.engine import Engine
-from app.errors import ImageError, SelfCheckFailed
+from app.engines.engine import Engine, GivesOutputs
+from app.errors import EngineUnavailable, ImageError, SelfCheckFailed
 
 MAX_PROBABILITY_DIFFERENCE = 1e-4
+MAX_OUTPUT_DIFFERENCE = 1e-3
+"""By how much another output may differ, as a share of its largest golden value."""
 MAX_LOSSY_LEVEL_DIFFERENCE = 1
 """Grey levels by which decoders of lossy formats may differ between builds; lossless formats must match exactly."""
 _LOSSLESS = {"png", "bmp", "gif", "tiff"}
@@ -61,6 +63,25 @@ def check_batch_size(bundle: Bundle, engine: Engine, size: int, *, max_differenc
     filled = np.resize(images, (-(-count // size) * size, *images.shape[1:]))  # pad the last batch from the front
     batches = [engine.predict(filled[start : start + size]) for start in range(0, len(filled), size)]
     return _compare(bundle, engine, np.concatenate(batches)[:count], max_difference)
+
+
+def proven_outputs(bundle: Bundle, engine: Engine) -> GivesOutputs:
+    """Return the engine if it reproduces the other outputs for the golden pictures.
+
+    Raises SelfCheckFailed if it does not, EngineUnavailable if it gives none.
+    """
+    golden = bundle.golden
+    if not isinstance(engine, GivesOutputs):
+        raise EngineUnavailable(f"{engine.name} gives probabilities alone. Set another engine.")
+    found = engine.outputs(golden.images)
+    for name, expected in golden.other_outputs.items():
+        difference = float(np.abs(found[name] - expected).max()) / float(np.abs(expected).max() or 1)
+        if not difference <= MAX_OUTPUT_DIFFERENCE:
+            raise SelfCheckFailed(
+                f"{bundle.path}: {engine.name} gives other {name} for the golden pictures than training did, by up to "
+                f"{difference:.2g} of the largest (allowed: {MAX_OUTPUT_DIFFERENCE:g})."
+            )
+    return engine
 
 
 def _compare(bundle: Bundle, engine: Engine, found: NDArray[np.float32], max_difference: float) -> Proof:

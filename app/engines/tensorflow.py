@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.bundle import FEATURES, Signature
+from app.contract.bundle import Signature
 from app.contract.preprocessing import Image
 from app.engines.engine import Precision
 from app.engines.registry import EngineName
@@ -30,15 +30,15 @@ class TensorFlowEngine:
         self._output = signature.output.name
 
     def predict(self, batch: Image) -> NDArray[np.float32]:
-        return self._output_of(self._output, batch)
-
-    def features(self, batch: Image) -> NDArray[np.float32]:
-        return self._output_of(FEATURES, batch)
-
-    def _output_of(self, name: str, batch: Image) -> NDArray[np.float32]:
-        answer = self._function(**{self._input: self._tf.constant(batch)})
-        values: NDArray[np.float32] = answer[name].numpy()
+        values: NDArray[np.float32] = self._run(batch)[self._output].numpy()
         return values
+
+    def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+        return {name: values.numpy() for name, values in self._run(batch).items()}
+
+    def _run(self, batch: Image) -> dict[str, Any]:
+        answer: dict[str, Any] = self._function(**{self._input: self._tf.constant(batch)})
+        return answer
 
     def prepare(self, batch_size: int) -> None:
         """Do nothing: TensorFlow is as fast with any batch size."""

@@ -16,6 +16,7 @@ from app.contract.bundle import (
     MODEL_CARD,
     Manifest,
     Signature,
+    TensorSpec,
     digests,
     expected_npz,
     open_bundle,
@@ -58,7 +59,8 @@ def test_bundle_that_training_wrote_is_opened(trained_store: Path) -> None:
     assert (bundle.name, bundle.version) == ("digits", 1)
     assert bundle.manifest.labels == tuple("0123456789")
     assert bundle.manifest.preprocessing == PreprocessingSpec(height=28, width=28, colour="grey")
-    assert bundle.manifest.signature == Signature.of(bundle.manifest.preprocessing, bundle.manifest.labels)
+    features = TensorSpec(name="features", dtype="float32", shape=(None, 64))
+    assert bundle.manifest.signature == Signature.of(bundle.manifest.preprocessing, bundle.manifest.labels, (features,))
     assert bundle.metrics()["test"]["accuracy"] == bundle.manifest.metrics["test.accuracy"]
     assert "digits" in bundle.card()
 
@@ -223,7 +225,7 @@ def test_manifest_of_the_second_schema_may_declare_outputs_beside_the_probabilit
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ([{**FEATURES, "name": "logits"}], "'logits' is none of the optional outputs: features, heat_map"),
+        ([{**FEATURES, "name": "logits"}], "'logits' is none of the optional outputs: features, class_maps, heat_map"),
         ([{**FEATURES, "name": "probabilities"}], "'probabilities' is none of the optional outputs"),
         ([FEATURES, FEATURES], "optional outputs repeat"),
         ([{**FEATURES, "dtype": "uint8"}], "'features' is not float32 of 2 dimensions, the first of them free"),
@@ -246,26 +248,34 @@ def test_outputs_that_the_second_schema_does_not_have_are_refused(
     "change",
     [
         lambda manifest: manifest["signature"].update(other_outputs=[FEATURES]),
-        lambda manifest: manifest["preprocessing"].update(version=2),
+        lambda manifest: (manifest["signature"].pop("other_outputs"), manifest["preprocessing"].update(version=2)),
     ],
 )
 def test_manifest_of_the_first_schema_has_nothing_of_the_second(
     path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
+    change_manifest(path, lambda manifest: manifest.update(schema_version=1))
     change_manifest(path, change)
     with pytest.raises(BundleTampered, match="schema version 1 has neither other outputs nor preprocessing of version"):
         open_bundle(path)
 
 
 def test_bundles_that_use_nothing_new_are_written_as_releases_before_the_second_schema_read_them(
-    trained_store: Path, repository: Path
+    repository: Path,
 ) -> None:
-    for path in (trained_store / "digits" / "1", repository / "model_store" / "mnist" / "1"):
-        text = (path / MANIFEST).read_text(encoding="utf-8")
-        written = Manifest.model_validate_json(text)
-        assert (written.schema_version, written.preprocessing.version) == (1, 1)
-        assert written.model_dump_json(indent=1) + "\n" == text
-        assert "other_outputs" not in text
+    text = (repository / "model_store" / "mnist" / "1" / MANIFEST).read_text(encoding="utf-8")
+    written = Manifest.model_validate_json(text)
+    assert (written.schema_version, written.preprocessing.version) == (1, 1)
+    assert written.model_dump_json(indent=1) + "\n" == text
+    assert "other_outputs" not in text
+
+
+def test_a_training_writes_what_the_last_layer_reads_as_an_output(trained_store: Path) -> None:
+    bundle = open_bundle(trained_store / "digits" / "1")
+    manifest = bundle.manifest
+    assert (manifest.schema_version, manifest.preprocessing.version) == (2, 1)
+    assert [(tensor.name, tensor.shape) for tensor in manifest.signature.other_outputs] == [("features", (None, 64))]
+    assert bundle.golden.other_outputs["features"].shape == (len(manifest.golden), 64)
 
 
 @pytest.mark.parametrize("version", [0, 3, 99])

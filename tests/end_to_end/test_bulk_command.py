@@ -37,7 +37,7 @@ from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture
 from app.client import ModelReference
 from app.contract.bundle import open_bundle
-from app.engines.engine import GivesFeatures
+from app.engines.engine import GivesOutputs
 from app.engines.loading import open_engine
 from app.settings import Settings
 from tests.end_to_end.draining import DrainingService
@@ -266,8 +266,8 @@ def test_features_are_those_of_the_network(output: PartFormat, repository: Path,
     check_has_features(bundle)
     classify = ModelHere.of(Settings(), bundle, features=True).open()
     engine = open_engine("tensorflow", bundle.path, bundle.manifest.signature, threads=1)
-    assert isinstance(engine, GivesFeatures)
-    expected = engine.features(bundle.golden.images)
+    assert isinstance(engine, GivesOutputs)
+    expected = engine.outputs(bundle.golden.images)["features"]
     names = [*bundle.golden.names, "bad"]
     answers = answers_to(
         [Picture(name, data) for name, data in zip(names, [*bundle.golden.encoded, b"bad"], strict=True)], classify

@@ -323,7 +323,10 @@ def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def replace_model(path: Path, **how: Any) -> None:
-    """Put another SavedModel in the place of the bundle's."""
+    """Put another SavedModel in the place of the bundle's, with no other output unless asked."""
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    manifest["signature"].pop("other_outputs", None)
+    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     tf = import_tensorflow()
     shape, dtype = how.get("shape", (None, 28, 28, 1)), how.get("dtype", "uint8")
     input_name, output_name = how.get("input_name", "image"), how.get("output_name", "probabilities")

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from app.contract.bundle import GOLDEN_EXPECTED, Bundle, expected_npz, open_bundle
 from app.contract.preprocessing import Image
 from app.engines.loading import load_model
-from app.engines.proof import check_batch_size, check_preprocessing, check_probabilities
-from app.engines.registry import EngineName
-from app.errors import SelfCheckFailed
+from app.engines.proof import check_batch_size, check_preprocessing, check_probabilities, proven_outputs
+from app.engines.registry import ENGINES, EngineName
+from app.errors import EngineUnavailable, SelfCheckFailed
 
 Sign = Callable[[Path], None]
 
@@ -55,6 +55,28 @@ def rewrite_expected(path: Path, change: Callable[[Image, NDArray[np.float32]], 
         images, probabilities = expected["images"], expected["probabilities"]
     change(images, probabilities)
     (path / GOLDEN_EXPECTED).write_bytes(expected_npz(images, probabilities))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_outputs_are_those_of_training(bundle: Bundle, engine: EngineName) -> None:
+    model = load_model(bundle.path, engine=engine)
+    proven_outputs(bundle, model.engine)
+    model.engine.close()
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01, np.nan])
+def test_other_outputs_that_differ_are_refused(bundle: Bundle, factor: float) -> None:
+    class Other(Answering):
+        def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+            return {"features": bundle.golden.other_outputs["features"] * np.float32(factor)}
+
+    with pytest.raises(SelfCheckFailed, match="openvino gives other features for the golden pictures than training"):
+        proven_outputs(bundle, Other(bundle.golden.probabilities))
+
+
+def test_an_engine_that_gives_probabilities_alone_says_so(bundle: Bundle) -> None:
+    with pytest.raises(EngineUnavailable, match="openvino gives probabilities alone"):
+        proven_outputs(bundle, Answering(bundle.golden.probabilities))
 
 
 def test_golden_tensors_are_those_of_training(bundle: Bundle) -> None:

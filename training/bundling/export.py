@@ -39,13 +39,13 @@ from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model, open_engine
 from app.engines.proof import MAX_PROBABILITY_DIFFERENCE
 from app.engines.registry import ENGINES
-from app.engines.tensorflow import open_tensorflow
+from app.engines.tensorflow import TensorFlowEngine, open_tensorflow
 from app.errors import BundleTampered, EngineUnavailable
 from app.system.cores import available_cores
 from training.data.dataset import Picture
 from training.data.split import write_split_file
 from training.errors import OptionError, PublishError
-from training.model.saved_model import save
+from training.model.saved_model import other_outputs, save
 from training.tensorflow import keras
 
 REPORT_FILE = "report.html"
@@ -84,11 +84,12 @@ class BundleDraft:
         Raises PublishError if TensorFlow cannot write the network.
         """
         self.folder.mkdir(parents=True)
+        self.signature = Signature.of(self._preprocessing, self._labels, other_outputs(network))
         save(network, self.folder, self.signature)
         self._golden = _write_golden(self.folder, golden)
         tensorflow = open_tensorflow(self.folder, self.signature, threads=available_cores())
         self._engine = tensorflow
-        images, expected = _write_expected(self.folder, self._preprocessing, self._golden, tensorflow)
+        images, expected = _write_expected(self.folder, self._preprocessing, self._golden, tensorflow, self.signature)
         for name in ENGINES:
             with suppress(EngineUnavailable, BundleTampered):
                 engine = open_engine(name, self.folder, self.signature, threads=available_cores())
@@ -221,11 +222,16 @@ def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPict
 
 
 def _write_expected(
-    folder: Path, spec: PreprocessingSpec, golden: Sequence[GoldenPicture], engine: Engine
+    folder: Path,
+    spec: PreprocessingSpec,
+    golden: Sequence[GoldenPicture],
+    engine: TensorFlowEngine,
+    signature: Signature,
 ) -> tuple[Image, NDArray[np.float32]]:
     images = np.stack([preprocess((folder / picture.file).read_bytes(), spec) for picture in golden])
-    probabilities = engine.predict(images)
-    (folder / GOLDEN_EXPECTED).write_bytes(expected_npz(images, probabilities))
+    outputs = engine.outputs(images)
+    probabilities = outputs.pop(signature.output.name)
+    (folder / GOLDEN_EXPECTED).write_bytes(expected_npz(images, probabilities, outputs))
     return images, probabilities
 
 

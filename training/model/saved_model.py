@@ -5,13 +5,41 @@ import os
 from pathlib import Path
 from typing import Any
 
-from app.contract.bundle import Signature
+from app.contract.bundle import CLASS_MAPS, FEATURES, Signature, TensorSpec
 from training.errors import PublishError
 from training.tensorflow import keras, tf
 
 
+def other_outputs(network: keras.Model) -> tuple[TensorSpec, ...]:
+    """Return what a network can give beside its probabilities: what its last layer reads, if that is a dense layer; and
+    the map of each class, if the layer reads the means of maps (Zhou et al. 2016, arXiv:1512.04150)."""
+    features, maps = _inside(network)
+    if features is None:
+        return ()
+    found = [TensorSpec(name=FEATURES, dtype="float32", shape=tuple(features.shape))]
+    if maps is not None:
+        shape = (*maps.shape[:-1], network.output_shape[-1])
+        found.append(TensorSpec(name=CLASS_MAPS, dtype="float32", shape=shape))
+    return tuple(found)
+
+
+def _inside(network: keras.Model) -> tuple[Any, Any]:
+    """Return the tensors that the last layer reads, and that their means are of; None if it is no such layer."""
+    *body, head = network.layers
+    if not isinstance(head, keras.layers.Dense):
+        return None, None
+    features = head.input
+    while body and isinstance(body[-1], keras.layers.Dropout):
+        body.pop()
+    if not body or not isinstance(body[-1], keras.layers.GlobalAveragePooling2D):
+        return features, None
+    return features, body[-1].input
+
+
 def save(network: keras.Model, folder: Path, signature: Signature) -> None:
-    """Write the SavedModel: `signature.input` in, `signature.output` float32 out, batch size free.
+    """Write the SavedModel: `signature.input` in, `signature.outputs` float32 out, batch size free.
+
+    Other outputs than the first are some of `other_outputs`.
 
     Raises PublishError if TensorFlow cannot write it, or OSError if the disk is full.
     """
@@ -20,9 +48,19 @@ def save(network: keras.Model, folder: Path, signature: Signature) -> None:
     inference.set_weights(network.get_weights())
     specification = tf.TensorSpec(signature.input.shape, signature.input.dtype, name=signature.input.name)
 
+    inside = {FEATURES: None, CLASS_MAPS: None}
+    if signature.other_outputs:
+        inside = dict(zip(inside, _inside(inference), strict=True))
+    asked = {tensor.name: inside[tensor.name] for tensor in signature.other_outputs}
+    whole = keras.Model(inference.inputs, {signature.output.name: inference.outputs[0], **asked})
+
     @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
     def serve(image: Any) -> dict[str, Any]:
-        return {signature.output.name: inference(image, training=False)}
+        answers: dict[str, Any] = whole(image, training=False)
+        if CLASS_MAPS in answers:
+            kernel, bias = inference.layers[-1].weights
+            answers[CLASS_MAPS] = tf.tensordot(answers[CLASS_MAPS], kernel.value, axes=1) + bias.value
+        return answers
 
     module = tf.Module()
     module.serve = serve

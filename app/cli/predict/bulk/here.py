@@ -15,11 +15,11 @@ from app.contract.limits import check_size
 from app.contract.live import live_bundle
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
 from app.contract.store import ModelStore
-from app.engines.engine import GivesFeatures, PrecisionChoice
+from app.engines.engine import PrecisionChoice
 from app.engines.loading import load_model
-from app.engines.proof import check_batch_size
+from app.engines.proof import check_batch_size, proven_outputs
 from app.engines.registry import EngineChoice
-from app.errors import BundleIncompatible, BundleNotFound, EngineUnavailable, ImageError, ModelNotNamed
+from app.errors import BundleIncompatible, BundleNotFound, ImageError, ModelNotNamed
 from app.settings import Settings
 
 BATCH = 32
@@ -65,9 +65,8 @@ class Classifier:
         self._engine = loaded.engine
         self._values = self._engine.predict
         if model.features:
-            if not isinstance(self._engine, GivesFeatures):
-                raise EngineUnavailable(f"{self._engine.name} gives no features. Name another engine with --engine.")
-            self._values = self._engine.features
+            whole = proven_outputs(loaded.bundle, self._engine)
+            self._values = lambda batch: whole.outputs(batch)[FEATURES]
         self._spec = loaded.bundle.manifest.preprocessing
         self._engine.prepare(BATCH)
         check_batch_size(loaded.bundle, self._engine, BATCH, max_difference=loaded.max_probability_difference)
