@@ -77,7 +77,7 @@ def create_app(
     catalogue = open_catalogue(settings, loaded, metrics)
     watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
     inference = Inference(catalogue, request_limits(settings))
-    questions = Questions(inference)
+    questions = Questions(inference, min_probability=settings.min_probability)
 
     store = ModelStore(settings.model_store)
     control = ModelControl(store, catalogue, watcher, allowed=settings.model_control)

@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Model that answers if a request names none; needed if the store holds several."
     )
+    min_probability: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Answers below this probability are called unsure; unset, the bundle's minimum counts.",
+    )
     engine: EngineChoice = Field(
         "auto", description="What runs the models; auto takes the fastest that passes the golden check."
     )

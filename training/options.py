@@ -137,6 +137,13 @@ class FitOptions:
         default="temperature",
         description="Fit a temperature on the validation pictures, or leave the softmax as it was trained.",
     )
+    min_precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Have the service call answers unsure below a probability, chosen so that this share of the others "
+        "is right on the validation pictures, as 0.99.",
+    )
     resume: Annotated[bool, NEVER] = Field(
         default=False, description="Go on with the unfinished run of this name, if there is one."
     )

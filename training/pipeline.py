@@ -25,6 +25,7 @@ from training.evaluation.baseline import find_baseline
 from training.evaluation.calibration.temperature import calibrate
 from training.evaluation.examination import judge, metrics_of, score_splits
 from training.evaluation.recorded_split import learned_pictures
+from training.evaluation.sureness import Sureness
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.distribution import Distribution
 from training.fitting.resumable_training import (
@@ -180,6 +181,10 @@ def publish_trained(
         engine = draft.save(network, _golden(splits))
         scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, known=known, reporter=reporter)
         metrics = metrics_of(scored, calibration, prepared.groups, trained.result)
+        sureness = None if options.min_precision is None else Sureness.of(scored, options.min_precision)
+        if sureness is not None:
+            reporter.say(sureness.sentence())
+            metrics["sureness"] = sureness.as_dict()
         facts = Facts(
             options=options,
             counts=counts,
@@ -246,6 +251,7 @@ def publish_trained(
             split=assignment.summary(),
             split_csv=assignment.to_csv(),
             held_back=against_live.why_held_back(),
+            min_probability=None if sureness is None else sureness.minimum,
         )
 
 
@@ -260,6 +266,8 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
     Raises OptionError or a BundleError.
     """
     test = prepared.assignment.pictures("test")
+    if options.min_precision is not None and not prepared.assignment.pictures("validation"):
+        raise OptionError("--min-precision needs validation pictures. Give --validation a share, as in 0.1.")
     if (options.requirements or options.against) and not test:
         raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
     if options.against is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.api.answers import AnswerWriters
+from app.api.answers import AnswerWriters, Wish
 from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
 from app.api.inference import Inference, Message, Question, Written
 from app.errors import ImageclassError, InferenceFailed
@@ -15,26 +15,26 @@ from app.serving.classifier import Classifier
 class Questions:
     """Makes the questions of requests to one service."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, *, min_probability: float | None = None) -> None:
         self.inference = inference
         self.limits = inference.limits
-        self.writers = AnswerWriters(lambda: inference.catalogue.models)
+        self.writers = AnswerWriters(lambda: inference.catalogue.models, min_probability)
 
-    def one(self, model: str | None, top_k: int | None, content_type: str) -> "OnePicture":
-        return OnePicture(self, model, top_k, content_type)
+    def one(self, model: str | None, wish: Wish, content_type: str) -> "OnePicture":
+        return OnePicture(self, model, wish, content_type)
 
-    def many(self, model: str | None, top_k: int | None, content_type: str) -> "ManyPictures":
-        return ManyPictures(self, model, top_k, content_type)
+    def many(self, model: str | None, wish: Wish, content_type: str) -> "ManyPictures":
+        return ManyPictures(self, model, wish, content_type)
 
 
 class _PictureQuestion(Question):
-    """What both ask: the body came as `content_type`, and the answer names the `top_k` likeliest labels; None: all."""
+    """What both ask: the body came as `content_type`, and the answer is written as the `wish` has it."""
 
-    def __init__(self, questions: Questions, model: str | None, top_k: int | None, content_type: str) -> None:
+    def __init__(self, questions: Questions, model: str | None, wish: Wish, content_type: str) -> None:
         self.model = model
         self._limits = questions.limits
         self._writer_of = questions.writers.of
-        self._top_k = top_k
+        self._wish = wish
         self._content_type = content_type
 
 
@@ -56,7 +56,7 @@ class OnePicture(_PictureQuestion):
         return [picture], None
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        return Written(self._writer_of(model).answer(outcomes[0], self._top_k))
+        return Written(self._writer_of(model).answer(outcomes[0], self._wish))
 
 
 class ManyPictures(_PictureQuestion):
@@ -87,6 +87,6 @@ class ManyPictures(_PictureQuestion):
             if isinstance(outcome, ImageclassError):
                 entries.append(orjson.dumps({"file": name, "error": str(outcome), "code": outcome.code}))
             else:
-                entries.append(writer.entry(name, outcome, self._top_k))
+                entries.append(writer.entry(name, outcome, self._wish))
         failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
         return Written(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), writer.model), failures=failures)

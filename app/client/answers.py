@@ -15,12 +15,16 @@ class ModelReference:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first."""
+    """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first.
+
+    `decision` is "label", or "unsure" if the probability is below the minimum; None if there is no minimum.
+    """
 
     label: str
     probability: float
     probabilities: Mapping[str, float]
     model: ModelReference
+    decision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def served_models(body: Any) -> list[ServedModel]:
 
 
 def _prediction(body: Any, model: ModelReference) -> Prediction:
-    return Prediction(body["label"], body["probability"], body["probabilities"], model)
+    return Prediction(body["label"], body["probability"], body["probabilities"], model, body.get("decision"))
 
 
 def _reference(body: Any) -> ModelReference:

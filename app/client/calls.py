@@ -14,6 +14,7 @@ from app.client.answers import Failure, Outcome, Prediction, ServedModel
 from app.errors import ServiceError
 
 Answer = TypeVar("Answer")
+Query = dict[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Call(Generic[Answer]):
     method: str
     path: str
     read: Callable[[Any], Answer]
-    query: dict[str, str | int] | None = None
+    query: Query | None = None
     content: bytes | None = None
     content_type: str | None = None
 
@@ -54,14 +55,20 @@ class Call(Generic[Answer]):
             ) from None
 
 
-def predict(picture: bytes, *, model: str | None, top_k: int | None) -> Call[Prediction]:
-    return Call("POST", "/predict", answers.prediction, _query(model, top_k), picture, "application/octet-stream")
+def query_of(model: str | None, top_k: int | None, min_probability: float | None) -> Query:
+    """Return the query of a prediction: what is None is left to the service."""
+    asked = (("model", model), ("top_k", top_k), ("min_probability", min_probability))
+    return {name: value for name, value in asked if value is not None}
 
 
-def predict_batch(pictures: Sequence[bytes], *, model: str | None, top_k: int | None) -> Call[list[Outcome]]:
+def predict(picture: bytes, query: Query) -> Call[Prediction]:
+    return Call("POST", "/predict", answers.prediction, query, picture, "application/octet-stream")
+
+
+def predict_batch(pictures: Sequence[bytes], query: Query) -> Call[list[Outcome]]:
     boundary = secrets.token_hex(16)  # by chance in no picture
     form = f"multipart/form-data; boundary={boundary}"
-    return Call("POST", "/predict/batch", answers.outcomes, _query(model, top_k), _form(pictures, boundary), form)
+    return Call("POST", "/predict/batch", answers.outcomes, query, _form(pictures, boundary), form)
 
 
 def models() -> Call[list[ServedModel]]:
@@ -99,7 +106,3 @@ def _form(pictures: Sequence[bytes], boundary: str) -> bytes:
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="picture"\r\n\r\n'.encode()
     parts = [part for picture in pictures for part in (head, picture, b"\r\n")]
     return b"".join([*parts, f"--{boundary}--\r\n".encode()])
-
-
-def _query(model: str | None, top_k: int | None) -> dict[str, str | int]:
-    return {name: value for name, value in (("model", model), ("top_k", top_k)) if value is not None}

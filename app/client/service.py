@@ -10,7 +10,7 @@ import httpx
 
 from app.client import calls
 from app.client.answers import Failure, Outcome, Prediction, ServedModel
-from app.client.calls import Call
+from app.client.calls import Call, Query
 from app.client.order import in_order, in_order_by_threads
 from app.client.retry import Retry
 from app.errors import ServiceError
@@ -65,22 +65,29 @@ class ServiceClient:
     def close(self) -> None:
         self._http.close()
 
-    def predict(self, picture: bytes, *, model: str | None = None, top_k: int | None = None) -> Prediction:
-        """Return the answer to one encoded picture; with `top_k`, only the k most probable labels, best first."""
-        return self._ask(calls.predict(picture, model=model, top_k=top_k))
+    def predict(
+        self,
+        picture: bytes,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        min_probability: float | None = None,
+    ) -> Prediction:
+        """Return the answer to one encoded picture; with `top_k`, only the k most probable labels, best first; with
+        `min_probability`, it says whether the answer is unsure."""
+        return self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
 
     def predict_batch(
-        self, pictures: Sequence[bytes], *, model: str | None = None, top_k: int | None = None
+        self,
+        pictures: Sequence[bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        min_probability: float | None = None,
     ) -> list[Outcome]:
         """Return the answer to each encoded picture, or why there is none; in one request if the service takes it,
         in several if it says that they are too many or too large."""
-        try:
-            return self._ask(calls.predict_batch(pictures, model=model, top_k=top_k))
-        except ServiceError as refusal:
-            parts = calls.smaller(pictures, refusal)
-        if isinstance(parts, Failure):
-            return [parts]
-        return [outcome for part in parts for outcome in self.predict_batch(part, model=model, top_k=top_k)]
+        return self._batch(pictures, calls.query_of(model, top_k, min_probability))
 
     def predict_many(
         self,
@@ -88,15 +95,24 @@ class ServiceClient:
         *,
         model: str | None = None,
         top_k: int | None = None,
+        min_probability: float | None = None,
         batch_size: int = BATCH_SIZE,
         at_once: int = AT_ONCE,
     ) -> Iterator[Outcome]:
         """Yield what `predict_batch` returns, for any number of pictures: in order, and a few batches at once."""
+        query = calls.query_of(model, top_k, min_probability)
         batches = in_batches(pictures, batch_size)
-        for outcomes in in_order_by_threads(
-            batches, lambda batch: self.predict_batch(batch, model=model, top_k=top_k), at_once=at_once
-        ):
+        for outcomes in in_order_by_threads(batches, lambda batch: self._batch(batch, query), at_once=at_once):
             yield from outcomes
+
+    def _batch(self, pictures: Sequence[bytes], query: Query) -> list[Outcome]:
+        try:
+            return self._ask(calls.predict_batch(pictures, query))
+        except ServiceError as refusal:
+            parts = calls.smaller(pictures, refusal)
+        if isinstance(parts, Failure):
+            return [parts]
+        return [outcome for part in parts for outcome in self._batch(part, query)]
 
     def models(self) -> list[ServedModel]:
         """Return the models that are served."""
@@ -151,19 +167,25 @@ class AsyncServiceClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def predict(self, picture: bytes, *, model: str | None = None, top_k: int | None = None) -> Prediction:
-        return await self._ask(calls.predict(picture, model=model, top_k=top_k))
+    async def predict(
+        self,
+        picture: bytes,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        min_probability: float | None = None,
+    ) -> Prediction:
+        return await self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
 
     async def predict_batch(
-        self, pictures: Sequence[bytes], *, model: str | None = None, top_k: int | None = None
+        self,
+        pictures: Sequence[bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        min_probability: float | None = None,
     ) -> list[Outcome]:
-        try:
-            return await self._ask(calls.predict_batch(pictures, model=model, top_k=top_k))
-        except ServiceError as refusal:
-            parts = calls.smaller(pictures, refusal)
-        if isinstance(parts, Failure):
-            return [parts]
-        return [outcome for part in parts for outcome in await self.predict_batch(part, model=model, top_k=top_k)]
+        return await self._batch(pictures, calls.query_of(model, top_k, min_probability))
 
     async def predict_many(
         self,
@@ -171,19 +193,28 @@ class AsyncServiceClient:
         *,
         model: str | None = None,
         top_k: int | None = None,
+        min_probability: float | None = None,
         batch_size: int = BATCH_SIZE,
         at_once: int = AT_ONCE,
     ) -> AsyncIterator[Outcome]:
+        query = calls.query_of(model, top_k, min_probability)
         batches = in_batches(pictures, batch_size)
 
         async def take() -> list[bytes] | None:
             return next(batches, None)
 
-        async for outcomes in in_order(
-            take, lambda batch: self.predict_batch(batch, model=model, top_k=top_k), at_once=at_once
-        ):
+        async for outcomes in in_order(take, lambda batch: self._batch(batch, query), at_once=at_once):
             for outcome in outcomes:
                 yield outcome
+
+    async def _batch(self, pictures: Sequence[bytes], query: Query) -> list[Outcome]:
+        try:
+            return await self._ask(calls.predict_batch(pictures, query))
+        except ServiceError as refusal:
+            parts = calls.smaller(pictures, refusal)
+        if isinstance(parts, Failure):
+            return [parts]
+        return [outcome for part in parts for outcome in await self._batch(part, query)]
 
     async def models(self) -> list[ServedModel]:
         return await self._ask(calls.models())

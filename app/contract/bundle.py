@@ -55,6 +55,10 @@ def _inside_the_bundle(path: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_inside_the_bundle)]
 
 
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -112,7 +116,10 @@ class GoldenPicture(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What manifest.json says. `files` maps every other file of the bundle to its sha256."""
+    """What manifest.json says. `files` maps every other file of the bundle to its sha256.
+
+    An answer whose probability is below `min_probability`, if there is one, is called unsure.
+    """
 
     schema_version: SchemaVersion = 1
     name: str
@@ -126,6 +133,7 @@ class Manifest(_Frozen):
     split: dict[str, JsonValue]
     git_commit: str | None
     libraries: dict[str, str]
+    min_probability: float | None = Field(None, ge=0, le=1, exclude_if=_is_unset)
     golden: tuple[GoldenPicture, ...] = Field(min_length=1)
     files: dict[RelativePath, str]
 
@@ -135,14 +143,18 @@ class Manifest(_Frozen):
             raise ValueError("labels repeat")
         if self.signature != Signature.of(self.preprocessing, self.labels, self.signature.other_outputs):
             raise ValueError("the signature does not fit the preprocessing and the labels")
-        if self.schema_version < oldest_schema(self.signature, self.preprocessing):
-            raise ValueError("schema version 1 has neither other outputs nor preprocessing of version 2")
+        if self.schema_version < oldest_schema(self.signature, self.preprocessing, self.min_probability):
+            raise ValueError(
+                "schema version 1 has neither other outputs nor preprocessing of version 2, nor a minimum probability"
+            )
         return self
 
 
-def oldest_schema(signature: Signature, preprocessing: PreprocessingSpec) -> SchemaVersion:
+def oldest_schema(
+    signature: Signature, preprocessing: PreprocessingSpec, min_probability: float | None
+) -> SchemaVersion:
     """Return the oldest schema that says all of this: bundles are written in it, so that older releases read them."""
-    return 2 if signature.other_outputs or preprocessing.version == 2 else 1
+    return 2 if signature.other_outputs or preprocessing.version == 2 or min_probability is not None else 1
 
 
 @dataclass(frozen=True)

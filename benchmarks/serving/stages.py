@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.api import questions
+from app.api.answers import Wish
 from app.api.inference import Call
 from app.contract.preprocessing import preprocess
 from app.main import create_app, load_from
@@ -97,7 +98,7 @@ class _Driver:
             (classifier,) = inference.catalogue.models
             batcher = classifier._batcher  # noqa: SLF001 - stages have no public interface
             probabilities = np.full((1024, len(classifier.manifest.labels)), 0.1, np.float32)
-            one = questions.OnePicture(questions.Questions(inference), None, None, "image/png")
+            one = questions.Questions(inference).one(None, Wish(), "image/png")
             written = one.write(classifier, [probabilities[0]])
 
             def answer_soon(call: Call, *_: Any, **__: Any) -> None:

@@ -144,7 +144,18 @@ def hold(trained_store: Path) -> Iterator[Hold]:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?", "?top_k=3", "?model=digits", "?model=digits&", "?model=digits&top_k=2", "?top_k=999999999"]
+    "query",
+    [
+        "",
+        "?",
+        "?top_k=3",
+        "?model=digits",
+        "?model=digits&",
+        "?model=digits&top_k=2",
+        "?top_k=999999999",
+        "?min_probability=0.999999",
+        "?model=digits&top_k=2&min_probability=0.5",
+    ],
 )
 def test_a_good_request(both_ways: BothWays, seven: bytes, query: str) -> None:
     raw = both_ways.send(request(seven, query=query))

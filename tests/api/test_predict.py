@@ -377,3 +377,56 @@ async def test_the_form_may_hold_other_fields_before_and_after(client: httpx.Asy
 async def test_probabilities_are_numbers_that_json_can_hold(client: httpx.AsyncClient, seven: bytes) -> None:
     text = (await client.post("/predict", content=seven, headers=PNG)).text
     assert all(0 <= value <= 1 for value in json.loads(text)["probabilities"].values())
+
+
+@pytest.mark.parametrize(("minimum", "decision"), [(0, "label"), (0.5, "label"), (1, "unsure")])
+async def test_a_minimum_probability_makes_an_answer_sure_or_not(
+    client: httpx.AsyncClient, seven: bytes, minimum: float, decision: str
+) -> None:
+    plain = (await client.post("/predict", content=seven, headers=PNG)).json()
+    assert "decision" not in plain
+    assert 0.5 < plain["probability"] < 1
+    for query in ({}, {"top_k": 10}):
+        response = await client.post(
+            "/predict", content=seven, headers=PNG, params={"min_probability": minimum, **query}
+        )
+        answer = response.json()
+        assert PredictionAnswer.model_validate(answer).decision == decision
+        assert {name: value for name, value in answer.items() if name != "decision"} == plain
+
+
+async def test_a_minimum_is_met_by_the_probability_that_the_answer_shows(
+    client: httpx.AsyncClient, seven: bytes
+) -> None:
+    shown = (await client.post("/predict", content=seven, headers=PNG)).json()["probability"]
+    again = await client.post("/predict", content=seven, headers=PNG, params={"min_probability": shown})
+    assert again.json()["decision"] == "label"
+
+
+async def test_the_request_s_minimum_goes_before_the_setting_s(open_client: OpenClient, seven: bytes) -> None:
+    client = await open_client(min_probability=1.0)
+    files = {"files": ("seven.png", seven)}
+    unsure = (await client.post("/predict/batch", files=files)).json()
+    sure = (await client.post("/predict/batch", files=files, params={"min_probability": 0.5})).json()
+    BatchAnswer.model_validate(unsure)
+    decisions = [answer["predictions"][0]["decision"] for answer in (unsure, sure)]
+    assert decisions == ["unsure", "label"]
+
+
+async def test_the_setting_s_minimum_goes_before_the_bundle_s(
+    open_client: OpenClient, copy_of_store: Path, seven: bytes
+) -> None:
+    path = copy_of_store / "digits" / "1" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "min_probability": 1.0}), encoding="utf-8")
+    for settings, decision in (({}, "unsure"), ({"min_probability": 0.5}, "label")):
+        client = await open_client(model_store=copy_of_store, **settings)
+        answer = (await client.post("/predict", content=seven, headers=PNG)).json()
+        assert answer["decision"] == decision
+
+
+@pytest.mark.parametrize("minimum", ["-0.1", "1.1", "nan", "much"])
+async def test_a_minimum_that_is_no_probability_is_refused(
+    client: httpx.AsyncClient, seven: bytes, minimum: str
+) -> None:
+    response = await client.post("/predict", content=seven, headers=PNG, params={"min_probability": minimum})
+    assert_error(response, 400, "malformed_request")

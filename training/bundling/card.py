@@ -44,6 +44,7 @@ def model_card(
         _figures(metrics),
         _class_table(metrics["test"]) if metrics["test"] else "",
         _confidence(metrics["calibration"]),
+        _sureness(metrics.get("sureness")),
         "## What it expects",
         _expects(preprocessing),
         _LIMIT,
@@ -110,6 +111,17 @@ def _confidence(calibration: Mapping[str, Any]) -> str:
         if row["answered"]
     ]
     return "\n".join(rows)
+
+
+def _sureness(sureness: Mapping[str, Any] | None) -> str:
+    if sureness is None or sureness["min_probability"] is None:
+        return ""
+    found = sureness["test"] if "test" in sureness else sureness["validation"]
+    right = "none of those is right" if not found["precision"] else f"{found['precision']:.2%} of those are right"
+    return (
+        f"Answers below a probability of {sureness['min_probability']:g} are called unsure. "
+        f"{found['coverage']:.2%} of {found['pictures']:,} held-out pictures are answered for sure, and {right}."
+    )
 
 
 def _expects(spec: PreprocessingSpec) -> str:

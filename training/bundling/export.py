@@ -110,10 +110,12 @@ class BundleDraft:
         split: dict[str, Any],
         split_csv: str,
         held_back: str | None = None,
+        min_probability: float | None = None,
     ) -> LoadedModel:
         """Write the other files, check the bundle, rename it into place, and return it as the service will load it.
 
-        With `held_back`, a reason, no service takes the version until it is promoted or pinned.
+        With `held_back`, a reason, no service takes the version until it is promoted or pinned. With `min_probability`,
+        services call answers below it unsure.
 
         Raises PublishError if another run took the version, and a BundleError if the bundle fails its check.
         """
@@ -123,7 +125,7 @@ class BundleDraft:
         (self.folder / MODEL_CARD).write_text(card, encoding="utf-8")
         write_split_file(self.folder, split_csv)
         manifest = Manifest(
-            schema_version=oldest_schema(self.signature, self._preprocessing),
+            schema_version=oldest_schema(self.signature, self._preprocessing, min_probability),
             name=self.name,
             version=self.version,
             created_at=datetime.now(UTC).replace(microsecond=0),
@@ -135,6 +137,7 @@ class BundleDraft:
             split=split,
             git_commit=_git_commit(),
             libraries={library: library_version(library) for library in _LIBRARIES},
+            min_probability=min_probability,
             golden=self._golden,
             files=digests(self.folder),
         )

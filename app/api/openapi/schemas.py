@@ -29,6 +29,11 @@ class ModelReference(_Schema):
 class Prediction(_Schema):
     """The answer to one picture."""
 
+    decision: Literal["label", "unsure"] | None = Field(
+        None,
+        description="unsure if the probability is below the minimum. Only there if the request, the settings or the "
+        "model's bundle have a minimum.",
+    )
     label: str = Field(description="The most probable label.")
     probability: float = Field(description="Its probability, 0 to 1.")
     probabilities: dict[str, float] = Field(

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.answers import Wish
 from app.api.http1.fast_path import LeanRoute
 from app.api.http_request import answer_request
 from app.api.inference import Question
@@ -16,9 +17,21 @@ from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_respons
 from app.api.questions import Questions
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
+MinProbability = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=1,
+        description="Call an answer below this probability unsure, in the field decision; else the service's setting "
+        "counts, or what the model's bundle says.",
+        examples=[0.9],
+    ),
+]
 ModelName = Annotated[str | None, Query(description="The model to ask, if several are served.")]
 
-_PLAIN_QUERY = re.compile(rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8}))?")
+_PLAIN_QUERY = re.compile(
+    rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?(?:min_probability=(0\.[0-9]{1,9}))?"
+)
 _PICTURE = {"type": "string", "format": "binary"}
 _PREDICT_BODY = {
     "requestBody": {
@@ -59,9 +72,15 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 422, 500, 503, 504),
         openapi_extra=_PREDICT_BODY,
     )
-    async def predict(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
+    async def predict(
+        request: Request,
+        top_k: TopK = None,
+        min_probability: MinProbability = None,
+        model: ModelName = None,
+    ) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
-        question = questions.one(model, top_k, request.headers.get("content-type", ""))
+        wish = Wish(top_k, min_probability)
+        question = questions.one(model, wish, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_upload_bytes, may_be_compressed=False
         )
@@ -73,9 +92,15 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 500, 503, 504),
         openapi_extra=_BATCH_BODY,
     )
-    async def predict_batch(request: Request, top_k: TopK = None, model: ModelName = None) -> Response:
+    async def predict_batch(
+        request: Request,
+        top_k: TopK = None,
+        min_probability: MinProbability = None,
+        model: ModelName = None,
+    ) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
-        question = questions.many(model, top_k, request.headers.get("content-type", ""))
+        wish = Wish(top_k, min_probability)
+        question = questions.many(model, wish, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_batch_bytes, may_be_compressed=False
         )
@@ -89,10 +114,10 @@ def lean_routes(questions: Questions) -> list[LeanRoute]:
         plain = _PLAIN_QUERY.fullmatch(query)
         if plain is None:
             return None
-        name, top_k = plain.groups()
+        name, top_k, minimum = plain.groups()
         return questions.one(
             None if name is None else name.decode("ascii"),
-            None if top_k is None else int(top_k),
+            Wish(None if top_k is None else int(top_k), None if minimum is None else float(minimum)),
             content_type.decode("latin-1"),
         )
 

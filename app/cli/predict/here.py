@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from app.api.answers import AnswerWriter
+from app.api.answers import AnswerWriter, Wish
 from app.cli.predict.pipeline import Classify
 from app.client import Failure, Outcome
 from app.client.answers import prediction
@@ -21,14 +21,14 @@ async def model_here(settings: Settings, *, top_k: int | None) -> AsyncIterator[
     """Load the model that the settings name, and give what classifies pictures with it."""
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
-        answers = AnswerWriter(classifier.manifest)
+        answers = AnswerWriter(classifier.manifest, settings.min_probability)
 
         async def one(picture: bytes) -> Outcome:
             try:
                 probabilities = await classifier.classify(picture)
             except ImageclassError as exc:
                 return Failure(str(exc), exc.code)
-            return prediction(orjson.loads(answers.answer(probabilities, top_k)))
+            return prediction(orjson.loads(answers.answer(probabilities, Wish(top_k))))
 
         async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
             return await asyncio.gather(*map(one, pictures))

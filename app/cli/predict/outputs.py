@@ -102,7 +102,9 @@ class _Table(Output):
 def json_fields(prediction: Prediction) -> dict[str, Any]:
     """Return `PredictionAnswer` of the service's interface."""
     model = prediction.model
+    decision = {} if prediction.decision is None else {"decision": prediction.decision}
     return {
+        **decision,
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,

@@ -27,7 +27,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle, Re
     """The same network calibrated and not, and what was said of the first."""
     store = tmp_path_factory.mktemp("store")
     done = run(f"{FIT} --model-store {store}")
-    run(f"{FIT} --model-store {store} --calibration none")
+    run(f"{FIT} --model-store {store} --calibration none --min-precision 0.99")
     return open_bundle(store / "d" / "1"), open_bundle(store / "d" / "2"), done
 
 
@@ -100,3 +100,16 @@ def test_without_validation_pictures_the_softmax_is_left_as_it_is(trained_store:
     assert found(bundle)["method"] == "none"
     assert "no validation pictures" in found(bundle)["reason"]
     assert found(bundle)["test"]["after"]["pictures"] == bundle.metrics()["test"]["pictures"]
+
+
+def test_a_precision_becomes_a_minimum_probability_of_the_bundle(fitted: tuple[Bundle, Bundle, Result]) -> None:
+    without, bundle, _ = fitted
+    assert without.manifest.min_probability is None
+    minimum = bundle.manifest.min_probability
+    assert minimum is not None
+    found = bundle.metrics()["sureness"]
+    assert (found["min_precision"], found["min_probability"]) == (0.99, minimum)
+    assert found["validation"]["precision"] >= 0.99
+    assert 0 < found["test"]["coverage"] <= 1
+    assert f"Answers below a probability of {minimum:g} are called unsure." in bundle.card()
+    assert "--min-precision 0.99" in str(bundle.manifest.training["command"])

@@ -1,0 +1,90 @@
+"""From which probability on answers are right as often as wished, and what leaving out the others costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Split
+from training.evaluation.bundle_score import Scored
+from training.evaluation.interval import wilson
+
+_DIGITS = 4
+"""Of a minimum, as it is told and kept."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Of `pictures` so many have a probability of at least the minimum, and so many of these are `right`."""
+
+    pictures: int
+    answered: int
+    right: int
+
+    @classmethod
+    def of(cls, scored: Scored, minimum: float) -> Self:
+        is_sure = scored.probabilities.max(axis=1) >= np.float32(minimum)
+        return cls(len(is_sure), int(is_sure.sum()), int((scored.right & is_sure).sum()))
+
+    def as_dict(self) -> dict[str, Any]:
+        coverage, precision = self.answered / self.pictures, self.right / self.answered if self.answered else None
+        return {"pictures": self.pictures, "answered": self.answered, "coverage": coverage, "precision": precision}
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """The `minimum` probability that `min_precision` took on the validation pictures, None if none is enough, and what
+    it does to each split that was held out."""
+
+    min_precision: float
+    minimum: float | None
+    held_out: Mapping[Split, Answered]
+
+    @classmethod
+    def of(cls, scored: Mapping[Split, Scored], min_precision: float) -> Self:
+        """Choose the least minimum at which so large a share of the validation pictures at or above it is right."""
+        validation = scored["validation"]
+        minimum = least_minimum(validation.probabilities.max(axis=1), validation.right, min_precision)
+        splits: tuple[Split, ...] = ("validation", "test")
+        found = (
+            {} if minimum is None else {each: Answered.of(scored[each], minimum) for each in splits if each in scored}
+        )
+        return cls(min_precision, minimum, found)
+
+    def sentence(self) -> str:
+        if self.minimum is None:
+            return (
+                f"no answer will be called unsure: not even of the surest answers to validation pictures are "
+                f"{self.min_precision:.2%} right. Ask for a lower --min-precision, or train a better model"
+            )
+        parts = []
+        for split, found in self.held_out.items():
+            low, high = wilson(found.right, found.answered)
+            parts.append(
+                f"{found.answered / found.pictures:.1%} of {found.pictures:,} {split} pictures are answered for sure, "
+                f"and {found.right / max(1, found.answered):.2%} of those right (95 % interval {low:.1%} to {high:.1%})"
+            )
+        return f"unsure below a probability of {self.minimum:g}: {'; '.join(parts)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "min_precision": self.min_precision,
+            "min_probability": self.minimum,
+            **{split: found.as_dict() for split, found in self.held_out.items()},
+        }
+
+
+def least_minimum(surest: NDArray[np.float32], right: NDArray[np.bool_], min_precision: float) -> float | None:
+    """Return the least of the answers' probabilities, rounded, at and above which that share of the answers is right.
+
+    `surest` (N,) has the probability of each answer, `right` (N,) whether it is right. None if no minimum is enough.
+    """
+    order = np.argsort(-surest, kind="stable")
+    falling, hits = surest[order].astype(np.float64), np.cumsum(right[order])
+    for minimum in np.unique(np.round(falling, _DIGITS)):
+        answered = int(np.searchsorted(-falling, -np.float64(np.float32(minimum)), side="right"))
+        if answered and hits[answered - 1] >= min_precision * answered:
+            return float(minimum)
+    return None
