@@ -22,8 +22,8 @@ from app.engines.registry import EngineChoice
 from app.errors import BundleIncompatible, BundleNotFound, ImageError, ModelNotNamed
 from app.settings import Settings
 
-BATCH = 32
-"""Larger ones gain nothing, and what is under way when a job is killed is classified again."""
+BATCH = 16
+"""Twice as many gain 5 % with a small network and nothing with a large one, of which each picture more takes 20 MB."""
 
 
 @dataclass(frozen=True)
