@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,12 +19,13 @@ _START_S = 60
 
 
 class S3Server:
-    """One process on ports of its own choosing; its data survive `outage`."""
+    """A store of files, and the gateway that speaks S3, on ports of their own choosing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._ports = _free_ports(4)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._files: subprocess.Popen[bytes] | None = None
+        self._gateway: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
         credentials = [{"accessKey": key, "secretKey": secret} for key, secret in KEYS.items()]
         identity = {"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "List", "Write"]}
@@ -43,50 +44,62 @@ class S3Server:
         }
 
     def start(self) -> None:
-        master, volume, filer, s3 = self._ports
-        options = {
-            "dir": self._folder / "data",
-            "filer": "true",
-            "filer.port": filer,
-            "ip": "127.0.0.1",
-            "ip.bind": "127.0.0.1",
-            "master.port": master,
-            "master.volumeSizeLimitMB": 64,
-            "s3": "true",
-            "s3.config": self._folder / "s3.json",
-            "s3.port": s3,
-            "s3.port.iceberg": 0,
-            "s3.port.lance": 0,
-            "volume.max": 8,
-            "volume.port": volume,
-        }
-        weed = Path(sys.executable).with_name("weed")
-        with (self._folder / "log").open("ab") as log:
-            command = [str(weed), "server", *(f"-{name}={value}" for name, value in options.items())]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        master, volume, filer, _ = self._ports
+        self._files = self._run(
+            "server",
+            {
+                "dir": self._folder / "data",
+                "filer": "true",
+                "filer.port": filer,
+                "ip": "127.0.0.1",
+                "ip.bind": "127.0.0.1",
+                "master.port": master,
+                "master.volumeSizeLimitMB": 64,
+                "volume.max": 8,
+                "volume.port": volume,
+            },
+        )
+        self._start_gateway()
+
+    def stop(self) -> None:
+        for process in (self._gateway, self._files):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Have nothing answer at the endpoint while the block runs."""
+        assert self._gateway is not None
+        self._gateway.kill()
+        self._gateway.wait()
+        try:
+            yield
+        finally:
+            self._start_gateway()
+
+    def _start_gateway(self) -> None:
+        _, _, filer, s3 = self._ports
+        options = {"filer": f"127.0.0.1:{filer}", "config": self._folder / "s3.json", "ip.bind": "127.0.0.1"}
+        self._gateway = self._run("s3", {**options, "port": s3, "port.iceberg": 0, "port.lance": 0})
         patience = time.monotonic() + _START_S
         while True:
             try:
                 if httpx.get(f"{self.endpoint}/", timeout=2).status_code:
                     return
             except httpx.TransportError:
-                assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
-                assert time.monotonic() < patience, (self._folder / "log").read_text()[-2000:]
+                assert self._gateway.poll() is None, self._log()
+                assert time.monotonic() < patience, self._log()
                 time.sleep(0.1)
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()  # a plain end would wait for its own parts for 20 s
-            self._process.wait()
+    def _run(self, part: str, options: Mapping[str, object]) -> "subprocess.Popen[bytes]":
+        weed = str(Path(sys.executable).with_name("weed"))
+        command = [weed, part, *(f"-{name}={value}" for name, value in options.items())]
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
-    @contextmanager
-    def outage(self) -> Iterator[None]:
-        """Have nothing answer at the endpoint while the block runs."""
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
+    def _log(self) -> str:
+        return (self._folder / "log").read_text()[-2000:]
 
 
 def _free_ports(count: int) -> list[int]:

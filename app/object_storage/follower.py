@@ -12,7 +12,7 @@ from app.object_storage.mirror import Mirror
 
 _SPREAD = 0.2
 """Each wait is that much longer or shorter, at random, so that many machines do not ask at once."""
-_LONGEST_WAIT_S = 30.0
+_LONGEST_WAIT_S = 5.0
 """While the bucket cannot be reached, waits grow up to this, or to the interval if that is longer."""
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -1,6 +1,8 @@
 """This machine's copy of a bucket: what is pulled, what goes, and what happens if something is in the way."""
 
-import errno
+import os
+import resource
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from app.errors import BundleNotFound, InvalidSetting
 from app.object_storage import mirror as module
 from app.object_storage.bucket import Bucket
 from app.object_storage.mirror import Mirror
+from app.object_storage.pull import pull
 from app.object_storage.store import BucketStore, manifest_digest
+from app.system.folder_lock import lock_if_free
 from tests.object_storage.conftest import OpenMirror, Push
 
 
@@ -173,10 +177,11 @@ def test_a_damaged_version_is_passed_over_and_told_once(
         look(mirror)
         look(open_mirror())  # another worker
     assert served(mirror) == 1
-    assert [line["reason"] for line in log if line["log_level"] == "error"] == [
+    [reason] = [line["reason"] for line in log if line["log_level"] == "error"]
+    assert reason == (
         f"{bucket.url}/mnist/2: saved_model.pb is not the file that was exported (sha256 60f787c0cff5…). "
         "Push the version under another number."
-    ]
+    )
 
 
 def test_a_version_whose_copy_was_damaged_is_pulled_again_at_the_start(push: Push, open_mirror: OpenMirror) -> None:
@@ -206,7 +211,6 @@ def test_what_a_killed_download_has_left_behind_is_removed_by_the_next_start(
 def test_many_workers_pull_a_version_once(push: Push, open_mirror: OpenMirror, monkeypatch: pytest.MonkeyPatch) -> None:
     push(1)
     pulled: list[int] = []
-    pull = module.pull
 
     def count(*given: object) -> Path:
         pulled.append(threading.get_ident())
@@ -241,7 +245,7 @@ def test_who_has_no_turn_does_not_ask_and_who_comes_soon_after_another_neither(
     monkeypatch.setattr(Bucket, "entries", count)
     assert other.follow(every_s=60)
     assert asked == []
-    with module.lock_if_free(one._own) as ours:
+    with lock_if_free(one._own) as ours:
         assert ours
         assert other.follow(every_s=0)
     assert asked == []
@@ -255,7 +259,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_looks(push: Push, open_mirr
     mirror.start()
     push(2)
     an_hour_ahead = time.time() + 3600
-    module.os.utime(mirror._file, (an_hour_ahead, an_hour_ahead))
+    os.utime(mirror._file, (an_hour_ahead, an_hour_ahead))
     mirror.follow(every_s=60)
     assert served(mirror) == 2
 
@@ -329,7 +333,7 @@ def test_a_disk_that_is_full_keeps_what_is_served_and_is_told_once_and_tried_aga
     mirror.start()
     push(2)
     with monkeypatch.context() as full, capture_logs() as log:
-        full.setattr(module.shutil, "disk_usage", lambda _path: module.shutil._ntuple_diskusage(10, 10, 0))
+        full.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 10, 0))
         look(mirror)
         look(mirror)
     assert served(mirror) == 1
@@ -339,21 +343,19 @@ def test_a_disk_that_is_full_keeps_what_is_served_and_is_told_once_and_tried_aga
     assert served(mirror) == 2
 
 
-def test_a_disk_that_becomes_full_during_a_download_leaves_nothing_behind(
-    push: Push, open_mirror: OpenMirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_becomes_full_during_a_download_leaves_nothing_behind(push: Push, open_mirror: OpenMirror) -> None:
     push(1)
     mirror = open_mirror()
     mirror.start()
     push(2)
-
-    def full(_self: Bucket, _path: str, _file: Path) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Bucket, "download", full)
-    with capture_logs() as log:
-        look(mirror)
-        look(mirror)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # the system rejects writes, as on a full disk
+    try:
+        with capture_logs() as log:
+            look(mirror)
+            look(mirror)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [line["reason"].partition(":")[0] for line in log] == ["The disk is full"]
     assert [path.name for path in (mirror.store.root / "mnist").iterdir()] == ["1"]
 

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,10 +167,8 @@ def test_a_file_that_was_changed_or_removed_in_the_bucket_is_not_copied(
 ) -> None:
     store = BucketStore(bucket)
     store.push(first, held_back=None)
-    for change in (
-        lambda: store.bucket.upload("mnist/1/saved_model.pb", b"another program"),
-        lambda: store.bucket.delete("mnist/1/saved_model.pb"),
-    ):
+    file = "mnist/1/saved_model.pb"
+    for change in (partial(store.bucket.upload, file, b"another program"), partial(store.bucket.delete, file)):
         change()
         with pytest.raises(ImageclassError, match=r"saved_model.pb is (not the file that was exported|missing)"):
             pull(store, store.contents(), "mnist", 1, ModelStore(tmp_path))
