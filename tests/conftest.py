@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
 from app.contract.location import BucketAddress
+from app.object_storage.bucket import Bucket
 from app.serving.admission import Admission, Lease
 from app.serving.self_check import SelfCheck
 from tests.s3_server import BUCKET, S3Server
@@ -252,6 +253,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         patch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
         for name, value in server.environment.items():
             patch.setenv(name, value)
+        Bucket(BucketAddress(f"s3://{BUCKET}")).upload("made", b"")
         yield server
     server.stop()
 

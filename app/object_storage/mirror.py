@@ -123,6 +123,20 @@ class Mirror:
             self._write(state)
         return self.store.path(name, version)
 
+    def copy_for_training(self, name: str, versions: set[int]) -> None:
+        """Pull what a run that publishes the model's next version looks at: the newest, the live one, and `versions`.
+
+        Versions of this machine that were not pushed stay. Raises an ImageclassError.
+        """
+        self._make_folder()
+        with self._waiting_for_lock():
+            contents, state, problems = self.remote.contents(), self._read(), dict[str, str]()
+            self._follow_model(contents, name, state, problems, forget=False)
+            for version in sorted({*contents.versions(name)[-1:], *versions}):
+                self.remote.check_has(contents, name, version)
+                self._obtain(contents, name, version, state)
+            self._write(state)
+
     def fetch_older(self) -> bool:
         """Pull, of each model, the first version in order that is not in the copy; return whether there was any."""
         with self._waiting_for_lock():
@@ -204,7 +218,9 @@ class Mirror:
             problems[name] = f"{self.address.url} holds no version of {name} any more. What was pulled keeps serving."
         return problems
 
-    def _follow_model(self, contents: Contents, name: str, state: State, problems: dict[str, str]) -> None:
+    def _follow_model(
+        self, contents: Contents, name: str, state: State, problems: dict[str, str], *, forget: bool = True
+    ) -> None:
         pinned = self.remote.pinned(contents, name)
         if pinned is not None and pinned not in contents.versions(name):
             problems[name] = f"Version {pinned} of {name} is pinned, but is not in {self.address.url}."
@@ -218,7 +234,7 @@ class Mirror:
             self.store.pin(name, served)
         elif pinned is None:
             self.store.unpin(name)
-        for version in set(self.store.versions(name)) - set(contents.versions(name)):
+        for version in set(self.store.versions(name)) - set(contents.versions(name)) if forget else ():
             self._drop(name, version, state)
 
     def _follow_digest(self, contents: Contents, state: State, problems: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def test_pushes_that_are_killed_publish_nothing(
     pytestconfig: pytest.Config,
 ) -> None:
     """Each push is a process of its own, killed at a random moment. What it left is there when the next one begins."""
-    count, chance = pytestconfig.getoption("--torn-pushes"), random.Random(0)
+    count, chance = pytestconfig.getoption("--torn-pushes"), random.Random(0)  # noqa: S311 - no secret
     remote = BucketStore(bucket)
     remote.push(version_of(mnist, 1, tmp_path / "pushed"), held_back=None)
     service = start_service(bucket, **settings)
@@ -152,9 +153,9 @@ def test_pushes_that_are_killed_publish_nothing(
     events = [line["event"] for line in service.log]
     assert not {"version refused", "the object store is not followed", "model not served"} & set(events)
     answered = {body.partition(b'"version":')[2] for body in callers.bodies}
-    print(
+    sys.stdout.write(
         f"{count} pushes killed, {published - 2} of them after their last write; 0 partial versions served; "
-        f"{callers.answered} requests answered by {len(answered)} versions, {sum(callers.failed.values())} failed"
+        f"{callers.answered:,} requests answered by {len(answered)} versions, {sum(callers.failed.values())} failed\n"
     )
 
 
