@@ -136,7 +136,8 @@ class BucketStore:
             self.bucket.upload(f"{place}/{file}", bundle.path / file)
         advance(f"{place}{HELD}")
         if held_back is None:
-            self.bucket.delete(f"{place}{HELD}")  # of a push that was broken off
+            if self.why_held_back(name, version) is not None:  # left by a push that was broken off
+                self.bucket.delete(f"{place}{HELD}")
         else:
             self.bucket.upload(f"{place}{HELD}", f"{held_back}\n".encode())
         advance(f"{place}/{MANIFEST}")
