@@ -59,31 +59,34 @@ class Bucket:
 
     def entries(self) -> dict[str, Entry]:
         """Return all objects, by path."""
+        client = self._client()
         import obstore
 
         with self._plain_errors("listed"):
-            pages = obstore.list(self._client(), chunk_size=1000)
+            pages = obstore.list(client, chunk_size=1000)
             return {each["path"]: Entry(each["size"], each["e_tag"] or "") for page in pages for each in page}
 
     def read(self, path: str) -> bytes | None:
         """Return an object's content; None if it does not exist."""
+        client = self._client()
         import obstore
 
         with self._plain_errors("read"):
             try:
-                return bytes(obstore.get(self._client(), path).bytes())
+                return bytes(obstore.get(client, path).bytes())
             except FileNotFoundError:
                 return None
 
     def download(self, path: str, file: Path) -> str:
         """Write an object to a new file, and return its sha256. Raises FileNotFoundError, or OSError for the file."""
+        client = self._client()
         import obstore
 
         digest = hashlib.sha256()
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("xb") as stream:
             with self._plain_errors("read"):
-                chunks = iter(obstore.get(self._client(), path).stream(_CHUNK_BYTES))
+                chunks = iter(obstore.get(client, path).stream(_CHUNK_BYTES))
             while True:
                 with self._plain_errors("read"):
                     chunk = next(chunks, None)
@@ -95,19 +98,21 @@ class Bucket:
 
     def upload(self, path: str, content: Path | bytes) -> None:
         """Write an object, over one that may be there. Readers see the old content or the new."""
+        client = self._client()
         import obstore
 
         with self._plain_errors("written"):
-            obstore.put(self._client(), path, content, mode="overwrite")
+            obstore.put(client, path, content, mode="overwrite")
 
     def create(self, path: str, content: bytes) -> bytes:
         """Write an object unless it exists, and return its content: that which was given, or that which was there."""
+        client = self._client()
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         with self._plain_errors("written"):
             try:
-                obstore.put(self._client(), path, content, mode="create", use_multipart=False)
+                obstore.put(client, path, content, mode="create", use_multipart=False)
             except AlreadyExistsError:  # by another, or by a first attempt whose answer was lost
                 found = self.read(path)
                 return b"" if found is None else found
@@ -115,17 +120,18 @@ class Bucket:
 
     def delete(self, *paths: str) -> None:
         """Delete objects. One that does not exist is no error."""
+        client = self._client()
         import obstore
 
         with self._plain_errors("written"):
-            obstore.delete(self._client(), list(paths))
+            obstore.delete(client, list(paths))
 
     def _client(self) -> "ObjectStore":
         """Return the client; a new one if the file of credentials has changed."""
         try:
             from obstore.store import from_url
         except ModuleNotFoundError:
-            raise ObjectStoreUnreachable(
+            raise ObjectStoreRefused(
                 f"{self.address.url} needs a package that is not installed: {installs('object-storage')}."
             ) from None
 
@@ -158,6 +164,11 @@ class Bucket:
             return ObjectStoreRefused(
                 f"{url} cannot be {what}: the object store answers {answer}. Check the address, the credentials in the "
                 "environment or their file, and what they permit."
+            )
+        if what == "opened":
+            return ObjectStoreRefused(
+                f"{url} cannot be opened: variables in the environment are missing or wrong. docs/object-storage.md "
+                "lists them."
             )
         cause = next((words for sign, words in _CAUSES.items() if sign in text), "it does not answer")
         return ObjectStoreUnreachable(f"{url} cannot be {what}: {f'it answers {answer}' if answer else cause}.")

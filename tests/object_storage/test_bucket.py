@@ -1,6 +1,7 @@
 """Objects of a real S3 server: conditional writes, credentials that rotate, and errors without secrets."""
 
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -135,3 +136,26 @@ def test_a_damaged_file_of_credentials_is_told_without_what_is_in_it(
     (tmp_path / "credentials").unlink()
     with pytest.raises(ObjectStoreRefused, match="No such file"):
         objects.entries()
+
+
+@pytest.mark.parametrize("url", ["gs://models/a", "az://models/a"])
+def test_other_stores_are_wired_to_their_clients(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not asked: no server for them is here."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    client = type(Bucket(BucketAddress(url))._client()).__name__
+    assert client == {"gs": "GCSStore", "az": "AzureStore"}[url[:2]]
+
+
+def test_an_account_that_is_not_named_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(ObjectStoreRefused, match="variables in the environment are missing or wrong"):
+        Bucket(BucketAddress("az://models/a")).entries()
+
+
+def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("obstore", "obstore.store"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ObjectStoreRefused, match=r"not installed: run `make setup`, or `pip install '.\[object-storage\]'`"
+    ):
+        Bucket(BucketAddress("s3://models")).read("a")
