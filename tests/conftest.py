@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
-    parser.addoption("--torn-pushes", type=int, default=30, help="Pushes to object storage that are killed.")
+    parser.addoption("--torn-pushes", type=int, default=15, help="Pushes to object storage that are killed.")
     parser.addoption("--kills", type=int, default=2, help="How often a bulk job is killed.")
     parser.addoption("--bulk-pictures", type=int, default=1500, help="Pictures of a bulk job.")
     parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")

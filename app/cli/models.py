@@ -290,9 +290,12 @@ def _store(given: str | None) -> "Store":
     from app.object_storage.remote_models import RemoteModels
 
     settings = Settings.load(**({} if given is None else {"model_store": given}))
-    mirror = mirror_at(settings.model_store, settings.model_cache, max_bytes=settings.model_cache_bytes)
+    location = settings.model_store
+    if isinstance(location, BucketAddress):  # all of it, whichever version a digest names
+        location = BucketAddress(location.url)
+    mirror = mirror_at(location, settings.model_cache, max_bytes=settings.model_cache_bytes)
     if mirror is None:
-        return ModelStore(needs_a_folder(settings.model_store))
+        return ModelStore(needs_a_folder(location))
     log_errors_only()
     return RemoteModels(mirror)
 

@@ -228,8 +228,10 @@ class Mirror:
         served = next((each for each in order if self._have(contents, name, each, state, problems)), None)
         if served is None:
             return
-        for version in self.store.held_back(name) & set(self.store.versions(name)) - contents.held_back(name):
-            self.store.promote(name, version)
+        for version in (self.store.held_back(name) & set(self.store.versions(name))) - contents.held_back(name):
+            # A listing of several pages may have missed a marker that was written meanwhile.
+            if self.remote.why_held_back(name, version) is None:
+                self.store.promote(name, version)
         if pinned == served != self._pinned_here(name):
             self.store.pin(name, served)
         elif pinned is None:
@@ -249,7 +251,7 @@ class Mirror:
                     return
         problems[""] = (
             f"No version in {self.address.url} has a {MANIFEST} with the sha256 {self.address.digest}. "
-            "Set IMAGECLASS_MODEL_STORE to the digest that `models list` shows."
+            "`models push` and `models show` print what to set."
         )
 
     # Versions

@@ -1,6 +1,7 @@
 """Copy one version from a bucket into a folder of models: all of it, proven by its digests, or nothing."""
 
 import errno
+import hashlib
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from app.contract.bundle import MANIFEST
 from app.contract.store import ModelStore
-from app.errors import BundleTampered, StoreNotWritable
+from app.errors import BundleNotFound, BundleTampered, StoreNotWritable
 from app.object_storage.store import BucketStore, Contents
 from app.system.atomic_write import make_durable
 
@@ -38,6 +39,8 @@ def pull(remote: BucketStore, contents: Contents, name: str, version: int, into:
             folder = Path(building) / str(version)
             folder.mkdir()
             manifest, text = remote.manifest(contents, name, version)
+            if remote.address.digest not in (None, hashlib.sha256(text).hexdigest()):
+                raise BundleNotFound(f"Version {version} of {name} is not the one that {remote.address} names.")
             files = list(manifest.files)
             with ThreadPoolExecutor(_AT_ONCE) as threads:
                 found = threads.map(lambda file: _download(remote, f"{name}/{version}/{file}", folder / file), files)

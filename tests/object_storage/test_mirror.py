@@ -89,6 +89,23 @@ def test_pins_promotions_and_removals_are_followed(push: Push, open_mirror: Open
     assert mirror.store.versions("mnist") == [1, 2]
 
 
+def test_a_marker_that_a_listing_has_missed_holds_a_version_back_all_the_same(
+    push: Push, open_mirror: OpenMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several pages, the first may be older than the marker, and the last one newer than the manifest."""
+    push(1)
+    mirror = open_mirror()
+    mirror.start()
+    push(2, held_back="worse")
+    entries = Bucket.entries
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "entries", lambda self: {k: v for k, v in entries(self).items() if k != "mnist/2.held"})
+        look(mirror)
+        assert (served(mirror), mirror.store.held_back("mnist")) == (1, {2})
+    look(mirror)
+    assert served(mirror) == 1
+
+
 def test_a_pin_on_a_version_that_is_not_there_leaves_what_serves_and_is_told_once(
     push: Push, open_mirror: OpenMirror, bucket: BucketAddress
 ) -> None:
@@ -412,6 +429,18 @@ def test_what_somebody_put_into_the_copy_is_not_served_for_a_pinned_digest(
     other.path.rename(mirror.store.path("mnist", 2))
     with unreachable():
         mirror.start()
+    assert mirror.store.versions("mnist") == [1]
+
+
+def test_another_version_is_not_fetched_for_a_pinned_digest(
+    push: Push, open_mirror: OpenMirror, bucket: BucketAddress
+) -> None:
+    wanted = push(1)
+    push(2)
+    mirror = open_mirror(BucketAddress(bucket.url, manifest_digest(wanted.path)))
+    mirror.start()
+    with pytest.raises(BundleNotFound, match=f"Version 2 of mnist is not the one that {bucket.url}@sha256:"):
+        mirror.fetch("mnist", 2)
     assert mirror.store.versions("mnist") == [1]
 
 
