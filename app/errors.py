@@ -32,6 +32,9 @@ ImageclassError
 │   └── SelfCheckFailed
 ├── StoreNotWritable              a command could not change the model store
 ├── StoreConflict                 a command does not fit what the model store holds
+├── ObjectStoreError              a bucket could not be used
+│   ├── ObjectStoreUnreachable    it may work later
+│   └── ObjectStoreRefused        the address or the credentials are at fault
 ├── EngineUnavailable             the engine asked for is not installed or cannot run here
 ├── OutputNotWritable             a command could not write what it was to write
 ├── OutputConflict                a folder holds the output of another job
@@ -191,6 +194,18 @@ class StoreNotWritable(ImageclassError):
 
 class StoreConflict(ImageclassError):
     code = "store_conflict"
+
+
+class ObjectStoreError(ImageclassError):
+    code = "object_store_error"
+
+
+class ObjectStoreUnreachable(ObjectStoreError):
+    code = "object_store_unreachable"
+
+
+class ObjectStoreRefused(ObjectStoreError):
+    code = "object_store_refused"
 
 
 class EngineUnavailable(ImageclassError):

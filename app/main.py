@@ -39,8 +39,10 @@ from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
 from app.api.routes.predict import lean_routes, predict_routes
 from app.contract.store import ModelStore
-from app.errors import InvalidSetting
+from app.errors import BundleError, InvalidSetting, ObjectStoreError
 from app.metrics import Metrics
+from app.object_storage.follower import Follower
+from app.object_storage.mirror import Mirror, folder_at, mirror_at
 from app.serving.admission import Admission
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Limits
@@ -79,7 +81,8 @@ def create_app(
     inference = Inference(catalogue, request_limits(settings))
     questions = Questions(inference, min_probability=settings.min_probability)
 
-    store = ModelStore(settings.model_store)
+    mirror = mirror_of(settings)
+    store = store_of(settings)
     control = ModelControl(store, catalogue, watcher, allowed=settings.model_control)
     repository = Repository(store, catalogue, control)
 
@@ -103,6 +106,8 @@ def create_app(
         # The server closes its listener and waits for the requests in flight before it ends this block.
         # The watcher ends last: what it loads must not keep the requests in flight from their answers.
         async with AsyncExitStack() as stack:
+            if mirror is not None:
+                await stack.enter_async_context(Follower(mirror, interval_s=settings.reload_interval_s))
             await stack.enter_async_context(watcher)
             await stack.enter_async_context(catalogue)
             rpc = None
@@ -132,7 +137,15 @@ def create_app(
         document_keys(app, open_paths=gate.open_paths)
     app.state.inference = inference
     app.include_router(predict_routes(questions))
-    app.include_router(health_routes(catalogue, lifecycle=lifecycle, metrics=metrics, workers=settings.workers or 1))
+    app.include_router(
+        health_routes(
+            catalogue,
+            lifecycle=lifecycle,
+            metrics=metrics,
+            workers=settings.workers or 1,
+            store_health=None if mirror is None else mirror.health,
+        )
+    )
     app.include_router(model_routes(catalogue))
     app.include_router(tensorflow_serving_routes(inference))
     app.include_router(
@@ -245,13 +258,46 @@ def request_limits(settings: Settings) -> RequestLimits:
 
 def load_from(settings: Settings, *, only: str | None = None) -> LoadedStore:
     """Load the store that the settings name, or one model of it. Raises an ImageclassError that says why not."""
-    return load_store(loader(settings), only=only, required=settings.model)
+    open_store(settings)
+    mirror = mirror_of(settings)
+    while True:
+        try:
+            return load_store(loader(settings), only=only, required=settings.model)
+        except BundleError:
+            if mirror is None or not _has_older(mirror):
+                raise
+
+
+def mirror_of(settings: Settings) -> Mirror | None:
+    """Return this machine's copy of the bucket that the settings name; None if they name a folder."""
+    return mirror_at(settings.model_store, settings.model_cache, max_bytes=settings.model_cache_bytes)
+
+
+def store_of(settings: Settings) -> ModelStore:
+    """Return the folder of models to serve: the one that the settings name, or the copy of a bucket."""
+    return folder_at(settings.model_store, settings.model_cache)
+
+
+def open_store(settings: Settings) -> ModelStore:
+    """Return the folder of models to serve; of a bucket, pull what is to be served first. Raises ImageclassError."""
+    mirror = mirror_of(settings)
+    if mirror is not None:
+        mirror.start()
+    return store_of(settings)
+
+
+def _has_older(mirror: Mirror) -> bool:
+    """Pull the next version in order, as what is here fails its check; return whether there was one."""
+    try:
+        return mirror.fetch_older()
+    except ObjectStoreError:
+        return False
 
 
 def loader(settings: Settings) -> Loader:
     """Return what loads versions from the store, on the engine and so on, that the settings name."""
     return Loader(
-        ModelStore(settings.model_store),
+        store_of(settings),
         engine=settings.engine,
         threads=settings.inference_threads or _cores_of_one(settings),
         precision=settings.precision,

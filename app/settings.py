@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.contract.limits import MAX_BYTES, MAX_PIXELS
+from app.contract.location import Location, parse_location
 from app.engines.registry import EngineChoice
 from app.errors import InvalidSetting
 from app.system.home import expanded
@@ -50,7 +51,20 @@ class Settings(BaseSettings):
     workers: int = Field(
         0, ge=0, le=256, description="Worker processes, each with its own models; 0 is one for each core, at most 4."
     )
-    model_store: Path = Field(Path("model_store"), description="Folder of bundles, <name>/<version>/.")
+    model_store: Annotated[Location, BeforeValidator(parse_location, json_schema_input_type=str)] = Field(
+        Path("model_store"),
+        description="Folder of bundles, <name>/<version>/, or a bucket: s3://, gs:// or az://BUCKET/PREFIX; with "
+        "@sha256:DIGEST, only the version whose manifest has that digest.",
+    )
+    model_cache: Path | None = Field(
+        None, description="Folder for versions pulled from a bucket; unset, ~/.cache/imageclass/models."
+    )
+    model_cache_bytes: int = Field(
+        10 * 1024**3,
+        ge=1,
+        le=1 << 50,
+        description="Most bytes of versions that are kept there; old ones go first, what is served never.",
+    )
     model: str | None = Field(
         None, description="Model that answers if a request names none; needed if the store holds several."
     )

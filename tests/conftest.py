@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from weakref import WeakSet
 
 import pytest
@@ -21,8 +22,11 @@ import structlog
 from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
+from app.contract.location import BucketAddress
+from app.object_storage.bucket import Bucket
 from app.serving.admission import Admission, Lease
 from app.serving.self_check import SelfCheck
+from tests.s3_server import BUCKET, S3Server
 from tests.shuffling import ShufflingLoop
 
 # The same examples on every machine, and none fails for being slow on a busy one.
@@ -42,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
+    parser.addoption("--torn-pushes", type=int, default=15, help="Pushes to object storage that are killed.")
     parser.addoption("--kills", type=int, default=2, help="How often a bulk job is killed.")
     parser.addoption("--bulk-pictures", type=int, default=1500, help="Pictures of a bulk job.")
     parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")
@@ -237,6 +242,26 @@ def _train_digits(repository: Path, folder: Path) -> None:
 def copy_of_store(trained_store: Path, tmp_path: Path) -> Path:
     """A copy of `trained_store` that the test may damage."""
     return Path(shutil.copytree(trained_store, tmp_path / "model_store"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server of this process; the environment has its address and keys. It takes some seconds to start."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        Bucket(BucketAddress(f"s3://{BUCKET}")).upload("made", b"")
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> BucketAddress:
+    """An address with nothing below it."""
+    return BucketAddress(f"s3://{BUCKET}/{uuid4().hex}")
 
 
 @pytest.fixture(scope="session")

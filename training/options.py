@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from app.contract.location import needs_a_folder, parse_location
 from app.system.invocation import command_line
 from training.data.folds import Fold, parse_fold
 from training.data.preprocessing import Colour, Size
@@ -45,7 +46,10 @@ DataOption = Annotated[
 ]
 NameOption = Annotated[str, Field(description="The model's name in the store and in URLs."), ALWAYS]
 ModelStoreOption = Annotated[
-    Path, Field(description="Folder of bundles."), Option(variable="IMAGECLASS_MODEL_STORE", repeated="here")
+    Path,
+    reads(lambda text: needs_a_folder(parse_location(text))),
+    Field(description="Folder of bundles; for fit also a bucket: s3://, gs:// or az://BUCKET/PREFIX."),
+    Option(variable="IMAGECLASS_MODEL_STORE", repeated="here"),
 ]
 TestOption = Annotated[
     float,

@@ -1,4 +1,4 @@
-"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback, promote, remove."""
+"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback, promote, remove, push, pull."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,21 @@ from rich.table import Table
 
 from app.cli.errors import one_line_errors
 from app.cli.options import ModelStoreOption
-from app.cli.output import print_table
+from app.cli.output import log_errors_only, print_table
+from app.contract.location import BucketAddress, needs_a_folder, parse_location
 from app.engines.registry import EngineChoice
-from app.errors import BundleError, BundleNotFound, ImageclassError, StoreNotWritable
+from app.errors import BundleError, BundleNotFound, ImageclassError, InvalidSetting, StoreConflict, StoreNotWritable
 from app.settings import Settings
 from app.system.wording import count_of
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    from app.contract.bundle import Manifest
     from app.contract.store import ModelStore
+    from app.object_storage.remote_models import RemoteModels
+
+    Store = ModelStore | RemoteModels
 
 models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
 
@@ -32,8 +39,6 @@ EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden
 @models_cli.command("list")
 def models_list(model_store: ModelStoreOption = None) -> None:
     """List every model and version of the store."""
-    from app.contract.bundle import read_manifest
-
     table = Table("model", "version", "labels", "test accuracy", "macro recall", "created", "state")
     with one_line_errors():
         store = _store(model_store)
@@ -41,7 +46,7 @@ def models_list(model_store: ModelStoreOption = None) -> None:
             pinned, held_back = _pinned(store, name), store.held_back(name)
             for version in store.versions(name):
                 try:
-                    manifest = read_manifest(store.path(name, version))
+                    manifest = _manifest(store, name, version)
                 except ImageclassError as exc:
                     typer.echo(f"error: {exc}", err=True)
                     continue
@@ -54,6 +59,8 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
                     ", ".join(["pinned"] * (version == pinned) + ["held back"] * (version in held_back)),
                 )
+        for name, version in [] if _is_folder(store) else store.unfinished():
+            table.add_row(name, str(version), "", "", "", "", "unfinished push")
     print_table(table)
 
 
@@ -106,7 +113,7 @@ def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> N
     """Have the newest version served again that is not held back."""
     with one_line_errors():
         store = _store(model_store)
-        store.newest(name)
+        store.check_has(name)
         with _plain_write_errors(store, name):
             store.unpin(name)
         order = store.serving_order(name, None)
@@ -124,7 +131,7 @@ def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -
     """Pin the version below the one that is to be served now: the nearest that passes and is not held back."""
     with one_line_errors():
         store = _store(model_store)
-        store.newest(name)
+        store.check_has(name)
         served, order = store.pinned(name), store.serving_order(name, None)
         if served is None:
             served = next((version for version in order if _is_sound(store, name, version)), 0)
@@ -163,13 +170,65 @@ def models_remove(name: ModelArgument, version: VersionArgument, model_store: Mo
 
     with one_line_errors():
         store = _store(model_store)
-        check_removable(store, name, version)
+        if _is_folder(store):
+            check_removable(store, name, version)
         with _plain_write_errors(store, name):
             store.remove(name, version)
     typer.echo(f"{name} version {version} is removed.")
 
 
-def _pin(store: "ModelStore", name: str, version: int) -> None:
+@models_cli.command("push")
+def models_push(
+    name: ModelArgument,
+    to: Annotated[str, typer.Option(help="The bucket: s3://, gs:// or az://BUCKET/PREFIX.", show_default=False)],
+    version: VersionOption = None,
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Publish a version in a bucket: its files, then its manifest. One that is held back stays so."""
+    from app.contract.bundle import open_bundle
+    from app.object_storage.store import BucketStore
+
+    with one_line_errors():
+        address, store = _bucket(to, "--to"), _store(model_store)
+        bundle = open_bundle(_bundle_path(store, name, version))
+        held_back = store.why_held_back(name, bundle.version)
+        is_new = BucketStore(address).push(bundle, held_back=held_back)
+    typer.echo(
+        f"{name} version {bundle.version} is {'published' if is_new else 'there already, the same'} in {address.url}. "
+        f"{'' if held_back is None else f'It is held back: {held_back} '}"
+        f"To serve it alone: {_pinning(address, bundle.path)}"
+    )
+
+
+@models_cli.command("pull")
+def models_pull(
+    name: ModelArgument,
+    source: Annotated[
+        str, typer.Option("--from", help="The bucket: s3://, gs:// or az://BUCKET/PREFIX.", show_default=False)
+    ],
+    version: VersionOption = None,
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Copy a version from a bucket into a folder, every file checked. One that is held back stays so."""
+    from app.object_storage.pull import pull
+    from app.object_storage.store import BucketStore
+
+    with one_line_errors():
+        remote, store = BucketStore(_bucket(source, "--from")), _store(model_store)
+        if not _is_folder(store):
+            raise InvalidSetting("models pull copies into a folder. Name one with --model-store.")
+        contents = remote.contents()
+        remote.check_has(contents, name, version)
+        version = version or contents.versions(name)[-1]
+        if version in store.versions(name):
+            raise StoreConflict(
+                f"{store.path(name, version)} exists already. Remove it first, or pull another version."
+            )
+        path = pull(remote, contents, name, version, store)
+    typer.echo(f"{path} is complete: every file is the one that was pushed.")
+
+
+def _pin(store: "Store", name: str, version: int) -> None:
     from app.engines.loading import load_model
 
     store.check_has(name, version)
@@ -179,7 +238,7 @@ def _pin(store: "ModelStore", name: str, version: int) -> None:
     typer.echo(f"{name} is pinned to version {version}. A running service follows within seconds.")
 
 
-def _is_sound(store: "ModelStore", name: str, version: int) -> bool:
+def _is_sound(store: "Store", name: str, version: int) -> bool:
     from app.engines.loading import load_model
 
     try:
@@ -191,17 +250,17 @@ def _is_sound(store: "ModelStore", name: str, version: int) -> bool:
 
 
 @contextmanager
-def _plain_write_errors(store: "ModelStore", name: str) -> Iterator[None]:
+def _plain_write_errors(store: "Store", name: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        folder = store.root / name
         raise StoreNotWritable(
-            f"{folder} cannot be written: {exc.strerror}. Run this as its owner, and where it is mounted for writing."
+            f"{store.root}/{name} cannot be written: {exc.strerror}. Run this as its owner, and where it is mounted "
+            "for writing."
         ) from exc
 
 
-def _pinned(store: "ModelStore", name: str) -> int | None:
+def _pinned(store: "Store", name: str) -> int | None:
     """Return the pinned version; what is wrong with the pin is said, and no reason to fail."""
     try:
         return store.pinned(name)
@@ -210,19 +269,62 @@ def _pinned(store: "ModelStore", name: str) -> int | None:
         return None
 
 
-def _state_of(store: "ModelStore", name: str, version: int) -> str:
+def _state_of(store: "Store", name: str, version: int) -> str:
     pinned = _pinned(store, name)
     state = "No version is pinned." if pinned is None else f"Version {pinned} is pinned."
     if pinned == version:
         state = "It is pinned."
-    return f"{state} It is held back." if version in store.held_back(name) else state
+    if version in store.held_back(name):
+        state += " It is held back."
+    return (
+        state
+        if _is_folder(store)
+        else f"{state} To serve it alone: {_pinning(store.address, store.path(name, version))}"
+    )
 
 
-def _store(given: Path | None) -> "ModelStore":
+def _store(given: str | None) -> "Store":
+    """Return the store that is named, by an option or the setting: a folder, or what a bucket holds."""
+    from app.contract.store import ModelStore
+    from app.object_storage.mirror import mirror_at
+    from app.object_storage.remote_models import RemoteModels
+
+    settings = Settings.load(**({} if given is None else {"model_store": given}))
+    location = settings.model_store
+    if isinstance(location, BucketAddress):  # all of it, whichever version a digest names
+        location = BucketAddress(location.url)
+    mirror = mirror_at(location, settings.model_cache, max_bytes=settings.model_cache_bytes)
+    if mirror is None:
+        return ModelStore(needs_a_folder(location))
+    log_errors_only()
+    return RemoteModels(mirror)
+
+
+def _is_folder(store: "Store") -> "TypeIs[ModelStore]":
     from app.contract.store import ModelStore
 
-    return ModelStore(given if given is not None else Settings.load().model_store)
+    return isinstance(store, ModelStore)
 
 
-def _bundle_path(store: "ModelStore", name: str, version: int | None) -> Path:
+def _bucket(address: str, option: str) -> BucketAddress:
+    location = parse_location(address)
+    if isinstance(location, BucketAddress):
+        return location
+    raise InvalidSetting(f"{option} {address} is a folder. Name a bucket: s3://, gs:// or az://BUCKET/PREFIX.")
+
+
+def _manifest(store: "Store", name: str, version: int) -> "Manifest":
+    from app.contract.bundle import read_manifest
+
+    return read_manifest(store.path(name, version)) if _is_folder(store) else store.manifest(name, version)
+
+
+def _bundle_path(store: "Store", name: str, version: int | None) -> Path:
     return store.newest(name) if version is None else store.path(name, version)
+
+
+def _pinning(address: BucketAddress, bundle: Path) -> str:
+    """Return the setting that has this version served, and no other that somebody may write into the bucket."""
+    from app.object_storage.store import manifest_digest
+
+    return f"IMAGECLASS_MODEL_STORE={BucketAddress(address.url, manifest_digest(bundle))}"

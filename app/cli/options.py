@@ -3,13 +3,15 @@
 import inspect
 import operator
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 ModelStoreOption = Annotated[
-    Path | None, typer.Option("--model-store", help="Folder of bundles. [IMAGECLASS_MODEL_STORE]", show_default=False)
+    str | None,
+    typer.Option(
+        "--model-store", help="Folder of bundles, or a bucket: s3://… [IMAGECLASS_MODEL_STORE]", show_default=False
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import structlog
 import typer
+from pydantic import BeforeValidator
 
 from app.cli.errors import one_line_errors
 from app.cli.options import parameter, with_parameters
@@ -23,7 +24,8 @@ def _settings() -> list[inspect.Parameter]:
         option = typer.Option(
             f"--{name.replace('_', '-')}", help=f"{field.description} [{'; '.join(notes)}]", show_default=False
         )
-        parameters.append(parameter(name, field.annotation, option))
+        read = (each.json_schema_input_type for each in field.metadata if isinstance(each, BeforeValidator))
+        parameters.append(parameter(name, next(read, field.annotation), option))
     return parameters
 
 

@@ -259,21 +259,26 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleNotFound(f"{path} is not a bundle: it has no {MANIFEST}.") from None
     except OSError as exc:
         raise BundleNotFound(f"{path / MANIFEST} cannot be read: {exc.strerror}.") from exc
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """Return the manifest in `text`, of the bundle at `place`. Raises BundleIncompatible or BundleTampered."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise BundleTampered(f"{path / MANIFEST} is not JSON: {exc}.") from exc
+        raise BundleTampered(f"{place}/{MANIFEST} is not JSON: {exc}.") from exc
     if isinstance(raw, dict):
-        _check_versions(path, raw)
+        _check_versions(place, raw)
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise BundleTampered(f"{path / MANIFEST} is not a valid manifest: {where}: {first['msg']}.") from exc
+        raise BundleTampered(f"{place}/{MANIFEST} is not a valid manifest: {where}: {first['msg']}.") from exc
 
 
-def _check_versions(path: Path, raw: dict[str, Any]) -> None:
+def _check_versions(place: str, raw: dict[str, Any]) -> None:
     """Refuse what a newer imageclass wrote before its unknown fields are taken for damage."""
     preprocessing = raw.get("preprocessing")
     for what, found, known in (
@@ -286,7 +291,7 @@ def _check_versions(path: Path, raw: dict[str, Any]) -> None:
     ):
         if isinstance(found, int) and found not in known:
             raise BundleIncompatible(
-                f"{path} uses {what} version {found}; this installation knows versions "
+                f"{place} uses {what} version {found}; this installation knows versions "
                 f"{' and '.join(map(str, known))}. "
                 "Serve it with the imageclass release that wrote it, or train it again with this one."
             )

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from app.system.atomic_write import atomic_write
 from app.system.folder_lock import taking_turns
 from app.system.invocation import command_line
 
-_PINNED = "pinned"
+PINNED = "pinned"
 _UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-_HELD = ".held"
+HELD = ".held"
 """The end of a marker's name. It sorts before the slash in a version's paths, so a copy in that order has it first."""
 NAME_RULE = "1 to 64 letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
 
@@ -34,6 +34,26 @@ NAME_RULE = "1 to 64 letters, digits, dots, dashes and underscores, beginning an
 def is_model_name(name: str) -> bool:
     """Say whether `name` can be a model's name: it is a folder and a part of URLs on every system."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_version(text: str) -> bool:
+    """Say whether `text` is a version's number, as its folder is named."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def versions_held_back(entries: Iterable[str]) -> set[int]:
+    """Return the versions that have a marker among the names of a model's folder."""
+    marked = {entry.removesuffix(HELD) for entry in entries if entry.endswith(HELD)}
+    return {int(version) for version in marked if is_version(version)}
+
+
+def serving_order(versions: Iterable[int], *, held_back: set[int], pinned: int | None) -> list[int]:
+    """Return versions in the order in which they are to be served: the first that passes its check is live.
+
+    That is the `pinned` one, which may be missing, then those that are not held back, newest first.
+    """
+    order = [each for each in sorted(versions, reverse=True) if each not in held_back and each != pinned]
+    return order if pinned is None else [pinned, *order]
 
 
 @dataclass(frozen=True)
@@ -56,23 +76,17 @@ class ModelStore:
 
         Raises BundleNotFound if its folder cannot be read.
         """
-        return sorted(int(entry) for entry in self._entries(name) if _VERSION.fullmatch(entry))
+        return sorted(int(entry) for entry in self._entries(name) if is_version(entry))
 
     def held_back(self, name: str) -> set[int]:
         """Return the versions that have a marker. Raises BundleNotFound if the model's folder cannot be read."""
-        marked = {entry.removesuffix(_HELD) for entry in self._entries(name) if entry.endswith(_HELD)}
-        return {int(version) for version in marked if _VERSION.fullmatch(version)}
+        return versions_held_back(self._entries(name))
 
     def serving_order(self, name: str, pinned: int | None) -> list[int]:
-        """Return the versions in the order in which they are to be served: the first that passes its check is live.
-
-        That is the `pinned` one, which may be missing, then those that are not held back, newest first. Raises
-        BundleNotFound if the model's folder cannot be read.
-        """
+        """Return the model's versions in `serving_order`. Raises BundleNotFound if its folder cannot be read."""
         versions = self.versions(name)
-        held = self.held_back(name)  # read second: the marker of every version that was seen is there
-        order = [version for version in reversed(versions) if version not in held and version != pinned]
-        return order if pinned is None else [pinned, *order]
+        # The markers are read second: that of every version that was seen is there.
+        return serving_order(versions, held_back=self.held_back(name), pinned=pinned)
 
     def all_held_back(self, name: str) -> BundleNotFound:
         """Return the error of a model that has versions, but none to serve."""
@@ -92,26 +106,26 @@ class ModelStore:
 
     def pinned(self, name: str) -> int | None:
         """Return the pinned version, None if none is. Raises BundleNotFound if the pin names no version."""
-        file = self.root / name / _PINNED
+        file = self.root / name / PINNED
         try:
             text = file.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
         except OSError as exc:
             raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
-        if not _VERSION.fullmatch(text):
+        if not is_version(text):
             raise BundleNotFound(f"{file} names no version. Pin one: {self.command('pin', name, 'VERSION')}")
         return int(text)
 
     def pin(self, name: str, version: int) -> None:
         """Have this version served, whatever newer ones there are. Raises BundleNotFound, or OSError."""
         self.check_has(name, version)
-        with atomic_write(self.root / name / _PINNED, mode=0o644) as stream:
+        with atomic_write(self.root / name / PINNED, mode=0o644) as stream:
             stream.write(f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
         """Have the newest version that is not held back served again. Raises OSError."""
-        (self.root / name / _PINNED).unlink(missing_ok=True)
+        (self.root / name / PINNED).unlink(missing_ok=True)
 
     def publish(self, folder: Path, name: str, version: int, *, held_back: str | None) -> None:
         """Rename a finished bundle into its place; a reason in `held_back` marks the version before it is visible.
@@ -153,11 +167,11 @@ class ModelStore:
             path.rename(Path(hidden) / path.name)
             self._marker(name, version).unlink(missing_ok=True)
 
-    def check_has(self, name: str, version: int) -> None:
+    def check_has(self, name: str, version: int | None = None) -> None:
         """Raise BundleNotFound, with those that exist, if the model or the version does not."""
         self.newest(name)
         versions = self.versions(name)
-        if version not in versions:
+        if version is not None and version not in versions:
             known = ", ".join(map(str, versions))
             raise BundleNotFound(f"{self.root / name} has no version {version}; it has: {known}.")
 
@@ -185,7 +199,7 @@ class ModelStore:
         return command_line("app", "models", *words, "--model-store", str(self.root))
 
     def _marker(self, name: str, version: int) -> Path:
-        return self.root / name / f"{version}{_HELD}"
+        return self.root / name / f"{version}{HELD}"
 
     def _entries(self, name: str) -> list[str]:
         if not is_model_name(name):

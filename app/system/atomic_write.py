@@ -36,5 +36,16 @@ def remove_unfinished(file: Path) -> None:
         left_behind.unlink(missing_ok=True)
 
 
+def make_durable(folder: Path) -> None:
+    """Have all files of a folder on the disk before a rename makes them visible. Raises OSError."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
 def _prefix(file: Path) -> str:
     return f".{file.name}-"

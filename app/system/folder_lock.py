@@ -34,6 +34,17 @@ def taking_turns(folder: Path, stop: threading.Event, *, longest_wait_s: float =
             os.close(descriptor)  # releases the lock
 
 
+@contextmanager
+def lock_if_free(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock while the block runs, and yield True; yield False if another process holds it."""
+    descriptor = _open(folder)
+    try:
+        yield descriptor is None or _locked(descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _open(folder: Path) -> int | None:
     try:
         return os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

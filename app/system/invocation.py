@@ -12,7 +12,7 @@ from typing import Literal
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
-Extra = Literal["training", "grpc", "parquet", "ray"]
+Extra = Literal["training", "grpc", "object-storage", "parquet", "ray"]
 
 _EXTRAS: dict[str, Extra] = {
     "google": "grpc",
@@ -20,6 +20,7 @@ _EXTRAS: dict[str, Extra] = {
     "grpc_health": "grpc",
     "jinja2": "training",
     "keras": "training",
+    "obstore": "object-storage",
     "pyarrow": "parquet",
     "ray": "ray",
     "scipy": "training",
@@ -48,7 +49,7 @@ def installs(extra: Extra | None) -> str:
         return f"run `pip install {package}`"  # in no lock but that of the tests
     if extra == "ray":
         return f"run `make setup-ray` and use .venv-ray, or `pip install {package}`"
-    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC
+    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC and obstore
     return f"run `make {target}`, or `pip install {package}`"
 
 

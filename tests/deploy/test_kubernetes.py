@@ -16,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.contract.location import BucketAddress
 from app.errors import BundleNotFound
 from app.main import load_from
 from app.metrics import FAMILIES, Stage
@@ -44,8 +45,8 @@ class Pod:
         return Settings.load()
 
 
-def _deployed() -> Pod:
-    spec = one("base", "Deployment")["spec"]["template"]["spec"]
+def _deployed(file: str) -> Pod:
+    spec = one(file, "Deployment")["spec"]["template"]["spec"]
     [container] = spec["containers"]
     return Pod(spec, container)
 
@@ -60,7 +61,7 @@ def _by_kserve() -> Pod:
     return Pod(spec, {**container, "env": container["env"] + model["env"]})
 
 
-PODS = {"deployment": _deployed(), "kserve": _by_kserve()}
+PODS = {"deployment": _deployed("base"), "kserve": _by_kserve(), "object-storage": _deployed("object-storage")}
 
 
 @pytest.fixture(params=PODS)
@@ -169,7 +170,19 @@ def test_the_generated_files_say_what_their_sources_say_but_for_patches(folder: 
     if folder.name == "keda":
         del sources[autoscaler]
     made = documents(GENERATED / f"{folder.name}.yaml")
+    if folder.name == "object-storage":
+        del sources["PersistentVolumeClaim", "image-classifier-models"]
+        for document in (*sources.values(), *made):
+            _forget_the_store(document)
     assert {(document["kind"], document["metadata"]["name"]): document for document in made} == sources
+
+
+def _forget_the_store(document: Document) -> None:
+    """Take out of a Deployment what says from where its models come."""
+    if document["kind"] == "Deployment":
+        pod = document["spec"]["template"]["spec"]
+        for place, what in ((pod, "volumes"), (pod["containers"][0], "volumeMounts"), (pod["containers"][0], "env")):
+            del place[what]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -315,11 +328,15 @@ def test_only_an_empty_folder_can_be_written_and_the_models_are_read_only(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
+    settings = pod.settings(monkeypatch)
     for mount in pod.container["volumeMounts"]:
-        if mount["mountPath"] == "/tmp":
+        if mount["mountPath"] in {"/tmp", str(settings.model_cache)}:
             assert volumes[mount["name"]]["emptyDir"]["sizeLimit"]
+        elif isinstance(settings.model_store, BucketAddress):
+            assert mount["readOnly"] is True
+            assert "secret" in volumes[mount["name"]]
         else:
-            assert Path(mount["mountPath"]) == pod.settings(monkeypatch).model_store
+            assert Path(mount["mountPath"]) == settings.model_store
             assert mount["readOnly"] is True
             assert volumes[mount["name"]]["persistentVolumeClaim"] == {
                 "claimName": one("base", "PersistentVolumeClaim")["metadata"]["name"],
@@ -328,7 +345,7 @@ def test_only_an_empty_folder_can_be_written_and_the_models_are_read_only(
 
 
 def test_kserve_runs_the_container_of_the_deployment_on_its_own_folder() -> None:
-    ours, theirs = (copy.deepcopy(pod.container) for pod in PODS.values())
+    ours, theirs = (copy.deepcopy(PODS[pod].container) for pod in ("deployment", "kserve"))
     assert theirs["name"] == "kserve-container"
     differs = {"name", "env", "securityContext", "volumeMounts"}
     assert {key: value for key, value in ours.items() if key not in differs} == {
@@ -336,6 +353,26 @@ def test_kserve_runs_the_container_of_the_deployment_on_its_own_folder() -> None
     }
     added = {"IMAGECLASS_MODEL": "mnist", "IMAGECLASS_MODEL_STORE": "/mnt/models"}
     assert PODS["kserve"].environment == PODS["deployment"].environment | added
+
+
+def test_models_of_a_bucket_are_kept_in_a_volume_that_has_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = PODS["object-storage"]
+    settings = pod.settings(monkeypatch)
+    assert isinstance(settings.model_store, BucketAddress)
+    [cache] = [mount for mount in pod.container["volumeMounts"] if mount["mountPath"] == str(settings.model_cache)]
+    [volume] = [volume for volume in pod.spec["volumes"] if volume["name"] == cache["name"]]
+    assert settings.model_cache_bytes < int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 1024**3
+    assert "readOnly" not in cache
+    assert set(pod.environment) - set(PODS["deployment"].environment) == {
+        "AWS_REGION",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "IMAGECLASS_MODEL_CACHE",
+        "IMAGECLASS_MODEL_CACHE_BYTES",
+        "IMAGECLASS_RELOAD_INTERVAL_S",
+    }
+    folder, _, _ = pod.environment["AWS_SHARED_CREDENTIALS_FILE"].rpartition("/")
+    [credentials] = [mount for mount in pod.container["volumeMounts"] if mount["mountPath"] == folder]
+    assert credentials["readOnly"]
 
 
 # Autoscaling

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
+from app.contract.location import BucketAddress
+
 _START_TIMEOUT_S = 120
 
 
@@ -21,7 +23,9 @@ class Service:
     `run_by` is the command that runs it, such as `timeout 600`; signals are then sent to that.
     """
 
-    def __init__(self, store: Path, *, module: str = "app", run_by: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, store: Path | BucketAddress, *, module: str = "app", run_by: Sequence[str] = (), **settings: Any
+    ) -> None:
         given = self.settings = {"workers": 1, **settings}
         variables = {f"IMAGECLASS_{name.upper()}": str(value) for name, value in given.items()}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
@@ -103,7 +107,7 @@ StartService = Callable[..., Service]
 def start_service() -> Iterator[StartService]:
     services: list[Service] = []
 
-    def start(store: Path, *, wait: bool = True, **settings: Any) -> Service:
+    def start(store: Path | BucketAddress, *, wait: bool = True, **settings: Any) -> Service:
         service = Service(store, **settings)
         services.append(service)
         if wait:

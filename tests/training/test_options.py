@@ -126,7 +126,15 @@ def test_a_number_has_a_range_and_is_rejected_outside_of_it_by_a_sentence(name: 
     assert list(tmp_path.iterdir()) == []
 
 
-NONSENSE = {"preset": "resnet", "batch_size": "0", "fold": "3/2", "size": "0", "require": "accuracy=2", "against": "0"}
+NONSENSE = {
+    "preset": "resnet",
+    "batch_size": "0",
+    "fold": "3/2",
+    "model_store": "ftp://models",
+    "size": "0",
+    "require": "accuracy=2",
+    "against": "0",
+}
 
 
 @pytest.mark.parametrize("name", [name for name, declared in FIT_OPTIONS.items() if is_read_from_text(declared)])

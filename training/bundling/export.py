@@ -5,7 +5,6 @@ Until the rename the bundle has a name that no reader looks at, so a crash leave
 
 import errno
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -41,6 +40,7 @@ from app.engines.proof import MAX_PROBABILITY_DIFFERENCE
 from app.engines.registry import ENGINES
 from app.engines.tensorflow import TensorFlowEngine, open_tensorflow
 from app.errors import BundleTampered, EngineUnavailable
+from app.system.atomic_write import make_durable
 from app.system.cores import available_cores
 from training.data.dataset import Picture
 from training.data.split import write_split_file
@@ -143,7 +143,7 @@ class BundleDraft:
         )
         (self.folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         load_model(self.folder).engine.close()
-        _sync(self.folder)
+        make_durable(self.folder)
         final = self._store.path(self.name, self.version)
         try:
             self._store.publish(self.folder, self.name, self.version, held_back=held_back)
@@ -260,14 +260,3 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "app", "training") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    """Make the files durable before the rename makes them visible."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

@@ -1,17 +1,18 @@
 """The command `python -m training fit`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from app.cli.options import with_parameters
+from app.contract.location import BucketAddress, Location, parse_location
 from app.contract.store import ModelStore
 from app.engines.tensorflow import import_tensorflow
 from app.system.home import expanded
 from app.system.invocation import INTERRUPTED, command_line, this_command
 from app.system.wording import count_of
 from training.choice import Choice, choose_preset
+from training.commands.bucket import push_published, working_store
 from training.commands.declared_options import fit_parameters
 from training.commands.errors import plain_endings
 from training.data.sources import open_data
@@ -30,21 +31,29 @@ def fit(**given: Any) -> None:
     """
     given = {option: expanded(value) for option, value in given.items()}
     reporter = Reporter()
-    model_store, name = given["model_store"], given["name"]
+    name = given["name"]
     with plain_endings():
+        location = parse_location(given["model_store"])
+        if isinstance(location, BucketAddress):
+            store = working_store(location, name, against=given["against"], keep=given["keep"])
+        else:
+            store = ModelStore(location)
+        given["model_store"] = store.root
         try:
             options = read_fit_options(given if given["preset"] else _with_chosen_preset(given, reporter))
             from training.pipeline import train_and_publish  # TensorFlow
 
             published = train_and_publish(options, reporter, again=this_command("--resume"))
         except KeyboardInterrupt:
-            versions = ", ".join(str(version) for version in ModelStore(model_store).versions(name)) or "none"
+            versions = ", ".join(str(version) for version in store.versions(name)) or "none"
             typer.echo(
-                f"\nStopped. Nothing was published; versions of {name} in {model_store}: {versions}.",
+                f"\nStopped. Nothing was published; versions of {name} in {store.root}: {versions}.",
                 err=True,
             )
             raise typer.Exit(INTERRUPTED) from None
-    say_published(published, reporter, model_store=model_store, name=name)
+        if isinstance(location, BucketAddress):
+            push_published(location, store, published.bundle, reporter)
+    say_published(published, reporter, store=store, location=location)
 
 
 def _with_chosen_preset(given: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -66,18 +75,21 @@ def choose(options: FitOptions, reporter: Reporter) -> Choice:
     return choice
 
 
-def say_published(published: "LoadedModel", reporter: Reporter, *, model_store: Path, name: str) -> None:
-    """Say where the new version is, how good it is, and how to serve or promote it."""
+def say_published(published: "LoadedModel", reporter: Reporter, *, store: ModelStore, location: Location) -> None:
+    """Say where the new version is, how good it is, and how to serve or promote it.
+
+    `location` is the store that the user named; `store` the folder that has the version.
+    """
     manifest = published.bundle.manifest
+    name, named = manifest.name, str(location)
     reporter.say(f"proven on {published.engine.name}: {count_of(published.proof.pictures, 'golden picture')}")
     split, which = ("test", "test") if "test.accuracy" in manifest.metrics else ("train", "training")
     if (recall := manifest.metrics.get(f"{split}.macro_recall")) is not None:
         reporter.say(f"{which} macro recall, in which each class counts alike: {recall:.2%}")
     typer.echo(f"{published.bundle.path}: {which} accuracy {manifest.metrics[f'{split}.accuracy']:.2%}")
-    store = ModelStore(model_store)
     held_back = store.why_held_back(name, manifest.version)
     if held_back is None:
-        reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', str(model_store), '--model', name)}")
+        reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', named, '--model', name)}")
     else:
-        promote = store.command("promote", name, str(manifest.version))
+        promote = command_line("app", "models", "promote", name, str(manifest.version), "--model-store", named)
         reporter.say(f"published, but held back: {held_back}. To have it served all the same: {promote}")

@@ -11,6 +11,7 @@ import typer
 from pydantic import Field
 from rich.console import Console
 
+from app.contract.store import ModelStore
 from app.system.invocation import INTERRUPTED
 from app.system.wording import count_of
 from training.commands.declared_options import command
@@ -124,7 +125,7 @@ def sweep(
             best = replace(options, preset=found.ranking()[0].preset)
             typer.echo(f"To train the best so far: {best.command(here=True)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    say_published(published, reporter, model_store=model_store, name=name)
+    say_published(published, reporter, store=ModelStore(model_store), location=model_store)
 
 
 def _named_candidates(tried: Sequence[str], options: FitOptions, validation: float | None) -> "list[Candidate]":

@@ -1,6 +1,7 @@
 """The JSON of the interface, as OpenAPI documents it. The routes build the same shapes as plain dictionaries, because
 validating our own answers on every request would buy nothing; the tests hold the two together."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -93,6 +94,12 @@ class Workers(_Schema):
     ready: int = Field(description="Those that take requests now; a deploy may have one more for a moment.")
 
 
+class ObjectStoreHealth(_Schema):
+    kind: Literal["s3", "gs", "az"]
+    reachable: bool = Field(description="Whether it answered when it was asked last; models are served all the same.")
+    since: datetime = Field(description="Since when that is so.")
+
+
 class Health(_Schema):
     status: Literal["ok"]
     workers: Workers
@@ -100,6 +107,7 @@ class Health(_Schema):
     refused: list[RefusedVersion] = Field(
         description="Versions that would be served, newer or pinned ones, had they passed their check."
     )
+    store: ObjectStoreHealth | None = Field(None, description="The bucket that models come from, if it is one.")
 
 
 class Live(_Schema):

@@ -1,5 +1,7 @@
 """GET /health, /health/ready and /health/live: the service's state, for people and for load balancers."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -8,15 +10,29 @@ from app.api.lifecycle import Lifecycle
 from app.api.openapi.schemas import Health, Live, error_responses
 from app.errors import ShuttingDown
 from app.metrics import Metrics
+from app.object_storage.mirror import StoreHealth
 from app.serving.catalogue import Catalogue
 
 
-def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metrics, workers: int) -> APIRouter:
-    """`workers` is the wanted number; `metrics` knows how many are ready."""
+def health_routes(
+    catalogue: Catalogue,
+    *,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    workers: int,
+    store_health: Callable[[], StoreHealth] | None,
+) -> APIRouter:
+    """`workers` is the wanted number; `metrics` knows how many are ready. `store_health` is of a store in a bucket."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/health", summary="Ready, and with what", response_model=Health, responses=error_responses(503))
-    @router.get("/health/ready", summary="The same", response_model=Health, responses=error_responses(503))
+    options: dict[str, Any] = {
+        "response_model": Health,
+        "response_model_exclude_unset": True,
+        "responses": error_responses(503),
+    }
+
+    @router.get("/health", summary="Ready, and with what", **options)
+    @router.get("/health/ready", summary="The same", **options)
     async def ready() -> dict[str, Any]:
         """200 while the service takes requests, 503 from the moment that it is told to stop."""
         ready = refuse_unless_ready(lifecycle, metrics)
@@ -38,6 +54,7 @@ def health_routes(catalogue: Catalogue, *, lifecycle: Lifecycle, metrics: Metric
                 {"name": refusal.name, "version": refusal.version, "code": refusal.code}
                 for refusal in catalogue.refusals
             ],
+            **({} if store_health is None else {"store": asdict(store_health())}),
         }
 
     @router.get("/health/live", summary="The process answers", response_model=Live)

@@ -14,7 +14,6 @@ from app.contract.header import read_header
 from app.contract.limits import check_size
 from app.contract.live import live_bundle
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
-from app.contract.store import ModelStore
 from app.engines.engine import PrecisionChoice
 from app.engines.loading import load_model
 from app.engines.proof import check_batch_size, proven_outputs
@@ -101,7 +100,9 @@ class Classifier:
 
 def model_named(settings: Settings) -> Bundle:
     """Return the live version of the model that the settings name. Raises a BundleError or ModelNotNamed."""
-    store = ModelStore(settings.model_store)
+    from app.main import open_store  # FastAPI and the rest: not for the processes that classify
+
+    store = open_store(settings)
     names = [settings.model] if settings.model else store.names()
     if len(names) != 1:
         raise ModelNotNamed(names) if names else BundleNotFound(f"The model store {store.root} holds no model.")
@@ -110,6 +111,14 @@ def model_named(settings: Settings) -> Bundle:
     if found is None:
         raise store.all_held_back(names[0])
     return found
+
+
+def version_named(settings: Settings, name: str, version: int) -> Path:
+    """Return the path of a version of the store, which is pulled if that is a bucket. Raises an ImageclassError."""
+    from app.main import mirror_of, store_of
+
+    mirror = mirror_of(settings)
+    return store_of(settings).path(name, version) if mirror is None else mirror.fetch(name, version)
 
 
 def check_has_features(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from app.cli.predict.bulk.crew import Crew, Signals, processes, threads
-from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named
+from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named, version_named
 from app.cli.predict.bulk.job import Description, begin, begun_with, held, run
 from app.cli.predict.bulk.on_ray import cluster
 from app.cli.predict.bulk.parts import Layout, check_format
@@ -21,7 +21,6 @@ from app.cli.predict.progress import Progress
 from app.client import ModelReference, Retry, ServiceClient
 from app.contract.bundle import open_bundle
 from app.contract.picture_files import LeftOut, told
-from app.contract.store import ModelStore
 from app.errors import OutputNotWritable
 from app.settings import Settings
 from app.system.cores import available_cores
@@ -56,7 +55,7 @@ def write_shards_here(wish: Wish, settings: Settings, *, ray_address: str | None
         if begun is None:
             bundle = model_named(settings)
         else:  # its version, whichever is live by now
-            bundle = open_bundle(ModelStore(settings.model_store).path(begun.model, begun.version))
+            bundle = open_bundle(version_named(settings, begun.model, begun.version))
         if wish.features:
             check_has_features(bundle)
         model = ModelHere.of(settings, bundle, features=wish.features)
