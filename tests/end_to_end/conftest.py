@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
+from tests.end_to_end.compose import why_no_engine
+
 _START_TIMEOUT_S = 120
 
 
@@ -159,6 +161,13 @@ def program(repository: Path) -> FindProgram:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine with Compose."""
+    if reason := why_no_engine():
+        pytest.skip(f"no Docker engine: {reason}")
 
 
 def _lack(reason: str) -> NoReturn:
