@@ -126,6 +126,8 @@ class Callers:
         self._lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         self.bodies: Counter[bytes] = Counter()
+        self.seconds: list[float] = []
+        """What each answer with 200 took."""
         self.longest_s = 0.0
         self.longest_stall_s = 0.0
         """The longest time in which nobody was answered with 200."""
@@ -175,6 +177,7 @@ class Callers:
                 self.longest_s = max(self.longest_s, time.monotonic() - began)
                 if outcome == "200":
                     self.bodies[body] += 1
+                    self.seconds.append(time.monotonic() - began)
                     self._note_stall()
             if outcome != "200" or (connection is not None and connection.closes):
                 if connection is not None:

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from app.contract.bundle import MANIFEST
+from app.contract.store import ModelStore
 from tests.end_to_end.callers import free_port, until
 from tests.end_to_end.compose import ComposeProject
 from tests.end_to_end.draining import DrainingService
@@ -54,13 +56,14 @@ class Fleet(ABC):
     def reload_proxy(self) -> None:
         """Have the proxy read its configuration again."""
 
-    def publish(self, version: int) -> None:
-        """Put the model into the store once more, as a newer version."""
-        building = self.store / f".{version}"
-        shutil.copytree(self.store / "mnist" / "1", building)
-        manifest = json.loads((building / MANIFEST).read_bytes())
-        (building / MANIFEST).write_text(json.dumps({**manifest, "version": version}), encoding="utf-8")
-        building.rename(self.store / "mnist" / str(version))
+
+def publish_again(store: Path, version: int) -> None:
+    """Publish the model mnist once more, as a newer version."""
+    building = store / f".{version}"
+    shutil.copytree(store / "mnist" / "1", building)
+    manifest = json.loads((building / MANIFEST).read_bytes())
+    (building / MANIFEST).write_text(json.dumps({**manifest, "version": version}), encoding="utf-8")
+    ModelStore(store).publish(building, "mnist", version, held_back=None)
 
 
 class Statistics:
@@ -72,7 +75,12 @@ class Statistics:
 
     def servers(self) -> list[dict[str, str]]:
         """Return the row of each server that the proxy knows."""
-        return [server for server in self._rows() if not server["status"].startswith("MAINT")]
+        rows = [row for row in self._rows() if row["svname"] != "BACKEND"]
+        return [server for server in rows if not server["status"].startswith("MAINT")]
+
+    def queued(self) -> int:
+        """Return how many requests wait for a server."""
+        return int(self._row("BACKEND")["qcur"])
 
     def unanswered_after(self, kill: Callable[[], object], address: str) -> int:
         """Kill a server, and return how many requests it has got by then and not answered."""
@@ -104,7 +112,7 @@ class Statistics:
     def _rows(self) -> list[dict[str, str]]:
         page = httpx.get(f"{self._operations}/stats;csv", trust_env=False).text
         rows = csv.DictReader(io.StringIO(page.removeprefix("# ")))
-        return [row for row in rows if row["pxname"] == self._backend and row["svname"] != "BACKEND"]
+        return [row for row in rows if row["pxname"] == self._backend]
 
 
 def _unanswered(server: dict[str, str]) -> int:
@@ -137,18 +145,41 @@ def answers(url: str) -> bool:
     return True
 
 
+@dataclass
+class HaProxy:
+    """A running HAProxy with the configuration of deploy/haproxy, as its image runs it."""
+
+    url: str
+    operations: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def haproxy(
+    program: str, requests_go: str, folder: Path, names: Mapping[str, set[str]], **variables: object
+) -> Iterator[HaProxy]:
+    """Run HAProxy with replicas.cfg and the file that says which way requests go. `names` are the addresses of names."""
+    listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    with name_server(names) as nameserver:
+        given = {"LISTEN": listen, "OPERATIONS": operations, "NAMESERVER": nameserver, **variables}
+        environment = {name: str(value) for name, value in given.items()}
+        files = [HAPROXY / "replicas.cfg", "-f", HAPROXY / requests_go]
+        command: list[str | Path] = [program, "-W", "-db", "-f", *files]
+        with running(command, folder / "haproxy.log", f"http://{operations}/ready", **environment) as process:
+            yield HaProxy(f"http://{listen}", f"http://{operations}", process)
+
+
 class HostFleet(Fleet):
     """Each replica is a service with one worker on a loopback address of its own."""
 
-    def __init__(self, store: Path, url: str, port: int) -> None:
+    def __init__(self, store: Path, proxy: HaProxy, known: set[str], port: int) -> None:
         self.store = store
-        self.url = url
+        self.url = proxy.url
+        self.statistics = Statistics(proxy.operations)
+        self._proxy = proxy.process
+        self._known = known  # the addresses that the name server tells
         self._port = port
         self._replicas: dict[str, DrainingService] = {}
-        self.known: set[str] = set()
-        """The addresses that the name server tells."""
-        self.proxy: subprocess.Popen[bytes]
-        self.statistics: Statistics
 
     def start(self) -> None:
         starting = [threading.Thread(target=self._start_at, args=(f"127.0.0.{2 + n}",)) for n in range(REPLICAS)]
@@ -166,16 +197,8 @@ class HostFleet(Fleet):
 
     def kill_one(self) -> int:
         address, replica = self._replicas.popitem()
-        workers = replica.children
-
-        def kill() -> None:
-            replica.process.kill()
-            replica.process.wait()  # as in a container: first its process 1, and then all others
-            for process in workers:
-                os.kill(process, signal.SIGKILL)
-
-        held = self.statistics.unanswered_after(kill, f"{address}:{self._port}")
-        self.known.discard(address)
+        held = self.statistics.unanswered_after(lambda: kill(replica), f"{address}:{self._port}")
+        self._known.discard(address)
         self._add()
         return held
 
@@ -196,23 +219,32 @@ class HostFleet(Fleet):
 
     def reload_proxy(self) -> None:
         with self.statistics.another_process():
-            self.proxy.send_signal(signal.SIGUSR2)
+            self._proxy.send_signal(signal.SIGUSR2)
         self.statistics.wait_for_servers(REPLICAS)
 
     def _add(self) -> None:
-        self._start_at(next(address for n in range(2, 100) if (address := f"127.0.0.{n}") not in self.known))
+        self._start_at(next(address for n in range(2, 100) if (address := f"127.0.0.{n}") not in self._known))
         self.statistics.wait_for_servers(len(self._replicas))
 
     def _start_at(self, address: str) -> None:
         self._replicas[address] = DrainingService(
             self.store, host=address, port=self._port, engine="openvino", shutdown_delay_s=2
         )
-        self.known.add(address)
+        self._known.add(address)
 
     def _stop(self, address: str, replica: DrainingService) -> None:
         assert replica.stop() == 0
-        self.known.discard(address)
+        self._known.discard(address)
         self.statistics.wait_for_servers(len(self._replicas))
+
+
+def kill(replica: DrainingService) -> None:
+    """Send SIGKILL to a service as it comes to a container: to its first process, and then to all others."""
+    workers = replica.children
+    replica.process.kill()
+    replica.process.wait()
+    for process in workers:
+        os.kill(process, signal.SIGKILL)
 
 
 def _replaced(replica: DrainingService, before: list[int]) -> Callable[[], bool]:
@@ -220,25 +252,18 @@ def _replaced(replica: DrainingService, before: list[int]) -> Callable[[], bool]
 
 
 @contextmanager
-def host_fleet(haproxy: str, model_store: Path, folder: Path) -> Iterator[HostFleet]:
-    """Run replicas behind the HAProxy of deploy/haproxy, whose configuration is the one of its image."""
+def host_fleet(program: str, model_store: Path, folder: Path) -> Iterator[HostFleet]:
+    """Run replicas behind HAProxy."""
     store = Path(shutil.copytree(model_store, folder / "model_store"))
-    listen, operations, port = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", free_port())
-    fleet = HostFleet(store, f"http://{listen}", port)
-    fleet.statistics = Statistics(f"http://{operations}")
-    with ExitStack() as stack:
-        environment = {
-            "LISTEN": listen,
-            "OPERATIONS": operations,
-            "REPLICAS_PORT": str(port),
-            "NAMESERVER": stack.enter_context(name_server(fleet.known)),
-        }
-        command: list[str | Path] = [haproxy, "-W", "-db", "-f", HAPROXY / "haproxy.cfg"]
-        log = folder / "haproxy.log"
-        fleet.proxy = stack.enter_context(running(command, log, f"http://{operations}/ready", **environment))
-        stack.callback(fleet.stop)
-        fleet.start()
-        yield fleet
+    known: set[str] = set()
+    port = free_port()
+    with haproxy(program, "clients.cfg", folder, {"replica": known}, REPLICAS_PORT=port) as proxy:
+        fleet = HostFleet(store, proxy, known, port)
+        try:
+            fleet.start()
+            yield fleet
+        finally:
+            fleet.stop()
 
 
 class ComposeFleet(Fleet):
