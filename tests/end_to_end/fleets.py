@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ def _unanswered(server: dict[str, str]) -> int:
 
 
 @contextmanager
-def running(command: list[str | Path], log: Path, url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str | Path], log: Path, url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a proxy, and yield it when it answers."""
     with (
         log.open("wb") as output,
@@ -158,13 +158,12 @@ class HaProxy:
 def haproxy(
     program: str, requests_go: str, folder: Path, names: Mapping[str, set[str]], **variables: object
 ) -> Iterator[HaProxy]:
-    """Run HAProxy with replicas.cfg and the file that says which way requests go. `names` are the addresses of names."""
+    """Run HAProxy with replicas.cfg and the file that says where requests go. `names` are the addresses of names."""
     listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with name_server(names) as nameserver:
         given = {"LISTEN": listen, "OPERATIONS": operations, "NAMESERVER": nameserver, **variables}
         environment = {name: str(value) for name, value in given.items()}
-        files = [HAPROXY / "replicas.cfg", "-f", HAPROXY / requests_go]
-        command: list[str | Path] = [program, "-W", "-db", "-f", *files]
+        command = (program, "-W", "-db", "-f", HAPROXY / "replicas.cfg", "-f", HAPROXY / requests_go)
         with running(command, folder / "haproxy.log", f"http://{operations}/ready", **environment) as process:
             yield HaProxy(f"http://{listen}", f"http://{operations}", process)
 

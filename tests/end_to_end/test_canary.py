@@ -1,4 +1,4 @@
-"""A canary beside replicas, by HAProxy with deploy/haproxy/canary.cfg: its share, and what becomes of one that fails."""
+"""A canary beside replicas, by HAProxy with canary.cfg: its share, and what becomes of one that fails."""
 
 import json
 import shutil

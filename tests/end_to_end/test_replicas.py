@@ -53,7 +53,7 @@ def picture(data_folder: Path) -> bytes:
 
 @pytest.fixture
 def asked(fleet: Fleet, picture: bytes, request: pytest.FixtureRequest) -> Iterator[Callers]:
-    """Callers that ask the fleet without a pause. Their answers must all be a model's, and in `make chaos` come soon."""
+    """Callers that ask the fleet without a pause. All answers must be right, and in `make chaos` come soon."""
     with Callers(lambda: address_of(fleet.url), post(picture), count=CALLERS) as callers:
         callers.wait_for_answers(300)
         yield callers
