@@ -122,7 +122,9 @@ def _unanswered(server: dict[str, str]) -> int:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], log: Path, url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str | Path], log: Path, url: str, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a proxy, and yield it when it answers."""
     with (
         log.open("wb") as output,
