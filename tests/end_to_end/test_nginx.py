@@ -136,13 +136,13 @@ def test_a_shadow_that_hangs_or_is_gone_does_not_show_in_the_latency(
     request = post((data_folder / "7-00000.png").read_bytes())
     p99: dict[str, list[float]] = {"answers": [], "hangs": [], "is gone": []}
     with shadowed(program, tmp_path, port) as url:
-        for _ in range(7):
+        for _ in range(5):
             for shadow, found in p99.items():
                 with ExitStack() as stack:
                     if shadow != "is gone":
                         stack.enter_context(stand_in((SHADOW, port), well if shadow == "answers" else never))
                     callers = stack.enter_context(Callers(lambda: address_of(url), request, count=2))
-                    callers.wait_for_answers(3000)
+                    callers.wait_for_answers(1500)
                 assert callers.failed == {}
                 found.append(statistics.quantiles(callers.seconds, n=100)[98])
     assert stable.stop() == 0
