@@ -14,6 +14,8 @@ NODE_CLIENTS := tests/clients/node
 # The lock compiler; a pinned one is fetched into a throw-away environment unless UV=… names yours.
 UV ?=
 UV_VERSION := 0.13.9
+# Of each thing that happens to replicas in `make chaos`.
+REQUESTS ?= 100000
 PIP_AUDIT_VERSION := 2.10.1
 CYCLONEDX_VERSION := 7.5.0
 
@@ -24,7 +26,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +66,9 @@ test-long: setup-training ## run the tests that take minutes (not part of make t
 
 test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 8 minutes)
 	@$(RAY)/bin/python -m pytest tests/ray
+
+chaos: setup-training ## kill, stop, replace and reload replicas behind a proxy under load (Docker, haproxy, nginx; ARGS="-k processes")
+	@$(BIN)/python -m pytest -q -s -m "" --chaos-requests $(REQUESTS) $(addprefix tests/end_to_end/test_,replicas.py haproxy.py canary.py nginx.py) $(ARGS)
 
 format: setup-training ## put the code into its standard form
 	@$(BIN)/python -m ruff check --fix-only --quiet .

@@ -47,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--restarts", type=int, default=2, help="Restarts under load, in the tests that count what is lost."
     )
     parser.addoption("--torn-pushes", type=int, default=15, help="Pushes to object storage that are killed.")
+    parser.addoption(
+        "--chaos-requests",
+        type=int,
+        default=0,
+        help="Answers that each happening to replicas behind a proxy must get through; the time is limited then, too.",
+    )
     parser.addoption("--kills", type=int, default=2, help="How often a bulk job is killed.")
     parser.addoption("--bulk-pictures", type=int, default=1500, help="Pictures of a bulk job.")
     parser.addoption("--examples", type=int, default=5000, help="Generated streams, in the tests that read requests.")

@@ -21,6 +21,7 @@ import structlog
 
 from app.metrics import Metrics
 from app.process.worker_process import HANDLED_SIGNALS, RETIRE, STOP, Place, WorkerProcess
+from app.system.memory import kills_by_memory_limit
 
 _LOADING_S = 600.0
 """How long a worker may take to load its models, during which it sends no heartbeat."""
@@ -72,6 +73,7 @@ class Supervisor:
         self._stopping = False
         self._repeats_until = 0.0  # until then, SIGTERM is the one that began the stop
         self._exit_code = 0
+        self._kills_by_memory_limit = kills_by_memory_limit()
         self._awake_since = 0.0
         self._signals: list[int] = []
         self._on_terminal = sys.stderr.isatty()
@@ -263,6 +265,8 @@ class Supervisor:
 
     def _lose(self, worker: WorkerProcess, exit_code: int) -> None:
         reason = worker.reason_of_end(exit_code)
+        if exit_code == -signal.SIGKILL and self._memory_limit_was_reached():
+            reason += ", because the memory limit is reached: raise it, or lower IMAGECLASS_WORKERS"
         went_as_told = bool(worker.going) and exit_code == 0
         if self._stopping:
             if worker.listening and not went_as_told and not self._exit_code:
@@ -283,6 +287,10 @@ class Supervisor:
         elif worker.index not in self._due and not self._has_another(worker.index):
             self._ended_at[worker.index] = time.monotonic()
             self._start_another(worker.index, worker)
+
+    def _memory_limit_was_reached(self) -> bool:
+        before, self._kills_by_memory_limit = self._kills_by_memory_limit, kills_by_memory_limit()
+        return self._kills_by_memory_limit > before
 
     def _has_another(self, index: int) -> bool:
         return any(worker.index == index and not worker.going for worker in self._workers)

@@ -1,9 +1,9 @@
-"""Measure how much memory this process may still take."""
+"""Measure how much memory this process may still take, and whether others were killed for too little of it."""
 
 import os
 from pathlib import Path
 
-from app.system.cgroup import CGROUPS, numbers, statistics
+from app.system.cgroup import CGROUPS, MEMBERSHIP, groups_of_process, numbers, statistics
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -14,6 +14,15 @@ def available_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = CGROUPS) -> int
     If the system does not report it, as on macOS, return half of the installed memory.
     """
     return min([_of_machine(meminfo), *_of_container(cgroup)])
+
+
+def kills_by_memory_limit(*, cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Return how many processes of this one's control group were killed because its memory limit was reached."""
+    for group in groups_of_process("memory", cgroups=cgroups, membership=membership):
+        for file in ("memory.events", "memory.oom_control"):  # of version 2 and 1
+            if (kills := statistics(group / file).get("oom_kill")) is not None:
+                return int(kills)
+    return 0
 
 
 def _of_machine(meminfo: Path) -> int:

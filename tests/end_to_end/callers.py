@@ -126,9 +126,14 @@ class Callers:
         self._lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         self.bodies: Counter[bytes] = Counter()
+        self.seconds: list[float] = []
+        """What each answer with 200 took."""
         self.longest_s = 0.0
+        self.longest_stall_s = 0.0
+        """The longest time in which nobody was answered with 200."""
 
     def __enter__(self) -> Self:
+        self._answered_at = time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -138,6 +143,7 @@ class Callers:
         for thread in self._threads:
             thread.join(TIMEOUT_S)
             assert not thread.is_alive()
+        self._note_stall()
 
     @property
     def answered(self) -> int:
@@ -171,12 +177,19 @@ class Callers:
                 self.longest_s = max(self.longest_s, time.monotonic() - began)
                 if outcome == "200":
                     self.bodies[body] += 1
+                    self.seconds.append(time.monotonic() - began)
+                    self._note_stall()
             if outcome != "200" or (connection is not None and connection.closes):
                 if connection is not None:
                     connection.close()
                 connection = None
         if connection is not None:
             connection.close()
+
+    def _note_stall(self) -> None:
+        now = time.monotonic()
+        self.longest_stall_s = max(self.longest_stall_s, now - self._answered_at)
+        self._answered_at = now
 
 
 class Balancer:

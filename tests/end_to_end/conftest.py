@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.contract.location import BucketAddress
+from tests.end_to_end.compose import why_no_engine
 
 _START_TIMEOUT_S = 120
 
@@ -163,6 +164,13 @@ def program(repository: Path) -> FindProgram:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine with Compose."""
+    if reason := why_no_engine():
+        pytest.skip(f"no Docker engine: {reason}")
 
 
 def _lack(reason: str) -> NoReturn:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.system.memory import available_memory
+from app.system.memory import available_memory, kills_by_memory_limit
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:   20000000 kB\n"
 
@@ -36,3 +36,16 @@ def test_a_containers_limit_counts(meminfo: Path, tmp_path: Path, limit: str, le
 def test_a_system_that_does_not_say_gives_half_of_what_is_built_in(tmp_path: Path) -> None:
     half = available_memory(meminfo=tmp_path / "none", cgroup=tmp_path / "none")
     assert 1 << 26 < half < 1 << 45
+
+
+@pytest.mark.parametrize(
+    ("entry", "file"),
+    [("0::/service", "service/memory.events"), ("7:memory:/service", "memory/service/memory.oom_control")],
+)
+def test_kills_by_the_memory_limit_are_those_of_the_own_control_group(tmp_path: Path, entry: str, file: str) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text(f"{entry}\n")
+    assert kills_by_memory_limit(cgroups=tmp_path, membership=membership) == 0
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("oom 3\noom_kill 2\n")
+    assert kills_by_memory_limit(cgroups=tmp_path, membership=membership) == 2

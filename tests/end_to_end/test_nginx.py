@@ -1,0 +1,152 @@
+"""The configurations of deploy/nginx before real services."""
+
+import re
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.callers import Callers, address_of, free_port, post, until
+from tests.end_to_end.conftest import FindProgram
+from tests.end_to_end.draining import DrainingService
+from tests.end_to_end.fleets import Statistics, haproxy, kill, running
+from tests.end_to_end.stand_in import badly, never, not_at_all, stand_in, well
+
+NGINX = Path(__file__).parents[2] / "deploy" / "nginx"
+_MAIN = """
+daemon off;
+user root;
+worker_processes 2;
+pid nginx.pid;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    client_body_temp_path bodies;
+    proxy_temp_path proxied;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include ours.conf;
+}
+"""
+
+
+@contextmanager
+def nginx(program: str, name: str, folder: Path, **places: str) -> Iterator[tuple[str, Path]]:
+    """Run nginx with a file of deploy/nginx in which addresses are the test's. Yield its URL and its log."""
+    text = (NGINX / name).read_text(encoding="utf-8")
+    for place, address in places.items():
+        assert text.count(place.replace("_", "-")) == 1, place
+        text = text.replace(place.replace("_", "-"), address)
+    port = free_port()
+    (folder / "ours.conf").write_text(re.sub(r"listen \d+;", f"listen 127.0.0.1:{port};", text), encoding="utf-8")
+    (folder / "main.conf").write_text(_MAIN, encoding="utf-8")
+    log = folder / "error.log"
+    command: list[str | Path] = [program, "-p", folder, "-c", folder / "main.conf", "-e", log]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, folder / "output.log", url):
+        yield url, log
+
+
+@pytest.mark.chaos
+def test_replicas_behind_nginx_lose_nothing_by_a_stop_and_what_it_held_by_a_kill(
+    program: FindProgram, repository: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+
+    def replica(address: str) -> DrainingService:
+        return DrainingService(repository / "model_store", host=address, port=port, engine="openvino")
+
+    first, second = replica("127.0.0.2"), replica("127.0.0.3")
+    places = {"replica_1:8000": f"127.0.0.2:{port}", "replica_2:8000": f"127.0.0.3:{port}"}
+    request = post((data_folder / "7-00000.png").read_bytes())
+    with nginx(program("nginx"), "replicas.conf", tmp_path, **places) as (url, log):
+        with Callers(lambda: address_of(url), request, count=8) as callers:
+            callers.wait_for_answers(300)
+            assert first.stop() == 0
+            callers.wait_for_answers(300)
+            first = replica("127.0.0.2")
+            callers.wait_for_answers(600)
+        assert callers.failed == {}
+        with Callers(lambda: address_of(url), request, count=8) as callers:
+            callers.wait_for_answers(300)
+            kill(second)
+            callers.wait_for_answers(600)
+    assert first.stop() == 0
+    lost = [line for line in log.read_text().splitlines() if "127.0.0.3" in line and "while reading response" in line]
+    assert set(callers.failed) <= {"502"}
+    assert sum(callers.failed.values()) <= len(lost)
+
+
+STABLE, SHADOW = "127.0.0.2", "127.0.0.3"
+
+
+@contextmanager
+def shadowed(program: FindProgram, folder: Path, port: int) -> Iterator[str]:
+    """Run HAProxy, and behind it nginx, which answers by `STABLE` and sends copies to `SHADOW`. Yield the URL."""
+    places = {"replica_1:8000": f"{STABLE}:{port}", "shadow:8000": f"{SHADOW}:{port}"}
+    with nginx(program("nginx"), "shadow.conf", folder, **places) as (url, _):
+        names = {"replica": {STABLE}, "mirror": {"127.0.0.1"}}
+        variables = {"REPLICAS_PORT": port, "MIRROR_PORT": address_of(url)[1]}
+        with haproxy(program("haproxy"), "shadow.cfg", folder, names, **variables) as proxy:
+            Statistics(proxy.operations, "mirror").wait_for_servers(2)  # the replica is its backup
+            yield proxy.url
+
+
+def test_a_shadow_gets_copies_and_costs_no_request_whatever_becomes_of_it(program: FindProgram, tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        stand_in((STABLE, port), name="stable") as stable,
+        shadowed(program, tmp_path, port) as url,
+        Callers(lambda: address_of(url), post(b"picture"), count=8) as callers,
+    ):
+        with stand_in((SHADOW, port), name="shadow") as shadow:
+            until(lambda: shadow.asked > 200)
+            for behaviour in (badly, not_at_all, never):
+                shadow.behaviour = behaviour
+                callers.wait_for_answers(500)
+        callers.wait_for_answers(500)
+    assert callers.failed == {}
+    assert set(callers.bodies) == {stable.body}
+    assert stable.asked == callers.answered
+
+
+def test_requests_go_on_without_the_nginx_that_copies_them(program: FindProgram, tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        stand_in((STABLE, port)) as stable,
+        haproxy(program("haproxy"), "shadow.cfg", tmp_path, {"replica": {STABLE}}, REPLICAS_PORT=port) as proxy,
+    ):
+        Statistics(proxy.operations, "mirror").wait_for_servers(1)
+        with Callers(lambda: address_of(proxy.url), post(b"picture"), count=8) as callers:
+            callers.wait_for_answers(500)
+    assert callers.failed == {}
+    assert stable.asked == callers.answered
+
+
+@pytest.mark.chaos
+def test_a_shadow_that_hangs_or_is_gone_does_not_show_in_the_latency(
+    program: FindProgram, repository: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    stable = DrainingService(repository / "model_store", host=STABLE, port=port, engine="openvino")
+    request = post((data_folder / "7-00000.png").read_bytes())
+    p99: dict[str, list[float]] = {"answers": [], "hangs": [], "is gone": []}
+    with shadowed(program, tmp_path, port) as url:
+        for _ in range(5):
+            for shadow, found in p99.items():
+                with ExitStack() as stack:
+                    if shadow != "is gone":
+                        stack.enter_context(stand_in((SHADOW, port), well if shadow == "answers" else never))
+                    callers = stack.enter_context(Callers(lambda: address_of(url), request, count=2))
+                    callers.wait_for_answers(1500)
+                assert callers.failed == {}
+                found.append(statistics.quantiles(callers.seconds, n=100)[98])
+    assert stable.stop() == 0
+    medians = {shadow: statistics.median(found) for shadow, found in p99.items()}
+    for shadow, seconds in medians.items():
+        sys.stdout.write(f"\na shadow that {shadow}: p99 {1000 * seconds:.2f} ms")
+    assert max(medians["hangs"], medians["is gone"]) <= 1.05 * medians["answers"]
