@@ -19,7 +19,7 @@ from tests.end_to_end.callers import until
 from tests.end_to_end.compose import BUILD_TIMEOUT_S, ROOT
 from tests.end_to_end.fleets import docker, publish_again
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 _DAY_S = 86_400
 _INJECTED = {

@@ -87,6 +87,7 @@ def errors(text: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
     tmp_path: Path, fit: list[str]
 ) -> None:
