@@ -143,7 +143,7 @@ class FitOptions:
     )
     min_precision: float | None = Field(
         default=None,
-        gt=0,
+        ge=0.01,
         le=1,
         description="Have the service call answers unsure below a probability, chosen so that this share of the others "
         "is right on the validation pictures, as 0.99.",

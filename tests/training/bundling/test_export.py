@@ -60,7 +60,7 @@ def test_a_bundle_records_how_it_was_made(trained_store: Path) -> None:
     assert "## Data, licence and limits" in bundle.card()
 
 
-@pytest.mark.parametrize("step", ["digests", "load_model", "_sync"])
+@pytest.mark.parametrize("step", ["digests", "load_model", "make_durable"])
 def test_a_crash_while_exporting_leaves_nothing_but_the_run_to_be_resumed(
     tmp_path: Path, few_digits: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_disk_full_while_exporting_is_one_sentence(
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("training.bundling.export._sync", full)
+    monkeypatch.setattr("training.bundling.export.make_durable", full)
     with pytest.raises(PublishError, match=r"disk of .* is full"):
         train_and_publish(options(tmp_path, few_digits), Reporter())
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [".runs"]
@@ -127,7 +127,7 @@ def test_a_version_that_appears_meanwhile_is_not_overwritten(
         other.mkdir()
         (other / "manifest.json").write_text(json.dumps({}))
 
-    monkeypatch.setattr("training.bundling.export._sync", another_run_is_faster)
+    monkeypatch.setattr("training.bundling.export.make_durable", another_run_is_faster)
     with pytest.raises(PublishError, match="another run"):
         train_and_publish(options(tmp_path, few_digits), Reporter())
     assert (other / "manifest.json").read_text() == "{}"
