@@ -20,7 +20,7 @@ Method = Literal["temperature", "none"]
 _LEAST_PICTURES = 50
 """With fewer pictures, one confident mistake would decide."""
 _BOUNDS = (0.05, 20.0)
-_BATCH = 256
+_BATCH = 32
 
 
 @dataclass(frozen=True)
