@@ -5,6 +5,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,8 +149,8 @@ def test_a_shadow_that_hangs_or_is_gone_does_not_show_in_the_latency(
                 with ExitStack() as stack:
                     if shadow == "hangs":
                         stack.enter_context(stand_in((SHADOW, port), never))
-                    url = alone if shadow == "none" else copied
-                    callers = stack.enter_context(Callers(lambda url=url: address_of(url), request, count=2))
+                    pick = partial(address_of, alone if shadow == "none" else copied)
+                    callers = stack.enter_context(Callers(pick, request, count=2))
                     callers.wait_for_answers(1500)
                 assert callers.failed == {}
                 found.append(statistics.quantiles(callers.seconds, n=100)[98])
