@@ -393,10 +393,7 @@ def bulk(
             for bundle, pictures, target in measured
         ]
         memories = [measure_memory(bundle, pictures, files=files) for bundle, pictures, _ in measured]
-    note = f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "bulk.md").write_text(f"{bulk_table(speeds, memories)}\n\n{note}\n", encoding="utf-8")
-    typer.echo((out / "bulk.md").read_text(encoding="utf-8"))
+    _write_page(out / "bulk.md", bulk_table(speeds, memories), machine)
 
 
 @cli.command()
@@ -413,10 +410,7 @@ def ray_data(
     with _one_line_errors():
         pictures = sorted(photos.rglob("*.jpg"))
         found = measure_ray(ModelStore(store).newest(model), pictures, files=files, rounds=rounds)
-    note = f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ray_data.md").write_text(f"{found.markdown()}\n\n{note}\n", encoding="utf-8")
-    typer.echo((out / "ray_data.md").read_text(encoding="utf-8"))
+    _write_page(out / "ray_data.md", found.markdown(), machine)
 
 
 @cli.command()
@@ -425,6 +419,14 @@ def models(photos: Photos = _DATA / "photos") -> None:
     with _one_line_errors():
         for name in WORKLOADS[1:]:
             typer.echo(f"built: {_build(name, photos)}")
+
+
+def _write_page(page: Path, tables: str, machine: Machine) -> None:
+    """Write tables with the command and the machine below them, and print the page."""
+    note = f"`{_command()}`, commit {machine.commit}, on {machine.cpu}, {machine.cores} cores, {machine.date}"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{tables}\n\n{note}\n", encoding="utf-8")
+    typer.echo(page.read_text(encoding="utf-8"))
 
 
 def _train_in_turn(

@@ -1,4 +1,4 @@
-"""Where a model store is: a folder, or a bucket of an object store, as settings and commands name it."""
+"""The place of a model store, as settings and commands name it: a folder, or a bucket of an object store."""
 
 import re
 from dataclasses import dataclass

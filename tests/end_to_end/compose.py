@@ -18,7 +18,7 @@ BUILD_TIMEOUT_S = 1800  # without any cache, TensorFlow alone is a download of 5
 
 
 def why_no_engine() -> str:
-    """Return why containers cannot be tested here; empty where they can."""
+    """Return why containers cannot be tested here; empty if they can."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     for command in (["docker", "info"], ["docker", "compose", "version"]):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import Wish
@@ -61,6 +61,13 @@ _BATCH_BODY = {
 }
 
 
+def _wish(top_k: TopK = None, min_probability: MinProbability = None) -> Wish:
+    return Wish(top_k, min_probability)
+
+
+WishOfRequest = Annotated[Wish, Depends(_wish)]
+
+
 def predict_routes(questions: Questions) -> APIRouter:
     router = APIRouter(tags=["predict"])
     inference, limits = questions.inference, questions.limits
@@ -72,14 +79,8 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 422, 500, 503, 504),
         openapi_extra=_PREDICT_BODY,
     )
-    async def predict(
-        request: Request,
-        top_k: TopK = None,
-        min_probability: MinProbability = None,
-        model: ModelName = None,
-    ) -> Response:
+    async def predict(request: Request, wish: WishOfRequest, model: ModelName = None) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
-        wish = Wish(top_k, min_probability)
         question = questions.one(model, wish, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_upload_bytes, may_be_compressed=False
@@ -92,14 +93,8 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 500, 503, 504),
         openapi_extra=_BATCH_BODY,
     )
-    async def predict_batch(
-        request: Request,
-        top_k: TopK = None,
-        min_probability: MinProbability = None,
-        model: ModelName = None,
-    ) -> Response:
+    async def predict_batch(request: Request, wish: WishOfRequest, model: ModelName = None) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
-        wish = Wish(top_k, min_probability)
         question = questions.many(model, wish, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_batch_bytes, may_be_compressed=False
