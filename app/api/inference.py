@@ -22,10 +22,10 @@ from starlette.types import Receive
 
 from app.api.bodies.json import parse_json
 from app.api.server_timing import of_many, of_one
-from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
+from app.errors import DeadlineExceeded, ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
 from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.catalogue import Catalogue
-from app.serving.classifier import Classifier
+from app.serving.classifier import Classifier, WithOutput
 
 _Result = TypeVar("_Result")
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
@@ -33,7 +33,7 @@ _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 
 Pictures = Sequence[bytes] | NDArray[np.uint8]
 """Encoded pictures, or an array (N, H, W, C) in the model's own input shape."""
-Outcome = NDArray[np.float32] | Exception
+Outcome = NDArray[np.float32] | WithOutput | Exception
 """The probabilities (K,) of one picture, or the error."""
 
 
@@ -74,6 +74,13 @@ class Question(ABC):
 
     def check_head(self) -> None:  # noqa: B027 - most protocols have nothing to check
         """Raise an ImageclassError if the headers show that the body is unusable."""
+
+    def output_of(self, _: Classifier) -> str | None:
+        """Return which other output of the model is read beside the probabilities; outcomes are then `WithOutput`.
+
+        None if the probabilities are enough. Raises an ImageclassError if the model has not what is asked for.
+        """
+        return None
 
     @abstractmethod
     def read(self, body: bytes, model: Classifier) -> Message:
@@ -185,7 +192,7 @@ class Call(ABC):
     def done(self) -> bool:
         return self.is_over or self.outcome is not None
 
-    def set_result(self, row: NDArray[np.float32]) -> None:
+    def set_result(self, row: NDArray[np.float32] | WithOutput) -> None:
         self.outcome = row
         if not self.is_over:
             self.finish()
@@ -210,7 +217,7 @@ class PictureReply:
     def done(self) -> bool:
         return self.outcome is not None or self._call.is_over
 
-    def set_result(self, row: NDArray[np.float32]) -> None:
+    def set_result(self, row: NDArray[np.float32] | WithOutput) -> None:
         self._settle(row)
 
     def set_exception(self, error: Exception) -> None:
@@ -264,12 +271,27 @@ class Inference:
             body = await source.read(received)
             call.read_s = perf_counter() - began
             try:
+                await self._make_ready(question, timeout_s)
                 model = self.begin(call, body, this_task(), timeout_s)
                 source.about(model)
                 await (call.finished if source.receive is None else unless_gone(source.receive, call.finished))
                 return Answered(call.write(model), model, call.server_timing())
             finally:
                 call.end()
+
+    async def _make_ready(self, question: Question, timeout_s: float | None) -> None:
+        """Return when the live model gives the output that the question reads. Raises an ImageclassError."""
+        deadline = self.deadline(timeout_s)
+        while True:
+            model = self.catalogue.get(question.model, question.version)
+            output = question.output_of(model)
+            if output is None or model.is_ready_for(output):
+                return
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await model.make_ready_for(output)
+            except TimeoutError:
+                raise DeadlineExceeded("The model was not ready to be asked for more in time. Try again.") from None
 
     def begin(self, call: Call, body: bytes, owner: Owner, timeout_s: float | None, *, size: int = 0) -> Classifier:
         """Parse a whole body and hand its pictures to the model. `Call.end` must follow, even if this raises.
@@ -281,6 +303,7 @@ class Inference:
         question = call.question
         model = call.model = self.catalogue.get(question.model, question.version)
         pictures, own_timeout_s = question.read(body, model)
+        output = question.output_of(model)
         count = len(pictures)
         if count != 1:
             self.check_count(count)
@@ -297,7 +320,7 @@ class Inference:
             try:
                 if len(picture) > most_bytes:
                     raise UploadTooLarge(f"The picture is larger than {most_bytes:,} bytes. Send a smaller one.")
-                put(picture, reply, deadline=deadline)
+                put(picture, reply, deadline=deadline, output=output)
             except ImageclassError as exc:
                 if question.fails_as_one:
                     raise _at(call.replies.index(reply), exc, count) from exc

@@ -20,7 +20,7 @@ first, then fill" is Triton's; the care for each caller is Ray Serve's; preparin
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -38,6 +38,8 @@ from app.system.wording import count_of
 from app.waiting import wait_all
 
 Array = NDArray[Any]
+Rows = Collection[Any]
+"""What `run` gives: a row for each item of its batch, in order."""
 _HANGS = 20
 """A batch counts as hung after this multiple of its measured time, and never before `run_timeout_s`."""
 _MOST_HANGING = 3
@@ -64,12 +66,12 @@ class Reply(Protocol):
 
     def done(self) -> bool: ...
 
-    def set_result(self, row: Array, /) -> None: ...
+    def set_result(self, row: Any, /) -> None: ...
 
     def set_exception(self, error: Exception, /) -> None: ...
 
 
-class RowFuture(asyncio.Future[Array]):
+class RowFuture(asyncio.Future[Any]):
     """The Reply for a coroutine."""
 
     queued_s = prepared_s = ran_s = 0.0
@@ -90,7 +92,7 @@ class Meters:
 
 
 class Batcher(Generic[Item]):
-    """An async context manager around `run`: (N, *item_shape) → (N, …).
+    """An async context manager around `run`: (N, *item_shape) → N rows.
 
     `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`, at
     most that many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop. A batch
@@ -99,7 +101,7 @@ class Batcher(Generic[Item]):
 
     def __init__(
         self,
-        run: Callable[[Array], Array],
+        run: Callable[[Array], Rows],
         *,
         prepare: Callable[[Item], Array],
         item_shape: tuple[int, ...],
@@ -147,7 +149,7 @@ class Batcher(Generic[Item]):
         """The number of queued items."""
         return len(self._waiting)
 
-    async def submit(self, item: Item, *, deadline: float | None = None) -> Array:
+    async def submit(self, item: Item, *, deadline: float | None = None) -> Any:
         """Return the row that `run` gave for `item`; see `put`."""
         return await row_for(lambda reply: self.put(item, reply, deadline=deadline), self.withdraw)
 
@@ -313,7 +315,7 @@ class Batcher(Generic[Item]):
                 self._meters.ran(len(part), seconds)
                 parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
 
-    async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Array | Exception | None:
+    async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Rows | Exception | None:
         """Return the result of `_outcome` in a thread, or None if it hangs."""
         loop = asyncio.get_running_loop()
         timeout_s = max(self._run_timeout_s, _HANGS * self._plan.seconds_of(size))
@@ -325,7 +327,7 @@ class Batcher(Generic[Item]):
         self._leave_thread_behind(running)
         return None
 
-    def _leave_thread_behind(self, running: asyncio.Future[Array | Exception]) -> None:
+    def _leave_thread_behind(self, running: asyncio.Future[Rows | Exception]) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=False)  # other batches in it continue
         self._executor = _threads(self._slots)
@@ -345,7 +347,7 @@ class Batcher(Generic[Item]):
             return []
         return [({reply: array}, self._plan.size_of(1)) for reply, array in reversed(batch.items())]
 
-    def _outcome(self, batch: dict[Reply, Array], size: int) -> Array | Exception:
+    def _outcome(self, batch: dict[Reply, Array], size: int) -> Rows | Exception:
         """Return the rows of a batch, or the error."""
         arrays = np.empty((size, *self._item_shape), self._item_dtype)
         for index, array in enumerate(batch.values()):
@@ -362,14 +364,14 @@ class Batcher(Generic[Item]):
             raise ValueError(f"items are {self._item_dtype} {self._item_shape}, not {array.dtype} {array.shape}")
         return array
 
-    def _rows(self, batch: Array) -> Array:
+    def _rows(self, batch: Array) -> Rows:
         rows = self._run(batch)
         if len(rows) != len(batch):
             raise ValueError(f"run returned {len(rows)} rows for a batch of {len(batch)}")
         return rows
 
     def _settle(
-        self, batch: dict[Reply, Array], outcome: Array | Exception, seconds: float
+        self, batch: dict[Reply, Array], outcome: Rows | Exception, seconds: float
     ) -> list[tuple[dict[Reply, Array], int]]:
         """Answer every caller of the batch, or return its halves if it failed and may succeed without the culprit."""
         if not isinstance(outcome, Exception):
@@ -422,7 +424,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="batch")
 
 
-async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None]) -> Array:
+async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None]) -> Any:
     """Call `put` with a reply and return its row; withdraw the reply however this ends."""
     future = RowFuture()
     put(future)
@@ -436,7 +438,7 @@ def refusal_while_stopping() -> ShuttingDown:
     return ShuttingDown("The service is stopping. Send the request again: another instance will take it.")
 
 
-def _give(answer: Callable[[Any], None], outcome: Array | Exception) -> None:
+def _give(answer: Callable[[Any], None], outcome: Any) -> None:
     """Answer one caller. Its exceptions must not affect the others in its batch."""
     try:
         answer(outcome)

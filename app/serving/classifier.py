@@ -15,10 +15,11 @@ from app.contract.limits import check_size
 from app.contract.preprocessing import Image, jpeg_divisor, preprocess
 from app.contract.structure import jpeg_coefficient_bytes
 from app.engines.loading import LoadedModel
+from app.engines.proof import proven_outputs
 from app.errors import DeadlineExceeded
 from app.metrics import Metrics
 from app.serving.admission import Admission
-from app.serving.batcher import Batcher, Meters, Reply, refusal_while_stopping, row_for
+from app.serving.batcher import Batcher, Meters, Reply, Rows, refusal_while_stopping, row_for
 from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
@@ -37,8 +38,19 @@ class Limits:
     inference_timeout_s: float
 
 
+class WithOutput(NamedTuple):
+    """One picture's probabilities (K,), and its row of another output of the network."""
+
+    probabilities: NDArray[np.float32]
+    output: NDArray[np.float32]
+
+
 class Classifier:
-    """Owns its engine and its batcher; `aclose` and `close` end both."""
+    """Owns its engine and its batchers; `aclose` and `close` end them.
+
+    Pictures of which the probabilities alone are wanted go through one batcher. Each other output has a batcher of its
+    own, from when it is first wanted: so it costs nothing before, and never delays who did not ask for it.
+    """
 
     def __init__(
         self,
@@ -87,23 +99,24 @@ class Classifier:
             add_pictures(items)
             set_last_inference(time())
 
-        self._batcher: Batcher[Image | _Encoded] = Batcher(
-            loaded.engine.predict,
-            prepare=self._prepare,
-            item_shape=self.manifest.preprocessing.shape,
-            item_dtype=np.uint8,
-            plan=tuning.plan,
-            max_waiting=limits.max_pending,
-            meters=Meters(
-                waited=waited,
-                ran=ran,
-                expired=self._expired,
-                cancelled=self._cancelled,
-            ),
-            run_timeout_s=limits.inference_timeout_s,
-            give_up=give_up,
-            slots=0 if tuning.on_event_loop else 1,
-        )
+        def batcher(run: Callable[[Image], Rows], slots: int) -> _PictureBatcher:
+            return Batcher(
+                run,
+                prepare=self._prepare,
+                item_shape=self.manifest.preprocessing.shape,
+                item_dtype=np.uint8,
+                plan=tuning.plan,
+                max_waiting=limits.max_pending,
+                meters=Meters(waited=waited, ran=ran, expired=self._expired, cancelled=self._cancelled),
+                run_timeout_s=limits.inference_timeout_s,
+                give_up=give_up,
+                slots=slots,
+            )
+
+        self._batcher = batcher(loaded.engine.predict, 0 if tuning.on_event_loop else 1)
+        self._batcher_of = batcher
+        self._batchers: dict[str | None, _PictureBatcher] = {None: self._batcher}
+        self._preparing: dict[str, asyncio.Task[None]] = {}
 
     @property
     def age_s(self) -> float:
@@ -112,18 +125,49 @@ class Classifier:
 
     async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
         """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""
-        return await row_for(lambda reply: self.put(data, reply, deadline=deadline), self.withdraw)
+        probabilities: NDArray[np.float32] = await row_for(
+            lambda reply: self.put(data, reply, deadline=deadline), self.withdraw
+        )
+        return probabilities
 
-    def put(self, data: bytes, reply: Reply, *, deadline: float | None = None) -> None:
+    def is_ready_for(self, output: str | None) -> bool:
+        """Say whether pictures can be put for this output of the network; for None, the probabilities, always."""
+        return output in self._batchers
+
+    async def make_ready_for(self, output: str) -> None:
+        """Prove on the golden pictures, in a thread, that the engine gives this output as training did.
+
+        Raises EngineUnavailable or SelfCheckFailed if it does not. The output is one that the manifest has.
+        """
+        preparing = self._preparing.get(output)
+        if preparing is None:
+            preparing = self._preparing[output] = asyncio.create_task(self._add_batcher(output))
+        await asyncio.shield(preparing)
+
+    async def _add_batcher(self, output: str) -> None:
+        loop = asyncio.get_running_loop()
+        engine = await loop.run_in_executor(self._decode_pool, proven_outputs, self.loaded.bundle, self.loaded.engine)
+        if self._closing:
+            raise refusal_while_stopping()
+        probabilities = self.manifest.signature.output.name
+
+        def run(batch: Image) -> Rows:
+            outputs = engine.outputs(batch)
+            return list(map(WithOutput, outputs[probabilities], outputs[output]))
+
+        self._batchers[output] = self._batcher_of(run, 1)
+
+    def put(self, data: bytes, reply: Reply, *, deadline: float | None = None, output: str | None = None) -> None:
         """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
 
-        `deadline` is in seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and
+        With `output`, for which the classifier has been made ready, it gets a `WithOutput`. `deadline` is in seconds of
+        the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and
         ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)
         if header.pixels <= self.tuning.inline_decode_pixels:
-            self._batcher.put(_Encoded(data, header, reply), reply, deadline=deadline)
+            self._batchers[output].put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
             if self._closing:
                 raise refusal_while_stopping()
@@ -137,13 +181,17 @@ class Classifier:
                 if task.cancelled() and not reply.done():  # it may not have begun
                     reply.set_exception(refusal_while_stopping())
 
-            task = asyncio.get_running_loop().create_task(self._decode_and_put(data, header, reply, deadline))
+            task = asyncio.get_running_loop().create_task(
+                self._decode_and_put(data, header, reply, deadline, self._batchers[output])
+            )
             self._decoding[reply] = task
             task.add_done_callback(decoded)
 
-    def put_image(self, image: Image, reply: Reply, *, deadline: float | None = None) -> None:
+    def put_image(
+        self, image: Image, reply: Reply, *, deadline: float | None = None, output: str | None = None
+    ) -> None:
         """Classify a picture that is preprocessed already, (H, W, C) in the manifest's shape; else as `put`."""
-        self._batcher.put(image, reply, deadline=deadline)
+        self._batchers[output].put(image, reply, deadline=deadline)
 
     def run_waiting(self) -> None:
         """See `Batcher.run_waiting`."""
@@ -153,7 +201,8 @@ class Classifier:
         """Forget a caller that has gone: work for it that has not begun is dropped."""
         if self._decoding and (task := self._decoding.get(reply)) is not None and task.cancel():
             self._cancelled()
-        self._batcher.withdraw(reply)
+        for batcher in self._batchers.values():
+            batcher.withdraw(reply)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Give accepted pictures `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
@@ -161,8 +210,9 @@ class Classifier:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         try:
-            await wait_all(self._decoding.values(), timeout_s=grace_s)
-            await self._batcher.aclose(max(0.0, end - loop.time()))
+            await wait_all([*self._decoding.values(), *self._preparing.values()], timeout_s=grace_s)
+            for batcher in self._batchers.values():
+                await batcher.aclose(max(0.0, end - loop.time()))
         finally:
             self.close()
 
@@ -171,7 +221,10 @@ class Classifier:
         self._closing = True
         for task in self._decoding.values():
             task.cancel()
-        self._batcher.close()
+        for preparing in self._preparing.values():
+            preparing.cancel()
+        for batcher in self._batchers.values():
+            batcher.close()
         self.loaded.engine.close()
 
     def _decoded_bytes(self, data: bytes, header: ImageHeader) -> int:
@@ -192,7 +245,9 @@ class Classifier:
             return image
         return item
 
-    async def _decode_and_put(self, data: bytes, header: ImageHeader, reply: Reply, deadline: float | None) -> None:
+    async def _decode_and_put(
+        self, data: bytes, header: ImageHeader, reply: Reply, deadline: float | None, batcher: "_PictureBatcher"
+    ) -> None:
         loop = asyncio.get_running_loop()
         spec = self.manifest.preprocessing
 
@@ -207,7 +262,7 @@ class Classifier:
             reply.prepared_s = seconds
             self._decoded(seconds)  # here, not in the thread: each metric has one writer
             if not reply.done():
-                self._batcher.put(image, reply, deadline=deadline)
+                batcher.put(image, reply, deadline=deadline)
         except TimeoutError:
             self._expired()
             error = DeadlineExceeded("The picture could not be decoded before its deadline. Try again.")
@@ -234,3 +289,6 @@ class _Encoded(NamedTuple):
     data: bytes
     header: ImageHeader
     reply: Reply
+
+
+_PictureBatcher = Batcher[Image | _Encoded]

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.contract.bundle import Bundle, open_bundle
+from app.contract.bundle import FEATURES, Bundle, open_bundle
 from app.contract.header import IMAGE_FORMATS
 from app.contract.preprocessing import Image, preprocess
-from app.engines.loading import LoadedModel
+from app.engines.loading import LoadedModel, load_model
 from app.engines.proof import Proof
 from app.engines.registry import EngineName
-from app.errors import ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
+from app.errors import EngineUnavailable, ImageTooLarge, ShuttingDown, UndecodableImage, UnsupportedFormat
 from app.metrics import Metrics
 from app.serving import classifier
 from app.serving.admission import Admission
-from app.serving.classifier import Classifier, Limits
+from app.serving.batcher import row_for
+from app.serving.classifier import Classifier, Limits, WithOutput
 from app.serving.tuning import Tuning
 from tests.holding import busy
 
@@ -91,9 +92,10 @@ def classifier_of(
     max_pixels: int = 28 * 28,
     admission: Admission | None = None,
     metrics: Metrics | None = None,
+    loaded: LoadedModel | None = None,
 ) -> Classifier:
     return Classifier(
-        LoadedModel(bundle, Uniform(), "as a test", Proof(16, 0.0)),
+        loaded or LoadedModel(bundle, Uniform(), "as a test", Proof(16, 0.0)),
         Tuning({1: 0.001}, on_event_loop=True, inline_decode_pixels=inline_decode_pixels),
         decode_pool=pool,
         limits=Limits(
@@ -180,3 +182,34 @@ async def test_closing_answers_callers_whose_pictures_wait_to_be_decoded(
     done, _ = await asyncio.wait(callers, timeout=5)
     assert len(done) == 3
     assert all(isinstance(caller.exception(), ShuttingDown) for caller in callers)
+
+
+@pytest.mark.parametrize("pixels", [0, 28 * 28])
+async def test_another_output_is_read_with_the_probabilities(
+    bundle: Bundle, pool: ThreadPoolExecutor, pixels: int
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=pixels, max_pixels=1 << 20, loaded=load_model(bundle.path))
+    assert not model.is_ready_for(FEATURES)
+    await asyncio.gather(model.make_ready_for(FEATURES), model.make_ready_for(FEATURES))
+
+    def put(index: int) -> "asyncio.Future[WithOutput]":
+        data = bundle.golden.encoded[index]
+        row = row_for(lambda reply: model.put(data, reply, output=FEATURES), model.withdraw)
+        return asyncio.ensure_future(row)
+
+    rows = await asyncio.gather(*map(put, range(3)))
+    for index, row in enumerate(rows):
+        np.testing.assert_allclose(row.probabilities, bundle.golden.probabilities[index], atol=1e-4)
+        np.testing.assert_allclose(row.output, bundle.golden.other_outputs[FEATURES][index], rtol=1e-3, atol=1e-3)
+    await model.aclose()
+    with pytest.raises(ShuttingDown):
+        await put(0)
+
+
+async def test_an_engine_without_other_outputs_is_found_before_a_picture_is_read(
+    bundle: Bundle, pool: ThreadPoolExecutor
+) -> None:
+    model = classifier_of(bundle, pool, inline_decode_pixels=0)
+    with pytest.raises(EngineUnavailable, match="gives probabilities alone"):
+        await model.make_ready_for(FEATURES)
+    await model.aclose()
