@@ -18,6 +18,7 @@ from app.contract.formats.gif import decode_gif
 from app.contract.formats.heif import check_heif, decode_avif, decode_heic
 from app.contract.formats.pixels import Pixels, damaged, unsupported
 from app.contract.formats.tiff import decode_tiff
+from app.contract.framing import frame
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -34,6 +35,7 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
 _BAND_PIXELS = 1 << 16
+_FRAMED_FROM = 10  # targets: a larger picture is made smaller before it is looked at
 _REDUCED_SIDES = 2  # a reduced JPEG's shorter side, in longer sides of the target
 _REDUCED_JPEG = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -47,10 +49,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of OpenCV's RGB-to-gr
 class PreprocessingSpec(BaseModel):
     """What happens to every picture, in this order:
 
-    decode → EXIF orientation → 8 bit → alpha over `background` → `colour` → `resize` → `polarity` → padding.
+    decode → EXIF orientation → 8 bit → alpha over `background` → `colour` → `resize` → `polarity` → padding;
+    with `framing`, `polarity` and `framing` take the place of all after `colour`, if anything is drawn.
 
     The result is uint8 of `shape` (height, width, channels). `version` numbers the semantics: a change of one pixel of
-    any output needs a new version, and readers refuse versions that they do not know. Version 2 has `jpeg_scale`.
+    any output needs a new version, and readers refuse versions that they do not know. Version 2 has `jpeg_scale`
+    and `framing`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,11 +74,22 @@ class PreprocessingSpec(BaseModel):
     jpeg_scale: Literal["full", "reduced"] = Field("full", exclude_if=lambda scale: scale == "full")
     """"reduced" decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size whose shorter side is at least twice the
     target's longer one: a photo of 12 or 48 megapixels then takes a third of the time and a fraction of the memory."""
+    framing: Literal["none", "mass"] = Field("none", exclude_if=lambda framing: framing == "none")
+    """"mass" fits what is drawn on a plain ground into 20/28 of each side, its centre of mass in the middle, as MNIST's
+    digits lie (`app.contract.framing`): for grey pictures that are "light_on_dark"."""
 
     @model_validator(mode="after")
     def _version_has_the_fields(self) -> Self:
         if self.version == 1 and self.jpeg_scale != "full":
             raise ValueError("preprocessing of version 1 has no jpeg_scale")
+        if self.version == 1 and self.framing != "none":
+            raise ValueError("preprocessing of version 1 has no framing")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_light_on_dark(self) -> Self:
+        if self.framing != "none" and (self.colour, self.polarity) != ("grey", "light_on_dark"):
+            raise ValueError("framing takes grey pictures that are light_on_dark")
         return self
 
     @property
@@ -118,8 +133,10 @@ def prepare(image: Image, spec: PreprocessingSpec) -> Image:
         image = _convert(image, cv2.COLOR_RGB2GRAY)
     elif image.ndim == 2 and spec.colour == "rgb":
         image = _convert(image, cv2.COLOR_GRAY2RGB)
+    if spec.framing == "mass" and (framed := _framed(image, spec)) is not None:
+        return framed.reshape(spec.shape)
     image = _resize(image, spec)
-    if spec.polarity == "light_on_dark" and _border_is_light(image):
+    if spec.polarity == "light_on_dark" and 2 * _border_level(image) > 255:
         image = ~image
     if image.shape[:2] != (spec.height, spec.width):
         image = _pad(image, spec)
@@ -335,10 +352,22 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
     return padded
 
 
-def _border_is_light(image: Image) -> bool:
+def _framed(image: Image, spec: PreprocessingSpec) -> Image | None:
+    """Return what is drawn on a grey picture as `frame` has it, None if nothing is."""
+    most, longer = _FRAMED_FROM * max(spec.height, spec.width), max(image.shape)
+    if longer > most:
+        height, width = (max(1, round(side * most / longer)) for side in image.shape)
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    ground = _border_level(image)
+    if 2 * ground > 255:
+        image, ground = ~image, 255 - ground
+    return frame(image, spec.height, spec.width, ground=round(ground))
+
+
+def _border_level(image: Image) -> float:
+    """Return the mean level of the outermost ring of pixels, over all channels."""
     means = cv2.mean(image, _border_mask(*image.shape[:2]))  # of four channels, 0 where there are fewer
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    return 2 * sum(means) > 255 * channels
+    return sum(means) / (1 if image.ndim == 2 else image.shape[2])
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from app.contract.bundle import open_bundle
 from app.contract.header import ImageHeader, read_header
 from app.contract.preprocessing import Image, PreprocessingSpec, decode, jpeg_divisor, prepare, preprocess
 from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
@@ -605,6 +607,96 @@ def test_padding_is_black_where_pictures_are_made_light_on_dark(picture: Image) 
 def test_border_is_light_from_the_middle_on(level: int, inverted: int) -> None:
     picture = np.full((1, 1), level, np.uint8)
     assert prepare(picture, spec_of(picture, "grey", polarity="light_on_dark")).item() == inverted
+
+
+# Framing
+
+
+FRAMED: dict[str, Any] = {
+    "version": 2,
+    "height": 28,
+    "width": 28,
+    "colour": "grey",
+    "polarity": "light_on_dark",
+    "resize": "pad",
+    "framing": "mass",
+}
+
+
+def sheet(height: int, width: int, strokes: Sequence[tuple[tuple[int, int], tuple[int, int]]], pen: int) -> Image:
+    """Return lines from point to point, x first, in black on white."""
+    paper = np.full((height, width), 255, np.uint8)
+    for start, end in strokes:
+        cv2.line(paper, start, end, 0, pen, cv2.LINE_AA)
+    return paper
+
+
+def seven(size: int, left: int, top: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    right, bottom = left + size * 3 // 5, top + size
+    return [((left, top), (right, top)), ((right, top), (left + size // 5, bottom))]
+
+
+@pytest.mark.parametrize("ground", [255, 190])
+@pytest.mark.parametrize(("size", "left", "top"), [(60, 10, 10), (60, 200, 150), (120, 90, 80), (220, 40, 30)])
+def test_what_is_drawn_looks_alike_wherever_and_however_large_it_was_drawn(
+    size: int, left: int, top: int, ground: int
+) -> None:
+    spec = PreprocessingSpec(**FRAMED)
+    expected = prepare(sheet(280, 280, seven(160, 60, 60), 16), spec).astype(int)
+    drawn = np.minimum(sheet(280, 280, seven(size, left, top), size // 10), ground)
+    found = prepare(drawn, spec).astype(int)
+    assert found.max() == 255
+    shifts = [np.roll(found, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(np.abs(shifted - expected).mean() for shifted in shifts) < 8
+
+
+def test_what_is_drawn_fits_into_twenty_pixels_around_its_centre_of_mass() -> None:
+    tensor = prepare(sheet(280, 280, seven(60, 200, 20), 8), PreprocessingSpec(**FRAMED))[..., 0]
+    rows, columns = np.nonzero(tensor > 64)
+    assert np.ptp(rows) + 1 in (19, 20, 21)
+    assert np.ptp(columns) + 1 <= 20
+    for places in np.indices(tensor.shape):
+        assert abs(np.average(places, weights=tensor) - 14) <= 0.5
+
+
+def test_digits_of_mnist_stay_as_they_are(repository: Path) -> None:
+    golden = open_bundle(repository / "model_store" / "mnist" / "1").golden
+    spec = PreprocessingSpec(**FRAMED)
+    for encoded, expected in zip(golden.encoded, golden.images, strict=True):
+        np.testing.assert_allclose(preprocess(encoded, spec).astype(int), expected, atol=2)
+
+
+@pytest.mark.parametrize("picture", [
+    np.zeros((280, 280), np.uint8),
+    np.full((1, 1), 255, np.uint8),
+    np.full((30, 50), 100, np.uint8),
+], ids=["black", "one white pixel", "grey"])  # fmt: skip
+def test_a_picture_on_which_nothing_is_drawn_is_brought_to_size_as_any_other(picture: Image) -> None:
+    plain = PreprocessingSpec(**{**FRAMED, "framing": "none"})
+    np.testing.assert_array_equal(prepare(picture, PreprocessingSpec(**FRAMED)), prepare(picture, plain))
+
+
+@pytest.mark.parametrize("strokes", [
+    [((0, 140), (279, 140))],
+    [((140, 0), (140, 279))],
+    [((5, 5), (5, 5))],
+    [((0, 0), (279, 279)), ((279, 0), (0, 279))],
+], ids=["across", "down", "a dot", "to all edges"])  # fmt: skip
+def test_anything_drawn_lies_inside(strokes: list[tuple[tuple[int, int], tuple[int, int]]]) -> None:
+    tensor = prepare(sheet(280, 280, strokes, 3), PreprocessingSpec(**FRAMED))
+    assert tensor.shape == (28, 28, 1)
+    assert tensor.max() > 60
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"version": 1}, "version 1 has no framing"),
+    ({"colour": "rgb"}, "framing takes grey pictures that are light_on_dark"),
+    ({"polarity": "as_is"}, "framing takes grey pictures that are light_on_dark"),
+])  # fmt: skip
+def test_framing_is_for_grey_pictures_that_are_light_on_dark(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        PreprocessingSpec(**{**FRAMED, **changes})
+    assert "framing" not in PreprocessingSpec(height=8, width=8, colour="grey").model_dump()
 
 
 # Damage

@@ -128,6 +128,8 @@ def _expects(spec: PreprocessingSpec) -> str:
     colour = "grey" if spec.colour == "grey" else "colour"
     fit = {"stretch": "stretched to", "pad": "fitted into", "crop": "cut at the centre to"}[spec.resize]
     polarity = " A picture with a light border is inverted first." if spec.polarity == "light_on_dark" else ""
+    if spec.framing == "mass":
+        polarity += " What is drawn on it is brought to one size and to the middle."
     return (
         "Any JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC. It is turned upright by its EXIF orientation, "
         f"made {colour}, and {fit} {spec.width}x{spec.height} pixels.{polarity}"

@@ -42,7 +42,8 @@ def preprocessing(material: Material) -> Content:
     spec, tensors = material.preprocessing, material.shown.tensors
     row_of = {picture.id: row for row, picture in enumerate(tensors.pictures)}
     return {
-        "spec": f"{spec.width}×{spec.height}, {spec.colour}, {spec.resize}, {spec.polarity.replace('_', ' ')}",
+        "spec": f"{spec.width}×{spec.height}, {spec.colour}, {spec.resize}, {spec.polarity.replace('_', ' ')}"
+        + (", what is drawn centred by mass" if spec.framing == "mass" else ""),
         "pictures": [
             {
                 "id": picture.id,

@@ -2,8 +2,9 @@
 
 python -m training fit --data mnist.npz --name mnist --preset handwriting
 
-A preprocessing step inverts dark strokes on a light ground, so both polarities look alike to the network. Small random
-rotations, shifts and stretches imitate other hands, and a grey, uneven ground paper and camera.
+Preprocessing inverts dark strokes on a light ground, fits what is drawn into the picture as MNIST's digits lie, and
+puts its centre of mass in the middle: so polarity, size and place look alike to the network. Small random rotations,
+shifts and stretches imitate other hands, and a grey, uneven ground paper and camera.
 """
 
 from app.contract.preprocessing import PreprocessingSpec
@@ -13,7 +14,9 @@ from training.model.preset import Augmentation, Preset, Recipe
 HANDWRITING = Preset(
     name="handwriting",
     summary="small and accurate for single characters of either polarity",
-    preprocessing=PreprocessingSpec(height=28, width=28, colour="grey", resize="pad", polarity="light_on_dark"),
+    preprocessing=PreprocessingSpec(
+        version=2, height=28, width=28, colour="grey", resize="pad", polarity="light_on_dark", framing="mass"
+    ),
     layers=(
         Conv2D(16, batch_normalization=True),
         Conv2D(16, batch_normalization=True),
