@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from hypothesis import settings
 
 from app.contract.bundle import MANIFEST, digests
 from app.contract.location import BucketAddress
+from app.main import load_from, loader
 from app.object_storage.bucket import Bucket
 from app.serving.admission import Admission, Lease
 from app.serving.self_check import SelfCheck
+from app.serving.versions import LoadedStore, Loader
+from app.settings import Settings
 from tests.s3_server import BUCKET, S3Server
 from tests.shuffling import ShufflingLoop
 
@@ -242,6 +245,34 @@ def _train_digits(repository: Path, folder: Path) -> None:
     if done.returncode != 0:
         pytest.fail(f"training failed with exit code {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
     store.rename(folder / "model_store")
+
+
+Load = Callable[[Settings], LoadedStore]
+
+
+@pytest.fixture(scope="session")
+def load(trained_store: Path) -> Iterator[Load]:
+    """Return the function that loads as `load_from` does, and `trained_store`, which no test changes, only once.
+
+    Each way to load it counts apart: settings may name an engine, its threads, where it runs. The engines of
+    `trained_store` outlive the applications that use them.
+    """
+    kept: dict[tuple[Loader, str | None], LoadedStore] = {}
+    with ExitStack() as stack:
+
+        def load_once(settings: Settings) -> LoadedStore:
+            if settings.model_store != trained_store:
+                return load_from(settings)
+            way = loader(settings), settings.model
+            if way not in kept:
+                kept[way] = load_from(settings)
+                for model in kept[way].models:
+                    engine = model.loaded.engine
+                    stack.callback(engine.close)
+                    engine.close = lambda: None  # type: ignore[method-assign]
+            return kept[way]
+
+        yield load_once
 
 
 @pytest.fixture

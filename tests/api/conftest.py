@@ -7,9 +7,10 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from app.main import create_app, load_from
+from app.main import create_app
 from app.serving.versions import LoadedStore
 from app.settings import Settings
+from tests.conftest import Load
 
 OpenClient = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -28,19 +29,19 @@ def client_of(app: ASGIApp) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def open_client(trained_store: Path) -> AsyncIterator[OpenClient]:
+async def open_client(trained_store: Path, load: Load) -> AsyncIterator[OpenClient]:
     """Start the application with settings of a test's own."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> httpx.AsyncClient:
             given = Settings(**{"model_store": trained_store, "engine": "openvino", **settings})
-            return await stack.enter_async_context(running(given, load_from(given)))
+            return await stack.enter_async_context(running(given, load(given)))
 
         yield start
 
 
 @pytest.fixture
-async def client(trained_store: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(trained_store: Path, load: Load) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(model_store=trained_store, engine="openvino")
-    async with running(settings, load_from(settings)) as client:
+    async with running(settings, load(settings)) as client:
         yield client

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.api.http1.connection import Connection as ServerConnection
-from app.main import load_from
 from app.settings import Settings
 from tests.api.sockets import Answer, LongWay, Server, request
+from tests.conftest import Load
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 both_ways = pytest.mark.parametrize("protocol", [ServerConnection, LongWay], ids=["fast", "long"])
@@ -31,7 +31,7 @@ def settings_of(store: Path, **given: Any) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def start(trained_store: Path) -> Iterator[Start]:
+def start(trained_store: Path, load: Load) -> Iterator[Start]:
     """Return the function that starts a service, or returns the one that another test has started just so."""
     running: dict[Hashable, Server] = {}
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def start(trained_store: Path) -> Iterator[Start]:
             key = protocol, tuple(sorted(given.items()))
             if key not in running:
                 settings = settings_of(trained_store, **given)
-                running[key] = stack.enter_context(Server(settings, load_from(settings), protocol))
+                running[key] = stack.enter_context(Server(settings, load(settings), protocol))
             return running[key]
 
         yield start_server

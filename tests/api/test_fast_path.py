@@ -19,9 +19,9 @@ from app.api.http1.head import Head
 from app.contract.preprocessing import Image
 from app.engines.engine import Engine
 from app.engines.registry import EngineName
-from app.main import load_from
 from app.settings import Settings
 from tests.api.sockets import FORM, TIMEOUT_S, Answer, Connection, LongWay, Server, form, request
+from tests.conftest import Load
 
 
 class Watched(ServerConnection):
@@ -87,13 +87,13 @@ class BothWays:
 
 
 @pytest.fixture(scope="module")
-def both_ways(trained_store: Path) -> Iterator[BothWays]:
+def both_ways(trained_store: Path, load: Load) -> Iterator[BothWays]:
     settings = Settings(
         model_store=trained_store, engine="openvino", workers=1, max_upload_bytes=30_000, max_pixels=1_000_000
     )
     with (
-        Server(settings, load_from(settings), Watched) as fast,
-        Server(settings, load_from(settings), LongWay) as long,
+        Server(settings, load(settings), Watched) as fast,
+        Server(settings, load(settings), LongWay) as long,
     ):
         yield BothWays(fast, long)
 
@@ -114,7 +114,7 @@ Hold = Callable[..., Held]
 
 
 @pytest.fixture
-def hold(trained_store: Path) -> Iterator[Hold]:
+def hold(trained_store: Path, load: Load) -> Iterator[Hold]:
     """Start a service whose engine is held at its gate, with settings of a test's own."""
     with ExitStack() as stack:
 
@@ -128,7 +128,7 @@ def hold(trained_store: Path) -> Iterator[Hold]:
                     **given,
                 }
             )
-            loaded = load_from(settings)
+            loaded = load(settings)
             (model,) = loaded.models
             engine = Gated(model.loaded.engine)
             stack.callback(engine.gate.set)

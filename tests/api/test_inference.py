@@ -28,18 +28,19 @@ from app.errors import (
     UnsupportedFormat,
     UploadTooLarge,
 )
-from app.main import load_from, open_catalogue, request_limits
+from app.main import open_catalogue, request_limits
 from app.metrics import Metrics
 from app.serving.batcher import RowFuture
 from app.serving.classifier import Classifier
 from app.settings import Settings
+from tests.conftest import Load
 from tests.holding import busy
 
 
 @asynccontextmanager
-async def inference(store: Path, **settings: Any) -> AsyncIterator[Inference]:
+async def inference(load: Load, store: Path, **settings: Any) -> AsyncIterator[Inference]:
     asked = Settings(**{"model_store": store, "engine": "openvino", **settings})
-    async with open_catalogue(asked, load_from(asked), Metrics()) as catalogue:
+    async with open_catalogue(asked, load(asked), Metrics()) as catalogue:
         yield Inference(catalogue, request_limits(asked))
 
 
@@ -97,9 +98,9 @@ def pictures(mnist_pictures: list[tuple[Path, str]]) -> list[bytes]:
 
 
 async def test_more_pictures_than_a_batch_holds_are_answered_in_order(
-    trained_store: Path, pictures: list[bytes]
+    load: Load, trained_store: Path, pictures: list[bytes]
 ) -> None:
-    async with inference(trained_store, max_batch_size=16, max_batch_pictures=80) as asked:
+    async with inference(load, trained_store, max_batch_size=16, max_batch_pictures=80) as asked:
         model = asked.catalogue.get()
         alone = [await model.classify(picture) for picture in pictures]
         answered, found = await infer(asked, "digits", pictures)
@@ -110,8 +111,8 @@ async def test_more_pictures_than_a_batch_holds_are_answered_in_order(
         assert len({row.tobytes() for row in found}) > 60  # so a wrong order would show
 
 
-async def test_a_tensor_gets_what_its_pictures_get(trained_store: Path, pictures: list[bytes]) -> None:
-    async with inference(trained_store) as asked:
+async def test_a_tensor_gets_what_its_pictures_get(load: Load, trained_store: Path, pictures: list[bytes]) -> None:
+    async with inference(load, trained_store) as asked:
         spec = asked.catalogue.get().manifest.preprocessing
         tensor = np.stack([preprocess(picture, spec) for picture in pictures[:5]])
         _, by_tensor = await infer(asked, None, tensor)
@@ -121,9 +122,9 @@ async def test_a_tensor_gets_what_its_pictures_get(trained_store: Path, pictures
 
 @pytest.mark.parametrize("shape", [(2, 28, 28), (2, 27, 28, 1), (2, 28, 28, 3), (2,)])
 async def test_a_tensor_of_another_shape_is_refused_with_the_models(
-    trained_store: Path, shape: tuple[int, ...]
+    load: Load, trained_store: Path, shape: tuple[int, ...]
 ) -> None:
-    async with inference(trained_store) as asked:
+    async with inference(load, trained_store) as asked:
         with pytest.raises(MalformedRequest, match=r"takes \[N, 28, 28, 1\]"):
             await infer(asked, None, np.zeros(shape, np.uint8))
 
@@ -137,9 +138,9 @@ async def test_a_tensor_of_another_shape_is_refused_with_the_models(
     ],
 )
 async def test_a_bad_picture_refuses_them_all_and_is_named(
-    trained_store: Path, pictures: list[bytes], bad: Any, error: type[ImageclassError]
+    load: Load, trained_store: Path, pictures: list[bytes], bad: Any, error: type[ImageclassError]
 ) -> None:
-    async with inference(trained_store, max_upload_bytes=1500) as asked:
+    async with inference(load, trained_store, max_upload_bytes=1500) as asked:
         with pytest.raises(error, match=r"^Picture 2, counted from 0: .*\.$"):
             await infer(asked, None, [*pictures[:2], bad(pictures[2]), pictures[3]])
         with pytest.raises(error, match=r"^(?!Picture 0,)"):
@@ -149,30 +150,36 @@ async def test_a_bad_picture_refuses_them_all_and_is_named(
 
 
 @pytest.mark.parametrize("count", [0, 5])
-async def test_no_picture_and_too_many_are_refused(trained_store: Path, pictures: list[bytes], count: int) -> None:
-    async with inference(trained_store, max_batch_pictures=4) as asked:
+async def test_no_picture_and_too_many_are_refused(
+    load: Load, trained_store: Path, pictures: list[bytes], count: int
+) -> None:
+    async with inference(load, trained_store, max_batch_pictures=4) as asked:
         with pytest.raises(MalformedRequest, match="picture"):
             await infer(asked, None, pictures[:count])
 
 
-async def test_only_the_version_that_is_live_can_be_asked(trained_store: Path, pictures: list[bytes]) -> None:
-    async with inference(trained_store) as asked:
+async def test_only_the_version_that_is_live_can_be_asked(
+    load: Load, trained_store: Path, pictures: list[bytes]
+) -> None:
+    async with inference(load, trained_store) as asked:
         await infer(asked, "digits", pictures[:1], version="1")
         with pytest.raises(ModelNotFound, match=r"Version '2' of 'digits' is not live here; version 1 is\."):
             await infer(asked, "digits", pictures[:1], version="2")
 
 
-async def test_a_deadline_that_has_passed_is_told(trained_store: Path, pictures: list[bytes]) -> None:
-    async with inference(trained_store) as asked:
+async def test_a_deadline_that_has_passed_is_told(load: Load, trained_store: Path, pictures: list[bytes]) -> None:
+    async with inference(load, trained_store) as asked:
         with pytest.raises(DeadlineExceeded):
             await infer(asked, None, pictures[:3], timeout_s=-1)
 
 
-async def test_a_client_that_hangs_up_leaves_nothing_behind(trained_store: Path, pictures: list[bytes]) -> None:
+async def test_a_client_that_hangs_up_leaves_nothing_behind(
+    load: Load, trained_store: Path, pictures: list[bytes]
+) -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    async with inference(trained_store, workers=64, inline_decode_pixels=0) as asked:
+    async with inference(load, trained_store, workers=64, inline_decode_pixels=0) as asked:
         with busy(asked.catalogue._decode_pool), pytest.raises(ClientDisconnect):
             await infer(asked, None, pictures[:3], receive=receive)
         assert asked.admission.pending == 0
@@ -195,8 +202,10 @@ async def test_an_error_for_a_client_that_has_hung_up_is_not_reported_as_lost() 
     assert reported == []
 
 
-async def test_a_client_may_ask_for_less_time_than_the_service_allows_but_not_for_more(trained_store: Path) -> None:
-    async with inference(trained_store, request_timeout_s=5) as asked:
+async def test_a_client_may_ask_for_less_time_than_the_service_allows_but_not_for_more(
+    load: Load, trained_store: Path
+) -> None:
+    async with inference(load, trained_store, request_timeout_s=5) as asked:
         now = asyncio.get_running_loop().time()
         assert asked.deadline(2.0) == pytest.approx(now + 2, abs=0.5)
         assert asked.deadline(20.0) == pytest.approx(now + 5, abs=0.5)

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from app.api.http1.connection import Connection as ServerConnection
-from app.main import load_from
 from app.settings import Settings
 from tests.api.sockets import TIMEOUT_S, Server
+from tests.conftest import Load
 from tests.connections.asked import MAX_HEADER_BYTES, MAX_UPLOAD_BYTES, Asked, Kind, Picture, Requests, cut, spoil
 from tests.connections.dialogue import Dialogue
 
@@ -311,7 +311,7 @@ Start = Callable[[type[ServerConnection], str], Service]
 
 
 @pytest.fixture
-def start(trained_store: Path, data_folder: Path) -> Iterator[Start]:
+def start(trained_store: Path, data_folder: Path, load: Load) -> Iterator[Start]:
     servers: list[Server] = []
 
     def start_service(protocol: type[ServerConnection], place: str) -> Service:
@@ -327,7 +327,7 @@ def start(trained_store: Path, data_folder: Path) -> Iterator[Start]:
             keep_alive_s=_KEEP_ALIVE_S,
             request_timeout_s=_REQUEST_TIMEOUT_S,
         )
-        server = Server(given, load_from(given), protocol)
+        server = Server(given, load(given), protocol)
         servers.append(server.__enter__())
         return Service(server, Requests(_pictures(server, data_folder), "digits"))
 

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.api.guard.access import HEALTH_PATHS
 from app.api.openapi.examples import REQUEST_ID, REQUEST_TIMEOUT_S
-from app.api.openapi.schemas import error_responses
+from app.api.openapi.schemas import ErrorBody, error_responses
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
@@ -62,6 +62,8 @@ def install_openapi(app: FastAPI, catalogue: Catalogue) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
             _drop_validation_errors(document)
+            schemas = document["components"]["schemas"]
+            schemas[ErrorBody.__name__] = ErrorBody.model_json_schema()
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _complete(operation, open_to_all=path in HEALTH_PATHS)
@@ -76,11 +78,7 @@ def _complete(operation: dict[str, Any], *, open_to_all: bool) -> None:
     """Add the answers that every route can give, and the headers of every answer."""
     responses = operation["responses"]
     for status, answer in error_responses(*_ANYWHERE, *(() if open_to_all else _GUARDED)).items():
-        schema = {"$ref": "#/components/schemas/ErrorBody"}
-        responses.setdefault(
-            str(status),
-            {"description": answer["description"], "content": {"application/json": {"schema": schema}}},
-        )
+        responses.setdefault(str(status), answer)
     for status, answer in responses.items():
         answer["headers"] = {**answer.get("headers", {}), "X-Request-ID": _REQUEST_ID, **_HEADERS.get(status, {})}
     operation["responses"] = dict(sorted(responses.items()))

@@ -17,6 +17,7 @@ from app.settings import Settings
 from tests.api.conftest import OpenClient
 from tests.api.open_inference.test_rpc import assert_refused, serving
 from tests.api.test_predict import assert_error
+from tests.conftest import Load
 
 LOAD, UNLOAD = "/v2/repository/models/{}/load", "/v2/repository/models/{}/unload"
 FOLLOW = {"model_control": True, "reload_interval_s": 0.01}
@@ -148,16 +149,16 @@ async def test_a_store_that_cannot_be_written_says_so(
     assert "may not write to its model store" in response.json()["error"]
 
 
-async def test_grpc_does_the_same(store: Path) -> None:
-    async with serving(store, **FOLLOW) as running:
-        unload = running.channel.unary_unary(f"/{SERVICE}/RepositoryModelUnload")
-        load = running.channel.unary_unary(f"/{SERVICE}/RepositoryModelLoad")
-        await unload(pb.RepositoryModelUnloadRequest(model_name="more").SerializeToString())
+async def test_grpc_does_the_same(load: Load, store: Path) -> None:
+    async with serving(load, store, **FOLLOW) as running:
+        leave = running.channel.unary_unary(f"/{SERVICE}/RepositoryModelUnload")
+        come = running.channel.unary_unary(f"/{SERVICE}/RepositoryModelLoad")
+        await leave(pb.RepositoryModelUnloadRequest(model_name="more").SerializeToString())
         assert await states(running.http) == {"digits 1": "READY", "more 1": "unloaded"}
-        await load(pb.RepositoryModelLoadRequest(model_name="more").SerializeToString())
+        await come(pb.RepositoryModelLoadRequest(model_name="more").SerializeToString())
         assert await states(running.http) == {"digits 1": "READY", "more 1": "READY"}
         await assert_refused(
-            load(pb.RepositoryModelLoadRequest(model_name="cats").SerializeToString()),
+            come(pb.RepositoryModelLoadRequest(model_name="cats").SerializeToString()),
             grpc.StatusCode.NOT_FOUND,
             "model_not_found",
         )

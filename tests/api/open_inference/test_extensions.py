@@ -10,12 +10,13 @@ import pytest
 
 from app.api.protocols.open_inference.schemas import ModelStatistics
 from app.api.protocols.open_inference.statistics import model_statistics
-from app.main import load_from, open_catalogue
+from app.main import open_catalogue
 from app.metrics import ROW_BYTES, Metrics
 from app.settings import Settings
 from tests.api.conftest import OpenClient
 from tests.api.open_inference.test_infer import INFER, encoded
 from tests.api.test_predict import assert_error
+from tests.conftest import Load
 
 
 async def statistics(client: httpx.AsyncClient, path: str = "/v2/models/digits/stats") -> Any:
@@ -52,13 +53,13 @@ async def test_statistics_count_what_was_classified_by_every_road(
     assert_error(await client.get("/v2/models/cats/stats"), 404, "model_not_found")
 
 
-async def test_statistics_are_those_of_all_workers(trained_store: Path) -> None:
+async def test_statistics_are_those_of_all_workers(load: Load, trained_store: Path) -> None:
     rows = [bytearray(ROW_BYTES) for _ in range(2)]
     settings = Settings(model_store=trained_store, engine="openvino")
     for worker in range(2):
         Metrics(rows, worker).version_pictures("digits", "1").add(3)
         Metrics(rows, worker).version_batch_seconds("digits", "1", 4).observe(0.5)
-    async with open_catalogue(settings, load_from(settings), Metrics()) as catalogue:
+    async with open_catalogue(settings, load(settings), Metrics()) as catalogue:
         (found,) = model_statistics(Metrics(rows), catalogue.models)["model_stats"]
     assert found["inference_count"] == 6
     (batch,) = found["batch_stats"]

@@ -29,12 +29,13 @@ from app.api.protocols.open_inference.tensors import bytes_to_binary, encoded_fr
 from app.contract.bundle import Manifest, open_bundle
 from app.contract.preprocessing import preprocess
 from app.errors import MalformedRequest, UploadTooLarge
-from app.main import create_app, load_from
+from app.main import create_app
 from app.serving.admission import Admission, Lease, Owner
 from app.serving.catalogue import Catalogue
 from app.settings import Settings
 from tests.api.conftest import client_of
 from tests.api.open_inference.test_infer import by_predict
+from tests.conftest import Load
 from tests.holding import busy
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -80,10 +81,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(store: Path, **settings: Any) -> AsyncIterator[Running]:
+async def serving(load: Load, store: Path, **settings: Any) -> AsyncIterator[Running]:
     port = free_port()
     asked = Settings(**{"model_store": store, "engine": "openvino", "grpc_port": port, **settings})
-    app = create_app(asked, load_from(asked))
+    app = create_app(asked, load(asked))
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         http = await stack.enter_async_context(client_of(app))
@@ -92,8 +93,8 @@ async def serving(store: Path, **settings: Any) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-async def running(trained_store: Path) -> AsyncIterator[Running]:
-    async with serving(trained_store) as running:
+async def running(trained_store: Path, load: Load) -> AsyncIterator[Running]:
+    async with serving(load, trained_store) as running:
         yield running
 
 
@@ -166,8 +167,10 @@ async def test_pictures_and_pixels_in_either_form_get_what_predict_says(
         assert (answer.model_name, answer.model_version, answer.id) == ("digits", "1", "order-42")
 
 
-async def test_classification_and_more_pictures_than_run_at_once(trained_store: Path, pictures: list[bytes]) -> None:
-    async with serving(trained_store, max_batch_size=16, max_batch_pictures=80) as running:
+async def test_classification_and_more_pictures_than_run_at_once(
+    load: Load, trained_store: Path, pictures: list[bytes]
+) -> None:
+    async with serving(load, trained_store, max_batch_size=16, max_batch_pictures=80) as running:
         outputs = [{"name": "probabilities", "parameters": {"classification": {"int64_param": 1}}}]
         answer = await running.call("ModelInfer", **encoded(pictures, outputs=outputs))
         best = [entry.split(b":")[2].decode() for entry in encoded_from_binary(answer.raw_output_contents[0], 80, "")]
@@ -205,10 +208,10 @@ async def test_calls_are_counted_as_requests_are(running: Running, pictures: lis
 
 
 async def test_errors_have_the_code_of_their_status_and_the_same_sentence(
-    trained_store: Path, pictures: list[bytes]
+    load: Load, trained_store: Path, pictures: list[bytes]
 ) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
-    async with serving(trained_store, max_upload_bytes=4000) as running:
+    async with serving(load, trained_store, max_upload_bytes=4000) as running:
         infer = partial(running.call, "ModelInfer")
         good = encoded(pictures[:2])
         await assert_refused(infer(**{**good, "model_name": "cats"}), grpc.StatusCode.NOT_FOUND, "model_not_found")
@@ -252,8 +255,10 @@ async def test_every_status_of_the_table_has_a_code() -> None:
     assert set(STATUS.values()) <= set(CODES)
 
 
-async def test_a_key_goes_into_the_metadata_and_health_needs_none(trained_store: Path, pictures: list[bytes]) -> None:
-    async with serving(trained_store, api_keys=SecretStr("the-key")) as running:
+async def test_a_key_goes_into_the_metadata_and_health_needs_none(
+    load: Load, trained_store: Path, pictures: list[bytes]
+) -> None:
+    async with serving(load, trained_store, api_keys=SecretStr("the-key")) as running:
         denied = grpc.StatusCode.UNAUTHENTICATED
         await assert_refused(running.call("ModelInfer", **encoded(pictures[:1])), denied, "unauthorized")
         await assert_refused(running.call("ServerMetadata", metadata=[("x-api-key", "no")]), denied, "unauthorized")
@@ -275,8 +280,10 @@ async def test_those_who_watch_the_standard_health_service_are_told_of_the_end(r
     assert (await running.call("ServerLive")).live, "calls are still answered"
 
 
-async def test_what_was_taken_is_answered_before_the_end(trained_store: Path, pictures: list[bytes]) -> None:
-    async with serving(trained_store, workers=64, inline_decode_pixels=0) as running:
+async def test_what_was_taken_is_answered_before_the_end(
+    load: Load, trained_store: Path, pictures: list[bytes]
+) -> None:
+    async with serving(load, trained_store, workers=64, inline_decode_pixels=0) as running:
         with busy(running.catalogue._decode_pool):
             entered, _ = turnstile(running.catalogue.admission)
             taken = asyncio.ensure_future(running.call("ModelInfer", **encoded(pictures[:3])))
@@ -289,9 +296,9 @@ async def test_what_was_taken_is_answered_before_the_end(trained_store: Path, pi
 
 @pytest.mark.parametrize("leaves", ["cancels", "runs out of time"])
 async def test_a_client_that_leaves_gives_its_place_back(
-    trained_store: Path, pictures: list[bytes], leaves: str
+    load: Load, trained_store: Path, pictures: list[bytes], leaves: str
 ) -> None:
-    async with serving(trained_store, workers=64, inline_decode_pixels=0, max_pending=3) as running:
+    async with serving(load, trained_store, workers=64, inline_decode_pixels=0, max_pending=3) as running:
         admission = running.catalogue.admission
         entered, left = turnstile(admission)
         with busy(running.catalogue._decode_pool):
