@@ -1,5 +1,7 @@
 """A network starts from what its backbone knows: a regression, then maps instead of pictures."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +9,12 @@ import numpy as np
 import pytest
 
 from training.data.dataset import Picture
-from training.data.tensor_cache import NO_CACHE
+from training.data.tensor_cache import NO_CACHE, TensorCache
 from training.data.tensors import Tensors
 from training.fitting.batches import Batches
 from training.fitting.fit import fit
 from training.fitting.transfer import HeadStart, start_from_backbone
+from training.model.activations import Activations, open_activations
 from training.model.layers import Backbone
 from training.model.network import build_network
 from training.model.preset import Augmentation
@@ -79,6 +82,26 @@ def started(
 
 def accuracy(network: keras.Model, tensors: Tensors) -> float:
     return float((np.argmax(network(tensors.images, training=False), axis=1) == tensors.targets).mean())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parts_are_compiled_once() -> Iterator[None]:
+    """All networks of these tests begin with the same backbone: write and compile each part of it only once."""
+    opened: list[tuple[list[np.ndarray], Activations]] = []
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+
+        @contextmanager
+        def open_once(network: keras.Model, cache: TensorCache) -> Iterator[Activations]:
+            weights = network.get_weights()
+            for known, activations in opened:
+                if len(known) == len(weights) and all(map(np.array_equal, known, weights)):
+                    yield activations
+                    return
+            opened.append((weights, stack.enter_context(open_activations(network, cache))))
+            yield opened[-1][1]
+
+        patch.setattr("training.fitting.transfer.open_activations", open_once)
+        yield
 
 
 @pytest.fixture(scope="module")
