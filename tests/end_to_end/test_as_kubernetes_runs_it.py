@@ -147,6 +147,11 @@ def test_variables_that_kubernetes_injects_are_ignored_with_one_warning(pod: Pod
     assert "Kubernetes set IMAGECLASS_PORT=tcp://10.96.0.7:8000" in json.dumps(warning)
 
 
+def test_the_images_health_check_passes_beside_them(pod: Pod) -> None:
+    until(lambda: pod.inspect("{{.State.Health.Status}}") != "starting")
+    assert pod.inspect("{{.State.Health.Status}}") == "healthy"
+
+
 def test_models_that_are_dated_in_the_future_are_served(pod: Pod) -> None:
     assert pod.classify()["model"] == {"name": "mnist", "version": 1}
 

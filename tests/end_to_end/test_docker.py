@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -63,6 +65,21 @@ def test_compose_passes_every_setting_on_but_those_that_it_fixes_itself() -> Non
     passed = re.findall(r"^ +- (IMAGECLASS_\w+)$", text, flags=re.MULTILINE)
     fixed = {"host", "port", "model_store"}
     assert passed == sorted(env_name(field) for field in Settings.model_fields if field not in fixed)
+
+
+@pytest.mark.parametrize("value", ["9000", "tcp://10.96.0.7:9000"])
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_health_check_asks_at_the_port_of_the_service(
+    monkeypatch: pytest.MonkeyPatch, value: str, status: int, code: int
+) -> None:
+    monkeypatch.setenv("IMAGECLASS_PORT", value)
+    connect = Mock()
+    connect.return_value.getresponse.return_value.status = status
+    monkeypatch.setattr("http.client.HTTPConnection", connect)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "docker" / "health.py"))
+    assert connect.call_args.args == ("127.0.0.1", Settings.load().port)
+    assert end.value.code == code
 
 
 @pytest.mark.docker
