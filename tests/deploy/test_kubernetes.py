@@ -4,7 +4,6 @@ import copy
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,6 @@ from app.errors import BundleNotFound
 from app.main import load_from
 from app.metrics import FAMILIES, Stage
 from app.settings import ENV_PREFIX, Settings, ignored_variables
-from tests.api.conftest import running
 from tests.deploy.manifests import FOLDERS, GENERATED, KUBERNETES, NEWEST, OLDEST, Document, check, documents, one
 
 ALL = [(file, document) for file in sorted(GENERATED.glob("*.yaml")) for document in documents(file)]
@@ -67,16 +65,6 @@ PODS = {"deployment": _deployed("base"), "kserve": _by_kserve(), "object-storage
 @pytest.fixture(params=PODS)
 def pod(request: pytest.FixtureRequest) -> Pod:
     return PODS[request.param]
-
-
-@pytest.fixture
-async def client(repository: Path, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The service on a store as the pods see it: of KServe, what lies below its storageUri."""
-    models = tmp_path / "mnt" / "models"
-    shutil.copytree(repository / "model_store" / "mnist", models / "mnist")
-    settings = Settings(model_store=models, engine="openvino")
-    async with running(settings, load_from(settings)) as client:
-        yield client
 
 
 # Schemas
