@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.end_to_end.callers import Callers, address_of, free_port, post, until
+from tests.end_to_end.callers import Callers, address_of, free_port, post, total, until
 from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.draining import DrainingService
 from tests.end_to_end.fleets import Statistics, haproxy, kill, running
@@ -80,6 +81,12 @@ def test_replicas_behind_nginx_lose_nothing_by_a_stop_and_what_it_held_by_a_kill
     lost = [line for line in log.read_text().splitlines() if "127.0.0.3" in line and "while reading response" in line]
     assert set(callers.failed) <= {"502"}
     assert sum(callers.failed.values()) <= len(lost)
+
+
+def predictions_of(replica: DrainingService) -> float:
+    """Return how many requests for a prediction a replica has answered."""
+    page = httpx.get(f"{replica.url}/metrics", trust_env=False).text
+    return total(page, "imageclass_requests_total", route="/predict", status="200")
 
 
 STABLE, SHADOW = "127.0.0.2", "127.0.0.3"
