@@ -41,6 +41,8 @@ ENV HOME=/tmp \
     IMAGECLASS_PORT=8000 \
     IMAGECLASS_MODEL_STORE=/srv/imageclass/model_store
 EXPOSE 8000
+# For a volume: Docker gives a new one the owner of the folder that it is mounted over.
+RUN install --directory --owner 10001 --group 10001 /var/cache/imageclass
 # A number, not a name: Kubernetes' runAsNonRoot can check it.
 USER 10001:10001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["python", "/usr/local/bin/health.py"]

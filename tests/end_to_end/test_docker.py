@@ -130,6 +130,23 @@ for folder in ("/", "/opt/imageclass", "/srv/imageclass", "/srv/imageclass/model
 
 
 @pytest.mark.docker
+def test_what_is_pulled_from_a_bucket_goes_into_a_volume_that_the_service_can_write(project: ComposeProject) -> None:
+    def compose(*arguments: str) -> str:
+        files = ("--file", "docker-compose.yml", "--file", "docker-compose.object-storage.yml")
+        return project.run(*files, *arguments, IMAGECLASS_MODEL_STORE="s3://models/store")
+
+    services = json.loads(compose("--profile", "replicas", "config", "--format", "json"))["services"]
+    for name in ("service", "replica"):
+        environment, volumes = services[name]["environment"], services[name]["volumes"]
+        assert environment["IMAGECLASS_MODEL_STORE"] == "s3://models/store"
+        [volume] = [volume for volume in volumes if volume["target"] == environment["IMAGECLASS_MODEL_CACHE"]]
+        assert (volume["type"], volume.get("read_only", False)) == ("volume", False)
+        assert services[name]["read_only"]
+    compose("run", "--rm", "--no-TTY", "--entrypoint", "mkdir", "service", f"{volume['target']}/written")
+    subprocess.run(["docker", "volume", "rm", f"{project.name}_{volume['source']}"], check=True, timeout=30)
+
+
+@pytest.mark.docker
 def test_memory_and_processes_are_limited(project: ComposeProject) -> None:
     memory, processes = _inspect(_container(project), "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}").split()
     assert int(memory) > 0

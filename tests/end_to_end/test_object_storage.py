@@ -13,7 +13,7 @@ import pytest
 
 from app.contract.bundle import open_bundle
 from app.contract.location import BucketAddress
-from app.object_storage.mirror import folder_at
+from app.object_storage.mirror import Mirror, folder_at
 from app.object_storage.store import BucketStore
 from tests.end_to_end.callers import Callers, address_of, health, post
 from tests.end_to_end.conftest import StartService
@@ -90,6 +90,27 @@ def test_versions_are_followed_and_an_outage_and_a_restart_in_it_are_not_noticed
     assert pulled == [1, 2, 3]  # by one worker each
     log = str(service.log + restarted.log)
     assert not [secret for secret in (*KEYS, *KEYS.values()) if secret in log]
+
+
+def test_without_dns_what_was_pulled_before_is_served(
+    start_service: StartService,
+    bucket: BucketAddress,
+    settings: dict[str, Any],
+    mnist: Path,
+    picture: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    BucketStore(bucket).push(version_of(mnist, 1, tmp_path / "pushed"), held_back=None)
+    Mirror(bucket, folder_at(bucket, settings["model_cache"]), max_bytes=1 << 30).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
+    service = start_service(bucket, **settings | {"workers": 1})
+    [warning] = [line for line in service.log if line["event"] == "object store not reachable"]
+    assert "its name cannot be resolved. What was pulled before keeps serving." in warning["reason"]
+    with Callers(lambda: address_of(service.url), picture) as callers:
+        callers.wait_for_answers(300)
+    assert callers.failed == {}
+    assert store_in_health(service.url)["reachable"] is False
 
 
 def test_a_new_version_is_there_within_two_looks(
