@@ -43,6 +43,8 @@ def fleet(
         with removed_after(project, "replicas"):
             project.run("build", "--quiet", "replica", "proxy", timeout_s=BUILD_TIMEOUT_S)
             project.run("up", "--detach", "--wait", "--wait-timeout", "90", "proxy")
+            running = project.run("--profile", "replicas", "ps", "--services", "--status", "running").split()
+            assert set(running) == {"proxy", "replica"}
             yield ComposeFleet(project)
 
 
