@@ -153,7 +153,7 @@ class Trust:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {field.name: file[field.name] for field in fields(cls)}
-        except (OSError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
             raise ValueError(f"it cannot be read ({exc})") from exc
         sizes = {"D": features, "K": classes}
         for name, kind, axes in _SHAPES:

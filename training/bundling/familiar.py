@@ -44,12 +44,11 @@ def learn_trust(
     `known` are the features of the training pictures, if something has worked them out already.
     """
     if all(tensor.name != FEATURES for tensor in signature.other_outputs) or not isinstance(engine, GivesOutputs):
-        reporter.say(_UNKNOWN + "the network does not end in a dense layer", reporter)
+        reporter.say(_UNKNOWN + "the network does not end in a dense layer")
         return None
     if validation is None:
-        reporter.say(
-            _UNKNOWN + "there are no validation pictures to hold pictures against; give --validation a share", reporter
-        )
+        reporter.say(_UNKNOWN + "there are no validation pictures to hold pictures against; give --validation a share")
+        return None
     rows = thinned(train.targets, _MOST_LEARNED, seed)
     learned = known[rows].astype(np.float32) if known is not None else _features(engine, train.images[rows], reporter)
     targets = train.targets[rows]
@@ -74,7 +73,7 @@ def learn_trust(
         if len(trust.to_npz()) <= MAX_TRUST_BYTES:
             return trust
         if not len(near):
-            reporter.say(_UNKNOWN + f"the last layer alone takes more than {MAX_TRUST_BYTES:,} bytes", reporter)
+            reporter.say(_UNKNOWN + f"the last layer alone takes more than {MAX_TRUST_BYTES:,} bytes")
             return None
         near = near[: len(near) // 2] if len(near) > 1 else near[:0]
 
