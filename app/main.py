@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from app.api.answers import AnswerSettings
 from app.api.errors import install_error_handlers
 from app.api.guard.access import Gate
 from app.api.guard.cors import Cors, cors_origins
@@ -79,7 +80,7 @@ def create_app(
     catalogue = open_catalogue(settings, loaded, metrics)
     watcher = Watcher(loader(settings), loaded, catalogue, interval_s=settings.reload_interval_s)
     inference = Inference(catalogue, request_limits(settings))
-    questions = Questions(inference, min_probability=settings.min_probability)
+    questions = Questions(inference, AnswerSettings(settings.min_probability, settings.false_alarms))
 
     mirror = mirror_of(settings)
     store = store_of(settings)
@@ -301,6 +302,7 @@ def loader(settings: Settings) -> Loader:
         engine=settings.engine,
         threads=settings.inference_threads or _cores_of_one(settings),
         precision=settings.precision,
+        false_alarms=settings.false_alarms,
         tuning=TuningOptions(
             max_batch_size=settings.max_batch_size,
             inference_place=settings.inference_place,

@@ -74,6 +74,13 @@ class Settings(BaseSettings):
         le=1,
         description="Answers below this probability are called unsure; unset, the bundle's minimum counts.",
     )
+    false_alarms: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Pictures are called unfamiliar, this share of familiar ones by mistake; unset, the bundle's rate "
+        "counts.",
+    )
     engine: EngineChoice = Field(
         "auto", description="What runs the models; auto takes the fastest that passes the golden check."
     )

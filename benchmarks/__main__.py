@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from app.contract.bundle import open_bundle
 from app.contract.store import ModelStore
 from app.errors import ImageclassError
+from app.system.cores import available_cores
 from benchmarks.audit import recall as audit_benchmark
 from benchmarks.harness.contestant import contestants, ours
 from benchmarks.harness.errors import BenchmarkError
@@ -48,6 +50,7 @@ from benchmarks.serving.swap import measure_swaps
 from benchmarks.training import accuracy as accuracy_benchmark
 from benchmarks.training import photos as photos_benchmark
 from benchmarks.training import signs as signs_benchmark
+from benchmarks.training import trust as trust_benchmark
 from training.model.presets import PRESETS, preset_named
 
 cli = typer.Typer(
@@ -363,6 +366,25 @@ def photos(
         out,
     )
     typer.echo((out / "photos.md").read_text(encoding="utf-8"))
+
+
+@cli.command()
+def trust(
+    store: Annotated[Path, typer.Option(help="Store of the model.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    familiar: Annotated[
+        Path, typer.Option(help="Pictures that it has not learned, a folder for each label.", show_default=False)
+    ],
+    strange: Annotated[
+        list[Path], typer.Option(help="Folder of pictures of other things; may be repeated.", show_default=False)
+    ],
+    out: Out = WORK / "results",
+) -> None:
+    """Measure how unfamiliar pictures are told, whether rates hold, and what it costs, and write trust.md."""
+    with _one_line_errors():
+        bundle = open_bundle(ModelStore(store).newest(model))
+        tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores())
+    _write_page(out / "trust.md", tables, this_machine())
 
 
 @cli.command()

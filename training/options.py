@@ -148,6 +148,13 @@ class FitOptions:
         description="Have the service call answers unsure below a probability, chosen so that this share of the others "
         "is right on the validation pictures, as 0.99.",
     )
+    false_alarms: float | None = Field(
+        default=None,
+        ge=0.0001,
+        le=0.5,
+        description="Have the service say of each picture whether it is unfamiliar, and be wrong about this share of "
+        "familiar ones, as 0.01.",
+    )
     resume: Annotated[bool, NEVER] = Field(
         default=False, description="Go on with the unfinished run of this name, if there is one."
     )

@@ -14,6 +14,7 @@ from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel, load_model
 from training.bundling.card import model_card
 from training.bundling.export import check_can_publish, open_draft
+from training.bundling.familiar import check_rate, learn_trust, within_data
 from training.bundling.pruning import prune
 from training.data.dataset import SPLITS, Picture, Split
 from training.data.preprocessing import kind_of, preprocessing_for
@@ -32,6 +33,7 @@ from training.fitting.resumable_training import (
     Trained,
     digest_of_data,
     known_answers,
+    known_features,
     open_run_folder,
     prepare_tensorflow,
     train,
@@ -170,7 +172,8 @@ def publish_trained(
         network = part = average_shifts(network)
     calibration = calibrate(part, trained.validation, options.calibration)
     reporter.say(calibration.sentence())
-    known = known_answers(trained, prepared.cache, reporter)
+    features = known_features(trained, prepared.cache, reporter)
+    known = known_answers(trained, features)
     record = _training_record(options, trained.recipe, prepared, splits)
     record |= {"audit": prepared.inspection.record, "calibration": calibration.as_dict(), RUN_ID: run}
 
@@ -185,6 +188,16 @@ def publish_trained(
         if sureness is not None:
             reporter.say(sureness.sentence())
             metrics["sureness"] = sureness.as_dict()
+        trust = learn_trust(
+            network,
+            engine,
+            draft.signature,
+            splits["train"],
+            splits.get("validation"),
+            known=features,
+            seed=options.seed,
+            reporter=reporter,
+        )
         facts = Facts(
             options=options,
             counts=counts,
@@ -252,6 +265,8 @@ def publish_trained(
             split_csv=assignment.to_csv(),
             held_back=against_live.why_held_back(),
             min_probability=None if sureness is None else sureness.minimum,
+            trust=trust,
+            false_alarms=options.false_alarms,
         )
 
 
@@ -268,6 +283,7 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
     test = prepared.assignment.pictures("test")
     if options.min_precision is not None and not prepared.assignment.pictures("validation"):
         raise OptionError("--min-precision needs validation pictures. Give --validation a share, as in 0.1.")
+    check_rate(options.false_alarms, len(prepared.assignment.pictures("validation")))
     if (options.requirements or options.against) and not test:
         raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
     if options.against is None:
@@ -327,13 +343,8 @@ def _training_record(
         "layers": options.preset.describe_layers(),
         "views": options.preset.views,
         "left_out": counted(prepared.dataset.left_out),
-        "skipped": [_within_data(bad.id) for tensors in splits.values() for bad in tensors.skipped],
+        "skipped": [within_data(bad.id) for tensors in splits.values() for bad in tensors.skipped],
     }
-
-
-def _within_data(picture_id: str) -> str:
-    """Return an id without the folders of this machine, which a list of absolute paths would tell to every client."""
-    return Path(picture_id).name if Path(picture_id).is_absolute() else picture_id
 
 
 def _data_line(prepared: Prepared, spec: PreprocessingSpec) -> str:

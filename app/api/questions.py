@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.api.answers import AnswerWriters, Wish
+from app.api.answers import AnswerSettings, AnswerWriters, Wish
 from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
 from app.api.inference import Inference, Message, Question, Written
 from app.errors import ImageclassError, InferenceFailed
@@ -15,10 +15,10 @@ from app.serving.classifier import Classifier
 class Questions:
     """Makes the questions of requests to one service."""
 
-    def __init__(self, inference: Inference, *, min_probability: float | None = None) -> None:
+    def __init__(self, inference: Inference, settings: AnswerSettings = AnswerSettings()) -> None:  # noqa: B008 - frozen
         self.inference = inference
         self.limits = inference.limits
-        self.writers = AnswerWriters(lambda: inference.catalogue.models, min_probability)
+        self.writers = AnswerWriters(lambda: inference.catalogue.models, settings)
 
     def one(self, model: str | None, wish: Wish, content_type: str) -> "OnePicture":
         return OnePicture(self, model, wish, content_type)
@@ -36,6 +36,9 @@ class _PictureQuestion(Question):
         self._writer_of = questions.writers.of
         self._wish = wish
         self._content_type = content_type
+
+    def output_of(self, model: Classifier) -> str | None:
+        return self._writer_of(model).output_for(self._wish)
 
 
 class OnePicture(_PictureQuestion):

@@ -17,7 +17,8 @@ class ModelReference:
 class Prediction:
     """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first.
 
-    `decision` is "label", or "unsure" if the probability is below the minimum; None if there is no minimum.
+    `decision` is "label"; "unsure" if the probability is below the minimum; or "unfamiliar" if the picture is unlike
+    those that were learned. None if neither is looked at.
     """
 
     label: str

@@ -3,6 +3,7 @@
     saved_model.pb  variables/  …    what TensorFlow and OpenVINO load
     manifest.json                    `Manifest`: labels, preprocessing, signature, and the sha256 of every other file
     golden/                          pictures as original bytes, and expected.npz with what they must become
+    trust.npz                        how far answers can be trusted: `Trust`; not in every bundle
     metrics.json  MODEL_CARD.md  …   for people
 
 It knows nothing of engines: whether the model reproduces the golden probabilities is proven in `app.engines`.
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from app.contract.preprocessing import Image, PreprocessingSpec, PreprocessingVersion
+from app.contract.trust import TRUST, Trust
 from app.errors import BundleIncompatible, BundleNotFound, BundleTampered
 
 MANIFEST = "manifest.json"
@@ -118,7 +120,8 @@ class GoldenPicture(_Frozen):
 class Manifest(_Frozen):
     """What manifest.json says. `files` maps every other file of the bundle to its sha256.
 
-    An answer whose probability is below `min_probability`, if there is one, is called unsure.
+    An answer whose probability is below `min_probability`, if there is one, is called unsure. If there is a rate of
+    `false_alarms`, pictures are called unfamiliar so that this happens to that share of familiar ones.
     """
 
     schema_version: SchemaVersion = 1
@@ -134,8 +137,13 @@ class Manifest(_Frozen):
     git_commit: str | None
     libraries: dict[str, str]
     min_probability: float | None = Field(None, ge=0, le=1, exclude_if=_is_unset)
+    false_alarms: float | None = Field(None, gt=0, lt=1, exclude_if=_is_unset)
     golden: tuple[GoldenPicture, ...] = Field(min_length=1)
     files: dict[RelativePath, str]
+
+    @property
+    def has_features(self) -> bool:
+        return any(tensor.name == FEATURES for tensor in self.signature.other_outputs)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -147,6 +155,10 @@ class Manifest(_Frozen):
             raise ValueError(
                 "schema version 1 has neither other outputs nor preprocessing of version 2, nor a minimum probability"
             )
+        if TRUST in self.files and not self.has_features:
+            raise ValueError(f"{TRUST} needs the output '{FEATURES}', which the signature has not")
+        if self.false_alarms is not None and TRUST not in self.files:
+            raise ValueError(f"a rate of false alarms needs {TRUST}")
         return self
 
 
@@ -209,6 +221,18 @@ class Bundle:
             probabilities=probabilities,
             other_outputs=others,
         )
+
+    @cached_property
+    def trust(self) -> Trust | None:
+        """What is known of unlike pictures; None if nothing is. Raises BundleTampered if it does not fit the model."""
+        manifest = self.manifest
+        if TRUST not in manifest.files:
+            return None
+        width = next(tensor.shape[1] for tensor in manifest.signature.other_outputs if tensor.name == FEATURES)
+        try:
+            return Trust.from_npz((self.path / TRUST).read_bytes(), features=width or 0, classes=len(manifest.labels))
+        except (OSError, ValueError) as exc:
+            raise BundleTampered(f"{self.path}: {TRUST} is unusable: {exc}. Train the model again.") from exc
 
     def metrics(self) -> dict[str, Any]:
         """Return metrics.json."""

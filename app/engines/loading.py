@@ -43,6 +43,7 @@ def load_model(
     with the reason.
     """
     bundle = open_bundle(path)
+    _ = bundle.trust  # read once, and refused here rather than in a request if it is damaged
     threads = threads or available_cores()
     loaded = replace(_load_first_proven(bundle, engine, threads), threads=threads)
     return loaded if precision == "f32" else _in_bf16_where_proven(loaded, threads)

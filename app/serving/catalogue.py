@@ -149,6 +149,7 @@ class Catalogue:
             admission=self.admission,
             metrics=self._metrics,
             give_up=self._give_up,
+            outputs=model.outputs,
         )
         before = self._classifiers.get(model.name)
         self._classifiers[model.name] = classifier

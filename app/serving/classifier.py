@@ -1,11 +1,11 @@
 """Classify encoded pictures by one live model. It knows nothing of HTTP or of other models."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from app.contract.header import ImageHeader, read_header
 from app.contract.limits import check_size
 from app.contract.preprocessing import Image, jpeg_divisor, preprocess
 from app.contract.structure import jpeg_coefficient_bytes
+from app.engines.engine import GivesOutputs
 from app.engines.loading import LoadedModel
 from app.engines.proof import proven_outputs
 from app.errors import DeadlineExceeded
@@ -62,7 +63,9 @@ class Classifier:
         admission: Admission,
         metrics: Metrics,
         give_up: Callable[[], None],
+        outputs: Sequence[str] = (),
     ) -> None:
+        """`outputs` are proven already: pictures can be put for them from the start."""
         self.loaded = loaded
         self.tuning = tuning
         self.manifest = loaded.bundle.manifest
@@ -117,6 +120,8 @@ class Classifier:
         self._batcher_of = batcher
         self._batchers: dict[str | None, _PictureBatcher] = {None: self._batcher}
         self._preparing: dict[str, asyncio.Task[None]] = {}
+        for output in outputs:
+            self._add_batcher(output)
 
     @property
     def age_s(self) -> float:
@@ -141,14 +146,18 @@ class Classifier:
         """
         preparing = self._preparing.get(output)
         if preparing is None:
-            preparing = self._preparing[output] = asyncio.create_task(self._add_batcher(output))
+            preparing = self._preparing[output] = asyncio.create_task(self._prove_and_add(output))
         await asyncio.shield(preparing)
 
-    async def _add_batcher(self, output: str) -> None:
+    async def _prove_and_add(self, output: str) -> None:
         loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._decode_pool, proven_outputs, self.loaded.bundle, self.loaded.engine)
+        await loop.run_in_executor(self._decode_pool, proven_outputs, self.loaded.bundle, self.loaded.engine)
         if self._closing:
             raise refusal_while_stopping()
+        self._add_batcher(output)
+
+    def _add_batcher(self, output: str) -> None:
+        engine = cast(GivesOutputs, self.loaded.engine)
         probabilities = self.manifest.signature.output.name
 
         def run(batch: Image) -> Rows:

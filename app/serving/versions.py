@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.contract.bundle import open_bundle
+from app.contract.bundle import FEATURES, Bundle, open_bundle
 from app.contract.fingerprint import Fingerprint, fingerprint_of
 from app.contract.preprocessing import use_one_thread_per_picture
 from app.contract.store import ModelStore
 from app.engines.engine import PrecisionChoice
 from app.engines.loading import LoadedModel, load_model
+from app.engines.proof import proven_outputs
 from app.engines.registry import EngineChoice
 from app.errors import BundleError, BundleNotFound
 from app.serving.tuning import Tuning, TuningOptions, tune
@@ -38,11 +39,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A model that is ready to serve, its tuning, and the fingerprint of its files before the load."""
+    """A model that is ready to serve, its tuning, and the fingerprint of its files before the load.
+
+    `outputs` are those besides the probabilities that are proven already: every answer is made of them.
+    """
 
     loaded: LoadedModel
     tuning: Tuning
     fingerprint: Fingerprint | None = None
+    outputs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,6 +74,7 @@ class Loader:
     engine: EngineChoice
     threads: int
     precision: PrecisionChoice = "f32"
+    false_alarms: float | None = None
     tuning: TuningOptions = TuningOptions()  # noqa: RUF009 - frozen
 
     def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
@@ -86,10 +92,26 @@ class Loader:
             raise BundleNotFound(f"{path} cannot be read: {exc.strerror}.") from exc
         try:
             known = like.tuning if like is not None and _same_kind(loaded, like.loaded) else None
-            return TunedModel(loaded, tune(loaded, self.tuning, known=known, busy=busy), fingerprint)
+            tuning = tune(loaded, self.tuning, known=known, busy=busy)
+            return TunedModel(loaded, tuning, fingerprint, self._proven_outputs(loaded))
         except BaseException:
             loaded.engine.close()
             raise
+
+    def _proven_outputs(self, loaded: LoadedModel) -> tuple[str, ...]:
+        bundle = loaded.bundle
+        if rate_of_false_alarms(bundle, self.false_alarms) is not None:
+            proven_outputs(bundle, loaded.engine)
+            return (FEATURES,)
+        if self.false_alarms is not None:
+            _log.warning(
+                "unfamiliar pictures are not told: the bundle has no trust.npz, or too few held-out pictures for the "
+                "rate; train it again, or raise IMAGECLASS_FALSE_ALARMS",
+                model=bundle.name,
+                version=bundle.version,
+                held_out=0 if bundle.trust is None else bundle.trust.held_out,
+            )
+        return ()
 
     def is_still(self, model: TunedModel) -> bool:
         """Return whether the model's folder in the store still holds the bundle that it was loaded from.
@@ -97,6 +119,15 @@ class Loader:
         Raises a BundleError if the bundle there is damaged.
         """
         return open_bundle(self.store.path(model.name, model.version)).manifest == model.loaded.bundle.manifest
+
+
+def rate_of_false_alarms(bundle: Bundle, setting: float | None) -> float | None:
+    """Return the rate at which a service calls familiar pictures of this model unfamiliar; None if it calls none so.
+
+    The setting counts before the bundle, unless the bundle's held-out pictures cannot tell that rate.
+    """
+    rate, trust = bundle.manifest.false_alarms if setting is None else setting, bundle.trust
+    return None if rate is None or trust is None or rate < trust.least_rate else rate
 
 
 def load_store(loader: Loader, *, only: str | None = None, required: str | None = None) -> LoadedStore:

@@ -34,6 +34,7 @@ from app.contract.bundle import (
 from app.contract.header import read_header
 from app.contract.preprocessing import Image, PreprocessingSpec, preprocess
 from app.contract.store import NAME_RULE, ModelStore, is_model_name
+from app.contract.trust import TRUST, Trust
 from app.engines.engine import Engine
 from app.engines.loading import LoadedModel, load_model, open_engine
 from app.engines.proof import MAX_PROBABILITY_DIFFERENCE
@@ -111,11 +112,14 @@ class BundleDraft:
         split_csv: str,
         held_back: str | None = None,
         min_probability: float | None = None,
+        trust: Trust | None = None,
+        false_alarms: float | None = None,
     ) -> LoadedModel:
         """Write the other files, check the bundle, rename it into place, and return it as the service will load it.
 
         With `held_back`, a reason, no service takes the version until it is promoted or pinned. With `min_probability`,
-        services call answers below it unsure.
+        services call answers below it unsure; with `false_alarms`, that share of familiar pictures unfamiliar, by
+        `trust`.
 
         Raises PublishError if another run took the version, and a BundleError if the bundle fails its check.
         """
@@ -124,6 +128,8 @@ class BundleDraft:
         (self.folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         (self.folder / MODEL_CARD).write_text(card, encoding="utf-8")
         write_split_file(self.folder, split_csv)
+        if trust is not None:
+            (self.folder / TRUST).write_bytes(trust.to_npz())
         manifest = Manifest(
             schema_version=oldest_schema(self.signature, self._preprocessing, min_probability),
             name=self.name,
@@ -138,6 +144,7 @@ class BundleDraft:
             git_commit=_git_commit(),
             libraries={library: library_version(library) for library in _LIBRARIES},
             min_probability=min_probability,
+            false_alarms=None if trust is None else false_alarms,
             golden=self._golden,
             files=digests(self.folder),
         )

@@ -161,18 +161,24 @@ def _was_better(start: HeadStart, result: FitResult) -> bool:
     return after is not None and start.head_accuracy is not None and start.head_accuracy > after
 
 
-def known_answers(trained: Trained, cache: TensorCache, reporter: Reporter) -> dict[Split, NDArray[np.float32]]:
-    """Return the probabilities (N, K) of training pictures that were learned from maps: the maps save most of the work,
-    and if the last layer alone has learned, the cache knows what it reads. Nothing if there are no maps."""
+def known_features(trained: Trained, cache: TensorCache, reporter: Reporter) -> NDArray[np.float16] | None:
+    """Return what the last layer reads of the training pictures (N, D), if they were learned from maps: the maps save
+    most of the work, and if the last layer alone has learned, the cache knows it. None if there are no maps."""
     if trained.part is trained.network:
-        return {}
-    images, (*layers, head) = trained.train.images, trained.part.layers
+        return None
+    images, (*layers, _) = trained.train.images, trained.part.layers
     with (
         open_activations(keras.Sequential(layers), cache) as before_head,
         reporter.task("measuring on train pictures", len(images)) as advance,
     ):
-        features = before_head.of(images, advance=lambda count: advance(count, ""))
-    return {"train": np.exp(Linear(*head.get_weights()).log_probabilities(features))}
+        return before_head.of(images, advance=lambda count: advance(count, ""))
+
+
+def known_answers(trained: Trained, features: NDArray[np.float16] | None) -> dict[Split, NDArray[np.float32]]:
+    """Return the probabilities (N, K) of training pictures whose features are known. Nothing if they are not."""
+    if features is None:
+        return {}
+    return {"train": np.exp(Linear(*trained.part.layers[-1].get_weights()).log_probabilities(features))}
 
 
 def digest_of_data(train: Tensors, validation: Tensors | None) -> str:

@@ -27,14 +27,48 @@ class ModelReference(_Schema):
     version: int
 
 
+class Familiarity(_Schema):
+    """Shares of familiar pictures that look as strange as this one, or stranger: near 0, the picture is unlike them."""
+
+    overall: float = Field(description="By both signals together. `unfamiliar` goes by it.")
+    same_kind: float = Field(description="By the distance to the nearest class: low for another kind of picture.")
+    clear_class: float = Field(description="By the energy of the logits: low for a picture between the classes.")
+
+
+class Neighbour(_Schema):
+    id: str = Field(description="The training picture's name within its data.")
+    label: str
+    similarity: float = Field(description="Cosine of the features' directions, -1 to 1.")
+
+
+class LabelSet(_Schema):
+    """Labels that hold the truth for all but a share of pictures, if these are like the held-out ones."""
+
+    labels: list[str] = Field(description="The most probable first. With lac there may be none.")
+    error_rate: float = Field(description="The share of pictures whose true label is not in the set.")
+    method: Literal["lac", "aps"]
+    held_out: int = Field(description="How many held-out pictures the set is calibrated on.")
+    calibration: str = Field(description="The sha256 of the bundle's file with that calibration.")
+
+
 class Prediction(_Schema):
     """The answer to one picture."""
 
-    decision: Literal["label", "unsure"] | None = Field(
+    decision: Literal["label", "unsure", "unfamiliar"] | None = Field(
         None,
-        description="unsure if the probability is below the minimum. Only there if the request, the settings or the "
-        "model's bundle have a minimum.",
+        description="unfamiliar if that is true; else unsure if the probability is below the minimum. Only there if "
+        "the request, the settings or the model's bundle have a minimum or a rate of false alarms.",
     )
+    unfamiliar: bool | None = Field(
+        None,
+        description="Whether the picture is unlike those that were learned, at the rate of false alarms. Only there if "
+        "the request, the settings or the model's bundle have one.",
+    )
+    familiarity: Familiarity | None = Field(None, description="Only with details=familiarity.")
+    neighbours: list[Neighbour] | None = Field(
+        None, description="The nearest training pictures, the nearest first. Only with details=neighbours."
+    )
+    set: LabelSet | None = Field(None, description="Only if the request asks for a set.")
     label: str = Field(description="The most probable label.")
     probability: float = Field(description="Its probability, 0 to 1.")
     probabilities: dict[str, float] = Field(

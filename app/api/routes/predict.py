@@ -8,13 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import Wish
+from app.api.answers import Detail, Wish
 from app.api.http1.fast_path import LeanRoute
 from app.api.http_request import answer_request
 from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.api.questions import Questions
+from app.contract.trust import SetMethod
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
 MinProbability = Annotated[
@@ -26,6 +27,32 @@ MinProbability = Annotated[
         "counts, or what the model's bundle says.",
         examples=[0.9],
     ),
+]
+FalseAlarms = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        le=0.5,
+        description="Call a picture unfamiliar, in the fields unfamiliar and decision, so that this share of familiar "
+        "pictures is called so by mistake; else the service's setting counts, or what the model's bundle says.",
+        examples=[0.01],
+    ),
+]
+Details = Annotated[
+    list[Detail] | None, Query(description="familiarity of the picture; neighbours among the training pictures.")
+]
+SetError = Annotated[
+    float | None,
+    Query(
+        alias="set",
+        gt=0,
+        lt=1,
+        description="Name a set of labels that misses the truth for this share of pictures, as 0.01.",
+        examples=[0.1],
+    ),
+]
+SetMethodOfRequest = Annotated[
+    SetMethod, Query(description="How the set is made: lac is smallest on average, aps is never empty.")
 ]
 ModelName = Annotated[str | None, Query(description="The model to ask, if several are served.")]
 
@@ -61,8 +88,15 @@ _BATCH_BODY = {
 }
 
 
-def _wish(top_k: TopK = None, min_probability: MinProbability = None) -> Wish:
-    return Wish(top_k, min_probability)
+def _wish(
+    top_k: TopK = None,
+    min_probability: MinProbability = None,
+    false_alarms: FalseAlarms = None,
+    details: Details = None,
+    set_error: SetError = None,
+    set_method: SetMethodOfRequest = "lac",
+) -> Wish:
+    return Wish(top_k, min_probability, false_alarms, tuple(details or ()), set_error, set_method)
 
 
 WishOfRequest = Annotated[Wish, Depends(_wish)]

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from app.api.answers import AnswerWriter, Wish
+from app.api.answers import AnswerSettings, AnswerWriter, Wish
 from app.cli.predict.pipeline import Classify
 from app.client import Failure, Outcome
 from app.client.answers import prediction
 from app.errors import ImageclassError
 from app.main import load_from, open_catalogue
 from app.metrics import Metrics
+from app.serving.batcher import row_for
 from app.settings import Settings
 
 
@@ -21,14 +22,18 @@ async def model_here(settings: Settings, *, top_k: int | None) -> AsyncIterator[
     """Load the model that the settings name, and give what classifies pictures with it."""
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
-        answers = AnswerWriter(classifier.manifest, settings.min_probability)
+        answers = AnswerWriter(
+            classifier.loaded.bundle, AnswerSettings(settings.min_probability, settings.false_alarms)
+        )
+        wish = Wish(top_k)
+        output = answers.output_for(wish)  # proven at the load, if there is one
 
         async def one(picture: bytes) -> Outcome:
             try:
-                probabilities = await classifier.classify(picture)
+                row = await row_for(lambda reply: classifier.put(picture, reply, output=output), classifier.withdraw)
             except ImageclassError as exc:
                 return Failure(str(exc), exc.code)
-            return prediction(orjson.loads(answers.answer(probabilities, Wish(top_k))))
+            return prediction(orjson.loads(answers.answer(row, wish)))
 
         async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
             return await asyncio.gather(*map(one, pictures))

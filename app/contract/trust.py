@@ -1,0 +1,238 @@
+"""What a bundle knows of how far its answers can be trusted: trust.npz, and the numbers that come of it.
+
+Two signals say that a picture is unlike those that the network has learned from. *Another kind of picture*: the
+distance of its features to the nearest class (Mahalanobis distance of normalised features: Lee et al. 2018,
+arXiv:1807.03888; Müller and Hein 2025, arXiv:2505.18032). *Between the classes*: the energy of its logits (Liu et al.
+2020, arXiv:2010.03759). Each becomes a conformal p-value by the same signal on pictures that were held out, so that a
+threshold is a rate of false alarms. Prediction sets are split conformal: LAC (Sadinle et al. 2019, arXiv:1609.00451)
+and APS (Romano et al. 2020, arXiv:2006.02544), without chance: a set goes on to the label that completes it.
+
+Training makes a `Trust` and services read it; both use these functions.
+"""
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass, fields
+from math import ceil
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+SetMethod = Literal["lac", "aps"]
+
+TRUST = "trust.npz"
+MAX_TRUST_BYTES = 1_500_000
+
+_SORTED = ("kind_scores", "class_scores", "overall_scores", "lac_scores", "aps_scores")
+
+
+class Familiarity(NamedTuple):
+    """The conformal p-values of one picture: the share of familiar pictures that look as strange as it, or stranger."""
+
+    overall: float
+    same_kind: float
+    clear_class: float
+
+
+class Neighbour(NamedTuple):
+    """A picture that was learned, the index of its label, and the cosine between its features and the asked one's."""
+
+    id: str
+    label: int
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """The arrays of trust.npz.
+
+    `projection` (D, P) takes normalised features to where the pictures of each class lie alike in all directions about
+    its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references` (R, P) are unit
+    vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and `reference_ids`
+    (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus the product of
+    both p-values, each times N + 1; and those of the prediction sets.
+    """
+
+    projection: Floats
+    centres: Floats
+    kernel: Floats
+    bias: Floats
+    references: Floats
+    reference_labels: NDArray[np.int64]
+    reference_ids: NDArray[np.str_]
+    kind_scores: NDArray[np.float64]
+    class_scores: NDArray[np.float64]
+    overall_scores: NDArray[np.float64]
+    lac_scores: NDArray[np.float64]
+    aps_scores: NDArray[np.float64]
+
+    @property
+    def held_out(self) -> int:
+        return len(self.lac_scores)
+
+    @property
+    def least_rate(self) -> float:
+        """The least rate of false alarms, or of sets without the true label, that so many pictures can tell."""
+        return 1 / (self.held_out + 1)
+
+    def familiarity(self, features: Floats) -> Familiarity:
+        """Return the p-values of a picture by what the last layer reads of it (D,)."""
+        rows = features[None]
+        kind = _stranger(self.kind_scores, kind_scores(rows, self.projection, self.centres))
+        clear = _stranger(self.class_scores, energies(rows, self.kernel, self.bias))
+        overall = _stranger(self.overall_scores, _together(kind + 1, clear + 1))
+        return Familiarity(*(float(1 + count[0]) / (self.held_out + 1) for count in (overall, kind, clear)))
+
+    def neighbours(self, features: Floats, count: int = 3) -> list[Neighbour]:
+        """Return the nearest pictures that were learned, the nearest first."""
+        similarity = self.references @ directions(features[None], self.projection, self.centres)[0]
+        return [
+            Neighbour(str(self.reference_ids[row]), int(self.reference_labels[row]), float(similarity[row]))
+            for row in np.argsort(-similarity, kind="stable")[:count]
+        ]
+
+    def prediction_set(self, probabilities: Floats, error_rate: float, method: SetMethod) -> list[int]:
+        """Return the labels' indices, the most probable first, of a set that misses the truth at that rate.
+
+        A set of LAC may be empty: no label is likely enough. One of APS holds the most probable label at least, so that
+        it misses less often than asked if the model does.
+        """
+        scores = self.lac_scores if method == "lac" else self.aps_scores
+        rank = ceil((len(scores) + 1) * (1 - error_rate) - 1e-9)  # 100 · (1 - 0.01) is a little more than 99
+        most = scores[rank - 1] if rank <= len(scores) else np.inf
+        order = np.argsort(-probabilities, kind="stable")
+        found = set_scores(probabilities[None], method)[0]
+        return [int(label) for label in order if found[label] <= most]
+
+    @classmethod
+    def calibrated(
+        cls,
+        features: Floats,
+        probabilities: Floats,
+        targets: NDArray[np.int64],
+        *,
+        projection: Floats,
+        centres: Floats,
+        kernel: Floats,
+        bias: Floats,
+        **references: Any,
+    ) -> Self:
+        """Calibrate on held-out pictures, by their features (N, D), the answers (N, K), and the true labels (N,)."""
+        kind = np.sort(all_kind := kind_scores(features, projection, centres))
+        clear = np.sort(all_clear := energies(features, kernel, bias))
+        # A held-out picture counts the others, not itself, as a new picture does.
+        overall = _together(_stranger(kind, all_kind), _stranger(clear, all_clear))
+        rows = np.arange(len(targets))
+        return cls(
+            projection=projection,
+            centres=centres,
+            kernel=kernel,
+            bias=bias,
+            **references,
+            kind_scores=kind,
+            class_scores=clear,
+            overall_scores=np.sort(overall),
+            lac_scores=np.sort(set_scores(probabilities, "lac")[rows, targets]),
+            aps_scores=np.sort(set_scores(probabilities, "aps")[rows, targets]),
+        )
+
+    def to_npz(self) -> bytes:
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("projection", "kernel", "references"):
+            arrays[name] = arrays[name].astype(np.float16)
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_npz(cls, data: bytes, *, features: int, classes: int) -> Self:
+        """Read and check the arrays. Raises ValueError with what is wrong."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {field.name: file[field.name] for field in fields(cls)}
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
+            raise ValueError(f"it cannot be read ({exc})") from exc
+        sizes = {"D": features, "K": classes}
+        for name, kind, axes in _SHAPES:
+            array = arrays[name]
+            expected = [sizes.setdefault(axis, size) for axis, size in zip(axes, array.shape, strict=False)]
+            if array.dtype.kind != kind or list(array.shape) != expected or array.ndim != len(axes):
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not ({', '.join(axes)})")
+            if kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} is not finite")
+            if kind == "f":
+                arrays[name] = array.astype(np.float64 if name in _SORTED else np.float32)
+        for name in _SORTED:
+            if (np.diff(arrays[name]) < 0).any():
+                raise ValueError(f"{name} is not sorted")
+        labels = arrays["reference_labels"]
+        if not sizes["N"] or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
+            raise ValueError("it has no held-out pictures, or labels that the model has not")
+        return cls(**arrays)
+
+
+_SHAPES = (
+    ("projection", "f", "DP"),
+    ("centres", "f", "KP"),
+    ("kernel", "f", "DK"),
+    ("bias", "f", "K"),
+    ("references", "f", "RP"),
+    ("reference_labels", "i", "R"),
+    ("reference_ids", "U", "R"),
+    *((name, "f", "N") for name in _SORTED),
+)
+"""Each array, the kind of its numbers, and its axes by the letters that `Trust` gives them."""
+
+
+def normalised(rows: Floats) -> Floats:
+    """Return rows (N, D) of length 1; a row of zeros stays."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def kind_scores(features: Floats, projection: Floats, centres: Floats) -> NDArray[np.float64]:
+    """Return the squared Mahalanobis distance of each row (N, D) to the nearest class."""
+    places = normalised(features) @ projection
+    squared = (places**2).sum(1)[:, None] - 2 * places @ centres.T + (centres**2).sum(1)
+    return np.asarray(squared.min(axis=1), np.float64)
+
+
+def energies(features: Floats, kernel: Floats, bias: Floats) -> NDArray[np.float64]:
+    """Return minus the logarithm of the sum of exp(logits) for each row (N, D); great if no class is clear."""
+    logits = (features @ kernel + bias).astype(np.float64)
+    most = logits.max(axis=1, keepdims=True)
+    return -np.asarray(most[:, 0] + np.log(np.exp(logits - most).sum(axis=1)))
+
+
+def directions(features: Floats, projection: Floats, centres: Floats) -> Floats:
+    """Return unit vectors (N, P) from the middle of the classes to each row (N, D)."""
+    return normalised(normalised(features) @ projection - centres.mean(axis=0))
+
+
+def set_scores(probabilities: Floats, method: SetMethod) -> NDArray[np.float64]:
+    """Return for each label (N, K) how far a prediction set must go to hold it.
+
+    For LAC that is what the label lacks of 1; for APS, the probability of all likelier labels.
+    """
+    if method == "lac":
+        return 1 - probabilities.astype(np.float64)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    falling = np.take_along_axis(probabilities.astype(np.float64), order, axis=1)
+    scores = np.empty_like(falling)
+    np.put_along_axis(scores, order, np.cumsum(falling, axis=1) - falling, axis=1)
+    return scores
+
+
+def _together(kind: NDArray[np.intp], clear: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return one score for both p-values, given times N + 1: minus their product (Fisher 1925).
+
+    With 341 held-out photos of clothes, it tells 89 % of photos of hands at a rate of 1 %; the lesser p-value 0.3 %.
+    """
+    return -(kind * clear).astype(np.float64)
+
+
+def _stranger(held_out: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return how many of the sorted held-out scores are at or above each of `scores`."""
+    return len(held_out) - np.searchsorted(held_out, scores, side="left")
