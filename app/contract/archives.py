@@ -208,12 +208,12 @@ class _InZip(PackedFile):
 
     def __init__(self, path: Path, entry: zipfile.ZipInfo, stamp: str) -> None:
         self._path, self._start, self._crc = path, entry.header_offset, entry.CRC
-        self._packed, self._size = entry.compress_size, entry.file_size
+        self._packed, self.size = entry.compress_size, entry.file_size
         self._is_stored = entry.compress_type == zipfile.ZIP_STORED
         self.stamp = f"{stamp}:{self._start}"
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._size if size < 0 else min(size, self._size)
+        wanted = self.size if size < 0 else min(size, self.size)
         with self._path.open("rb") as stream:
             stream.seek(max(0, self._start))
             header = stream.read(_LOCAL_HEADER.size)
@@ -222,7 +222,7 @@ class _InZip(PackedFile):
             _, name, extra = _LOCAL_HEADER.unpack(header)
             stream.seek(name + extra, io.SEEK_CUR)
             data = stream.read(wanted) if self._is_stored else self._inflated(stream, wanted)
-        if len(data) < wanted or (wanted == self._size and zlib.crc32(data) != self._crc):
+        if len(data) < wanted or (wanted == self.size and zlib.crc32(data) != self._crc):
             raise self._damaged()
         return data
 
@@ -258,13 +258,13 @@ class _Headers(io.FileIO):
 
 class _InTar(PackedFile):
     def __init__(self, path: Path, entry: tarfile.TarInfo, stamp: str) -> None:
-        self._path, self._start, self._size = path, entry.offset_data, entry.size
+        self._path, self._start, self.size = path, entry.offset_data, entry.size
         self.stamp = f"{stamp}:{self._start}"
 
     def read(self, size: int = -1) -> bytes:
         with self._path.open("rb") as stream:
             stream.seek(self._start)
-            return stream.read(self._size if size < 0 else min(size, self._size))
+            return stream.read(self.size if size < 0 else min(size, self.size))
 
 
 def _of_packed_tar(unpacked: Callable[[Path], io.BufferedIOBase], path: Path, limits: _Limits) -> Folder:
@@ -295,7 +295,7 @@ class _Counted(io.RawIOBase):
 
 class _InMemory(PackedFile):
     def __init__(self, data: bytes, stamp: str) -> None:
-        self._data, self.stamp = data, stamp
+        self._data, self.stamp, self.size = data, stamp, len(data)
 
     def read(self, size: int = -1) -> bytes:
         return self._data if size < 0 else self._data[:size]

@@ -47,11 +47,14 @@ _PLURALS = {
     "picture outside of the class folders": "pictures outside of the class folders",
     "pipe, socket or device": "pipes, sockets or devices",
 }
+OWN_FOLDER = ".imageclass"
+"""What training keeps about pictures beside them lies in a folder of this name."""
+
 # Systems and version control write these into any folder by themselves, so nobody who collects pictures misses them.
 _LITTER = {
     "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r",
     ".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".directory", ".nomedia",
-    ".git", ".gitignore", ".gitattributes", ".gitkeep", ".hg", ".svn",
+    ".git", ".gitignore", ".gitattributes", ".gitkeep", ".hg", ".svn", OWN_FOLDER,
 }  # fmt: skip
 _APPLE_DOUBLE = "._"
 # Their bytes are those of TIFF, and what a TIFF decoder finds first is a thumbnail.

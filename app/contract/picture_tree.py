@@ -11,9 +11,10 @@ from app.contract.picture_files import LeftOut
 
 
 class PackedFile(ABC):
-    """A file within an archive, read in place. `stamp` changes when its content does."""
+    """A file within an archive, read in place. `stamp` changes when its content does; `size` is in bytes."""
 
     stamp: str
+    size: int
 
     @abstractmethod
     def read(self, size: int = -1) -> bytes:

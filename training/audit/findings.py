@@ -1,7 +1,7 @@
 """A finding: one check, the pictures it is about, how bad it is, and a sentence. It does not know how it is shown."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from training.audit.checks import CHECKS, SEVERITIES, Severity
 
@@ -11,13 +11,15 @@ class Finding:
     """What a check found.
 
     `pictures` are ids, the one to act on first; empty where it is about a class. `score` is higher the worse it is, and
-    is comparable within a check only.
+    is comparable within a check only. `likely` has the classes that the first picture may be of, the likeliest first,
+    each with its probability; it is empty unless a model was asked.
     """
 
     check: str
     pictures: tuple[str, ...]
     score: float
     sentence: str
+    likely: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
     @property
     def severity(self) -> Severity:

@@ -1,7 +1,8 @@
 """Write a cleaned copy of the data, or a manifest of it, without what an audit found. Originals are never touched.
 
 It leaves out only what is certain to be wrong: what cannot be read, copies beyond the first, and what training must not
-know of a test. Labels are for a person to judge.
+know of a test. Labels are for a person to judge: they are those that the person has decided on, what the person dropped
+is left out, and copies that the person kept stay.
 """
 
 import csv
@@ -32,20 +33,23 @@ def left_out(audit: Audit) -> dict[str, str]:
     loses what it must not know; of those in several classes none does, for one of the labels is wrong. Near duplicates
     stay if fit keeps them together, and go from training if the data's own splits divide them.
     """
-    pictures = audit.dataset.pictures
-    gone: dict[str, str] = {}
+    pictures, settles = audit.dataset.pictures, audit.dataset.decided.settles
+    gone = {picture.id: "dropped: a person decided so" for picture in audit.dataset.decided.dropped}
     for picture, look in zip(pictures, audit.looks, strict=True):
         if look.error is not None:
             gone[picture.id] = f"corrupt: {look.error}"
     for group in audit.exact:
         members = sorted((pictures[row] for row in group), key=_late_first)
-        if len({picture.label for picture in members}) > 1:
+        first = members[0]
+        if len({picture.label for picture in members}) == 1:
+            copies = (picture.id for picture in members[1:] if not settles("duplicate", (first.id, picture.id)))
+            gone |= dict.fromkeys(copies, f"duplicate: the same picture as {first.id}")
+        elif not settles("conflict", [picture.id for picture in members]):
             gone |= {picture.id: "conflict: the same picture is in another class" for picture in members}
-        else:
-            gone |= {picture.id: f"duplicate: the same picture as {members[0].id}" for picture in members[1:]}
     for pair in audit.near:
         first, second = sorted((pictures[pair.first], pictures[pair.second]), key=_late_first)
-        if first.split and second.split and first.split != second.split and first.id not in gone:
+        crosses = first.split and second.split and first.split != second.split
+        if crosses and first.id not in gone and not settles("near-leakage", (first.id, second.id)):
             gone.setdefault(second.id, f"near-leakage: nearly the same picture as {first.id}")
     held = {audit.groups[picture.id] for picture in pictures if picture.split == "test" and picture.id in audit.groups}
     for picture in pictures:

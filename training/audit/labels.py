@@ -25,6 +25,7 @@ _FEW = 5_000  # up to here the kernel's (N, N) is the smaller problem, and curve
 _FILTERS_OF_FEW, _GRID_OF_FEW, _RIDGE_OF_FEW = 300, 4, 0.1
 _FILTERS, _GRID, _RIDGE = 256, 3, 0.01
 _ROWS_AT_ONCE = 2_000
+_MOST_LIKELY = 9
 _SHARPNESS = 14.0  # scores of the classes lie within [0, 1], a tenth apart if the model is unsure
 
 Rule = Callable[[Floats, NDArray[np.int64], float], tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -95,7 +96,14 @@ def find_wrong_labels(
             (pictures[row].id,),
             other - own,
             f"Called '{pictures[row].label}', but looks like '{labels[likely]}' ({other:.2f} against {own:.2f}).",
+            likeliest(probabilities[row], labels),
         )
+
+
+def likeliest(probabilities: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Return the likeliest classes by probabilities (K,), at most nine, each with its own."""
+    first = np.argsort(-probabilities, kind="stable")[:_MOST_LIKELY]
+    return tuple((labels[place], float(probabilities[place])) for place in first)
 
 
 def folds_of(units: Sequence[str]) -> NDArray[np.intp]:

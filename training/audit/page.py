@@ -11,8 +11,8 @@ from training.pages.rendering import render
 _CARDS_OF_A_CHECK = 60
 
 
-def audit_page(audit: Audit) -> str:
-    """Return audit.html."""
+def audit_page(audit: Audit, *, review: str | None) -> str:
+    """Return audit.html; `review` is the command that acts on it, None if the data cannot be acted on."""
     by_id = {picture.id: picture for picture in audit.dataset.pictures}
     found = audit.counts()
     nothing = [name for name in CHECKS if name not in found and name not in audit.skipped]
@@ -29,6 +29,7 @@ def audit_page(audit: Audit) -> str:
         "audit/templates/audit.html.j2",
         title=f"Audit of {audit.dataset.origin}",
         counted=_counted(audit),
+        review=review,
         census=_census(audit),
         checks=checks,
         reasons={name: _reason(CHECKS[name], audit) for name in found},
@@ -39,9 +40,10 @@ def audit_page(audit: Audit) -> str:
 
 def _counted(audit: Audit) -> str:
     census = audit.census
+    settled = f", and {audit.settled:,} that a person has answered" if audit.settled else ""
     return (
         f"{count_of(census['pictures'], 'picture')}, {census['usable']:,} usable, in "
-        f"{count_of(len(census['classes']), 'class')}. {count_of(len(audit.findings), 'finding')}."
+        f"{count_of(len(census['classes']), 'class')}. {count_of(len(audit.findings), 'finding')}{settled}."
     )
 
 

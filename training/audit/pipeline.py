@@ -89,11 +89,13 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
             findings += _wrong_labels(dataset, looks, scale, usable, units, options, reporter)
     else:
         skipped["wrong-label"] = "it was not asked for"
+    unsettled = [each for each in findings if not dataset.decided.settles(each.check, each.pictures)]
     return Audit(
         dataset=dataset,
         looks=looks,
         census=census(dataset, looks),
-        findings=worst_first(findings),
+        findings=worst_first(unsettled),
+        settled=len(findings) - len(unsettled),
         exact=exact,
         near=near,
         groups=options.groups,

@@ -33,6 +33,8 @@ class Audit:
     skipped: Mapping[str, str]
     """Checks that were not made, and why."""
     seconds: Mapping[str, float]
+    settled: int = 0
+    """How many findings a person has answered; they are not among `findings`."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each check that found something, worst first."""
@@ -65,6 +67,7 @@ class Audit:
                 }
                 for finding in self.findings
             ],
+            "settled": self.settled,
             "groups": len(set(self.groups.values())),
             "seconds": {step: round(seconds, 2) for step, seconds in self.seconds.items()},
         }

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.system.invocation import command_line
 from app.system.wording import count_of
 from training.audit.cache import Cache
 from training.audit.checks import CHECKS, parse_checks, parse_thresholds
@@ -36,7 +37,8 @@ FailOnOption = Annotated[
 FixOption = Annotated[
     Path | None,
     typer.Option(
-        help="Write the data without what is certain to be wrong: a new folder, or a manifest if it ends in .csv. "
+        help="Write the data as review has corrected it, without what is certain to be wrong: a new folder, or a "
+        "manifest if it ends in .csv. "
         "The originals are not touched.",
         show_default=False,
     ),
@@ -68,11 +70,14 @@ def audit(
     tensors = TensorCache.of_user(keeps=cache, say=reporter.say)
     options = AuditOptions(near=near, labels=labels, thresholds=thresholds, groups=groups, cache=kept, tensors=tensors)
     found = run_audit(dataset, options, reporter)
-    _write(found, out)
+    review = command_line("training", "review", data) if found.findings and Path(data).exists() else None
+    _write(found, out, review)
     _print(found)
     typer.echo(f"{out / 'audit.html'} shows the pictures; {out / 'audit.json'} is for programs.")
     if fix is not None:
         _fix(found, fix)
+    if review is not None:
+        typer.echo(f"To relabel, keep or drop these pictures, a key each: {review}")
     failed = [name for name in found.counts() if name in fails]
     if failed:
         typer.echo(f"error: --fail-on: {', '.join(failed)}.", err=True)
@@ -86,11 +91,11 @@ def _fix(found: Audit, out: Path) -> None:
     typer.echo(f"{out}: {count_of(fixed.kept, 'picture')}. Left out: {listed}. The originals were not touched.")
 
 
-def _write(found: Audit, out: Path) -> None:
+def _write(found: Audit, out: Path, review: str | None) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "audit.json").write_text(found.to_json(), encoding="utf-8")
-        (out / "audit.html").write_text(audit_page(found), encoding="utf-8")
+        (out / "audit.html").write_text(audit_page(found, review=review), encoding="utf-8")
     except OSError as exc:
         raise DataError(f"--out {out} cannot be written: {exc.strerror or exc}.") from exc
 
@@ -103,6 +108,8 @@ def _print(found: Audit) -> None:
         f"{count_of(len(census['classes']), 'class')}, "
         f"{census['usable']:,} usable, in {sum(found.seconds.values()):.1f} s"
     )
+    if found.settled:
+        typer.echo(f"{count_of(found.settled, 'finding')} that a person has answered left out.")
     rows = summary(found)
     if not rows:
         typer.echo("Nothing was found.")

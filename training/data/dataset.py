@@ -6,7 +6,7 @@ picture that is a file stays on disk until somebody asks for it.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
@@ -74,6 +74,29 @@ class Picture:
             raise DataError(f"{self.id} cannot be read: {exc.strerror}.") from exc
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What a person has decided about the pictures of a source, by their ids.
+
+    `dropped` are no part of the data any more. `was` is the label that the source gives to a picture with another one
+    now. `kept` has, for each check, the pictures that a person looked at and kept: alone with "", and beside the other
+    picture of a pair with its id.
+    """
+
+    dropped: tuple[Picture, ...] = ()
+    was: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+
+    def settles(self, check: str, pictures: Sequence[str]) -> bool:
+        """Say whether a person has answered what a check found about these pictures."""
+        kept = self.kept.get(check)
+        if not kept:
+            return False
+        if len(pictures) == 1:
+            return (pictures[0], "") in kept
+        return any(all(one == other or kept & {(one, other), (other, one)} for other in pictures) for one in pictures)
+
+
 @dataclass
 class Listing:
     """What a source holds. `left_out` is named by paths within it; each of the `faults` says in a sentence why nothing
@@ -82,6 +105,7 @@ class Listing:
     pictures: list[Picture] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    decided: Decided = field(default_factory=Decided)
 
 
 @dataclass(frozen=True)
@@ -96,6 +120,7 @@ class Dataset:
     pictures: tuple[Picture, ...]
     left_out: tuple[LeftOut, ...] = ()
     faults: tuple[str, ...] = ()
+    decided: Decided = field(default_factory=Decided)
 
     @classmethod
     def of(cls, origin: str, found: Listing | Iterable[Picture], *, tolerant: bool = False) -> Self:
@@ -116,7 +141,7 @@ class Dataset:
         kept: dict[str, Picture] = {}
         for picture in listing.pictures:
             kept.setdefault(picture.id, picture)
-        return cls(origin, labels, tuple(kept.values()), left_out, tuple(faults))
+        return cls(origin, labels, tuple(kept.values()), left_out, tuple(faults), listing.decided)
 
 
 def _faults(origin: str, labels: Sequence[str], pictures: Sequence[Picture]) -> Iterator[str]:

@@ -67,7 +67,7 @@ def hold_out(dataset: Dataset, fold: Fold, *, seed: int, together: Mapping[str, 
     pictures = [
         replace(picture, split="test" if folds[picture.id] == fold.number else None) for picture in dataset.pictures
     ]
-    return Dataset.of(dataset.origin, Listing(pictures, list(dataset.left_out)))
+    return Dataset.of(dataset.origin, Listing(pictures, list(dataset.left_out), decided=dataset.decided))
 
 
 def folds_csv(folds: Mapping[str, int]) -> str:

@@ -149,9 +149,14 @@ def read_split_file(folder: Path) -> str | None:
 
 
 def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture]:
-    """Return the pictures that a recorded split holds in `split`, sorted by id. Raises DataError if one is gone."""
+    """Return the pictures that a recorded split holds in `split`, sorted by id.
+
+    Those that a person has dropped since are left out. Raises DataError if another one is gone.
+    """
     by_id = {picture.id: picture for picture in dataset.pictures}
     wanted = sorted(name for name, its_split in read_splits(text).items() if its_split == split)
+    dropped = {picture.id for picture in dataset.decided.dropped}
+    wanted = [name for name in wanted if name not in dropped]
     missing = [name for name in wanted if name not in by_id]
     if missing:
         raise DataError(

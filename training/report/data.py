@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from app.contract.picture_files import told
+from app.system.invocation import command_line
 from training.audit.cards import Found
 from training.audit.checks import CHECKS
 from training.audit.findings import Finding
@@ -61,7 +62,10 @@ def suspicions(material: Material) -> Content:
     by_check: dict[str, list[Finding]] = defaultdict(list)
     for finding in (*suspected_labels(material.held_out(), material.dataset.labels), *material.audit):
         by_check[finding.check].append(finding)
-    return {"checks": [Found.of(CHECKS[name], each, by_id, most=_CARDS) for name, each in by_check.items()]}
+    return {
+        "checks": [Found.of(CHECKS[name], each, by_id, most=_CARDS) for name, each in by_check.items()],
+        "review": command_line("training", "review", material.dataset.origin, "--name", material.name, here=False),
+    }
 
 
 def _from_every_class(pictures: Sequence[Picture], labels: Sequence[str], most: int) -> list[Picture]:

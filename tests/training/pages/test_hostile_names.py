@@ -57,7 +57,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Material, Audit]:
         material.append(each)
         return ""
 
-    def keep_audit(each: Audit) -> str:
+    def keep_audit(each: Audit, *, review: str | None) -> str:
+        assert review is not None
         audit.append(each)
         return ""
 
@@ -117,8 +118,8 @@ def test_a_hostile_name_is_text_in_a_report(shown: tuple[Material, Audit]) -> No
 
 def test_a_hostile_name_is_text_in_an_audit(shown: tuple[Material, Audit]) -> None:
     _, audit = shown
-    page = Markup(audit_page(renamed(audit)))
-    assert page.elements == Markup(audit_page(audit)).elements
+    page = Markup(audit_page(renamed(audit), review=renamed("review data-d")))
+    assert page.elements == Markup(audit_page(audit, review="review data-d")).elements
     assert "script" not in {tag for tag, _ in page.elements}
     for harmless in ("class-a", "class-b", "file-", "data-d"):
         assert HOSTILE[harmless] in page.text

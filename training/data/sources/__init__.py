@@ -1,6 +1,7 @@
 """Open labelled pictures, whatever they lie in: folders, archives, .npz, MNIST's IDX files, a CSV manifest, or a name.
 
-It chooses the reader and knows no format itself. Files of pictures are listed, not read.
+It chooses the reader and knows no format itself. Files of pictures are listed, not read. What a person has decided
+about them is applied here, for all commands alike.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from app.contract.archives import is_archive
 from app.contract.other_formats import name_of_other
 from app.contract.picture_files import FIRST_BYTES, told
 from training.data.dataset import Dataset, Listing, Picture
+from training.data.decisions import corrected, decisions_file, read_decisions, told_of
 from training.data.sources import archive, csv_manifest, folder, idx, named, npz
 from training.errors import DataError
 
@@ -19,7 +21,8 @@ __all__ = ["open_data"]
 def open_data(data: str, *, say: Callable[[str], None] | None = None, tolerant: bool = False) -> Dataset:
     """Return the data set at the path `data`, or if nothing is there, the known one of that name.
 
-    `say` hears in one line what was left out. Raises DataError; if `tolerant`, only if no picture is found.
+    Its labels are those that a person has decided on, and what the person dropped is left out. `say` hears in a line
+    each of that, and of files that are no pictures. Raises DataError; if `tolerant`, only if no picture is found.
     """
     path = Path(data)
     try:
@@ -29,11 +32,14 @@ def open_data(data: str, *, say: Callable[[str], None] | None = None, tolerant: 
         else:
             origin = path.name if path.name not in ("", "..") else path.resolve().name
             found = _read(path)
+            if decisions := read_decisions(decisions_file(path)):
+                found = corrected(found if isinstance(found, Listing) else Listing(found), decisions)
     except OSError as exc:
         raise DataError(f"{exc.filename or data} cannot be read: {exc.strerror or exc}.") from exc
     dataset = Dataset.of(origin, found, tolerant=tolerant)
-    if say is not None and (line := told(dataset.left_out)):
-        say(line)
+    if say is not None:
+        for line in filter(None, (told(dataset.left_out), told_of(dataset.decided))):
+            say(line)
     return dataset
 
 
