@@ -1,4 +1,4 @@
-"""The training command line: `python -m training fit | sweep | evaluate | compare | audit | folds`."""
+"""The training command line: `python -m training fit | sweep | evaluate | compare | audit | review | folds`."""
 
 from app.system.invocation import command_line, plain_ends
 
@@ -10,6 +10,7 @@ with plain_ends("training"):
     from training.commands.evaluate import evaluate
     from training.commands.fit import fit
     from training.commands.folds import folds
+    from training.commands.review import review
     from training.commands.sweep import sweep
 
     cli = typer.Typer(
@@ -18,7 +19,7 @@ with plain_ends("training"):
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (fit, sweep, evaluate, compare, audit, folds):
+    for command in (fit, sweep, evaluate, compare, audit, review, folds):
         cli.command()(command)
 
     if __name__ == "__main__":

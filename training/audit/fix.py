@@ -39,7 +39,7 @@ def left_out(audit: Audit) -> dict[str, str]:
         if look.error is not None:
             gone[picture.id] = f"corrupt: {look.error}"
     for group in audit.exact:
-        members = sorted((pictures[row] for row in group), key=_late_first)
+        members = sorted((pictures[row] for row in group), key=late_first)
         first = members[0]
         if len({picture.label for picture in members}) == 1:
             copies = (picture.id for picture in members[1:] if not settles("duplicate", (first.id, picture.id)))
@@ -47,7 +47,7 @@ def left_out(audit: Audit) -> dict[str, str]:
         elif not settles("conflict", [picture.id for picture in members]):
             gone |= {picture.id: "conflict: the same picture is in another class" for picture in members}
     for pair in audit.near:
-        first, second = sorted((pictures[pair.first], pictures[pair.second]), key=_late_first)
+        first, second = sorted((pictures[pair.first], pictures[pair.second]), key=late_first)
         crosses = first.split and second.split and first.split != second.split
         if crosses and first.id not in gone and not settles("near-leakage", (first.id, second.id)):
             gone.setdefault(second.id, f"near-leakage: nearly the same picture as {first.id}")
@@ -123,7 +123,8 @@ def _place(picture: Picture) -> tuple[str, ...]:
     return (*split, picture.label, last if "." in last else f"{last}.png")
 
 
-def _late_first(picture: Picture) -> tuple[int, str]:
+def late_first(picture: Picture) -> tuple[int, str]:
+    """Return a key by which the first of equal pictures is the one to stay."""
     return (-SPLITS.index(picture.split) if picture.split else 0), picture.id
 
 

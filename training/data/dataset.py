@@ -7,7 +7,7 @@ picture that is a file stays on disk until somebody asks for it.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 import cv2
@@ -142,6 +142,11 @@ class Dataset:
         for picture in listing.pictures:
             kept.setdefault(picture.id, picture)
         return cls(origin, labels, tuple(kept.values()), left_out, tuple(faults), listing.decided)
+
+    def of_source(self) -> list[Picture]:
+        """Return the pictures as the source has them, before a person decided about them."""
+        was = self.decided.was
+        return [*(replace(each, label=was.get(each.id, each.label)) for each in self.pictures), *self.decided.dropped]
 
 
 def _faults(origin: str, labels: Sequence[str], pictures: Sequence[Picture]) -> Iterator[str]:

@@ -102,16 +102,21 @@ def parse_decisions(data: bytes, shown: str) -> tuple[list[Decision], int]:
     return found, read
 
 
-def standing(decisions: Iterable[Decision]) -> list[Decision]:
-    """Return the last answer to each question, in the order in which these were given, without what was taken back."""
+def not_taken_back(decisions: Iterable[Decision]) -> list[Decision]:
+    """Return the decisions without "undo" and what it takes back: the last one about the same."""
     made: list[Decision] = []
     for decision in decisions:
         if decision.action != "undo":
             made.append(decision)
         elif (last := next((each for each in reversed(made) if each.question == decision.question), None)) is not None:
             made.remove(last)
+    return made
+
+
+def standing(decisions: Iterable[Decision]) -> list[Decision]:
+    """Return the last answer to each question, in the order in which these were given, without what was taken back."""
     last_of: dict[tuple[str, ...], Decision] = {}
-    for decision in reversed(made):
+    for decision in reversed(not_taken_back(decisions)):
         last_of.setdefault(decision.question, decision)
     return list(reversed(last_of.values()))
 

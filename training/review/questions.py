@@ -1,0 +1,108 @@
+"""Turn findings into questions about a picture, or about a picture beside another. It asks nobody."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.contract.bundle import Bundle
+from training.audit.checks import CHECKS
+from training.audit.findings import Finding, worst_first
+from training.audit.fix import late_first
+from training.audit.labels import likeliest
+from training.audit.report import Audit
+from training.data.dataset import Dataset, Picture
+from training.data.decisions import Answer
+from training.evaluation.bundle_score import score_bundle
+from training.evaluation.recorded_split import choose_pictures
+from training.progress import Reporter
+from training.report.mistakes import worst_mistakes
+
+_LABEL = "wrong-label"
+_COPIES = ("leakage", "near-leakage", "conflict", "duplicate", "near-duplicate")
+_NEVER_KEPT = ("corrupt", "leakage")
+"""Nothing can be trained on the one, and a test on what was learned proves nothing: a person cannot wish that away."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked. `pictures` is the one to decide about, and for copies the one beside it.
+
+    `likely` has the classes that it may be of, the likeliest first, with their probabilities if a model was asked.
+    """
+
+    check: str
+    reasons: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    likely: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def can_keep(self) -> bool:
+        return self.check not in _NEVER_KEPT
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """What is equal for the same question in another session."""
+        return self.check, *sorted(picture.id for picture in self.pictures)
+
+
+def open_questions(audit: Audit, mistakes: Sequence[Finding], later: Iterable[tuple[str, ...]]) -> list[Question]:
+    """Return what is to be decided, worst first; what a person left for `later`, by `Question.about`, comes last."""
+    by_id = {picture.id: picture for picture in audit.dataset.pictures}
+    pixels = {picture.id: look.pixels for picture, look in zip(audit.dataset.pictures, audit.looks, strict=True)}
+    found: dict[tuple[str, ...], Question] = {}
+    for finding in worst_first([*audit.findings, *mistakes]):
+        for question in _questions(finding, by_id, pixels):
+            known = found.setdefault(question.about, question)
+            if known is not question and question.reasons[0] not in known.reasons:
+                likely = known.likely or question.likely
+                found[question.about] = replace(known, reasons=(*known.reasons, *question.reasons), likely=likely)
+    last = set(later)
+    return sorted(found.values(), key=lambda question: question.about in last)
+
+
+def answered_questions(answers: Iterable[Answer]) -> list[Question]:
+    """Return the questions of earlier sessions, in the order of their answers."""
+    return [
+        Question(each.decision.check, (each.decision.reason,), (each.picture, *each.others[:1])) for each in answers
+    ]
+
+
+def mistakes_of(bundle: Bundle, dataset: Dataset, *, cache: bool, reporter: Reporter) -> list[Finding]:
+    """Return the test pictures that a bundle gets wrong, the surest first. Raises an ImageclassError."""
+    pictures, _ = choose_pictures(dataset, bundle, "test")
+    known = [picture for picture in pictures if picture.label in bundle.manifest.labels]
+    if not known:
+        return []
+    scored = score_bundle(bundle, known, engine="auto", on_bad_image="skip", cache=cache, reporter=reporter)
+    labels = bundle.manifest.labels
+    wrong = worst_mistakes(scored.probabilities, scored.tensors.targets, labels, most=len(known))
+    return [
+        Finding(
+            _LABEL,
+            (scored.tensors.pictures[each.row].id,),
+            each.probability - each.of_own_label,
+            f"{bundle.name}, version {bundle.version}, takes it for '{each.predicted}' ({each.probability:.2f} against "
+            f"{each.of_own_label:.2f}).",
+            likeliest(scored.probabilities[each.row], labels),
+        )
+        for each in wrong
+    ]
+
+
+def _questions(finding: Finding, by_id: Mapping[str, Picture], pixels: Mapping[str, str]) -> Iterator[Question]:
+    """Yield a question for each picture that a finding would have a person look at.
+
+    Of copies, the one to decide about is that in the earlier split, or the later one by name: `audit --fix` would leave
+    it out. Groups that are divided between splits are no copies, and nothing can be seen in their pictures.
+    """
+    pictures = [by_id[name] for name in finding.pictures if name in by_id]
+    if not pictures or CHECKS[finding.check].severity == "info":
+        return
+    if finding.check not in _COPIES:
+        if len(pictures) == 1:
+            yield Question(finding.check, (finding.sentence,), (pictures[0],), finding.likely)
+        return
+    if finding.check == "leakage" and len({pixels[picture.id] for picture in pictures}) > 1:
+        return
+    first, *copies = sorted(pictures, key=late_first)
+    for copy in copies:
+        yield Question(finding.check, (finding.sentence,), (copy, first), finding.likely)
