@@ -71,6 +71,10 @@ def review_app(session: Session, *, port: int, token: str, data: str, after: str
     for path, name in _FILES.items():
         app.get(path)(_file(_PAGE / name))
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/questions")
     def questions() -> JSONResponse:
         shown = [_shown(session, number) for number in range(len(session.questions))]
