@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.audit.conftest import scene, write
+
 _OF_EACH_CLASS = 20
 
 
@@ -19,3 +21,11 @@ def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("digits") / "digits.npz"
     np.savez(file, x_train=images[kept], y_train=digits.target[kept])
     return file
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Twelve pictures in each of two classes, with nothing wrong."""
+    for row in range(24):
+        write(tmp_path / "pets" / ("cats" if row % 2 else "dogs") / f"{row:02}.png", scene(row))
+    return tmp_path / "pets"

@@ -30,14 +30,6 @@ def write(path: Path, picture: Array, *options: int) -> Path:
 
 
 @pytest.fixture
-def pets(tmp_path: Path) -> Path:
-    """Twelve pictures in each of two classes, with nothing wrong."""
-    for row in range(24):
-        write(tmp_path / "pets" / ("cats" if row % 2 else "dogs") / f"{row:02}.png", scene(row))
-    return tmp_path / "pets"
-
-
-@pytest.fixture
 def found(tmp_path: Path) -> Callable[[Path], dict[str, list[tuple[str, ...]]]]:
     """Return the function that audits a path without models, and gives the pictures of every check's findings."""
     from training.audit.pipeline import AuditOptions, run_audit
