@@ -19,7 +19,7 @@ from training.pages.images import large
 from training.review.guard import Guard
 from training.review.session import Session
 
-_PAGE = Path(__file__).parent / "page"
+_PAGE = Path(__file__).parent / "templates"
 _FILES = {"/": "review.html", "/review.css": "review.css", "/review.js": "review.js"}
 _LARGEST_SIDE = 1024  # pixels
 _NUMBER = Part(ge=0)
