@@ -1,11 +1,16 @@
 """`fit`, `audit`, `audit --fix` and the next review go by what a person decided; the pictures stay as they are."""
 
 import csv
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from app.contract.bundle import open_bundle
 from tests.training.fit_options import fit_options
 from training.__main__ import cli
 from training.audit.findings import Finding
@@ -16,7 +21,7 @@ from training.model.presets import PRESETS
 from training.preparation import prepare
 from training.progress import Reporter
 from training.review.journal import open_journal
-from training.review.questions import Question, open_questions
+from training.review.questions import Question, mistakes_of, open_questions
 from training.review.session import Session
 
 
@@ -116,3 +121,31 @@ def test_nothing_to_decide_is_said(pets: Path) -> None:
     done = CliRunner().invoke(cli, ["review", str(pets), "--no-near", "--no-labels"])
     assert done.exit_code == 0, done.output
     assert "Nothing was found, so there is nothing to decide." in done.output
+
+
+def test_the_mistakes_of_a_model_are_asked_about_with_what_it_takes_them_for(trained_store: Path) -> None:
+    bundle = open_bundle(trained_store / "digits" / "1")
+    found = mistakes_of(bundle, open_data("digits"), cache=False, reporter=Reporter())
+    labels = {picture.id: picture.label for picture in open_data("digits").pictures}
+    assert found
+    for each in found:
+        assert each.likely[0][0] != labels[each.pictures[0]]
+        assert each.sentence.startswith(f"digits, version 1, takes it for '{each.likely[0][0]}'")
+
+
+def test_the_command_serves_until_it_is_interrupted_and_sums_up(defects: Path, repository: Path) -> None:
+    words = [sys.executable, "-m", "training", "review", str(defects), "--no-near", "--no-labels"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=repository) as running:
+        assert running.stdout is not None
+        counted, address = running.stdout.readline(), running.stdout.readline().split()[-1]
+        assert counted.startswith("3 questions to decide.")
+        with httpx.Client() as person:
+            assert person.get(address).status_code == 200
+            home = address.partition("?")[0]
+            given = {"question": 0, "action": "drop"}
+            assert person.post(f"{home}answers", json=given, headers={"Origin": home[:-1]}).status_code == 200
+            refused = CliRunner().invoke(cli, ["review", str(defects)])
+            assert (refused.exit_code, "Another review of this data is running" in refused.stderr) == (1, True)
+        running.send_signal(signal.SIGINT)
+        assert "1 drop. fit, sweep, evaluate and audit follow it." in running.stdout.read()
+        assert running.wait() == 0

@@ -4,6 +4,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -53,11 +54,11 @@ def test_a_person_corrects_pictures_by_keyboard_alone(address: str, reviewed: Re
             page.on("request", lambda request: asked.append(request.url))
             page.goto(address)
 
-            def press(key: str, number: int, page: sync_api.Page = page) -> None:
+            def press(key: str, number: int, page: Any = page) -> None:
                 page.keyboard.press(key)
                 page.wait_for_selector(f'html[data-at="{number}"]')
 
-            def whole(page: sync_api.Page = page) -> None:
+            def whole(page: Any = page) -> None:
                 assert axe.Axe().run(page).response["violations"] == []
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

@@ -53,7 +53,7 @@ def test_what_cannot_be_is_refused(reviewed: Reviewed) -> None:
         (reviewed.number("wrong-label"), {"action": "undo"}),
     ):
         with pytest.raises(OptionError):
-            session.decide(number, **words)  # type: ignore[arg-type]
+            session.decide(number, **words)
     assert stand(reviewed) == []
 
 
