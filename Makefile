@@ -32,7 +32,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## serve the models of model_store/ on 127.0.0.1:8000 (PORT=9000 or IMAGECLASS_…=… change it)
-	@exec $(BIN)/python -m app serve
+	@IMAGECLASS_PAGE_SAMPLES=$${IMAGECLASS_PAGE_SAMPLES:-true} exec $(BIN)/python -m app serve
 
 setup: ## install what serving needs into .venv
 	@$(call install,serving)

@@ -38,6 +38,7 @@ from app.api.routes.docs import docs_routes, document_keys
 from app.api.routes.health import health_routes
 from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
+from app.api.routes.page import PageFacts, page_routes
 from app.api.routes.predict import lean_routes, predict_routes
 from app.contract.store import ModelStore
 from app.errors import BundleError, InvalidSetting, ObjectStoreError
@@ -154,6 +155,8 @@ def create_app(
     )
     if settings.docs_access != "off":
         app.include_router(docs_routes())
+    if settings.page_access != "off":
+        app.include_router(page_routes(catalogue, page_facts(settings)))
     if settings.metrics_access != "off":
         app.include_router(metrics_routes(metrics, version=app.version))
     return app
@@ -201,7 +204,11 @@ def open_gate(settings: Settings, metrics: Metrics) -> Gate:
     """Return the gate that the settings ask for. Raises InvalidSetting if they contradict each other."""
     given = None if settings.api_keys is None else settings.api_keys.get_secret_value()
     keys = None if given is None and settings.api_keys_file is None else ApiKeys(given, settings.api_keys_file)
-    for name, access in (("METRICS", settings.metrics_access), ("DOCS", settings.docs_access)):
+    for name, access in (
+        ("METRICS", settings.metrics_access),
+        ("DOCS", settings.docs_access),
+        ("PAGE", settings.page_access),
+    ):
         if access == "key" and keys is None:
             raise InvalidSetting(f"IMAGECLASS_{name}_ACCESS is 'key', but there is none. Set IMAGECLASS_API_KEYS too.")
     return Gate(
@@ -209,6 +216,7 @@ def open_gate(settings: Settings, metrics: Metrics) -> Gate:
         allowed_hosts=None if settings.allowed_hosts is None else AllowedHosts(settings.allowed_hosts),
         metrics_access=settings.metrics_access,
         docs_access=settings.docs_access,
+        page_access=settings.page_access,
         metrics=metrics,
         access_log=settings.access_log,
     )
@@ -237,6 +245,15 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         # The server gives the grace to the connections, before it ends the catalogue. What still waits then is refused.
         shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
+    )
+
+
+def page_facts(settings: Settings) -> PageFacts:
+    return PageFacts(
+        model=settings.model,
+        docs=settings.docs_access != "off",
+        samples=settings.page_samples,
+        formats=tuple(settings.accepted_formats.split(",")),
     )
 
 

@@ -177,6 +177,14 @@ class Settings(BaseSettings):
     docs_access: Literal["open", "key", "off"] = Field(
         "open", description="Who may read /docs and /openapi.json: anyone, holders of an API key, or nobody."
     )
+    page_access: Literal["open", "key", "off"] = Field(
+        "open", description="Who may read the page at /: anyone, holders of an API key, or nobody."
+    )
+    page_samples: bool = Field(
+        False,
+        description="Show golden pictures of the models' bundles, which are test pictures of their data, on that page "
+        "to whoever may ask the models; make run turns it on.",
+    )
     allowed_hosts: str | None = Field(
         None, description="Host names to answer to, with commas between, *.example.com for all below; unset, any."
     )

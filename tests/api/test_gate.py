@@ -25,6 +25,7 @@ def gate(metrics: Metrics | None = None) -> Gate:
         allowed_hosts=None,
         metrics_access="open",
         docs_access="open",
+        page_access="open",
         metrics=metrics or Metrics(),
         access_log=False,
     )

@@ -25,7 +25,6 @@ from tests.api.conftest import OpenClient
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
         ("GET", "/no/such/path", 404, "not_found"),
         ("GET", "/predict", 405, "method_not_allowed"),
         ("DELETE", "/health", 405, "method_not_allowed"),

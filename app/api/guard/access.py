@@ -11,6 +11,7 @@ from typing import Literal
 
 import structlog
 
+from app import pages
 from app.api.guard.hosts import AllowedHosts
 from app.api.guard.keys import ApiKeys, RawHeaders
 from app.api.guard.request_log import RefusalLog
@@ -21,6 +22,8 @@ Access = Literal["open", "key", "off"]
 HEALTH_PATHS = ("/health", "/health/ready", "/health/live", "/v2/health/ready", "/v2/health/live")
 METRICS_PATHS = ("/metrics",)
 DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
+PAGE_PATHS = ("/", "/page/service.json", *(f"/page/{name}" for name in pages.MEDIA_TYPES if name != pages.INDEX))
+"""Not the samples, which are pictures: whoever may not ask the models may not see those either."""
 
 _MAX_REQUEST_ID_LENGTH = 128
 _log = structlog.stdlib.get_logger(__name__)
@@ -46,6 +49,7 @@ class Gate:
         allowed_hosts: AllowedHosts | None,
         metrics_access: Access,
         docs_access: Access,
+        page_access: Access,
         metrics: Metrics,
         access_log: bool,
     ) -> None:
@@ -57,6 +61,7 @@ class Gate:
             HEALTH_PATHS
             + (METRICS_PATHS if metrics_access == "open" else ())
             + (DOCS_PATHS if docs_access == "open" else ())
+            + (PAGE_PATHS if page_access == "open" else ())
         )
         self._metrics = metrics
         self._access_log = access_log

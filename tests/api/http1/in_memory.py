@@ -316,6 +316,7 @@ class _NotingGate(Gate):
             allowed_hosts=None,
             metrics_access="open",
             docs_access="open",
+            page_access="open",
             metrics=_METRICS,
             access_log=False,
         )
