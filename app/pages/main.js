@@ -4,12 +4,14 @@ import { AnswerPanel, trouble } from "./answer.js";
 import { Camera, isPossible } from "./camera.js";
 import { Gallery } from "./gallery.js";
 import { programs } from "./programs.js";
+import { Pad } from "./pad.js";
 import * as service from "./service.js";
 import { byId, bytes, element, sentence, several } from "./words.js";
 
 const MOST_SAMPLES = 10;
 
 const camera = new Camera(byId("live"));
+const pad = new Pad(byId("pad"), { onChange: () => withKey(classifyDrawing, startDrawing) });
 const gallery = new Gallery(byId("gallery").querySelector("ul"), { onChange: tellProgress, onOpen: open });
 
 let facts;
@@ -17,7 +19,9 @@ let models = [];
 let panels = [];
 let picture; // the file that is shown
 let opened; // the entry of the gallery that it is
-let said; // the label that was announced last, while the camera is on
+let said; // the label that was announced last, while the camera is on or somebody draws
+let isDrawing = false;
+let isAsking = false; // about the drawing
 let work = new AbortController();
 
 function enter(state) {
@@ -60,7 +64,10 @@ async function turnToModel() {
     "label",
   )} fits it best.`;
   writeProgram("curl");
+  byId("draw").hidden = !(await service.knowsDrawings(first.name));
+  if (isDrawing && byId("draw").hidden) stopDrawing();
   if (camera.isOn) return;
+  if (isDrawing) return classifyDrawing();
   if (picture) look(picture);
   else enter("empty");
   if (facts.samples) await showSamples(first);
@@ -79,6 +86,7 @@ async function withKey(step, again = step) {
 
 function askForKey(problem, again) {
   stopCamera();
+  stopDrawing();
   enter("key");
   byId("key-reason").textContent = service.hasKey()
     ? problem.message
@@ -95,6 +103,7 @@ function askForKey(problem, again) {
 
 function showProblem(problem, again) {
   stopCamera();
+  stopDrawing();
   enter("error");
   byId("problem").replaceChildren(...trouble(problem, () => withKey(again)));
   byId("problem").hidden = false;
@@ -112,6 +121,7 @@ function bringIntoSight(node) {
 /** Show a picture and have it classified. */
 function look(file, caption = file.name) {
   stopCamera();
+  stopDrawing();
   show(file, caption);
   return withKey(() => classifyShown(file));
 }
@@ -206,6 +216,7 @@ function take(files) {
     return;
   }
   stopCamera();
+  stopDrawing();
   work.abort();
   withKey(() => classifyAll(files));
 }
@@ -266,6 +277,7 @@ function download() {
 // The camera
 
 async function startCamera() {
+  stopDrawing();
   work.abort();
   work = new AbortController();
   const { signal } = work;
@@ -281,10 +293,15 @@ async function startCamera() {
 
 async function classifyFrame(frame, signal) {
   const answers = await classify(frame, signal);
+  announce(answers);
+  if (camera.isOn) enter("camera");
+}
+
+/** Say answers of a picture that keeps changing, if they name other labels than before. */
+function announce(answers) {
   const labels = answers.map(({ label }) => label).join();
   if (labels !== said) say(answers.map(sentence).join(" "));
   said = labels;
-  if (camera.isOn) enter("camera");
 }
 
 function stopCamera() {
@@ -299,6 +316,64 @@ function stopCamera() {
 async function capture() {
   const frame = await camera.picture();
   look(new File([frame], "camera.jpg", { type: "image/jpeg" }));
+}
+
+// The sheet to draw on
+
+function startDrawing() {
+  stopCamera();
+  work.abort();
+  work = new AbortController();
+  isDrawing = true;
+  byId("invitation").hidden = byId("shown").hidden = byId("not-shown").hidden = byId("problem").hidden = true;
+  showTools(true);
+  byId("draw").textContent = "Stop drawing";
+  enter("drawing");
+  return classifyDrawing();
+}
+
+/** Ask about what is drawn now, and once more if more was drawn meanwhile. */
+async function classifyDrawing() {
+  byId("pad").dataset.answered = "false";
+  if (!isDrawing || isAsking) return;
+  isAsking = true;
+  const { signal } = work;
+  try {
+    for (let asked; isDrawing && asked !== pad.changes; ) {
+      asked = pad.changes;
+      if (pad.isEmpty) showEmptySheet();
+      else await classifySheet(signal);
+    }
+    byId("pad").dataset.answered = "true"; // all that is drawn
+  } finally {
+    isAsking = false;
+  }
+}
+
+function showTools(areShown) {
+  for (const id of ["pad", "undo", "wipe", "pen"]) byId(id).hidden = !areShown;
+  for (const node of document.querySelectorAll(".not-drawing")) node.hidden = areShown;
+}
+
+async function classifySheet(signal) {
+  const answers = await classify(await pad.picture(), signal);
+  announce(answers);
+  byId("caption").textContent = answers.map(sentence).join(" "); // on a phone, the answer's panel is out of sight
+}
+
+function showEmptySheet() {
+  for (const panel of panels) panel.clear();
+  said = undefined;
+  byId("caption").textContent = "Draw one character anywhere, at any size: the model answers while you draw.";
+}
+
+function stopDrawing() {
+  if (!isDrawing) return;
+  isDrawing = false;
+  work.abort();
+  showTools(false);
+  byId("draw").textContent = "Draw";
+  showNothing();
 }
 
 // Programs
@@ -337,6 +412,12 @@ function listen() {
   };
   byId("camera").onclick = () => (camera.isOn ? stopCamera() : withKey(startCamera));
   byId("capture").onclick = capture;
+  byId("draw").onclick = () => (isDrawing ? stopDrawing() : withKey(startDrawing));
+  byId("undo").onclick = () => pad.undo();
+  byId("wipe").onclick = () => pad.clear();
+  byId("broad").onchange = ({ target }) => {
+    pad.pen = target.checked ? "broad" : "fine";
+  };
   byId("back").onclick = goBack;
   byId("model").onchange = byId("beside").onchange = () => withKey(turnToModel);
   byId("download").onclick = download;

@@ -74,6 +74,12 @@ export const facts = () => askForJson("page/service.json");
 
 export const models = async () => (await askForJson("models")).models;
 
+/** Say whether a model finds what is drawn on a sheet, wherever that is. */
+export async function knowsDrawings(model) {
+  const { preprocessing } = await askForJson(`models/${encodeURIComponent(model)}`);
+  return preprocessing.framing === "mass";
+}
+
 export const samples = async (model) => (await askForJson(`page/samples/${encodeURIComponent(model)}`)).samples;
 
 export async function sample(address) {
