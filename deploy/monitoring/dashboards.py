@@ -73,7 +73,7 @@ def _budget_left(ratio: str, objective: float) -> str:
     return f'1 - {ratio}{{job=~"$job"}} / {round(1 - objective, 6)}'
 
 
-_TOTAL = STAGE_SECONDS.bucket(**OF_MODEL, stage='="total"')
+_TOTAL = STAGE_SECONDS.buckets(**OF_MODEL, stage='="total"')
 _ASKED = REQUESTS.total(**HERE, route=f'=~"{QUESTIONS}"')
 
 OVERVIEW = Dashboard(
@@ -137,12 +137,12 @@ STAGES = Dashboard(
             Panel(
                 f"Seconds of {stage}",
                 STAGE_SECONDS.family.help,
-                _quantiles(STAGE_SECONDS.bucket(**OF_MODEL, stage=f'="{stage}"')),
+                _quantiles(STAGE_SECONDS.buckets(**OF_MODEL, stage=f'="{stage}"')),
                 "s",
             )
             for stage in ("read", "queue", "decode", "inference")
         ),
-        Panel("Pictures in a batch", BATCH_SIZE.family.help, _quantiles(BATCH_SIZE.bucket(**OF_MODEL))),
+        Panel("Pictures in a batch", BATCH_SIZE.family.help, _quantiles(BATCH_SIZE.buckets(**OF_MODEL))),
         Panel(
             "Mean pictures in a batch",
             BATCH_SIZE.family.help,
@@ -189,7 +189,7 @@ LABELS = Dashboard(
         Panel(
             "Top probability",
             TOP_PROBABILITY.family.help,
-            _quantiles(TOP_PROBABILITY.bucket(**OF_MODEL)),
+            _quantiles(TOP_PROBABILITY.buckets(**OF_MODEL)),
             "percentunit",
         ),
         Panel(
@@ -208,7 +208,7 @@ LABELS = Dashboard(
                 {
                     "{{model}}": _ratio(
                         "model",
-                        TOP_PROBABILITY.bucket(at_most=bound, **OF_MODEL),
+                        TOP_PROBABILITY.up_to(bound, **OF_MODEL),
                         TOP_PROBABILITY.count(**OF_MODEL),
                     )
                 },

@@ -77,7 +77,7 @@ def recordings() -> dict[str, str]:
         failed = f"sum by (job) (rate({REQUESTS.total(**asked, status=_FAILED)}[{window}]))"
         found[failed_ratio(window)] = f"({failed} or 0 * {every}) / {every}"
         total = {"stage": '="total"', "model": '!=""'}
-        quick = f"sum by (job) (rate({STAGE_SECONDS.bucket(at_most=QUICK_S, **total)}[{window}]))"
+        quick = f"sum by (job) (rate({STAGE_SECONDS.up_to(QUICK_S, **total)}[{window}]))"
         found[slow_ratio(window)] = f"1 - {quick} / sum by (job) (rate({STAGE_SECONDS.count(**total)}[{window}]))"
     for window in ("1h", "7d"):
         found[f"job_model:imageclass_top_probability:mean{window}"] = (

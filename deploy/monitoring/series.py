@@ -37,13 +37,15 @@ class Metric:
         """Select the counts of a summary or a histogram."""
         return self._select("summary histogram", "_count", matchers)
 
-    def bucket(self, *, at_most: float | None = None, **matchers: str) -> str:
-        """Select the buckets of a histogram, or the one that ends at a bound."""
-        if at_most is not None:
-            if at_most not in self.family.bounds:
-                raise UnknownSeries(f"{self.name} has no bound {at_most}. It has {self.family.bounds}.")
-            matchers["le"] = f'="{at_most}"'
+    def buckets(self, **matchers: str) -> str:
+        """Select the buckets of a histogram."""
         return self._select("histogram", "_bucket", matchers)
+
+    def up_to(self, bound: float, /, **matchers: str) -> str:
+        """Select the bucket of a histogram that ends at a bound."""
+        if bound not in self.family.bounds:
+            raise UnknownSeries(f"{self.name} has no bound {bound}. It has {self.family.bounds}.")
+        return self._select("histogram", "_bucket", {**matchers, "le": f'="{bound}"'})
 
     def _select(self, kinds: str, suffix: str, matchers: dict[str, str]) -> str:
         if self.family.kind not in kinds.split():

@@ -28,10 +28,6 @@ _FELL = {_SUM: "0+9x150 1355+5x150", _COUNT: "0+10x301"}
 _STEADY = {_SUM: "0+9x301", _COUNT: "0+10x301"}
 
 
-def _burning(ratio: Any, value: float) -> dict[str, str]:
-    return {f'{ratio(window)}{{job="{JOB}"}}': f"{value}x100" for window in WINDOWS}
-
-
 CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "ImageclassErrorBudgetBurns": (
         {
@@ -102,24 +98,31 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"imageclass_admission_corrections_total{{{_AT}}}": "1x100"},
     ),
 }
-"""For each alert, series by the minute for which it fires after 100 minutes (300 for confidence), and others for which it does not."""
+"""For each alert, series by the minute for which it fires in the end, and others for which it does not."""
 
 
-def _case(alert: str, series: dict[str, str], *, fires: bool) -> dict[str, Any]:
-    """Return a test of promtool: the alert's only states are those that are expected."""
-    minutes = 300 if alert == "ImageclassConfidenceFell" else 100
-    up = {} if any(name.startswith("up") for name in series) else {f"up{{{_AT}}}": "1x301"}
+def _expectation(expr: str, value: int, minutes: int) -> dict[str, Any]:
     return {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in {**up, **series}.items()],
-        "promql_expr_test": [
-            {
-                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) >= bool 1',
-                "eval_time": f"{minutes}m",
-                "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
-            }
-        ],
+        "expr": expr,
+        "eval_time": f"{minutes}m",
+        "exp_samples": [{"labels": "{}", "value": value}] if value else [],
     }
+
+
+def _run_promtool(
+    promtool: str, file: Path, rules: Path, series: dict[str, str], expected: list[dict[str, Any]]
+) -> None:
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": expected,
+    }
+    content = {"rule_files": [str(rules)], "evaluation_interval": "2m", "tests": [test]}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    done = subprocess.run(
+        [promtool, "test", "rules", str(file)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", generated(), ids=lambda file: file.name)
@@ -146,7 +149,7 @@ def test_a_metric_or_a_label_that_is_renamed_cannot_be_asked_for(monkeypatch: py
     with pytest.raises(UnknownSeries, match="a counter, not a gauge"):
         requests.value()
     with pytest.raises(UnknownSeries, match=r"no bound 0\.3"):
-        Metric("imageclass_stage_seconds").bucket(at_most=0.3)
+        Metric("imageclass_stage_seconds").up_to(0.3)
     monkeypatch.delitem(FAMILIES, "imageclass_requests")
     with pytest.raises(UnknownSeries, match="no metric imageclass_requests"):
         Metric("imageclass_requests")
@@ -202,46 +205,34 @@ def test_prometheus_takes_the_configuration_and_the_rules(program: FindProgram) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_fires_when_it_should_and_is_silent_otherwise(program: FindProgram, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fires", [True, False], ids=["fires", "is silent"])
+def test_an_alert_does_as_its_case_says(program: FindProgram, tmp_path: Path, fires: bool) -> None:
+    """All cases are evaluated together, each as a job of its own but the alert that looks for the one job."""
     assert CASES.keys() == {alert.name for alert in alerts()}
-    tests = [
-        _case(name, series, fires=fires)
-        for name, both in CASES.items()
-        for series, fires in zip(both, (True, False), strict=True)
-    ]
-    file = tmp_path / "alerts.yml"
-    file.write_text(
-        yaml.safe_dump(
-            {"rule_files": [str(FOLDER / "rules.yml")], "evaluation_interval": "1m", "tests": tests}, sort_keys=False
-        )
-    )
-    done = subprocess.run(
-        [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    series: dict[str, str] = {}
+    expected = []
+    for alert, both in CASES.items():
+        job = JOB if alert == "ImageclassDown" else alert
+        series |= {name.replace(JOB + '"', job + '"'): values for name, values in both[0 if fires else 1].items()}
+        firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"'
+        firing += "" if job == JOB else f',job="{job}"'
+        minutes = 300 if alert == "ImageclassConfidenceFell" else 100
+        expected.append(_expectation(firing + "}) >= bool 1", int(fires), minutes))
+    _run_promtool(program("promtool"), tmp_path / "cases.yml", FOLDER / "rules.yml", series, expected)
 
 
-def test_every_window_of_a_burn_rate_has_its_own_case(program: FindProgram, tmp_path: Path) -> None:
-    """A rate just above each threshold fires that rule, and those below it, but none above."""
+def test_each_window_of_a_burn_rate_fires_from_its_own_threshold_on(program: FindProgram, tmp_path: Path) -> None:
     rules = yaml.safe_load((FOLDER / "rules.yml").read_text())
-    [group] = [group for group in rules["groups"] if group["name"] == "imageclass-alerts"]
-    only = tmp_path / "alerts-only.yml"
-    only.write_text(yaml.safe_dump({"groups": [group]}))
-    tests = []
+    only = tmp_path / "alerts-only.yml"  # so that the recorded series can be given
+    only.write_text(yaml.safe_dump({"groups": [group for group in rules["groups"] if "alerts" in group["name"]]}))
+    series: dict[str, str] = {}
+    expected = []
     for name, ratio, budget in (
         ("ImageclassErrorBudgetBurns", failed_ratio, 0.001),
         ("ImageclassLatencyBudgetBurns", slow_ratio, 0.01),
     ):
         for factor, firing in ((15, 4), (7, 3), (4, 2), (2, 1), (0.9, 0)):
-            case = _case(name, _burning(ratio, factor * budget), fires=True)
-            case["promql_expr_test"][0] |= {
-                "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',
-                "exp_samples": [{"labels": "{}", "value": firing}] if firing else [],
-            }
-            tests.append(case)
-    file = tmp_path / "windows.yml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(only)], "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run(
-        [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+            series |= {f'{ratio(window)}{{job="at {factor}"}}': f"{factor * budget:.6f}x10" for window in WINDOWS}
+            expr = f'count(ALERTS{{alertname="{name}",alertstate="firing",job="at {factor}"}})'
+            expected.append(_expectation(expr, firing, 10))
+    _run_promtool(program("promtool"), tmp_path / "windows.yml", only, series, expected)

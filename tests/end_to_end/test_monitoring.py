@@ -35,14 +35,14 @@ _QUERIES = {
 
 def _ask_in_every_way(url: str, picture: bytes, store: Path) -> None:
     """Send pictures, and questions that fail, are refused and come too late; and add a version that is broken."""
-    jpeg = {"content-type": "image/png"}
+    png = {"content-type": "image/png"}
     with httpx.Client(base_url=url, timeout=30) as client, ThreadPoolExecutor(8) as pool:
         shutil.copytree(store / "digits" / "1", store / "digits" / "2")
         (store / "digits" / "2" / "manifest.json").write_text("{}")
         for _ in range(3):
-            list(pool.map(lambda _: client.post("/predict", content=picture, headers=jpeg), range(20)))
-            client.post("/predict", content=b"no picture", headers=jpeg)
-            client.post("/predict", content=picture, headers={**jpeg, "x-request-timeout": "0.000001"})
+            list(pool.map(lambda _: client.post("/predict", content=picture, headers=png), range(20)))
+            client.post("/predict", content=b"no picture", headers=png)
+            client.post("/predict", content=picture, headers={**png, "x-request-timeout": "0.000001"})
             many = [("files", ("a.png", picture, "image/png"))] * 9  # above max_pending
             client.post("/predict/batch", files=many)
             client.get("/models/cats")
@@ -101,13 +101,13 @@ def _as_grafana_asks(query: str) -> str:
 
 @pytest.fixture
 def prometheus(
-    program: FindProgram, start_service: StartService, copy_of_store: Path, digit_png: bytes, tmp_path: Path
+    program: FindProgram, start_service: StartService, copy_of_store: Path, data_folder: Path, tmp_path: Path
 ) -> Iterator[Prometheus]:
     service = start_service(copy_of_store, max_pending=8, reload_interval_s=0.2)
     started = Prometheus(program("prometheus"), tmp_path, service.url.removeprefix("http://"))
     try:
         _eventually("Prometheus answers and scrapes", lambda: _scrapes(started))
-        _ask_in_every_way(service.url, digit_png, copy_of_store)
+        _ask_in_every_way(service.url, (data_folder / "7-00000.png").read_bytes(), copy_of_store)
         yield started
     finally:
         started.process.terminate()
