@@ -236,3 +236,33 @@ def test_each_window_of_a_burn_rate_fires_from_its_own_threshold_on(program: Fin
             expr = f'count(ALERTS{{alertname="{name}",alertstate="firing",job="at {factor}"}})'
             expected.append(_expectation(expr, firing, 10))
     _run_promtool(program("promtool"), tmp_path / "windows.yml", only, series, expected)
+
+
+def test_compose_gives_grafana_and_prometheus_what_their_configurations_name(repository: Path) -> None:
+    services = yaml.safe_load((repository / "docker-compose.yml").read_text())["services"]
+    prometheus, grafana = services["prometheus"], services["grafana"]
+    assert prometheus["profiles"] == grafana["profiles"] == ["monitoring"]
+    mounts = {
+        target: repository / source
+        for source, target, *_ in (volume.split(":") for volume in prometheus["volumes"] + grafana["volumes"])
+        if source.startswith(".")
+    }
+    assert all(source.exists() for source in mounts.values())
+    provisioning = mounts["/etc/grafana/provisioning"]
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "imageclass.yml").read_text())["providers"]
+    assert mounts[provider["options"]["path"]].samefile(FOLDER / "grafana" / "dashboards")
+    [scrape] = yaml.safe_load(mounts["/etc/prometheus/prometheus.yml"].read_text())["scrape_configs"]
+    assert scrape["job_name"] == JOB
+    assert [config["targets"] for config in scrape["static_configs"]] == [["service:8000"]]
+
+
+def test_a_dashboard_that_grafana_does_not_understand_is_noticed() -> None:
+    register_default_plugins()
+    ours = grafana_dashboards()["overview.json"]
+    ours["panels"][-1]["options"]["legendd"] = {}
+    ours["timezon"] = "utc"
+    theirs = json.loads(JSONEncoder().encode(GrafanaDashboard.from_json(ours)))
+    last = len(ours["panels"]) - 1
+    assert sorted(_lost(ours, theirs)) == [f"/panels/{last}/options/legendd is unknown", "/timezon is unknown"]

@@ -24,7 +24,7 @@ from tests.end_to_end.conftest import StartService
 
 _SCRAPE_S = 1
 _DEADLINE_S = 60.0
-_SELECTOR = re.compile(r"(?:imageclass_\w+|up)(?:\{[^}]*\})?")
+_SELECTOR = re.compile(r"(?:\w+:)?imageclass_[\w:]+(?:\{[^}]*\})?|up\{[^}]*\}")
 _QUERIES = {
     f"{board.name}: {panel.title}: {legend}": query
     for board in DASHBOARDS
@@ -116,6 +116,8 @@ def prometheus(
 
 def _scrapes(prometheus: Prometheus) -> bool:
     try:
+        if httpx.get(f"{prometheus.url}/-/ready", timeout=30).status_code != 200:
+            return False
         return prometheus.has_data(f'up{{job="{JOB}"}} == 1')
     except httpx.TransportError:
         return False
