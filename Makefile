@@ -26,7 +26,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ manifests: ## write deploy/kubernetes/generated/ anew (kubectl with kustomize 5,
 		manifests=$$(kubectl kustomize $$folder) || exit 1; \
 		printf '%s\n' "$$manifests" >deploy/kubernetes/generated/$${folder##*/}.yaml; \
 	done
+
+dashboards: setup-training ## write the rules and dashboards of deploy/monitoring/ anew from the registry of the metrics
+	@$(BIN)/python -m deploy.monitoring
 
 benchmark: setup-training ## measure the service beside its peers (Linux, wrk; 45 minutes; ARGS="--only ours --rounds 5")
 	@$(BIN)/python -m benchmarks run $(ARGS)

@@ -9,7 +9,7 @@ the page.
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -28,6 +28,7 @@ _SILENT_S = 5.0
 """Seconds without a sign of life after which a worker is not counted as ready any more."""
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 Kind = Literal["counter", "gauge", "summary", "histogram"]
@@ -78,6 +79,14 @@ FAMILIES: dict[str, Family] = {
     "imageclass_version_pictures": Family("counter", "Pictures classified, by version.", ("model", "version")),
     "imageclass_version_last_inference_timestamp_seconds": Family(
         "gauge", "When a version last classified a picture, in seconds of Unix time.", ("model", "version"), merge="max"
+    ),
+    "imageclass_predictions": Family(
+        "counter",
+        "Pictures classified, by their most probable label; only of models with at most 100 labels.",
+        ("model", "label"),
+    ),
+    "imageclass_top_probability": Family(
+        "histogram", "Probability of a picture's most probable label.", ("model",), _PROBABILITIES
     ),
     "imageclass_pending_pictures": Family("gauge", "Pictures that are held, from upload to answer."),
     "imageclass_pending_bytes": Family("gauge", "Bytes of uploads and of pictures being decoded that are held."),
@@ -156,6 +165,13 @@ class Histogram:
         values[index] += value
         values[index + 1 + bisect_left(self._bounds, value)] += 1.0
 
+    def observe_many(self, counts: Iterable[float], total: float) -> None:
+        """Count values that are in their buckets already, as `bisect_left` would place them; `total` is their sum."""
+        values, index = self._values, self._index
+        values[index] += total
+        for bucket, count in enumerate(counts, index + 1):
+            values[bucket] += count
+
 
 _Number = TypeVar("_Number", Counter, Gauge, Summary, Histogram)
 
@@ -185,6 +201,15 @@ class _Row:
         self._keys = view[_HEAD_BYTES : _HEAD_BYTES + _KEY_BYTES]
         self.values: memoryview[float] = view[_HEAD_BYTES + _KEY_BYTES :].cast("d")
 
+    @cached_property
+    def _indices(self) -> dict[tuple[str, ...], int]:
+        """Of the one process that writes this row, which has taken it over as it is: where each series begins."""
+        return {(family, *labels): index for family, labels, index, _ in self._entries()}
+
+    @cached_property
+    def _end(self) -> int:
+        return max((index + count for _, _, index, count in self._entries()), default=0)
+
     def read(self) -> Iterator[Series]:
         for family, labels, index, count in self._entries():
             yield Series(family, tuple(labels), tuple(self.values[index : index + count]))
@@ -194,17 +219,18 @@ class _Row:
 
         Without room left, what is new is counted into the last numbers, which nobody reads.
         """
-        end = 0
-        for known, known_labels, index, numbers in self._entries():
-            if known == family and known_labels == list(labels):
-                return index
-            end = index + numbers
+        known = self._indices.get((family, *labels))
+        if known is not None:
+            return known
+        end = self._end
         key = json.dumps([family, list(labels), end, count]).encode() + b"\n"
         used = self._length[0]
         if used + len(key) > _KEY_BYTES or end + count > _VALUES - _MOST_NUMBERS:
             return _VALUES - _MOST_NUMBERS
         self._keys[used : used + len(key)] = key
         self._length[0] = used + len(key)  # last, so that a reader never sees half a key
+        self._indices[family, *labels] = end
+        self._end = end + count
         return end
 
     def _entries(self) -> Iterator[tuple[str, list[str], int, int]]:
@@ -250,6 +276,12 @@ class Metrics:
 
     def version_pictures(self, model: str, version: str) -> Counter:
         return self._counter("imageclass_version_pictures", model, version)
+
+    def predictions(self, model: str, label: str) -> Counter:
+        return self._counter("imageclass_predictions", model, label)
+
+    def top_probability(self, model: str) -> Histogram:
+        return self._histogram("imageclass_top_probability", model)
 
     def version_last_inference(self, model: str, version: str) -> Gauge:
         return self._gauge("imageclass_version_last_inference_timestamp_seconds", model, version)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -311,3 +311,30 @@ def sign() -> Callable[[Path], None]:
         (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     return sign_bundle
+
+
+FindProgram = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def program(repository: Path) -> FindProgram:
+    """Return the function that finds a program of tests/packages.txt."""
+    lines = (repository / "tests" / "packages.txt").read_text().splitlines()
+    packages = {name: package for package, name in (line.split() for line in lines if not line.startswith("#"))}
+    # Debian keeps servers where a user's PATH does not reach.
+    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+
+    def find(name: str) -> str:
+        found = shutil.which(name, path=folders)
+        if found is None:
+            lack(f"there is no {name}: run `make setup-programs` as root, or install Debian's {packages[name]}")
+        return found
+
+    return find
+
+
+def lack(reason: str) -> NoReturn:
+    """Skip the test that needs what is not there; CI has everything, so there it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

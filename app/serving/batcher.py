@@ -85,6 +85,8 @@ class Meters:
     """The seconds that an item waited for its batch."""
     ran: Callable[[int, float], None]
     """The items of a batch, without padding, and the seconds that it took."""
+    gave: Callable[[Rows, int], None]
+    """The rows of a batch that succeeded, and how many of them are items'; the rest are padding."""
     expired: Callable[[], None]
     """An item was dropped for its deadline."""
     cancelled: Callable[[], None]
@@ -375,6 +377,7 @@ class Batcher(Generic[Item]):
     ) -> list[tuple[dict[Reply, Array], int]]:
         """Answer every caller of the batch, or return its halves if it failed and may succeed without the culprit."""
         if not isinstance(outcome, Exception):
+            self._meters.gave(outcome, len(batch))
             for reply, row in zip(batch, outcome, strict=False):  # padding has no caller
                 self._deadlines.pop(reply, None)
                 if not reply.done():

@@ -21,6 +21,7 @@ from app.errors import DeadlineExceeded
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Meters, Reply, Rows, refusal_while_stopping, row_for
+from app.serving.predictions import Predictions
 from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
@@ -87,6 +88,7 @@ class Classifier:
         observe_size = metrics.batch_size(self.name).observe
         observe_queue = metrics.stage(self.name, "queue").observe
         observe_queue_of_version = metrics.version_seconds(self.name, self.version, "queue").observe
+        self._predictions = Predictions(metrics, self.name, self.manifest.labels)
         add_pictures = metrics.version_pictures(self.name, self.version).add
         set_last_inference = metrics.version_last_inference(self.name, self.version).set
         batches = {size: metrics.version_batch_seconds(self.name, self.version, size) for size in tuning.plan.sizes}
@@ -102,6 +104,14 @@ class Classifier:
             add_pictures(items)
             set_last_inference(time())
 
+        def gave(rows: Rows, items: int) -> None:
+            probabilities = (
+                rows
+                if isinstance(rows, np.ndarray)
+                else np.array([row.probabilities for row in rows])  # of `WithOutput`
+            )
+            self._predictions.add(probabilities[:items])
+
         def batcher(run: Callable[[Image], Rows], slots: int) -> _PictureBatcher:
             return Batcher(
                 run,
@@ -110,7 +120,7 @@ class Classifier:
                 item_dtype=np.uint8,
                 plan=tuning.plan,
                 max_waiting=limits.max_pending,
-                meters=Meters(waited=waited, ran=ran, expired=self._expired, cancelled=self._cancelled),
+                meters=Meters(waited=waited, ran=ran, gave=gave, expired=self._expired, cancelled=self._cancelled),
                 run_timeout_s=limits.inference_timeout_s,
                 give_up=give_up,
                 slots=slots,
@@ -234,6 +244,7 @@ class Classifier:
             preparing.cancel()
         for batcher in self._batchers.values():
             batcher.close()
+        self._predictions.flush()
         self.loaded.engine.close()
 
     def _decoded_bytes(self, data: bytes, header: ImageHeader) -> int:

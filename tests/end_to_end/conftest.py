@@ -1,18 +1,18 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 import pytest
 
 from app.contract.location import BucketAddress
+from tests.conftest import lack
 from tests.end_to_end.compose import why_no_engine
 
 _START_TIMEOUT_S = 120
@@ -133,7 +133,7 @@ def client_python(pytestconfig: pytest.Config) -> Path:
     """The Python of the environment that `make setup-clients` fills with public clients."""
     python = Path(pytestconfig.getoption("--clients")) / "bin" / "python"
     if not python.exists():
-        _lack(f"{python} is not there: run `make setup-clients`")
+        lack(f"{python} is not there: run `make setup-clients`")
     return python
 
 
@@ -142,28 +142,8 @@ def node_clients(repository: Path) -> Path:
     """The folder of node's public clients that `make setup-clients` fills."""
     folder = repository / "tests" / "clients" / "node"
     if not (folder / "node_modules").exists():
-        _lack(f"{folder / 'node_modules'} is not there: run `make setup-clients`; it needs npm")
+        lack(f"{folder / 'node_modules'} is not there: run `make setup-clients`; it needs npm")
     return folder
-
-
-FindProgram = Callable[[str], str]
-
-
-@pytest.fixture(scope="session")
-def program(repository: Path) -> FindProgram:
-    """Return the function that finds a program of tests/packages.txt."""
-    lines = (repository / "tests" / "packages.txt").read_text().splitlines()
-    packages = {name: package for package, name in (line.split() for line in lines if not line.startswith("#"))}
-    # Debian keeps servers where a user's PATH does not reach.
-    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-
-    def find(name: str) -> str:
-        found = shutil.which(name, path=folders)
-        if found is None:
-            _lack(f"there is no {name}: run `make setup-programs` as root, or install Debian's {packages[name]}")
-        return found
-
-    return find
 
 
 @pytest.fixture(scope="session")
@@ -171,10 +151,3 @@ def engine() -> None:
     """A Docker engine with Compose."""
     if reason := why_no_engine():
         pytest.skip(f"no Docker engine: {reason}")
-
-
-def _lack(reason: str) -> NoReturn:
-    """Skip the test that needs what is not there; CI has everything, so there it fails."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)

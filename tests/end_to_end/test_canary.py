@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Callers, address_of, free_port, post, until
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.draining import DrainingService
 from tests.end_to_end.fleets import HaProxy, Statistics, haproxy, publish_again
 from tests.end_to_end.stand_in import Behaviour, StandIn, badly, never, not_at_all, sometimes_badly, stand_in, well

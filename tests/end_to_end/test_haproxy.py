@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Connection, address_of, free_port, post, until
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.fleets import HaProxy, Statistics, haproxy
 from tests.end_to_end.stand_in import Behaviour, StandIn, never, not_at_all, stand_in, well
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Callers, address_of, free_port, post, total, until
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.draining import DrainingService
 from tests.end_to_end.fleets import Statistics, haproxy, kill, running
 from tests.end_to_end.stand_in import badly, never, not_at_all, stand_in

@@ -22,8 +22,8 @@ from typing import Literal
 import httpx
 import pytest
 
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Connection, ConnectionBroke, address_of, free_port, total, until
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.draining import DrainingService
 from tests.oddities import pillow
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import address_of
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.draining import DrainingService
 
 TIMEOUT_S = 60

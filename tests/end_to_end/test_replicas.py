@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.contract.store import ModelStore
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Callers, address_of, post
 from tests.end_to_end.compose import BUILD_TIMEOUT_S, ROOT, ComposeProject, removed_after
-from tests.end_to_end.conftest import FindProgram
 from tests.end_to_end.fleets import REPLICAS, ComposeFleet, Fleet, host_fleet, publish_again
 
 CALLERS = 8

@@ -87,7 +87,9 @@ class Told:
 
     @property
     def meters(self) -> Meters:
-        return Meters(self.waited.append, lambda items, _: self.ran.append(items), self.expire, self.cancel)
+        return Meters(
+            self.waited.append, lambda items, _: self.ran.append(items), lambda *_: None, self.expire, self.cancel
+        )
 
     def expire(self) -> None:
         self.expired += 1
