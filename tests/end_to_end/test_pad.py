@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.end_to_end.browser import DESKTOP, PHONE, Visit, opened_browser
 from tests.conftest import FindProgram
+from tests.end_to_end.browser import DESKTOP, PHONE, Visit, opened_browser
 from tests.end_to_end.conftest import Service
 from tests.end_to_end.strokes import Stroke, placed, strokes_of
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.conftest import FindProgram
 from tests.end_to_end.browser import DESKTOP, SMALL_PHONE, Visit, opened_browser
-from tests.end_to_end.conftest import FindProgram, Service
+from tests.end_to_end.conftest import Service
 
 
 @pytest.fixture(scope="module")
