@@ -45,6 +45,19 @@ def test_the_temperature_is_recorded_and_said(fitted: tuple[Bundle, Bundle, Resu
     assert f"logits / {record['temperature']:.3f}" in done.stderr
 
 
+def test_the_held_out_pictures_say_what_is_familiar(fitted: tuple[Bundle, Bundle, Result]) -> None:
+    for bundle in fitted[:2]:
+        trust, golden = bundle.trust, bundle.golden
+        assert trust is not None
+        assert trust.held_out == found(bundle)["validation"]["after"]["pictures"]
+        features = golden.other_outputs["features"]
+        logits = features @ trust.kernel + trust.bias
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        # The last layer in trust.npz is the served one, temperature included.
+        assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(golden.probabilities, abs=0.01)
+        assert np.median([trust.familiarity(row).overall for row in features]) > 0.1
+
+
 def test_the_served_model_is_the_uncalibrated_one_at_that_temperature(fitted: tuple[Bundle, Bundle, Result]) -> None:
     calibrated, plain, _ = fitted
     power = plain.golden.probabilities.astype(np.float64) ** (1 / found(calibrated)["temperature"])
