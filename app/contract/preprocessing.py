@@ -6,7 +6,7 @@ nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not her
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -141,6 +141,26 @@ def prepare(image: Image, spec: PreprocessingSpec) -> Image:
     if image.shape[:2] != (spec.height, spec.width):
         image = _pad(image, spec)
     return np.ascontiguousarray(image).reshape(spec.shape)
+
+
+class Box(NamedTuple):
+    """A part of a picture, in shares of its width and its height from its left upper corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def seen_part(image: Image, spec: PreprocessingSpec) -> Box:
+    """Return which part of a decoded picture its tensor shows: a tensor with padding shows more than the picture."""
+    height, width = image.shape[:2]
+    if spec.resize == "crop":
+        top, left, seen_height, seen_width = _crop_to_ratio(height, width, spec)
+        return Box(left / width, top / height, seen_width / width, seen_height / height)
+    inner_height, inner_width = _size_inside(height, width, spec)
+    top, left = _margins(inner_height, inner_width, spec)
+    return Box(-left / inner_width, -top / inner_height, spec.width / inner_width, spec.height / inner_height)
 
 
 def use_one_thread_per_picture() -> None:
@@ -316,16 +336,12 @@ def _turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _resize(image: Image, spec: PreprocessingSpec) -> Image:
     """Resize to the target, or for "pad" to the largest size inside it that keeps the aspect ratio."""
     height, width = image.shape[:2]
-    target_height, target_width = spec.height, spec.width
-    if height == target_height and width == target_width:
+    if height == spec.height and width == spec.width:
         return image
     if spec.resize == "crop":
-        image = _crop_to_ratio(image, spec)
-        height, width = image.shape[:2]
-    elif spec.resize == "pad":
-        scale = min(target_height / height, target_width / width)
-        target_height = max(1, min(target_height, round(height * scale)))
-        target_width = max(1, min(target_width, round(width * scale)))
+        top, left, height, width = _crop_to_ratio(height, width, spec)
+        image = image[top : top + height, left : left + width]
+    target_height, target_width = _size_inside(height, width, spec)
     if (height, width) == (target_height, target_width):
         return image
     shrinks = target_height <= height and target_width <= width
@@ -333,13 +349,25 @@ def _resize(image: Image, spec: PreprocessingSpec) -> Image:
     return np.asarray(cv2.resize(image, (target_width, target_height), interpolation=interpolation), np.uint8)
 
 
-def _crop_to_ratio(image: Image, spec: PreprocessingSpec) -> Image:
-    height, width = image.shape[:2]
+def _crop_to_ratio(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of what "crop" keeps of a picture."""
     scale = min(height / spec.height, width / spec.width)
     crop_height = max(1, min(height, round(spec.height * scale)))
     crop_width = max(1, min(width, round(spec.width * scale)))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return image[top : top + crop_height, left : left + crop_width]
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _size_inside(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int]:
+    """Return the height and width that a picture has in the tensor: less than the whole for "pad" alone."""
+    if spec.resize != "pad":
+        return spec.height, spec.width
+    scale = min(spec.height / height, spec.width / width)
+    return max(1, min(spec.height, round(height * scale))), max(1, min(spec.width, round(width * scale)))
+
+
+def _margins(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int]:
+    """Return the rows above and the columns left of a picture of this size in the tensor."""
+    return (spec.height - height) // 2, (spec.width - width) // 2
 
 
 def _pad(image: Image, spec: PreprocessingSpec) -> Image:
@@ -347,7 +375,7 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
     fill = round(sum(weight * channel for weight, channel in zip(_LUMA, level, strict=True)))
     shape = spec.shape[:2] if image.ndim == 2 else spec.shape
     padded = np.full(shape, fill if image.ndim == 2 else level, np.uint8)
-    top, left = (spec.height - image.shape[0]) // 2, (spec.width - image.shape[1]) // 2
+    top, left = _margins(image.shape[0], image.shape[1], spec)
     padded[top : top + image.shape[0], left : left + image.shape[1]] = image
     return padded
 
