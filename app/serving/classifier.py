@@ -18,7 +18,7 @@ from app.contract.structure import jpeg_coefficient_bytes
 from app.engines.engine import GivesOutputs
 from app.engines.loading import LoadedModel
 from app.engines.proof import proven_outputs
-from app.errors import DeadlineExceeded
+from app.errors import DeadlineExceeded, MalformedRequest
 from app.metrics import Metrics
 from app.serving.admission import Admission, Lease
 from app.serving.batcher import Batcher, Meters, Reply, RowFuture, Rows, refusal_while_stopping, row_for
@@ -135,6 +135,12 @@ class Classifier:
         """Seconds since this version went live in this process."""
         return monotonic() - self._loaded_at
 
+    @property
+    def explained_by(self) -> str | None:
+        """The output that says which places speak for a label; None if the network has no such output."""
+        declared = (tensor.name for tensor in self.manifest.signature.other_outputs)
+        return CLASS_MAPS if CLASS_MAPS in declared else None
+
     async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
         """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""
         probabilities: NDArray[np.float32] = await row_for(
@@ -212,9 +218,15 @@ class Classifier:
     ) -> None:
         """Classify and explain one encoded picture; `reply` gets an `Explanation`; else as `put`.
 
-        `output` is CLASS_MAPS if the network has them, and they explain; else None, and many masks do, each of them run
-        while no other picture is queued: the more time until `deadline`, the more of them.
+        `output` is `explained_by`. If it is None, the network is run on many masked pictures, each of them run while no
+        other picture is queued: the more time until `deadline`, the more of them. Raises MalformedRequest if the label
+        that is asked for is none of the model's.
         """
+        labels = self.manifest.labels
+        if wish.label is not None and wish.label not in labels:
+            raise MalformedRequest(
+                f"'{wish.label}' is no label of the model '{self.name}'. Labels: {', '.join(labels)}."
+            )
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)
 

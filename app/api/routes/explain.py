@@ -16,8 +16,7 @@ from app.api.inference import Written
 from app.api.openapi.schemas import ExplanationAnswer, error_responses
 from app.api.questions import OnePicture, Questions
 from app.api.routes.predict import PREDICT_BODY, ModelName
-from app.contract.bundle import CLASS_MAPS
-from app.errors import ExplanationsOff, MalformedRequest
+from app.errors import ExplanationsOff
 from app.serving.classifier import Classifier
 from app.serving.explanation import Explanation, ExplanationWish
 
@@ -77,15 +76,10 @@ class ExplainedPicture(OnePicture):
     ) -> None:
         super().__init__(questions, model, Wish(), content_type)
         self.explanation = ExplanationWish(label, drawn=answer_format == "png")
-        self._label = label
         self._format = answer_format
 
     def output_of(self, model: Classifier) -> str | None:
-        labels, label = model.manifest.labels, self._label
-        if label is not None and label not in labels:
-            raise MalformedRequest(f"'{label}' is no label of the model '{model.name}'. Labels: {', '.join(labels)}.")
-        has_maps = any(tensor.name == CLASS_MAPS for tensor in model.manifest.signature.other_outputs)
-        return CLASS_MAPS if has_maps else None
+        return model.explained_by
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
         found: Explanation = outcomes[0]
