@@ -6,7 +6,6 @@ of the picture, if that of a network with random weights is another one: Adebayo
 Maps" (NeurIPS 2018).
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,29 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from app.contract.bundle import Bundle
+from app.contract.bundle import CLASS_MAPS, Bundle
 from app.contract.preprocessing import Image, PreprocessingSpec, prepare
 from app.engines.engine import Engine, GivesOutputs
 from app.engines.loading import load_model
+from app.engines.openvino import import_openvino
 from app.serving.explanation import Rise
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.table import table
-from training.model.network import build_network
 from training.model.presets import preset_named
-from training.tensorflow import keras, tf
 
 Map = NDArray[np.float32]
+Outputs = Callable[[Image], Mapping[str, NDArray[np.float32]]]
 Maps = Callable[[Image, int], Map]
 """Makes the map (h, w) of a picture (H, W, C) and a class."""
 
 _STEPS = 16
-_MASKS = 1000
 _BLUR = 0.08
 _NAMES = {
     "cam": "CAM",
     "rise": "RISE",
     "gradcam": "Grad-CAM",
-    "xplique": "RISE of xplique",
     "random": "random",
     "centre": "centre",
 }
@@ -86,8 +83,11 @@ class Explained:
         ]
 
 
-def network_of(bundle: Bundle) -> keras.Model:
+def network_of(bundle: Bundle) -> Any:
     """Return the Keras network of a bundle that `fit` wrote. Raises BenchmarkError if it cannot be built again."""
+    from training.model.network import build_network
+    from training.tensorflow import tf
+
     manifest = bundle.manifest
     preset = preset_named(str(manifest.training["preset"]))
     network = build_network(
@@ -101,28 +101,30 @@ def network_of(bundle: Bundle) -> keras.Model:
     return network
 
 
-def with_random_weights(network: keras.Model) -> keras.Model:
-    """Return the network with the values of each of its weights shuffled."""
-    random, copy = np.random.default_rng(0), type(network).from_config(network.get_config())
-    for variable, value in zip(copy.variables, network.get_weights(), strict=True):
-        variable.assign(random.permutation(value.reshape(-1)).reshape(value.shape))
-    return copy
+def shuffled(bundle: Bundle) -> Outputs:
+    """Return what gives all outputs of the bundle's network with the values of each of its weights shuffled."""
+    openvino = import_openvino()
+    core, random = openvino.Core(), np.random.default_rng(0)
+    model = core.read_model(bundle.path)
+    for operation in model.get_ops():
+        if operation.get_type_name() == "Constant" and operation.data.dtype == np.float32 and operation.data.size > 1:
+            values = operation.data
+            weights = openvino.op.Constant(random.permutation(values.ravel()).reshape(values.shape))
+            operation.output(0).replace(weights.output(0))
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch: {port.any_name: values for port, values in compiled(batch).items()}
 
 
-def by_class_maps(network: keras.Model) -> Maps:
-    """Make maps as the output `class_maps` has them."""
-    *_, pool, head = network.layers
-    body = keras.Model(network.inputs, pool.input)
-    kernel, bias = (weight.numpy() for weight in head.weights)
-
-    def maps(picture: Image, label: int) -> Map:
-        return np.asarray(body(picture[np.newaxis], training=False).numpy()[0] @ kernel[:, label] + bias[label])
-
-    return maps
+def by_class_maps(outputs: Outputs) -> Maps:
+    """Make maps as the service does of a network with class maps."""
+    return lambda picture, label: np.ascontiguousarray(outputs(picture[np.newaxis])[CLASS_MAPS][0, ..., label])
 
 
-def by_gradients(network: keras.Model) -> Maps:
+def by_gradients(bundle: Bundle) -> Maps:
     """Make maps by Grad-CAM, straight from Selvaraju et al. (2017): a map's weight is the logit's mean gradient."""
+    from training.tensorflow import keras, tf
+
+    network = network_of(bundle)
     *_, pool, head = network.layers
     body = keras.Model(network.inputs, pool.input)
     kernel, bias = head.weights
@@ -138,7 +140,7 @@ def by_gradients(network: keras.Model) -> Maps:
     return maps
 
 
-def by_masks(predict: Callable[[Image], NDArray[np.float32]], masks: int = _MASKS) -> Maps:
+def by_masks(predict: Callable[[Image], NDArray[np.float32]], masks: int) -> Maps:
     """Make maps as the service does of a network without class maps."""
 
     def maps(picture: Image, label: int) -> Map:
@@ -146,27 +148,6 @@ def by_masks(predict: Callable[[Image], NDArray[np.float32]], masks: int = _MASK
         for _ in range(masks):
             rise.count(float(predict(rise.next_picture()[np.newaxis])[0, label]))
         return rise.grid
-
-    return maps
-
-
-def by_xplique(predict: Callable[[Image], NDArray[np.float32]], folder: Path, masks: int = _MASKS) -> Maps:
-    """Make maps by the RISE of xplique, which is installed in a folder of its own."""
-    sys.path.append(str(folder))
-    from xplique.attributions import Rise as Theirs  # type: ignore[import-not-found]
-
-    class Model(tf.Module):  # type: ignore[misc]
-        def __call__(self, pictures: Any) -> Any:
-            return tf.constant(predict(np.clip(np.rint(pictures), 0, 255).astype(np.uint8)))
-
-    def maps(picture: Image, label: int) -> Map:
-        classes = predict(picture[np.newaxis]).shape[1]
-        theirs = Theirs(
-            Model(), batch_size=1, nb_samples=masks, grid_size=7, mask_value=float(picture.mean()),
-            operator=lambda model, inputs, targets: tf.reduce_sum(model(inputs) * targets, axis=-1),
-        )  # fmt: skip
-        found = theirs(picture[np.newaxis].astype(np.float32), np.eye(classes, dtype=np.float32)[[label]])
-        return np.asarray(found).reshape(picture.shape[:2])
 
     return maps
 
@@ -200,39 +181,37 @@ def fidelity(engine: Engine, picture: Image, label: int, heat: Map) -> Fidelity:
 
 
 def measure(
-    bundle_path: Path, pictures: Image, *, name: str, few: int, xplique: Path | None, progress: Callable[[str], None]
+    bundle_path: Path, pictures: Image, *, name: str, few: int, masks: int, progress: Callable[[str], None]
 ) -> Explained:
-    """Score each method on pictures (N, H, W, C), those that need many runs on the first `few` of them."""
+    """Score each method on pictures (N, H, W, C), that by masks on the first `few` of them."""
     loaded = load_model(bundle_path)
-    engine, network = loaded.engine, network_of(loaded.bundle)
-    shuffled = with_random_weights(network)
-    methods: dict[str, tuple[Maps, int]] = {
-        "cam": (by_class_maps(network), len(pictures)),
-        "gradcam": (by_gradients(network), len(pictures)),
-        "random": (random_map(1), len(pictures)),
-        "centre": (centre_map, len(pictures)),
-        "rise": (by_masks(engine.predict), few),
-    }
-    if xplique is not None:
-        methods["xplique"] = by_xplique(engine.predict, xplique), few
+    engine, bundle = loaded.engine, loaded.bundle
+    has_maps = any(tensor.name == CLASS_MAPS for tensor in bundle.manifest.signature.other_outputs)
+    random_network = shuffled(bundle)
+    output = bundle.manifest.signature.output.name
+    by_method: dict[str, tuple[Maps, Maps | None, int]] = {
+        "random": (random_map(1), None, len(pictures)),
+        "centre": (centre_map, None, len(pictures)),
+        "rise": (
+            by_masks(engine.predict, masks), by_masks(lambda batch: random_network(batch)[output], masks), few
+        ),
+    }  # fmt: skip
+    if has_maps and isinstance(engine, GivesOutputs):
+        by_method["cam"] = by_class_maps(engine.outputs), by_class_maps(random_network), len(pictures)
+        by_method["gradcam"] = by_gradients(bundle), None, len(pictures)
     predicted = np.concatenate([engine.predict(each[np.newaxis]) for each in pictures]).argmax(axis=1)
     scores: dict[str, list[Fidelity]] = {}
-    drawn: dict[str, list[Map]] = {}
-    for method, (maps, count) in methods.items():
+    correlations: dict[str, float] = {}
+    for method, (maps, of_random_network, count) in by_method.items():
         began = time.perf_counter()
-        drawn[method] = [maps(picture, int(label)) for picture, label in zip(pictures[:count], predicted, strict=False)]
+        asked = [(picture, int(label)) for picture, label in zip(pictures[:count], predicted, strict=False)]
+        heats = [maps(picture, label) for picture, label in asked]
         scores[method] = [
-            fidelity(engine, picture, int(label), heat)
-            for picture, label, heat in zip(pictures, predicted, drawn[method], strict=False)
+            fidelity(engine, picture, label, heat) for (picture, label), heat in zip(asked, heats, strict=True)
         ]
+        if of_random_network is not None:
+            correlations[method] = _mean_correlation(heats, [of_random_network(*each) for each in asked])
         progress(f"{name}: {_NAMES[method]}, {count} pictures in {time.perf_counter() - began:.0f} s")
-    answer = shuffled.predict_on_batch
-    randomised = {"cam": by_class_maps(shuffled), "rise": by_masks(lambda batch: np.asarray(answer(batch)), 300)}
-    correlations = {
-        method: _mean_correlation(drawn[method], [maps(picture, int(label)) for picture, label in zip(
-            pictures[:few], predicted, strict=False)])
-        for method, maps in randomised.items()
-    }  # fmt: skip
     engine.close()
     return Explained(name, scores, correlations)
 
