@@ -18,7 +18,7 @@ from app.contract.formats.gif import decode_gif
 from app.contract.formats.heif import check_heif, decode_avif, decode_heic
 from app.contract.formats.pixels import Pixels, damaged, unsupported
 from app.contract.formats.tiff import decode_tiff
-from app.contract.framing import frame
+from app.contract.framing import Framed, frame
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -129,12 +129,9 @@ def jpeg_divisor(header: ImageHeader, spec: PreprocessingSpec) -> int:
 
 def prepare(image: Image, spec: PreprocessingSpec) -> Image:
     """Return the tensor of a decoded picture: (H, W) grey or (H, W, 3) RGB, uint8, already upright and opaque."""
-    if image.ndim == 3 and spec.colour == "grey":
-        image = _convert(image, cv2.COLOR_RGB2GRAY)
-    elif image.ndim == 2 and spec.colour == "rgb":
-        image = _convert(image, cv2.COLOR_GRAY2RGB)
+    image = _in_colour_of(spec, image)
     if spec.framing == "mass" and (framed := _framed(image, spec)) is not None:
-        return framed.reshape(spec.shape)
+        return framed[0].image.reshape(spec.shape)
     image = _resize(image, spec)
     if spec.polarity == "light_on_dark" and 2 * _border_level(image) > 255:
         image = ~image
@@ -154,6 +151,8 @@ class Box(NamedTuple):
 
 def seen_part(image: Image, spec: PreprocessingSpec) -> Box:
     """Return which part of a decoded picture its tensor shows: a tensor with padding shows more than the picture."""
+    if spec.framing == "mass" and (framed := _framed(_in_colour_of(spec, image), spec)) is not None:
+        return framed[1]
     height, width = image.shape[:2]
     if spec.resize == "crop":
         top, left, seen_height, seen_width = _crop_to_ratio(height, width, spec)
@@ -268,6 +267,14 @@ def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
     return pixels
 
 
+def _in_colour_of(spec: PreprocessingSpec, image: Image) -> Image:
+    if image.ndim == 3 and spec.colour == "grey":
+        return _convert(image, cv2.COLOR_RGB2GRAY)
+    if image.ndim == 2 and spec.colour == "rgb":
+        return _convert(image, cv2.COLOR_GRAY2RGB)
+    return image
+
+
 def _convert(image: Image, code: int) -> Image:
     return np.asarray(cv2.cvtColor(image, code), np.uint8)
 
@@ -380,8 +387,8 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
     return padded
 
 
-def _framed(image: Image, spec: PreprocessingSpec) -> Image | None:
-    """Return what is drawn on a grey picture as `frame` has it, None if nothing is."""
+def _framed(image: Image, spec: PreprocessingSpec) -> tuple[Framed, Box] | None:
+    """Return what is drawn on a grey picture as `frame` has it, and of which part it is; None if nothing is drawn."""
     most, longer = _FRAMED_FROM * max(spec.height, spec.width), max(image.shape)
     if longer > most:
         height, width = (max(1, round(side * most / longer)) for side in image.shape)
@@ -389,7 +396,11 @@ def _framed(image: Image, spec: PreprocessingSpec) -> Image | None:
     ground = _border_level(image)
     if 2 * ground > 255:
         image, ground = ~image, 255 - ground
-    return frame(image, spec.height, spec.width, ground=round(ground))
+    framed = frame(image, spec.height, spec.width, ground=round(ground))
+    if framed is None:
+        return None
+    height, width = image.shape
+    return framed, Box(framed.left / width, framed.top / height, framed.width / width, framed.height / height)
 
 
 def _border_level(image: Image) -> float:
