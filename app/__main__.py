@@ -1,4 +1,4 @@
-"""The service's command line: `python -m app serve | predict | bench | models`."""
+"""The service's command line: `python -m app serve | predict | explain | bench | models`."""
 
 from app.system.invocation import command_line, plain_ends
 
@@ -6,6 +6,7 @@ with plain_ends():
     import typer
 
     from app.cli.bench import bench
+    from app.cli.explain import explain
     from app.cli.models import models_cli
     from app.cli.predict.command import predict
     from app.cli.serve import serve
@@ -16,7 +17,7 @@ with plain_ends():
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (serve, predict, bench):
+    for command in (serve, predict, explain, bench):
         cli.command()(command)
     cli.add_typer(models_cli, name="models")
 

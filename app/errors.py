@@ -142,6 +142,10 @@ class ModelControlRefused(RequestError):
     code = "model_control_refused"
 
 
+class ExplanationsOff(RequestError):
+    code = "explanations_off"
+
+
 class ServingError(ImageclassError):
     code = "serving_error"
 

@@ -35,6 +35,7 @@ from app.api.protocols.open_inference.routes import open_inference_routes
 from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_routes
 from app.api.questions import Questions
 from app.api.routes.docs import docs_routes, document_keys
+from app.api.routes.explain import explain_routes
 from app.api.routes.health import health_routes
 from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
@@ -139,6 +140,7 @@ def create_app(
         document_keys(app, open_paths=gate.open_paths)
     app.state.inference = inference
     app.include_router(predict_routes(questions))
+    app.include_router(explain_routes(questions, allowed=settings.max_explanations > 0))
     app.include_router(
         health_routes(
             catalogue,
@@ -232,6 +234,7 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
             max_bytes=settings.max_pending_bytes,
             burst_s=min(_LONGEST_BURST_S, settings.request_timeout_s / 2),
             metrics=metrics,
+            max_explanations=settings.max_explanations,
         ),
         limits=Limits(
             max_pixels=settings.max_pixels,

@@ -108,6 +108,12 @@ class Settings(BaseSettings):
         le=1 << 40,
         description="Most bytes of uploads and decoded pictures that a worker holds at once; more is refused with 503.",
     )
+    max_explanations: int = Field(
+        4,
+        ge=0,
+        le=10_000,
+        description="Most requests to /explain that a worker answers at once; 0 rejects all with 403.",
+    )
     request_timeout_s: float = Field(
         10.0,
         gt=0,

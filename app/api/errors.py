@@ -34,6 +34,7 @@ STATUS: dict[type[errors.ImageclassError], int] = {
     errors.ModelNotNamed: 400,
     errors.ModelControlOff: 403,
     errors.ModelControlRefused: 400,
+    errors.ExplanationsOff: 403,
     errors.Overloaded: 503,
     errors.ShuttingDown: 503,
     errors.DeadlineExceeded: 504,

@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -26,6 +27,7 @@ from app.errors import DeadlineExceeded, ImageclassError, ImageError, InferenceF
 from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier, WithOutput
+from app.serving.explanation import Explanation, ExplanationWish
 
 _Result = TypeVar("_Result")
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
@@ -33,8 +35,9 @@ _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
 
 Pictures = Sequence[bytes] | NDArray[np.uint8]
 """Encoded pictures, or an array (N, H, W, C) in the model's own input shape."""
-Outcome = NDArray[np.float32] | WithOutput | Exception
-"""The probabilities (K,) of one picture, or the error."""
+Row = NDArray[np.float32] | WithOutput | Explanation
+Outcome = Row | Exception
+"""The probabilities (K,) of one picture, with what else was asked for; or the error."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Question(ABC):
     """None means the default model."""
     version: str | None = None
     """None means the live version."""
+    explanation: ExplanationWish | None = None
+    """What is wished of an explanation; outcomes are then each an `Explanation`. None means that none is."""
 
     def check_head(self) -> None:  # noqa: B027 - most protocols have nothing to check
         """Raise an ImageclassError if the headers show that the body is unusable."""
@@ -192,7 +197,7 @@ class Call(ABC):
     def done(self) -> bool:
         return self.is_over or self.outcome is not None
 
-    def set_result(self, row: NDArray[np.float32] | WithOutput) -> None:
+    def set_result(self, row: Row) -> None:
         self.outcome = row
         if not self.is_over:
             self.finish()
@@ -217,7 +222,7 @@ class PictureReply:
     def done(self) -> bool:
         return self.outcome is not None or self._call.is_over
 
-    def set_result(self, row: NDArray[np.float32] | WithOutput) -> None:
+    def set_result(self, row: Row) -> None:
         self._settle(row)
 
     def set_exception(self, error: Exception) -> None:
@@ -307,7 +312,8 @@ class Inference:
         count = len(pictures)
         if count != 1:
             self.check_count(count)
-        put: Callable[..., None] = model.put
+        wish = question.explanation
+        put: Callable[..., None] = model.put if wish is None else partial(model.explain, wish=wish)
         most_bytes: float = self.limits.max_upload_bytes
         if isinstance(pictures, np.ndarray):
             _check_shape(pictures, model)
@@ -315,7 +321,7 @@ class Inference:
         if timeout_s is None or (own_timeout_s is not None and own_timeout_s < timeout_s):
             timeout_s = own_timeout_s
         deadline = self.deadline(timeout_s)
-        call.hold(self.admission.enter(owner, count, size=size), count)
+        call.hold(self.admission.enter(owner, count, size=size, explains=wish is not None), count)
         for picture, reply in zip(pictures, call.replies, strict=True):
             try:
                 if len(picture) > most_bytes:

@@ -6,7 +6,7 @@
 It knows the HTTP interface, and nothing of models or pictures.
 """
 
-from app.client.answers import Failure, ModelReference, Outcome, Prediction, ServedModel
+from app.client.answers import Explanation, Failure, ModelReference, Outcome, Prediction, ServedModel
 from app.client.order import in_order
 from app.client.retry import Retry
 from app.client.service import BATCH_BYTES, BATCH_SIZE, AsyncServiceClient, ServiceClient
@@ -15,6 +15,7 @@ __all__ = [
     "BATCH_BYTES",
     "BATCH_SIZE",
     "AsyncServiceClient",
+    "Explanation",
     "Failure",
     "ModelReference",
     "Outcome",

@@ -1,6 +1,6 @@
 """What a service answers, as typed objects. What is no answer of such a service raises ServiceError."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,24 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """How much each place of a picture speaks for `label`.
+
+    `map` has the rows of the map from above; it lies over the part `box` of the upright picture, which is left, top,
+    width and height in shares of the picture's. `method` is "cam", or "rise" with the number of `masks`. `prediction`
+    is the answer to the picture.
+    """
+
+    label: str
+    probability: float
+    method: str
+    masks: int
+    box: Mapping[str, float]
+    map: Sequence[Sequence[float]]
+    prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why one picture of many has no answer: a sentence for people, and its stable name for programs."""
 
@@ -52,6 +70,13 @@ class ServedModel:
 def prediction(body: Any) -> Prediction:
     """Return `PredictionAnswer` of the interface. Like all below, raises LookupError or TypeError where it is none."""
     return _prediction(body, _reference(body["model"]))
+
+
+def explanation(body: Any) -> Explanation:
+    """Return `ExplanationAnswer` of the interface."""
+    found = body["explanation"]
+    label, probability, method, masks = found["label"], found["probability"], found["method"], found["masks"]
+    return Explanation(label, probability, method, masks, found["box"], found["map"], prediction(body))
 
 
 def outcomes(body: Any) -> list[Outcome]:

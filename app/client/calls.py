@@ -10,7 +10,7 @@ import httpx
 import orjson
 
 from app.client import answers
-from app.client.answers import Failure, Outcome, Prediction, ServedModel
+from app.client.answers import Explanation, Failure, Outcome, Prediction, ServedModel
 from app.errors import ServiceError
 
 Answer = TypeVar("Answer")
@@ -59,6 +59,12 @@ def query_of(model: str | None, top_k: int | None, min_probability: float | None
     """Return the query of a prediction: what is None is left to the service."""
     asked = (("model", model), ("top_k", top_k), ("min_probability", min_probability))
     return {name: value for name, value in asked if value is not None}
+
+
+def explain(picture: bytes, model: str | None, label: str | None) -> Call[Explanation]:
+    asked = (("model", model), ("label", label))
+    query: Query = {name: value for name, value in asked if value is not None}
+    return Call("POST", "/explain", answers.explanation, query, picture, "application/octet-stream")
 
 
 def predict(picture: bytes, query: Query) -> Call[Prediction]:

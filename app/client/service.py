@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import httpx
 
 from app.client import calls
-from app.client.answers import Failure, Outcome, Prediction, ServedModel
+from app.client.answers import Explanation, Failure, Outcome, Prediction, ServedModel
 from app.client.calls import Call, Query
 from app.client.order import in_order, in_order_by_threads
 from app.client.retry import Retry
@@ -76,6 +76,10 @@ class ServiceClient:
         """Return the answer to one encoded picture; with `top_k`, only the k most probable labels, best first; with
         `min_probability`, it says whether the answer is unsure."""
         return self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
+
+    def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
+        """Return the answer to one encoded picture with the map of `label`, or of the predicted label."""
+        return self._ask(calls.explain(picture, model, label))
 
     def predict_batch(
         self,
@@ -176,6 +180,9 @@ class AsyncServiceClient:
         min_probability: float | None = None,
     ) -> Prediction:
         return await self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
+
+    async def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
+        return await self._ask(calls.explain(picture, model, label))
 
     async def predict_batch(
         self,

@@ -6,6 +6,7 @@ stays as it is, up to a grey level.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +24,17 @@ _MARGIN = 10
 """Around the ink a tenth of its longer side is kept, for the faint edges of strokes."""
 
 
-def frame(image: Grey, height: int, width: int, *, ground: int) -> Grey | None:
+class Framed(NamedTuple):
+    """A framed picture, and the part of the original that it shows, in pixels of the original. It may reach beyond."""
+
+    image: Grey
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def frame(image: Grey, height: int, width: int, *, ground: int) -> Framed | None:
     """Return (height, width): what is drawn in light on the level `ground`, scaled, centred by mass, on black.
 
     Its ground becomes 0, its strongest ink 255. None if nothing is drawn: no pixel is much lighter than the ground.
@@ -34,7 +45,8 @@ def frame(image: Grey, height: int, width: int, *, ground: int) -> Grey | None:
     level = ground + (strongest - ground) // _INK
     left, top, ink_width, ink_height = cv2.boundingRect(cv2.threshold(image, level, 255, cv2.THRESH_BINARY)[1])
     margin = max(1, max(ink_width, ink_height) // _MARGIN)
-    ink = image[max(0, top - margin) : top + ink_height + margin, max(0, left - margin) : left + ink_width + margin]
+    above, beside = max(0, top - margin), max(0, left - margin)
+    ink = image[above : top + ink_height + margin, beside : left + ink_width + margin]
 
     scale = _INNER * min(height / ink_height, width / ink_width)
     old_height, old_width = ink.shape
@@ -52,7 +64,14 @@ def frame(image: Grey, height: int, width: int, *, ground: int) -> Grey | None:
     columns, from_column = _placed(width, new_width, right / mass)
     framed = np.zeros((height, width), np.uint8)
     framed[rows, columns] = ink[from_row, from_column]
-    return framed
+    by_row, by_column = old_height / new_height, old_width / new_width
+    return Framed(
+        framed,
+        left=beside - (columns.start - from_column.start) * by_column,
+        top=above - (rows.start - from_row.start) * by_row,
+        width=width * by_column,
+        height=height * by_row,
+    )
 
 
 def _placed(side: int, length: int, centre: float) -> tuple[slice, slice]:

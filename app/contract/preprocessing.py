@@ -6,7 +6,7 @@ nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not her
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from app.contract.formats.gif import decode_gif
 from app.contract.formats.heif import check_heif, decode_avif, decode_heic
 from app.contract.formats.pixels import Pixels, damaged, unsupported
 from app.contract.formats.tiff import decode_tiff
-from app.contract.framing import frame
+from app.contract.framing import Framed, frame
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -129,18 +129,37 @@ def jpeg_divisor(header: ImageHeader, spec: PreprocessingSpec) -> int:
 
 def prepare(image: Image, spec: PreprocessingSpec) -> Image:
     """Return the tensor of a decoded picture: (H, W) grey or (H, W, 3) RGB, uint8, already upright and opaque."""
-    if image.ndim == 3 and spec.colour == "grey":
-        image = _convert(image, cv2.COLOR_RGB2GRAY)
-    elif image.ndim == 2 and spec.colour == "rgb":
-        image = _convert(image, cv2.COLOR_GRAY2RGB)
+    image = _in_colour_of(spec, image)
     if spec.framing == "mass" and (framed := _framed(image, spec)) is not None:
-        return framed.reshape(spec.shape)
+        return framed[0].image.reshape(spec.shape)
     image = _resize(image, spec)
     if spec.polarity == "light_on_dark" and 2 * _border_level(image) > 255:
         image = ~image
     if image.shape[:2] != (spec.height, spec.width):
         image = _pad(image, spec)
     return np.ascontiguousarray(image).reshape(spec.shape)
+
+
+class Box(NamedTuple):
+    """A part of a picture, in shares of its width and its height from its left upper corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def seen_part(image: Image, spec: PreprocessingSpec) -> Box:
+    """Return which part of a decoded picture its tensor shows: a tensor with padding shows more than the picture."""
+    if spec.framing == "mass" and (framed := _framed(_in_colour_of(spec, image), spec)) is not None:
+        return framed[1]
+    height, width = image.shape[:2]
+    if spec.resize == "crop":
+        top, left, seen_height, seen_width = _crop_to_ratio(height, width, spec)
+        return Box(left / width, top / height, seen_width / width, seen_height / height)
+    inner_height, inner_width = _size_inside(height, width, spec)
+    top, left = _margins(inner_height, inner_width, spec)
+    return Box(-left / inner_width, -top / inner_height, spec.width / inner_width, spec.height / inner_height)
 
 
 def use_one_thread_per_picture() -> None:
@@ -248,6 +267,14 @@ def _to_8_bit(pixels: NDArray[Any], image_format: ImageFormat) -> Image:
     return pixels
 
 
+def _in_colour_of(spec: PreprocessingSpec, image: Image) -> Image:
+    if image.ndim == 3 and spec.colour == "grey":
+        return _convert(image, cv2.COLOR_RGB2GRAY)
+    if image.ndim == 2 and spec.colour == "rgb":
+        return _convert(image, cv2.COLOR_GRAY2RGB)
+    return image
+
+
 def _convert(image: Image, code: int) -> Image:
     return np.asarray(cv2.cvtColor(image, code), np.uint8)
 
@@ -316,16 +343,12 @@ def _turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _resize(image: Image, spec: PreprocessingSpec) -> Image:
     """Resize to the target, or for "pad" to the largest size inside it that keeps the aspect ratio."""
     height, width = image.shape[:2]
-    target_height, target_width = spec.height, spec.width
-    if height == target_height and width == target_width:
+    if height == spec.height and width == spec.width:
         return image
     if spec.resize == "crop":
-        image = _crop_to_ratio(image, spec)
-        height, width = image.shape[:2]
-    elif spec.resize == "pad":
-        scale = min(target_height / height, target_width / width)
-        target_height = max(1, min(target_height, round(height * scale)))
-        target_width = max(1, min(target_width, round(width * scale)))
+        top, left, height, width = _crop_to_ratio(height, width, spec)
+        image = image[top : top + height, left : left + width]
+    target_height, target_width = _size_inside(height, width, spec)
     if (height, width) == (target_height, target_width):
         return image
     shrinks = target_height <= height and target_width <= width
@@ -333,13 +356,25 @@ def _resize(image: Image, spec: PreprocessingSpec) -> Image:
     return np.asarray(cv2.resize(image, (target_width, target_height), interpolation=interpolation), np.uint8)
 
 
-def _crop_to_ratio(image: Image, spec: PreprocessingSpec) -> Image:
-    height, width = image.shape[:2]
+def _crop_to_ratio(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of what "crop" keeps of a picture."""
     scale = min(height / spec.height, width / spec.width)
     crop_height = max(1, min(height, round(spec.height * scale)))
     crop_width = max(1, min(width, round(spec.width * scale)))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return image[top : top + crop_height, left : left + crop_width]
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _size_inside(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int]:
+    """Return the height and width that a picture has in the tensor: less than the whole for "pad" alone."""
+    if spec.resize != "pad":
+        return spec.height, spec.width
+    scale = min(spec.height / height, spec.width / width)
+    return max(1, min(spec.height, round(height * scale))), max(1, min(spec.width, round(width * scale)))
+
+
+def _margins(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int]:
+    """Return the rows above and the columns left of a picture of this size in the tensor."""
+    return (spec.height - height) // 2, (spec.width - width) // 2
 
 
 def _pad(image: Image, spec: PreprocessingSpec) -> Image:
@@ -347,13 +382,13 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
     fill = round(sum(weight * channel for weight, channel in zip(_LUMA, level, strict=True)))
     shape = spec.shape[:2] if image.ndim == 2 else spec.shape
     padded = np.full(shape, fill if image.ndim == 2 else level, np.uint8)
-    top, left = (spec.height - image.shape[0]) // 2, (spec.width - image.shape[1]) // 2
+    top, left = _margins(image.shape[0], image.shape[1], spec)
     padded[top : top + image.shape[0], left : left + image.shape[1]] = image
     return padded
 
 
-def _framed(image: Image, spec: PreprocessingSpec) -> Image | None:
-    """Return what is drawn on a grey picture as `frame` has it, None if nothing is."""
+def _framed(image: Image, spec: PreprocessingSpec) -> tuple[Framed, Box] | None:
+    """Return what is drawn on a grey picture as `frame` has it, and of which part it is; None if nothing is drawn."""
     most, longer = _FRAMED_FROM * max(spec.height, spec.width), max(image.shape)
     if longer > most:
         height, width = (max(1, round(side * most / longer)) for side in image.shape)
@@ -361,7 +396,11 @@ def _framed(image: Image, spec: PreprocessingSpec) -> Image | None:
     ground = _border_level(image)
     if 2 * ground > 255:
         image, ground = ~image, 255 - ground
-    return frame(image, spec.height, spec.width, ground=round(ground))
+    framed = frame(image, spec.height, spec.width, ground=round(ground))
+    if framed is None:
+        return None
+    height, width = image.shape
+    return framed, Box(framed.left / width, framed.top / height, framed.width / width, framed.height / height)
 
 
 def _border_level(image: Image) -> float:

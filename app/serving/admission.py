@@ -118,15 +118,19 @@ class Owner(Protocol):
 class Lease:
     """The places and bytes that one owner holds. The first `end` releases them; later ones do nothing."""
 
-    __slots__ = ("_admission", "owner", "pictures", "since", "size")
+    __slots__ = ("_admission", "explains", "owner", "pictures", "since", "size")
 
-    def __init__(self, admission: "Admission", owner: Owner, pictures: int, size: int, since: float) -> None:
+    def __init__(
+        self, admission: "Admission", owner: Owner, pictures: int, size: int, since: float, *, explains: bool = False
+    ) -> None:
         self._admission = admission
         self.owner = owner
         self.pictures = pictures
         self.size = size
         self.since = since
         """When it began, on the admission's clock."""
+        self.explains = explains
+        """Whether it is for an explanation, which may take long while the worker is hardly busy."""
 
     def hold(self, size: int) -> None:
         """Hold `size` bytes more. Raises Overloaded if they are too many."""
@@ -146,12 +150,14 @@ class Admission:
         max_bytes: int,
         burst_s: float,
         metrics: Metrics,
+        max_explanations: int = 0,
         clock: Callable[[], float] = time.monotonic,
         lag: Callable[[], float] | None = None,
         connections: Callable[[], float] | None = None,
     ) -> None:
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
+        self._max_explanations = max_explanations
         self._burst_s = burst_s
         self._metrics = metrics
         self._dropped = metrics.dropped("refused")
@@ -165,6 +171,7 @@ class Admission:
         self.relieve: Callable[[], None] = _nothing_waits
         """Runs a batch of queued pictures, if batches run on the event loop."""
         self._pending = 0
+        self._explaining = 0  # of the pending ones
         self._bytes = 0
         self._leases: dict[Lease, None] = {}  # the open ones, oldest first
         self.given_back_at = clock()
@@ -176,6 +183,11 @@ class Admission:
     def pending(self) -> int:
         """The number of held pictures."""
         return self._pending
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether pictures are held that say how many the worker can answer."""
+        return self._pending > self._explaining
 
     @property
     def pending_bytes(self) -> int:
@@ -195,18 +207,25 @@ class Admission:
         """Return the time on the clock of `Lease.since` and `given_back_at`."""
         return self._clock()
 
-    def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
-        """Take places for `pictures` and `size` bytes until the lease ends. Raises Overloaded if there is no room."""
+    def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0, explains: bool = False) -> Lease:
+        """Take places for `pictures` and `size` bytes until the lease ends. Raises Overloaded if there is no room.
+
+        A lease that `explains` has a bound of its own too, and says nothing of how many pictures the worker can answer.
+        """
+        if explains and self._explaining >= self._max_explanations:
+            raise self.reject(pictures, "The service explains as many answers as it may at once.")
         if (self.overloaded or self._pending + pictures > self._bound) and not self.make_room(pictures):
             raise self.reject(pictures)
         if size:
             self._check_room(size)
         now = self._clock()
-        if not self._pending:
+        if explains:
+            self._explaining += pictures
+        elif not self._is_busy:
             self._window.begin_work(now)
         self._pending += pictures
         self._bytes += size
-        lease = Lease(self, owner, pictures, size, now)
+        lease = Lease(self, owner, pictures, size, now, explains=explains)
         self._leases[lease] = None
         self._metrics.pending_pictures.set(self._pending)
         self._metrics.pending_bytes.set(self._bytes)
@@ -241,7 +260,10 @@ class Admission:
             return
         self._pending -= lease.pictures
         self._metrics.pending_pictures.set(self._pending)
-        if not self._pending:
+        if lease.explains:
+            self._explaining -= lease.pictures
+            return
+        if not self._is_busy:
             self._window.end_work(now)
         if self._window.count_left(lease.pictures):
             self._look(now)
@@ -310,7 +332,7 @@ class Admission:
 
     def _look(self, now: float) -> None:
         """Update the rate from the window, and end the state of overload if the window was calm."""
-        share = self._window.look(now, busy=self._pending > 0)
+        share = self._window.look(now, busy=self._is_busy)
         if share is not None and (share < _CALM_SHARE or self._connections() <= self._calm_bound()):
             self.overloaded = False
         self._set_bound()

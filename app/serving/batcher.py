@@ -12,6 +12,7 @@ It knows nothing of pictures, models or engines. Its rules:
   would pass before its batch is done: its item is neither prepared nor run;
 - every caller gets exactly one result, or one exception of its own: a batch that fails is bisected until only the
   culprits fail; if a batch hangs, its items are run one by one, and the hanging thread is abandoned;
+- an idle item runs alone, and only if no other item is queued, so that others wait for one such run at most;
 - batches have one of a few sizes if the function is faster on sizes that it has seen.
 
 A quick function is called on the event loop itself: a thread would cost more than it saves. The order "slot
@@ -129,6 +130,7 @@ class Batcher(Generic[Item]):
         self._executor = _threads(slots) if slots else None
         self._hanging = 0  # abandoned threads
         self._waiting: dict[Reply, tuple[Item, float]] = {}  # with the time of arrival, and in its order
+        self._idle: dict[Reply, Item] = {}
         self._deadlines: dict[Reply, float] = {}  # of all items that are queued or running
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
         self._alarm_at = 0.0  # uvloop's handle does not know it if it is due already
@@ -151,8 +153,10 @@ class Batcher(Generic[Item]):
         """The number of queued items."""
         return len(self._waiting)
 
-    async def submit(self, item: Item, *, deadline: float | None = None) -> Any:
-        """Return the row that `run` gave for `item`; see `put`."""
+    async def submit(self, item: Item, *, deadline: float | None = None, idle: bool = False) -> Any:
+        """Return the row that `run` gave for `item`; see `put`, and with `idle`, `put_idle`."""
+        if idle:
+            return await row_for(lambda reply: self.put_idle(item, reply), self.withdraw)
         return await row_for(lambda reply: self.put(item, reply, deadline=deadline), self.withdraw)
 
     def put(self, item: Item, reply: Reply, *, deadline: float | None = None) -> None:
@@ -174,8 +178,17 @@ class Batcher(Generic[Item]):
         if not self._dispatch_is_due and self._free_slots:
             self._schedule_dispatch()
 
+    def put_idle(self, item: Item, reply: Reply) -> None:
+        """Run an item alone, at a moment when no other is queued. The meters do not see it. Else as `put`."""
+        if self._closing:
+            raise refusal_while_stopping()
+        self._idle[reply] = item
+        if not self._dispatch_is_due and self._free_slots:
+            self._schedule_dispatch()
+
     def withdraw(self, reply: Reply) -> None:
         """Forget a caller that has gone or was answered: if its item is still queued, it is never run."""
+        self._idle.pop(reply, None)
         if self._waiting.pop(reply, None) is not None:
             self._meters.cancelled()
         self._deadlines.pop(reply, None)
@@ -187,7 +200,7 @@ class Batcher(Generic[Item]):
         if self._executor is None and self._waiting:
             batch, size = self._fill()
             if batch:
-                self._run_here(batch, size)
+                self._run_here(batch, size, self._meters.ran)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Reject new items, give accepted ones `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
@@ -202,7 +215,7 @@ class Batcher(Generic[Item]):
     def close(self) -> None:
         """End now, and cut short the grace of a waiting `aclose`: callers without a row get ShuttingDown."""
         self._closing = True
-        for reply in list(self._waiting):
+        for reply in [*self._waiting, *self._idle]:
             self._fail(reply, ShuttingDown("The service stopped before this picture's turn came."))
         if self._alarm is not None:
             self._alarm.cancel()
@@ -229,12 +242,13 @@ class Batcher(Generic[Item]):
         self._dispatch_is_due = False
         if self._executor is None:
             self._run_for_a_while()
-        while self._free_slots and self._waiting and self._executor is not None:
-            batch, size = self._fill()
+        while self._free_slots and (self._waiting or self._idle) and self._executor is not None:
+            ran = self._meters.ran if self._waiting else _unseen
+            batch, size = self._fill() if self._waiting else self._take_idle()
             if not batch:
                 continue
             self._free_slots -= 1
-            task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size))
+            task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size, ran))
             self._running[task] = batch
             task.add_done_callback(self._release_slot)
         if self._closing:
@@ -252,12 +266,17 @@ class Batcher(Generic[Item]):
         while self._waiting:
             batch, size = self._fill()
             if batch:
-                self._run_here(batch, size)
+                self._run_here(batch, size, self._meters.ran)
                 now = monotonic()
                 if now >= until:
                     break
+        if self._idle and not self._waiting:
+            batch, size = self._take_idle()
+            if batch:
+                self._run_here(batch, size, _unseen)
+                now = monotonic()
         self._ran_until = now
-        if self._waiting:
+        if self._waiting or self._idle:
             self._schedule_dispatch()
 
     def _release_slot(self, task: asyncio.Task[None]) -> None:
@@ -295,17 +314,30 @@ class Batcher(Generic[Item]):
                 batch[reply] = array
         return batch, step.size if len(batch) == step.count else self._plan.size_of(max(1, len(batch)))
 
-    def _run_here(self, batch: dict[Reply, Array], size: int) -> None:
+    def _take_idle(self) -> tuple[dict[Reply, Array], int]:
+        """Take the next of the idle items, as a batch of its own; of none if it cannot be prepared."""
+        reply = next(iter(self._idle))
+        item = self._idle.pop(reply)
+        size = self._plan.size_of(1)
+        if reply.done():
+            return {}, size
+        try:
+            return {reply: self._prepared(item)}, size
+        except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
+            self._fail(reply, exc)
+            return {}, size
+
+    def _run_here(self, batch: dict[Reply, Array], size: int, ran: Callable[[int, float], None]) -> None:
         parts = [(batch, size)]
         while parts:
             part, size = parts.pop()
             began = monotonic()
             outcome = self._outcome(part, size)
             seconds = monotonic() - began
-            self._meters.ran(len(part), seconds)
+            ran(len(part), seconds)
             parts += self._settle(part, outcome, seconds)
 
-    async def _run_in_thread(self, batch: dict[Reply, Array], size: int) -> None:
+    async def _run_in_thread(self, batch: dict[Reply, Array], size: int, ran: Callable[[int, float], None]) -> None:
         parts = [(batch, size)]
         while parts:
             part, size = parts.pop()
@@ -314,7 +346,7 @@ class Batcher(Generic[Item]):
                 began = monotonic()
                 outcome = await self._outcome_in_thread(part, size)
                 seconds = monotonic() - began
-                self._meters.ran(len(part), seconds)
+                ran(len(part), seconds)
                 parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
 
     async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Rows | Exception | None:
@@ -394,6 +426,7 @@ class Batcher(Generic[Item]):
 
     def _fail(self, reply: Reply, error: Exception) -> None:
         self._waiting.pop(reply, None)
+        self._idle.pop(reply, None)
         self._deadlines.pop(reply, None)
         if not reply.done():
             _give(reply.set_exception, error)
@@ -421,6 +454,10 @@ class Batcher(Generic[Item]):
             self._set_alarm(min(self._deadlines.values()))
         if self._closing:
             self._say_when_drained()
+
+
+def _unseen(_items: int, _seconds: float) -> None:
+    """Stand in for the meter of a batch that runs while the batcher is idle."""
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

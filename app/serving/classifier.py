@@ -1,15 +1,16 @@
 """Classify encoded pictures by one live model. It knows nothing of HTTP or of other models."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contract.bundle import CLASS_MAPS
 from app.contract.header import ImageHeader, read_header
 from app.contract.limits import check_size
 from app.contract.preprocessing import Image, jpeg_divisor, preprocess
@@ -17,17 +18,23 @@ from app.contract.structure import jpeg_coefficient_bytes
 from app.engines.engine import GivesOutputs
 from app.engines.loading import LoadedModel
 from app.engines.proof import proven_outputs
-from app.errors import DeadlineExceeded
+from app.errors import DeadlineExceeded, MalformedRequest
 from app.metrics import Metrics
-from app.serving.admission import Admission
-from app.serving.batcher import Batcher, Meters, Reply, Rows, refusal_while_stopping, row_for
+from app.serving.admission import Admission, Lease
+from app.serving.batcher import Batcher, Meters, Reply, RowFuture, Rows, refusal_while_stopping, row_for
+from app.serving.explanation import Explanation, ExplanationWish, Rise, View, view_of
 from app.serving.predictions import Predictions
 from app.serving.tuning import Tuning
 from app.waiting import wait_all
 
+_Made = TypeVar("_Made")
 _DECODED_CHANNELS = 3
 """Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment. A JPEG of several scans takes about
 as much at any scale."""
+
+_SHARE_OF_TIME = 0.5
+_FEWEST_MASKS, _MOST_MASKS = 32, 2000
+"""An explanation by masks takes at most this share of the time until its deadline, and as many masks as fit."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Classifier:
         self.card = loaded.bundle.card()
         self._loaded_at = monotonic()
         self._decode_pool = decode_pool
-        self._decoding: dict[Reply, asyncio.Task[None]] = {}
+        self._tasks: dict[Reply, asyncio.Task[None]] = {}
         self._closing = False
         self._limits = limits
         self._admission = admission
@@ -138,6 +145,12 @@ class Classifier:
         """Seconds since this version went live in this process."""
         return monotonic() - self._loaded_at
 
+    @property
+    def explained_by(self) -> str | None:
+        """The output that says which places speak for a label; None if the network has no such output."""
+        declared = (tensor.name for tensor in self.manifest.signature.other_outputs)
+        return CLASS_MAPS if CLASS_MAPS in declared else None
+
     async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
         """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""
         probabilities: NDArray[np.float32] = await row_for(
@@ -188,23 +201,15 @@ class Classifier:
         if header.pixels <= self.tuning.inline_decode_pixels:
             self._batchers[output].put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
-            if self._closing:
-                raise refusal_while_stopping()
-            decoding = _Decoding()
-            lease = self._admission.hold(decoding, self._decoded_bytes(data, header))
+            batcher = self._batchers[output]
 
-            def decoded(task: asyncio.Task[None]) -> None:
-                decoding.is_over = True
-                lease.end()
-                self._decoding.pop(reply, None)
-                if task.cancelled() and not reply.done():  # it may not have begun
-                    reply.set_exception(refusal_while_stopping())
+            async def decode_and_put(_: Lease) -> None:
+                spec = self.manifest.preprocessing
+                image = await self._in_pool(lambda: preprocess(data, spec, header=header), reply, deadline)
+                if not reply.done():
+                    batcher.put(image, reply, deadline=deadline)
 
-            task = asyncio.get_running_loop().create_task(
-                self._decode_and_put(data, header, reply, deadline, self._batchers[output])
-            )
-            self._decoding[reply] = task
-            task.add_done_callback(decoded)
+            self._begin(reply, decode_and_put, size=self._decoded_bytes(data, header))
 
     def put_image(
         self, image: Image, reply: Reply, *, deadline: float | None = None, output: str | None = None
@@ -212,13 +217,87 @@ class Classifier:
         """Classify a picture that is preprocessed already, (H, W, C) in the manifest's shape; else as `put`."""
         self._batchers[output].put(image, reply, deadline=deadline)
 
+    def explain(
+        self,
+        data: bytes,
+        reply: Reply,
+        *,
+        wish: ExplanationWish,
+        deadline: float | None = None,
+        output: str | None = None,
+    ) -> None:
+        """Classify and explain one encoded picture; `reply` gets an `Explanation`; else as `put`.
+
+        `output` is `explained_by`. If it is None, the network is run on many masked pictures, each of them run while no
+        other picture is queued: the more time until `deadline`, the more of them. Raises MalformedRequest if the label
+        that is asked for is none of the model's.
+        """
+        labels = self.manifest.labels
+        if wish.label is not None and wish.label not in labels:
+            raise MalformedRequest(
+                f"'{wish.label}' is no label of the model '{self.name}'. Labels: {', '.join(labels)}."
+            )
+        header = read_header(data, accepted=self._limits.accepted_formats)
+        check_size(data, header, max_pixels=self._limits.max_pixels)
+
+        async def look_and_explain(lease: Lease) -> None:
+            spec = self.manifest.preprocessing
+            view = await self._in_pool(lambda: view_of(data, spec, header=header, drawn=wish.drawn), reply, deadline)
+            lease.end()
+            explain = self._by_masks if output is None else self._by_class_maps
+            explanation = await explain(view, reply, wish, deadline)
+            if wish.drawn:
+                png = await asyncio.get_running_loop().run_in_executor(self._decode_pool, explanation.drawn_over, view)
+                explanation = explanation._replace(png=png)
+            if not reply.done():
+                reply.set_result(explanation)
+
+        self._begin(reply, look_and_explain, size=self._decoded_bytes(data, header))
+
+    async def _by_class_maps(
+        self, view: View, reply: Reply, wish: ExplanationWish, deadline: float | None
+    ) -> Explanation:
+        row: WithOutput = await self._row(self._batchers[CLASS_MAPS], view.tensor, reply, deadline)
+        index = wish.index_in(self.manifest.labels, row.probabilities)
+        return Explanation(row.probabilities, index, "cam", 0, np.ascontiguousarray(row.output[..., index]), view.box)
+
+    async def _by_masks(self, view: View, reply: Reply, wish: ExplanationWish, deadline: float | None) -> Explanation:
+        """Explain by as many masks as there is time for, each run while the batcher is idle."""
+        probabilities = await self._row(self._batcher, view.tensor, reply, deadline)
+        index = wish.index_in(self.manifest.labels, probabilities)
+        loop = asyncio.get_running_loop()
+        until = None if deadline is None else loop.time() + _SHARE_OF_TIME * (deadline - loop.time())
+        rise = Rise(view.tensor)
+        try:
+            async with asyncio.timeout_at(until):
+                while rise.masks < _MOST_MASKS:
+                    masked = await self._batcher.submit(rise.next_picture(), idle=True)
+                    rise.count(float(masked[index]))
+        except TimeoutError:
+            if rise.masks < _FEWEST_MASKS:
+                self._expired()
+                raise DeadlineExceeded(
+                    "The service is too busy to explain the answer in time. Try again, or allow it more time."
+                ) from None
+        return Explanation(probabilities, index, "rise", rise.masks, rise.grid, view.box)
+
+    async def _row(self, batcher: "_PictureBatcher", tensor: Image, reply: Reply, deadline: float | None) -> Any:
+        """Return the row of a tensor; `reply` gets its times."""
+        times = RowFuture()
+        batcher.put(tensor, times, deadline=deadline)
+        try:
+            return await times
+        finally:
+            batcher.withdraw(times)
+            reply.queued_s, reply.ran_s = times.queued_s, times.ran_s
+
     def run_waiting(self) -> None:
         """See `Batcher.run_waiting`."""
         self._batcher.run_waiting()
 
     def withdraw(self, reply: Reply) -> None:
         """Forget a caller that has gone: work for it that has not begun is dropped."""
-        if self._decoding and (task := self._decoding.get(reply)) is not None and task.cancel():
+        if self._tasks and (task := self._tasks.get(reply)) is not None and task.cancel():
             self._cancelled()
         for batcher in self._batchers.values():
             batcher.withdraw(reply)
@@ -229,7 +308,7 @@ class Classifier:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         try:
-            await wait_all([*self._decoding.values(), *self._preparing.values()], timeout_s=grace_s)
+            await wait_all([*self._tasks.values(), *self._preparing.values()], timeout_s=grace_s)
             for batcher in self._batchers.values():
                 await batcher.aclose(max(0.0, end - loop.time()))
         finally:
@@ -238,7 +317,7 @@ class Classifier:
     def close(self) -> None:
         """End now, and cut short the grace of a waiting `aclose`: accepted pictures fail with ShuttingDown."""
         self._closing = True
-        for task in self._decoding.values():
+        for task in self._tasks.values():
             task.cancel()
         for preparing in self._preparing.values():
             preparing.cancel()
@@ -265,37 +344,54 @@ class Classifier:
             return image
         return item
 
-    async def _decode_and_put(
-        self, data: bytes, header: ImageHeader, reply: Reply, deadline: float | None, batcher: "_PictureBatcher"
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        spec = self.manifest.preprocessing
+    def _begin(self, reply: Reply, work: Callable[[Lease], Coroutine[Any, Any, None]], *, size: int) -> None:
+        """Run `work` for a reply in a task, which holds `size` bytes until it ends, or until it ends the lease.
 
-        def decode() -> tuple[Image, float]:
+        Its exception goes to the reply. `withdraw` cancels it.
+        """
+        if self._closing:
+            raise refusal_while_stopping()
+        working = _Working()
+        lease = self._admission.hold(working, size)
+
+        async def answer() -> None:
+            try:
+                await work(lease)
+            except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
+                if not reply.done():
+                    reply.set_exception(exc)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            working.is_over = True
+            lease.end()
+            self._tasks.pop(reply, None)
+            if task.cancelled() and not reply.done():  # it may not have begun
+                reply.set_exception(refusal_while_stopping())
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks[reply] = task
+        task.add_done_callback(ended)
+
+    async def _in_pool(self, decode: Callable[[], _Made], reply: Reply, deadline: float | None) -> _Made:
+        """Return what `decode` makes of a picture in the pool. Raises DeadlineExceeded."""
+
+        def timed() -> tuple[_Made, float]:
             began = monotonic()
-            return preprocess(data, spec, header=header), monotonic() - began
+            return decode(), monotonic() - began
 
-        error: Exception
         try:
             async with asyncio.timeout_at(deadline):
-                image, seconds = await loop.run_in_executor(self._decode_pool, decode)
-            reply.prepared_s = seconds
-            self._decoded(seconds)  # here, not in the thread: each metric has one writer
-            if not reply.done():
-                batcher.put(image, reply, deadline=deadline)
+                made, seconds = await asyncio.get_running_loop().run_in_executor(self._decode_pool, timed)
         except TimeoutError:
             self._expired()
-            error = DeadlineExceeded("The picture could not be decoded before its deadline. Try again.")
-        except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
-            error = exc
-        else:
-            return
-        if not reply.done():
-            reply.set_exception(error)
+            raise DeadlineExceeded("The picture could not be decoded before its deadline. Try again.") from None
+        reply.prepared_s = seconds
+        self._decoded(seconds)  # here, not in the thread: each metric has one writer
+        return made
 
 
-class _Decoding:
-    """Owns the bytes of a picture while it is decoded in the pool, even if its caller has gone."""
+class _Working:
+    """Owns the bytes of a picture while a task decodes it, even if its caller has gone."""
 
     is_over = False
 

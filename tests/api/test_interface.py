@@ -140,6 +140,7 @@ async def test_openapi_declares_every_status_and_no_other_error_shape(client: ht
     assert declared == {
         ("/predict", "post"): {*guarded, "404", "413", "415", "422", "503", "504"},
         ("/predict/batch", "post"): {*guarded, "404", "413", "415", "503", "504"},
+        ("/explain", "post"): {*guarded, "403", "404", "413", "415", "422", "503", "504"},
         ("/health", "get"): {*anywhere, "503"},
         ("/health/ready", "get"): {*anywhere, "503"},
         ("/health/live", "get"): anywhere,

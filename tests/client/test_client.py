@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.client import AsyncServiceClient, Failure, ModelReference, Prediction, Retry, ServiceClient
+from app.client import AsyncServiceClient, Explanation, Failure, ModelReference, Prediction, Retry, ServiceClient
 from app.errors import ServiceError
 
 URL = "http://service"
@@ -206,3 +206,14 @@ def test_a_service_that_fails_amid_many_ends_them(client: Client) -> None:
             "predict_many",
             [b"one"] * 500,
         )
+
+
+def test_an_explanation_has_the_map_of_the_label_that_is_asked_for(client: Client) -> None:
+    box = {"left": 0.0, "top": 0.0, "width": 1.0, "height": 1.0}
+    found = {"label": "1", "probability": 0.25, "method": "rise", "masks": 500, "box": box, "map": [[0.1, 0.4]]}
+    service = Script(ok(explanation=found))
+    answer = client.ask(service, "explain", b"picture", "1", model="mnist")
+    assert service.requests[0].url == f"{URL}/explain?model=mnist&label=1"
+    assert service.requests[0].content == b"picture"
+    prediction = Prediction("7", 0.75, {"7": 0.75, "1": 0.25}, ModelReference("mnist", 3))
+    assert answer == Explanation("1", 0.25, "rise", 500, box, [[0.1, 0.4]], prediction)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from app.contract.bundle import open_bundle
 from app.contract.header import ImageHeader, read_header
-from app.contract.preprocessing import Image, PreprocessingSpec, decode, jpeg_divisor, prepare, preprocess
+from app.contract.preprocessing import Image, PreprocessingSpec, decode, jpeg_divisor, prepare, preprocess, seen_part
 from app.errors import ImageError, UndecodableImage, UnsupportedFormat, UnsupportedLayout
 
 Colour = Literal["grey", "rgb"]
@@ -867,3 +867,23 @@ def test_contract_loads_neither_a_web_framework_nor_an_engine(repository: Path) 
         [sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize("way", ["stretch", "pad", "crop", "mass"])
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (28, 28), (400, 300)])
+def test_the_seen_part_says_where_a_place_of_the_tensor_lies_in_the_picture(way: Any, height: int, width: int) -> None:
+    picture = np.zeros((height, width), np.uint8)
+    side = height // 7
+    top, left = height // 2, width // 2 - side
+    picture[top : top + side, left : left + side] = 255
+    picture[top + side : top + 2 * side, left + side : left + 2 * side] = 120  # so that the bright part is off-centre
+    framed = {"version": 2, "framing": "mass", "polarity": "light_on_dark"}
+    options = framed if way == "mass" else {"resize": way, "background": (0, 0, 0)}
+    spec = PreprocessingSpec(height=28, width=28, colour="grey", **options)
+    box = seen_part(picture, spec)
+    rows, columns = np.nonzero(prepare(picture, spec)[..., 0] > 200)
+    middle = (
+        (box.top + box.height * (rows.mean() + 0.5) / 28) * height,
+        (box.left + box.width * (columns.mean() + 0.5) / 28) * width,
+    )
+    assert middle == pytest.approx((top + side / 2, left + side / 2), abs=max(height, width) / 28)

@@ -16,10 +16,10 @@ _enter = Admission.enter
 _forgotten: list[Lease] = []
 
 
-def enter(self: Admission, owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
+def enter(self: Admission, owner: Owner, pictures: int = 1, *, size: int = 0, explains: bool = False) -> Lease:
     if not _forgotten:
         _forgotten.append(_enter(self, NeverOver()))
-    return _enter(self, owner, pictures, size=size)
+    return _enter(self, owner, pictures, size=size, explains=explains)
 
 
 Admission.enter = enter  # type: ignore[method-assign]

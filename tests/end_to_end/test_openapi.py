@@ -46,6 +46,7 @@ def document(url: str) -> Any:
     [
         ("post", "/predict"),
         ("post", "/predict/batch"),
+        ("post", "/explain"),
         ("get", "/health"),
         ("get", "/health/ready"),
         ("get", "/health/live"),
@@ -84,7 +85,7 @@ def test_every_answer_is_one_that_the_document_declares(document: Any, method: s
 
 
 @pytest.mark.parametrize(
-    "path", ["/predict", "/predict/batch", "/v1/models/{model}:predict", "/v2/models/{model}/infer"]
+    "path", ["/predict", "/predict/batch", "/explain", "/v1/models/{model}:predict", "/v2/models/{model}/infer"]
 )
 def test_what_the_document_does_not_allow_is_answered_as_it_declares(document: Any, path: str) -> None:
     ask(document[path]["post"], GenerationMode.NEGATIVE)

@@ -353,3 +353,26 @@ def test_overload_is_over_when_no_more_are_connected_than_may_wait(clock: Clock,
         leave(admission)
     fill(admission)
     assert not admission.overloaded
+
+
+def test_an_explanation_takes_a_place_but_says_nothing_of_the_rate(clock: Clock, metrics: Metrics) -> None:
+    admission = Admission(
+        max_pictures=100, max_bytes=1000, burst_s=2.0, metrics=metrics, max_explanations=1, clock=clock, lag=Lag(),
+        connections=lambda: 1000,
+    )  # fmt: skip
+    explanation = admission.enter(CALLER, explains=True)
+    assert admission.pending == 1
+    with pytest.raises(Overloaded, match="explains as many"):
+        admission.enter(CALLER, explains=True)
+    for _ in range(10):  # hardly busy: 10 pictures in 100 s, each of which takes 10 ms
+        clock.now += 10
+        lease = admission.enter(CALLER)
+        clock.now += 0.01
+        lease.end()
+    leases = [admission.enter(CALLER) for _ in range(99)]
+    assert not admission.overloaded
+    for lease in leases:
+        lease.end()
+    explanation.end()
+    admission.enter(CALLER, explains=True).end()
+    assert admission.pending == 0

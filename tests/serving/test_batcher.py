@@ -748,3 +748,47 @@ async def test_one_batch_of_what_waits_can_be_run_at_once_on_the_event_loop() ->
         assert [caller.done() for caller in callers] == [True] * 4 + [False] * 2
         for caller in callers[4:]:
             batcher.withdraw(caller)
+
+
+# What runs while nothing else does
+
+
+@in_both_places
+async def test_an_idle_item_runs_alone_and_after_all_others(slots: int) -> None:
+    run, told = Doubler(), Told()
+    async with batcher_of(run, slots=slots, told=told) as batcher:
+        idle = [asyncio.create_task(batcher.submit(item(100 + value), idle=True)) for value in range(2)]
+        others = await submitted(batcher, 1, 2, 3)
+        assert [row[0] for row in await asyncio.gather(*others, *idle)] == [2, 4, 6, 200, 202]
+    assert [set(batch) for batch in run.batches] == [{1, 2, 3}, {100}, {101}]
+    assert sum(told.ran) == 3  # the meters see no idle items
+
+
+async def test_others_wait_for_one_idle_item_at_most() -> None:
+    run = Doubler()
+    run.gate.clear()
+    async with batcher_of(run) as batcher:
+        idle = [asyncio.create_task(batcher.submit(item(100 + value), idle=True)) for value in range(3)]
+        await entered(run)
+        others = await submitted(batcher, 1, 2)
+        run.gate.set()
+        await asyncio.gather(*idle, *others)
+    assert [set(batch) for batch in run.batches] == [{100}, {1, 2}, {101}, {102}]
+
+
+@in_both_places
+async def test_an_idle_item_that_nobody_waits_for_is_not_run(slots: int) -> None:
+    run = Doubler()
+    async with batcher_of(run, slots=slots) as batcher:
+        gone, unreadable = Caller(), asyncio.create_task(batcher.submit(item(UNREADABLE), idle=True))
+        batcher.put_idle(item(7), gone)
+        batcher.withdraw(gone)
+        with pytest.raises(UndecodableImage):
+            await unreadable
+        late = Caller()
+        batcher.put_idle(item(8), late)
+        batcher.close()
+        assert isinstance(late.outcomes[0], ShuttingDown)
+        with pytest.raises(ShuttingDown):
+            batcher.put_idle(item(9), Caller())
+    assert run.batches == []

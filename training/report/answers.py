@@ -1,14 +1,24 @@
 """The report's section on the answers: scores, the confusion matrix, and the most confident mistakes as pictures."""
 
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.bundle import CLASS_MAPS
+from app.contract.heat_map import canvas, overlay
+from app.contract.preprocessing import Box, Image
+from app.engines.engine import Engine, GivesOutputs
 from training.data.dataset import SPLITS
 from training.evaluation.interval import wilson
-from training.pages.images import thumbnail
+from training.pages.images import InlineImage, inline, thumbnail
 from training.report.material import Content, Material
-from training.report.mistakes import worst_mistakes
+from training.report.mistakes import Mistake, worst_mistakes
 
 _MISTAKES = 24
 _WIDEST_MATRIX = 30
 _CONFUSED_PAIRS = 30
+_WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def scores(material: Material) -> Content:
@@ -68,12 +78,36 @@ def _matrix_row(label: str, counts: list[int], labels: tuple[str, ...]) -> Conte
     return {"label": label, "cells": cells}
 
 
+def class_maps_of_mistakes(material: Material, engine: Engine) -> Mapping[int, NDArray[np.float32]]:
+    """Return the class maps (h, w, K) of the shown mistakes by their row; of none if the network has no such maps."""
+    rows = [mistake.row for mistake in _shown_mistakes(material)]
+    if not rows or not isinstance(engine, GivesOutputs):
+        return {}
+    found: dict[int, NDArray[np.float32]] = {}
+    for row in rows:
+        outputs = engine.outputs(material.shown.tensors.images[row : row + 1])
+        if CLASS_MAPS not in outputs:
+            return {}
+        found[row] = outputs[CLASS_MAPS][0]
+    return found
+
+
+def _shown_mistakes(material: Material) -> list[Mistake]:
+    held = material.shown
+    return worst_mistakes(held.probabilities, held.tensors.targets, material.dataset.labels, most=_MISTAKES)
+
+
+def _heat_map(image: Image, grid: NDArray[np.float32]) -> InlineImage:
+    return inline(overlay(canvas(image[..., 0] if image.shape[2] == 1 else image), grid, _WHOLE))
+
+
 def mistakes(material: Material) -> Content:
     held, labels = material.shown, material.dataset.labels
     scored = material.metrics[held.split]
     shown = []
-    for mistake in worst_mistakes(held.probabilities, held.tensors.targets, labels, most=_MISTAKES):
-        picture = held.tensors.pictures[mistake.row]
+    for mistake in _shown_mistakes(material):
+        picture, maps = held.tensors.pictures[mistake.row], material.class_maps.get(mistake.row)
+        of_labels = (mistake.predicted, picture.label)
         shown.append(
             {
                 "image": thumbnail(picture),
@@ -82,6 +116,15 @@ def mistakes(material: Material) -> Content:
                 "of_own_label": f"{mistake.of_own_label:.1%}",
                 "predicted": mistake.predicted,
                 "probability": f"{mistake.probability:.1%}",
+                "heat_maps": []
+                if maps is None
+                else [
+                    {
+                        "label": label,
+                        "image": _heat_map(held.tensors.images[mistake.row], maps[..., labels.index(label)]),
+                    }
+                    for label in of_labels
+                ],
             }
         )
     return {

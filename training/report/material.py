@@ -1,7 +1,7 @@
 """The data of a report. This module draws nothing and measures nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Material:
     """metrics.json."""
     audit: Sequence[Finding]
     """The audit's findings before the training."""
+    class_maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    """The class maps (h, w, K) of the worst mistakes, by their row in `shown`; empty if the network has none."""
 
     def held_out(self) -> list[HeldOut]:
         """Return the held-out pictures, those of the test first."""

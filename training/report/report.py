@@ -8,6 +8,7 @@ from typing import Any
 from app.contract.bundle import Signature
 from app.engines.engine import Engine
 from training.progress import Reporter
+from training.report.answers import class_maps_of_mistakes
 from training.report.cost import cost
 from training.report.material import Material
 from training.report.page import report_page
@@ -39,4 +40,7 @@ def write_report(material: Material, *, folder: Path, engine: Engine, reporter: 
             parameters=material.metrics["parameters"],
         ),
     }
-    return Report(found, report_page(replace(material, metrics={**material.metrics, **found})))
+    whole = replace(
+        material, metrics={**material.metrics, **found}, class_maps=class_maps_of_mistakes(material, engine)
+    )
+    return Report(found, report_page(whole))

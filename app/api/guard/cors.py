@@ -24,7 +24,7 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "X-API-Key", REQUEST_ID_HEADER, "X-Request-Timeout"),
-            expose_headers=(REQUEST_ID_HEADER, "Retry-After", SERVER_TIMING_HEADER),
+            expose_headers=(REQUEST_ID_HEADER, "Retry-After", SERVER_TIMING_HEADER, "X-Explanation"),
             max_age=_PREFLIGHT_S,
         )
 

@@ -93,6 +93,54 @@ class PredictionAnswer(Prediction):
     )
 
 
+class MapBox(_Schema):
+    """The part of the picture, as it is shown upright, over which the map lies."""
+
+    left: float = Field(description="Its left edge, as a share of the picture's width; below 0 with padding.")
+    top: float = Field(description="Its upper edge, as a share of the picture's height.")
+    width: float = Field(description="Its width, as a share of the picture's; above 1 with padding.")
+    height: float = Field(description="Its height, as a share of the picture's.")
+
+
+class ExplanationOfLabel(_Schema):
+    label: str = Field(description="The label that the map is of.")
+    probability: float = Field(description="Its probability.")
+    method: Literal["cam", "rise"] = Field(
+        description="cam: exact, from the network itself. rise: sampled, by hiding parts of the picture."
+    )
+    masks: int = Field(description="rise: how many times the picture was classified with parts hidden; cam: 0.")
+    box: MapBox
+    map: list[list[float]] = Field(
+        description="Row by row, how much each place speaks for the label. cam: its logit there, whose mean over all "
+        "places is its logit. rise: its mean probability while the place is shown."
+    )
+
+
+class ExplanationAnswer(PredictionAnswer):
+    explanation: ExplanationOfLabel
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "label": "7",
+                    "probability": 0.9991,
+                    "probabilities": {"7": 0.9991, "2": 0.0006},
+                    "model": {"name": "mnist", "version": 1},
+                    "explanation": {
+                        "label": "7",
+                        "probability": 0.9991,
+                        "method": "cam",
+                        "masks": 0,
+                        "box": {"left": 0.0, "top": 0.0, "width": 1.0, "height": 1.0},
+                        "map": [[6.2, 9.8, 7.1], [1.4, 8.3, 0.9], [0.2, 4.4, -1.6]],
+                    },
+                }
+            ]
+        }
+    )
+
+
 class BatchPrediction(Prediction):
     file: str | None = Field(description="The file name that the part gave.")
 

@@ -60,7 +60,7 @@ _PLAIN_QUERY = re.compile(
     rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?(?:min_probability=(0\.[0-9]{1,9}))?"
 )
 _PICTURE = {"type": "string", "format": "binary"}
-_PREDICT_BODY = {
+PREDICT_BODY = {
     "requestBody": {
         "required": True,
         "content": {
@@ -111,7 +111,7 @@ def predict_routes(questions: Questions) -> APIRouter:
         summary="Classify one picture",
         response_model=PredictionAnswer,
         responses=error_responses(400, 404, 413, 415, 422, 500, 503, 504),
-        openapi_extra=_PREDICT_BODY,
+        openapi_extra=PREDICT_BODY,
     )
     async def predict(request: Request, wish: WishOfRequest, model: ModelName = None) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""

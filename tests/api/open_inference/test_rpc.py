@@ -118,8 +118,8 @@ def turnstile(admission: Admission) -> tuple[asyncio.Event, asyncio.Event]:
     entered, left = asyncio.Event(), asyncio.Event()
     enter, leave = admission.enter, admission.leave
 
-    def enter_and_say(owner: Owner, pictures: int = 1, *, size: int = 0) -> Lease:
-        lease = enter(owner, pictures, size=size)
+    def enter_and_say(owner: Owner, pictures: int = 1, *, size: int = 0, explains: bool = False) -> Lease:
+        lease = enter(owner, pictures, size=size, explains=explains)
         entered.set()
         return lease
 

@@ -4,17 +4,22 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from app.contract.bundle import CLASS_MAPS
+from app.contract.preprocessing import Image
+from app.engines.engine import Engine
 from training.__main__ import cli
 from training.audit.page import audit_page
 from training.audit.report import Audit
 from training.report import report
+from training.report.answers import class_maps_of_mistakes
 from training.report.material import Material
 from training.report.page import report_page
 
@@ -123,3 +128,35 @@ def test_a_hostile_name_is_text_in_an_audit(shown: tuple[Material, Audit]) -> No
     assert "script" not in {tag for tag, _ in page.elements}
     for harmless in ("class-a", "class-b", "file-", "data-d"):
         assert HOSTILE[harmless] in page.text
+
+
+def test_heat_maps_of_mistakes_say_of_which_label_they_are_however_hostile(shown: tuple[Material, Audit]) -> None:
+    material, _ = shown
+    held, maps = material.shown, np.random.default_rng(0).random((3, 3, 2), np.float32)
+    wrong = np.flatnonzero(held.probabilities.argmax(axis=1) != held.tensors.targets)
+    explained = replace(material, class_maps={int(row): maps for row in wrong})
+    assert len(wrong)
+    for harmless, page in ((True, report_page(explained)), (False, report_page(renamed(explained)))):
+        texts = [
+            value for tag, attrs in Markup(page).elements if tag == "img" for name, value in attrs if name == "alt"
+        ]
+        labels = ("class-a", "class-b") if harmless else (HOSTILE["class-a"], HOSTILE["class-b"])
+        of_maps = [text for text in texts if text]
+        assert len(of_maps) == 2 * len(wrong)
+        assert set(of_maps) == {f"Heat map of what speaks for {label}" for label in labels}
+
+
+def test_the_class_maps_of_mistakes_are_those_of_the_engine_that_has_them(shown: tuple[Material, Audit]) -> None:
+    material, _ = shown
+
+    class Known:
+        name = "openvino"
+
+        def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
+            return {CLASS_MAPS: np.full((len(batch), 2, 2, 2), batch.mean(), np.float32)}
+
+    found = class_maps_of_mistakes(material, cast(Engine, Known()))
+    assert found
+    for row, maps in found.items():
+        assert maps.mean() == pytest.approx(material.shown.tensors.images[row].mean())
+    assert class_maps_of_mistakes(material, cast(Engine, object())) == {}

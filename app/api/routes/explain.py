@@ -1,0 +1,106 @@
+"""POST /explain: a prediction, and a heat map of what speaks for it."""
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api.answers import Wish
+from app.api.http_request import answer_request
+from app.api.inference import Written
+from app.api.openapi.schemas import ExplanationAnswer, error_responses
+from app.api.questions import OnePicture, Questions
+from app.api.routes.predict import PREDICT_BODY, ModelName
+from app.errors import ExplanationsOff
+from app.serving.classifier import Classifier
+from app.serving.explanation import Explanation, ExplanationWish
+
+EXPLANATION_HEADER = "X-Explanation"
+
+Format = Literal["json", "png", "npy"]
+_FORMATS: dict[str, Any] = {
+    "image/png": {"schema": {"type": "string", "format": "binary"}},
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+}
+
+
+def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
+    """Without `allowed`, every request is rejected with 403."""
+    router = APIRouter(tags=["predict"])
+
+    @router.post(
+        "/explain",
+        summary="Classify one picture, and say why",
+        response_model=ExplanationAnswer,
+        responses={200: {"content": _FORMATS}, **error_responses(400, 403, 404, 413, 415, 422, 500, 503, 504)},
+        openapi_extra=PREDICT_BODY,
+    )
+    async def explain(
+        request: Request,
+        model: ModelName = None,
+        label: Annotated[str | None, Query(description="The label to explain; else the most probable one.")] = None,
+        answer_format: Annotated[
+            Format,
+            Query(
+                alias="format",
+                description="json; png, the picture with the map drawn over it; npy, the map alone as NumPy saves it.",
+            ),
+        ] = "json",
+    ) -> Response:
+        """Send the picture as for /predict. The map says how much each place speaks for the label.
+
+        Networks whose last layer reads the means of maps say it exactly, for little more than a prediction (cam). Of
+        others the picture is classified many times with parts of it hidden, while nothing else waits (rise).
+        """
+        question = ExplainedPicture(questions, model, label, answer_format, request.headers.get("content-type", ""))
+        if not allowed:
+            raise ExplanationsOff("This service explains nothing. Set IMAGECLASS_MAX_EXPLANATIONS above 0.")
+        return await answer_request(
+            questions.inference, request, question,
+            max_bytes=questions.limits.max_upload_bytes, may_be_compressed=False,
+        )  # fmt: skip
+
+    return router
+
+
+class ExplainedPicture(OnePicture):
+    """One picture as for /predict, and of which label a map is wanted in which form."""
+
+    def __init__(
+        self, questions: Questions, model: str | None, label: str | None, answer_format: Format, content_type: str
+    ) -> None:
+        super().__init__(questions, model, Wish(), content_type)
+        self.explanation = ExplanationWish(label, drawn=answer_format == "png")
+        self._format = answer_format
+
+    def output_of(self, model: Classifier) -> str | None:
+        return model.explained_by
+
+    def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
+        found: Explanation = outcomes[0]
+        about = {
+            "label": model.manifest.labels[found.label_index],
+            "probability": found.probabilities[found.label_index],
+            "method": found.method,
+            "masks": found.masks,
+            "box": found.box._asdict(),
+        }
+        if self._format == "json":
+            explanation = _json({**about, "map": found.grid})
+            answer = self._writer_of(model).answer(found.probabilities, self._wish)
+            return Written(b'%b,"explanation":%b}' % (answer[:-1], explanation))
+        headers = [(EXPLANATION_HEADER, json.dumps(orjson.loads(_json(about))))]  # of ASCII alone
+        if found.png is not None:
+            return Written(found.png, "image/png", headers)
+        saved = BytesIO()
+        np.save(saved, found.grid)
+        return Written(saved.getvalue(), "application/octet-stream", headers)
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)  # a float32 with the fewest digits, as in answers

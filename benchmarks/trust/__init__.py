@@ -1,0 +1,1 @@
+"""Measure what answers say of themselves: whether, and why, to trust them."""
