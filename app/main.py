@@ -255,6 +255,7 @@ def page_facts(settings: Settings) -> PageFacts:
     return PageFacts(
         model=settings.model,
         docs=settings.docs_access != "off",
+        explanations=settings.max_explanations > 0,
         samples=settings.page_samples,
         formats=tuple(settings.accepted_formats.split(",")),
     )

@@ -29,6 +29,7 @@ function enter(state) {
   byId("key").hidden = state !== "key";
   byId("gallery").hidden = state !== "many";
   byId("desk").hidden = ["starting", "key", "many"].includes(state);
+  byId("why").hidden = state !== "answer" || !facts.explanations;
   byId("result").setAttribute("aria-busy", String(state === "loading"));
 }
 
@@ -156,6 +157,7 @@ async function classify(file, signal) {
 
 function show(file, caption) {
   picture = file;
+  hideHeat();
   const image = byId("shown");
   URL.revokeObjectURL(image.src);
   byId("invitation").hidden = true;
@@ -179,11 +181,45 @@ function show(file, caption) {
 
 function showNothing() {
   picture = undefined;
+  hideHeat();
   byId("shown").hidden = byId("not-shown").hidden = byId("problem").hidden = true;
   byId("invitation").hidden = false;
   byId("caption").textContent = "";
   for (const panel of panels) panel.clear();
   enter("empty");
+}
+
+// Why: the heat map lies over the picture
+
+async function showHeat() {
+  const { signal } = work;
+  byId("explain").disabled = true;
+  try {
+    const drawn = await service.explain(picture, byId("model").value, { signal });
+    const heat = byId("heat");
+    heat.onload = () => {
+      byId("strength").hidden = heat.hidden = false;
+      byId("explain").hidden = true;
+      byId("heat-strength").focus();
+    };
+    heat.alt = "The same picture under a heat map: red places speak most for the answer.";
+    heat.src = URL.createObjectURL(drawn);
+    say("The heat map is shown.");
+  } finally {
+    byId("explain").disabled = false;
+  }
+}
+
+function hideHeat() {
+  URL.revokeObjectURL(byId("heat").src);
+  byId("heat").hidden = byId("strength").hidden = true;
+  byId("explain").hidden = false;
+  setStrength(100);
+}
+
+function setStrength(percent) {
+  byId("heat-strength").value = percent;
+  byId("heat").style.setProperty("--strength", String(percent / 100));
 }
 
 async function showSamples(model) {
@@ -412,6 +448,8 @@ function listen() {
   };
   byId("camera").onclick = () => (camera.isOn ? stopCamera() : withKey(startCamera));
   byId("capture").onclick = capture;
+  byId("explain").onclick = () => withKey(showHeat);
+  byId("heat-strength").oninput = ({ target }) => setStrength(target.value);
   byId("draw").onclick = () => (isDrawing ? stopDrawing() : withKey(startDrawing));
   byId("undo").onclick = () => pad.undo();
   byId("wipe").onclick = () => pad.clear();

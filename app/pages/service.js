@@ -107,6 +107,13 @@ export async function classify(picture, model, { signal, onBusy } = {}) {
   return { answer, time: timeOf(response.headers.get("Server-Timing") ?? "", performance.now() - began) };
 }
 
+/** Return the picture with what speaks for the answer drawn over it. Raises Problem or AbortError. */
+export async function explain(picture, model, { signal }) {
+  const address = `explain?format=png&model=${encodeURIComponent(model)}`;
+  const headers = { "Content-Type": "application/octet-stream" };
+  return (await ask(address, { method: "POST", headers, body: picture, signal })).response.blob();
+}
+
 function timeOf(serverTiming, total) {
   const parts = {};
   for (const [, name, value] of serverTiming.matchAll(/([\w-]+);dur=([\d.]+)/g)) parts[name] = Number(value);

@@ -23,7 +23,7 @@ first, then fill" is Triton's; the care for each caller is Ray Serve's; preparin
 import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from time import monotonic
 from types import TracebackType
@@ -123,6 +123,7 @@ class Batcher(Generic[Item]):
         self._plan = plan
         self._max_waiting = max_waiting
         self._meters = meters
+        self._idle_meters = replace(meters, ran=_uncounted, gave=_uncounted)
         self._run_timeout_s = run_timeout_s
         self._give_up = give_up
         self._slots = slots
@@ -200,7 +201,7 @@ class Batcher(Generic[Item]):
         if self._executor is None and self._waiting:
             batch, size = self._fill()
             if batch:
-                self._run_here(batch, size, self._meters.ran)
+                self._run_here(batch, size, self._meters)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Reject new items, give accepted ones `grace_s` seconds to finish, and fail the rest with ShuttingDown."""
@@ -243,12 +244,12 @@ class Batcher(Generic[Item]):
         if self._executor is None:
             self._run_for_a_while()
         while self._free_slots and (self._waiting or self._idle) and self._executor is not None:
-            ran = self._meters.ran if self._waiting else _unseen
+            meters = self._meters if self._waiting else self._idle_meters
             batch, size = self._fill() if self._waiting else self._take_idle()
             if not batch:
                 continue
             self._free_slots -= 1
-            task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size, ran))
+            task = asyncio.get_running_loop().create_task(self._run_in_thread(batch, size, meters))
             self._running[task] = batch
             task.add_done_callback(self._release_slot)
         if self._closing:
@@ -266,14 +267,14 @@ class Batcher(Generic[Item]):
         while self._waiting:
             batch, size = self._fill()
             if batch:
-                self._run_here(batch, size, self._meters.ran)
+                self._run_here(batch, size, self._meters)
                 now = monotonic()
                 if now >= until:
                     break
         if self._idle and not self._waiting:
             batch, size = self._take_idle()
             if batch:
-                self._run_here(batch, size, _unseen)
+                self._run_here(batch, size, self._idle_meters)
                 now = monotonic()
         self._ran_until = now
         if self._waiting or self._idle:
@@ -327,17 +328,17 @@ class Batcher(Generic[Item]):
             self._fail(reply, exc)
             return {}, size
 
-    def _run_here(self, batch: dict[Reply, Array], size: int, ran: Callable[[int, float], None]) -> None:
+    def _run_here(self, batch: dict[Reply, Array], size: int, meters: Meters) -> None:
         parts = [(batch, size)]
         while parts:
             part, size = parts.pop()
             began = monotonic()
             outcome = self._outcome(part, size)
             seconds = monotonic() - began
-            ran(len(part), seconds)
-            parts += self._settle(part, outcome, seconds)
+            meters.ran(len(part), seconds)
+            parts += self._settle(part, outcome, seconds, meters)
 
-    async def _run_in_thread(self, batch: dict[Reply, Array], size: int, ran: Callable[[int, float], None]) -> None:
+    async def _run_in_thread(self, batch: dict[Reply, Array], size: int, meters: Meters) -> None:
         parts = [(batch, size)]
         while parts:
             part, size = parts.pop()
@@ -346,8 +347,8 @@ class Batcher(Generic[Item]):
                 began = monotonic()
                 outcome = await self._outcome_in_thread(part, size)
                 seconds = monotonic() - began
-                ran(len(part), seconds)
-                parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds)
+                meters.ran(len(part), seconds)
+                parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds, meters)
 
     async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Rows | Exception | None:
         """Return the result of `_outcome` in a thread, or None if it hangs."""
@@ -405,11 +406,11 @@ class Batcher(Generic[Item]):
         return rows
 
     def _settle(
-        self, batch: dict[Reply, Array], outcome: Rows | Exception, seconds: float
+        self, batch: dict[Reply, Array], outcome: Rows | Exception, seconds: float, meters: Meters
     ) -> list[tuple[dict[Reply, Array], int]]:
         """Answer every caller of the batch, or return its halves if it failed and may succeed without the culprit."""
         if not isinstance(outcome, Exception):
-            self._meters.gave(outcome, len(batch))
+            meters.gave(outcome, len(batch))
             for reply, row in zip(batch, outcome, strict=False):  # padding has no caller
                 self._deadlines.pop(reply, None)
                 if not reply.done():
@@ -456,8 +457,8 @@ class Batcher(Generic[Item]):
             self._say_when_drained()
 
 
-def _unseen(_items: int, _seconds: float) -> None:
-    """Stand in for the meter of a batch that runs while the batcher is idle."""
+def _uncounted(*_: object) -> None:
+    """Stand in for the meters of a batch that runs while the batcher is idle."""
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

@@ -32,8 +32,10 @@ _DECODED_CHANNELS = 3
 """Bytes counted for a decoded pixel. Alpha or 16 bits may take more for a moment. A JPEG of several scans takes about
 as much at any scale."""
 
+_FEWEST_PLACES = 4
+"""Along each side of class maps that are shown; a network of 28×28 pixels may have 2×2, which say hardly anything."""
 _SHARE_OF_TIME = 0.5
-_FEWEST_MASKS, _MOST_MASKS = 32, 2000
+_FEWEST_MASKS, _MOST_MASKS = 32, 1000
 """An explanation by masks takes at most this share of the time until its deadline, and as many masks as fit."""
 
 
@@ -147,9 +149,10 @@ class Classifier:
 
     @property
     def explained_by(self) -> str | None:
-        """The output that says which places speak for a label; None if the network has no such output."""
-        declared = (tensor.name for tensor in self.manifest.signature.other_outputs)
-        return CLASS_MAPS if CLASS_MAPS in declared else None
+        """The output that says which places speak for a label; None if the network has none that is worth showing."""
+        maps = (tensor for tensor in self.manifest.signature.other_outputs if tensor.name == CLASS_MAPS)
+        sizes = next((tensor.shape[1:3] for tensor in maps), ())
+        return CLASS_MAPS if sizes and all(size is not None and size >= _FEWEST_PLACES for size in sizes) else None
 
     async def classify(self, data: bytes, *, deadline: float | None = None) -> NDArray[np.float32]:
         """Return the probabilities (K,) of one encoded picture, in the labels' order; see `put` for the errors."""

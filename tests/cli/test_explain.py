@@ -16,7 +16,7 @@ def test_a_picture_is_drawn_with_its_heat_map(repository: Path, data_folder: Pat
     done = CliRunner().invoke(cli, f"explain {seven} -o {out} --model mnist --model-store {store}")
     assert done.exit_code == 0, done.output
     assert done.output.startswith("7 ")
-    assert "explained by rise, 2000 masks" in done.output
+    assert "explained by rise, 1000 masks" in done.output
     drawn = np.asarray(Pillow.open(out))
     assert drawn.shape == (224, 224, 3)
     assert (drawn[..., 0] != drawn[..., 2]).any()  # a grey picture has got colours

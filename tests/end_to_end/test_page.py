@@ -158,6 +158,26 @@ def test_a_sample_is_answered_and_says_how_it_is_labelled(open_page: OpenPage) -
     assert visit.page.locator(".chips img").count() == 10
 
 
+def test_a_heat_map_lies_over_the_picture_as_strong_as_is_wanted(open_page: OpenPage, seven: Path) -> None:
+    visit = open_page()
+    choose(visit.page, seven)
+    visit.wait_for("answer")
+    visit.page.get_by_role("button", name="Show what speaks for it").click()
+    heat = visit.page.locator("#heat")
+    expect(heat).to_be_visible()
+    shown, over = visit.page.locator("#shown").bounding_box(), heat.bounding_box()
+    assert over == shown
+    strength = visit.page.get_by_label("Heat map")
+    expect(strength).to_be_focused()
+    expect(heat).to_have_css("opacity", "1")
+    strength.press("Home")
+    expect(heat).to_have_css("opacity", "0")
+    assert visit.violations() == []
+    choose(visit.page, seven)
+    expect(heat).to_be_hidden()
+    expect(visit.page.get_by_role("button", name="Show what speaks for it")).to_be_visible()
+
+
 def test_bars_stay_in_the_order_of_the_labels_from_answer_to_answer(open_page: OpenPage) -> None:
     visit = open_page()
     before = list(bars(visit.page))
@@ -492,5 +512,5 @@ def test_the_page_is_small_and_asks_for_little(open_page: OpenPage) -> None:
     visit = open_page()
     expect(visit.page.locator(".chips img")).to_have_count(10)
     of_the_page = [asked for asked in visit.asked if not asked.startswith("blob:") and "/samples/" not in asked]
-    assert len(of_the_page) <= 14
+    assert len(of_the_page) <= 15
     assert visit.page.evaluate("document.styleSheets.length + document.scripts.length") == 2

@@ -9,7 +9,7 @@ from app.engines.loading import load_model
 from app.engines.registry import ENGINES, EngineName
 from tests.contract.kept_bundle import OTHER_OUTPUTS, SPEC
 
-FIRST, SECOND = Path("model_store/mnist/1"), Path("tests/data/bundles/clothes/1")
+FIRST, SECOND = Path("tests/data/bundles/mnist/1"), Path("tests/data/bundles/clothes/1")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

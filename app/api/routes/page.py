@@ -38,6 +38,8 @@ class PageFacts(NamedTuple):
     """The model to begin with; None is the first."""
     docs: bool
     """Whether there is `/docs`."""
+    explanations: bool
+    """Whether `/explain` answers."""
     samples: bool
     """Whether the page may show golden pictures of the models' bundles."""
     formats: tuple[str, ...]
