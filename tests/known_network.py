@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.contract.bundle import CLASS_MAPS, Signature, TensorSpec, open_bundle
 from app.contract.preprocessing import Image, PreprocessingSpec
+from app.contract.trust import TRUST
 from app.engines.loading import LoadedModel
 from app.engines.proof import Proof
 from app.engines.registry import EngineName
@@ -57,6 +58,7 @@ def store_of(
         "labels": LABELS,
         "preprocessing": spec,
         "signature": Signature.of(spec, LABELS, outputs if maps else ()),
+        "files": {file: digest for file, digest in opened.manifest.files.items() if file != TRUST},
     }
     known = type(opened)(opened.path, opened.manifest.model_copy(update=changes))
     golden = opened.golden

@@ -228,7 +228,8 @@ class Bundle:
         manifest = self.manifest
         if TRUST not in manifest.files:
             return None
-        width = next(tensor.shape[1] for tensor in manifest.signature.other_outputs if tensor.name == FEATURES)
+        features = (tensor for tensor in manifest.signature.other_outputs if tensor.name == FEATURES)
+        width = next((tensor.shape[1] for tensor in features), None)
         try:
             return Trust.from_npz((self.path / TRUST).read_bytes(), features=width or 0, classes=len(manifest.labels))
         except (OSError, ValueError) as exc:

@@ -92,6 +92,7 @@ async def test_the_page_is_told_what_there_is(open_client: OpenClient) -> None:
     assert (await client.get("/page/service.json")).json() == {
         "model": "digits",
         "docs": False,
+        "explanations": True,
         "samples": False,
         "formats": ["png", "jpeg"],
     }

@@ -263,7 +263,7 @@ def test_manifest_of_the_first_schema_has_nothing_of_the_second(
 def test_bundles_that_use_nothing_new_are_written_as_releases_before_the_second_schema_read_them(
     repository: Path,
 ) -> None:
-    text = (repository / "model_store" / "mnist" / "1" / MANIFEST).read_text(encoding="utf-8")
+    text = (repository / "tests" / "data" / "bundles" / "mnist" / "1" / MANIFEST).read_text(encoding="utf-8")
     written = Manifest.model_validate_json(text)
     assert (written.schema_version, written.preprocessing.version) == (1, 1)
     assert written.model_dump_json(indent=1) + "\n" == text

@@ -252,7 +252,7 @@ def test_a_model_without_features_says_so_and_leaves_the_folder_free(
     done = CliRunner().invoke(
         cli,
         ["predict", str(data_folder / "7-00000.png"), "--shards", str(out), "--output", "csv", "--features"],
-        env={"IMAGECLASS_MODEL_STORE": str(repository / "model_store")},
+        env={"IMAGECLASS_MODEL_STORE": str(repository / "tests" / "data" / "bundles"), "IMAGECLASS_MODEL": "mnist"},
     )
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "mnist version 1 has no output 'features'" in done.stderr

@@ -54,6 +54,9 @@ def learn_trust(
     targets = train.targets[rows]
     kernel, bias = (np.asarray(weights, np.float32) for weights in network.layers[-1].get_weights())
     projection, centres = project(learned, targets, classes=len(bias))
+    if max(np.abs(projection).max(), np.abs(kernel).max()) > np.finfo(np.float16).max:
+        reporter.say(_UNKNOWN + "the network's weights have grown beyond all bounds")
+        return None
     projection, kernel = _as_kept(projection), _as_kept(kernel)
     near = thinned(targets, _MOST_REFERENCES, seed)
     held_out = _outputs(engine, validation.images, reporter)

@@ -35,7 +35,6 @@ FalseAlarms = Annotated[
         le=0.5,
         description="Call a picture unfamiliar, in the fields unfamiliar and decision, so that this share of familiar "
         "pictures is called so by mistake; else the service's setting counts, or what the model's bundle says.",
-        examples=[0.01],
     ),
 ]
 Details = Annotated[
@@ -48,7 +47,6 @@ SetError = Annotated[
         gt=0,
         lt=1,
         description="Name a set of labels that misses the truth for this share of pictures, as 0.01.",
-        examples=[0.1],
     ),
 ]
 SetMethodOfRequest = Annotated[
