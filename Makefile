@@ -25,6 +25,9 @@ export IMAGECLASS_PORT := $(PORT)
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# There is a process of tests for each core: with more threads they would only wait for each other.
+ONE_THREAD := env TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
 
@@ -59,7 +62,7 @@ test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,ruff format,$(BIN)/python -m ruff format --check .)
 	@$(call check,mypy,$(BIN)/python -m mypy)
 	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
-	@$(call check,pytest,$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+	@$(call check,pytest,$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 
 test-long: setup-training ## run the tests that take minutes (not part of make test; 8 minutes)
 	@$(BIN)/python -m pytest -m long --numprocesses auto --maxprocesses 4 --dist loadfile
