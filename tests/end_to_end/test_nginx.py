@@ -72,6 +72,7 @@ def test_replicas_behind_nginx_lose_nothing_by_a_stop_and_what_it_held_by_a_kill
             callers.wait_for_answers(300)
             first = replica("127.0.0.2")
             callers.wait_for_answers(600)
+            until(lambda: predictions_of(first) > 0)  # nginx leaves it alone for a second
         assert callers.failed == {}
         with Callers(lambda: address_of(url), request, count=8) as callers:
             callers.wait_for_answers(300)
