@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -31,6 +31,9 @@ from app.serving.versions import LoadedStore, Loader
 from app.settings import Settings
 from tests.s3_server import BUCKET, S3Server
 from tests.shuffling import ShufflingLoop
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples on every machine, and none fails for being slow on a busy one.
 settings.register_profile("imageclass", derandomize=True, deadline=None, max_examples=60)
@@ -254,7 +257,7 @@ Load = Callable[[Settings], LoadedStore]
 def load(trained_store: Path) -> Iterator[Load]:
     """Return the function that loads as `load_from` does, and `trained_store`, which no test changes, only once.
 
-    Each way to load it counts apart: settings may name an engine, its threads, where it runs. The engines of
+    Each way to load it counts apart: settings may name an engine, its threads, and its place. The engines of
     `trained_store` outlive the applications that use them.
     """
     kept: dict[tuple[Loader, str | None], LoadedStore] = {}
@@ -331,6 +334,15 @@ def program(repository: Path) -> FindProgram:
         return found
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser(program: FindProgram) -> Iterator["Browser"]:
+    """A real browser; see `opened_browser`."""
+    from tests.browser import opened_browser  # takes a third of a second, which few tests need
+
+    with opened_browser(program("chromium")) as browser:
+        yield browser
 
 
 def lack(reason: str) -> NoReturn:

@@ -75,7 +75,7 @@ def frame(image: Grey, height: int, width: int, *, ground: int) -> Framed | None
 
 
 def _placed(side: int, length: int, centre: float) -> tuple[slice, slice]:
-    """Return where in a side, and which part of it, a piece lies whose `centre` is brought to the middle.
+    """Return the slice of a side, and the slice of the piece, that put the piece's `centre` into the middle.
 
     What it has beyond the side is cut off: at most its margin, and of a lopsided drawing the far end.
     """

@@ -127,7 +127,7 @@ STAGES = Dashboard(
     "imageclass: stages and batches",
     (
         Panel(
-            "Where the time goes",
+            "Time by stage",
             "Seconds of work in each second: " + STAGE_SECONDS.family.help,
             {"{{stage}}": _rate("stage", STAGE_SECONDS.sum(**OF_MODEL, stage='!="total"'))},
             "s",

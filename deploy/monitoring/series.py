@@ -1,6 +1,7 @@
 """Names of series for queries, each checked against the registry of the service's metrics.
 
-A family or a label that the service does not have raises UnknownSeries: renaming a metric fails where it is asked for.
+A family or a label that the service does not have raises UnknownSeries: if a metric is renamed, the
+panel that asks for it fails.
 """
 
 from app.metrics import FAMILIES, Family

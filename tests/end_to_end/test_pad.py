@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import FindProgram
-from tests.end_to_end.browser import DESKTOP, PHONE, Visit, opened_browser
+from tests.browser import DESKTOP, PHONE, Visit
 from tests.end_to_end.conftest import Service
 from tests.end_to_end.strokes import Stroke, placed, strokes_of
 
@@ -44,12 +43,6 @@ def url(repository: Path) -> Iterator[str]:
         yield service.url
     finally:
         assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def browser(program: FindProgram) -> Iterator[Browser]:
-    with opened_browser(program("chromium")) as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
+from tests.browser import DESKTOP, PHONE, SMALL_PHONE, UNSAFE_HOST, Visit, opened_browser
 from tests.conftest import FindProgram
-from tests.end_to_end.browser import DESKTOP, PHONE, SMALL_PHONE, UNSAFE_HOST, Visit, opened_browser
 from tests.end_to_end.conftest import Service
 
 HOSTILE = (

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.conftest import FindProgram
-from tests.end_to_end.browser import DESKTOP, SMALL_PHONE, Visit, opened_browser
+from tests.browser import DESKTOP, SMALL_PHONE, Visit
 from tests.end_to_end.conftest import Service
 
 
@@ -19,12 +18,6 @@ def url(repository: Path) -> Iterator[str]:
         yield service.url
     finally:
         assert service.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def browser(program: FindProgram) -> Iterator[Browser]:
-    with opened_browser(program("chromium")) as browser:
-        yield browser
 
 
 def test_a_key_is_asked_for_and_kept_in_memory_alone(browser: Browser, url: str, data_folder: Path) -> None:
