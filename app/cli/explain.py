@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def explain(
     picture: Annotated[Path, typer.Argument(help="The picture.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the picture with its map, PNG.")] = Path(
-        "why.png"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the picture with its map, PNG.")] = Path("why.png"),
     label: Annotated[
         str | None, typer.Option(help="The label to explain. [default: the most probable one]", show_default=False)
     ] = None,

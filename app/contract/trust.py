@@ -52,8 +52,8 @@ class Trust:
     `projection` (D, P) takes normalised features into a space in which the pictures of each class scatter evenly in all
     directions about its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references`
     (R, P) are unit vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and
-    `reference_ids` (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus the product of
-    both p-values, each times N + 1; and those of the prediction sets.
+    `reference_ids` (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus
+    the product of both p-values, each times N + 1; and those of the prediction sets.
     """
 
     projection: Floats
