@@ -196,8 +196,8 @@ class Classifier:
         """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
 
         With `output`, for which the classifier has been made ready, it gets a `WithOutput`. `deadline` is in seconds of
-        the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and
-        ShuttingDown are raised here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
+        the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and ShuttingDown are raised here;
+        UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)

@@ -61,9 +61,12 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
         if not allowed:
             raise ExplanationsOff("This service explains nothing. Set IMAGECLASS_MAX_EXPLANATIONS above 0.")
         return await answer_request(
-            questions.inference, request, question,
-            max_bytes=questions.limits.max_upload_bytes, may_be_compressed=False,
-        )  # fmt: skip
+            questions.inference,
+            request,
+            question,
+            max_bytes=questions.limits.max_upload_bytes,
+            may_be_compressed=False,
+        )
 
     return router
 

@@ -1,1 +1,0 @@
-"""Measure what answers say of themselves: whether, and why, to trust them."""
