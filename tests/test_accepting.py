@@ -96,7 +96,7 @@ class Counted(Holding):
         self._connections.discard(self)
 
 
-def test_no_more_connections_are_held_than_allowed_and_the_next_comes_when_one_closes(listener: socket.socket) -> None:
+def test_a_connection_beyond_the_limit_is_accepted_when_another_closes(listener: socket.socket) -> None:
     connections = OpenConnections()
     counts: list[int] = []
     connections.watch(counts.append)

@@ -334,9 +334,7 @@ def test_pipelined_errors_carry_their_own_request_ids(both_ways: BothWays, seven
     assert [dict(answer.headers)["x-request-id"] for answer in answers] == list(bodies)
 
 
-def test_a_request_behind_a_pipelined_error_is_not_cut_off_by_the_clock_of_idle_connections(
-    hold: Hold, seven: bytes
-) -> None:
+def test_a_request_behind_a_pipelined_error_is_not_cut_off_by_the_idle_timeout(hold: Hold, seven: bytes) -> None:
     held = hold(keep_alive_s=1)
     with held.server.open() as connection, held.server.open() as idle:
         idle.send(request(b"junk")).answer()
@@ -426,9 +424,7 @@ def test_a_client_that_hangs_up_while_its_batch_runs_gives_its_place_back_once(h
     assert held.server.catalogue.admission.pending == 0
 
 
-def test_a_client_that_only_ends_its_side_is_answered_if_it_is_calm_and_dropped_under_overload(
-    hold: Hold, seven: bytes
-) -> None:
+def test_a_client_that_ends_its_side_is_answered_when_calm_and_dropped_in_overload(hold: Hold, seven: bytes) -> None:
     held = hold(max_pending=4, log_level="warning")
     first = held.ask(request(seven))
     with held.server.open() as calm, held.server.open() as busy:

@@ -113,7 +113,7 @@ def test_a_key_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
         ApiKeys(file=tmp_path / "keys")
 
 
-def test_a_key_file_is_read_again_where_it_changes_and_a_bad_one_keeps_the_keys_before(
+def test_a_key_file_is_read_again_when_it_changes_and_a_bad_one_keeps_the_old_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0

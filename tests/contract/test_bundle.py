@@ -260,7 +260,7 @@ def test_manifest_of_the_first_schema_has_nothing_of_the_second(
         open_bundle(path)
 
 
-def test_bundles_that_use_nothing_new_are_written_as_releases_before_the_second_schema_read_them(
+def test_bundles_without_new_features_are_written_in_the_first_schema(
     repository: Path,
 ) -> None:
     text = (repository / "tests" / "data" / "bundles" / "mnist" / "1" / MANIFEST).read_text(encoding="utf-8")

@@ -195,7 +195,7 @@ def test_jpeg_of_any_orientation_comes_out_upright_at_a_reduced_scale(orientatio
         (1788, 9000, 2), (897, 895, 2), (894, 9000, 1), (448, 448, 1), (10, 10, 1),
     ],
 )  # fmt: skip
-def test_reduced_scale_is_the_smallest_whose_shorter_side_is_twice_the_targets_longer_one(
+def test_the_reduced_scale_is_the_smallest_with_sides_twice_the_target_or_more(
     width: int, height: int, divisor: int
 ) -> None:
     header = ImageHeader("jpeg", width, height)

@@ -151,7 +151,7 @@ def entries(store: ModelStore) -> list[str]:
     return sorted(entry.name for entry in (store.root / "cats").iterdir())
 
 
-def test_the_newest_that_is_not_held_back_is_served_first_and_a_pinned_one_before_it(tmp_path: Path) -> None:
+def test_a_pinned_version_is_served_first_and_then_the_newest_that_is_not_held_back(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     publish(store, 1)
     publish(store, 2)
@@ -196,7 +196,7 @@ def test_a_version_that_is_published_while_the_store_is_read_is_not_served(
     assert store.versions("cats") == [1, 2]
 
 
-def test_a_kill_between_marker_and_rename_leaves_a_marker_that_the_next_version_clears(tmp_path: Path) -> None:
+def test_the_next_version_clears_a_marker_left_by_a_kill_before_the_rename(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     publish(store, 1)
     (tmp_path / "cats" / ".building").mkdir()
@@ -214,7 +214,7 @@ def test_a_kill_between_marker_and_rename_leaves_a_marker_that_the_next_version_
     assert store.serving_order("cats", None) == [2, 1]
 
 
-def test_a_version_that_cannot_be_published_leaves_no_marker_and_the_one_that_is_there_alone(
+def test_a_failed_publish_leaves_no_marker_and_does_not_touch_the_existing_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ModelStore(tmp_path)

@@ -196,7 +196,7 @@ def test_a_tiff_may_say_more_rows_for_a_strip_than_it_has(rows: int) -> None:
     np.testing.assert_array_equal(preprocess(data, spec), FIELDS)
 
 
-def test_a_large_transparent_picture_is_laid_over_the_background_band_by_band_as_a_small_one() -> None:
+def test_a_large_transparent_picture_is_blended_in_bands_to_the_same_pixels() -> None:
     random = np.random.default_rng(1)
     picture = random.integers(0, 256, (700, 400, 4), np.uint8)
     encoded = cv2.imencode(".png", picture)[1].tobytes()

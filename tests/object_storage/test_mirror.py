@@ -402,7 +402,7 @@ def test_a_pinned_digest_is_served_whatever_else_is_in_the_bucket(
     assert served(mirror) == 1
 
 
-def test_a_version_that_was_replaced_in_the_bucket_is_not_served_for_a_pinned_digest(
+def test_a_version_replaced_in_the_bucket_is_not_served_for_a_pinned_digest(
     push: Push, open_mirror: OpenMirror, bucket: BucketAddress
 ) -> None:
     wanted = push(1)

@@ -191,7 +191,7 @@ def test_a_slow_model_still_holds_what_runs_and_what_is_next(clock: Clock, metri
     assert fill(admission) == 2
 
 
-def test_under_overload_a_request_of_many_pictures_enters_where_one_of_a_single_would(
+def test_under_overload_many_pictures_are_admitted_whenever_a_single_one_would_be(
     clock: Clock, metrics: Metrics
 ) -> None:
     admission = admission_of(clock, metrics, max_pictures=100)
@@ -292,9 +292,7 @@ async def test_a_body_is_not_read_where_its_picture_would_be_refused(clock: Cloc
         raise AssertionError("read")
 
 
-def test_under_overload_what_waits_for_the_event_loop_is_run_before_anything_is_refused(
-    clock: Clock, metrics: Metrics
-) -> None:
+def test_under_overload_waiting_work_runs_before_any_request_is_rejected(clock: Clock, metrics: Metrics) -> None:
     admission = admission_of(clock, metrics, max_pictures=100)
     admission.enough = 16
     fill(admission)

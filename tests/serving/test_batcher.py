@@ -256,7 +256,7 @@ async def test_an_expired_item_is_answered_at_its_deadline_and_never_run() -> No
     assert run.batches == [[1]]
 
 
-async def test_an_item_that_expires_while_it_runs_is_answered_without_waiting_for_the_batch() -> None:
+async def test_an_item_that_expires_while_it_runs_is_answered_before_its_batch_ends() -> None:
     run = Doubler()
     run.gate.clear()
     async with batcher_of(run) as batcher:
@@ -673,7 +673,7 @@ async def test_a_caller_that_is_gone_before_its_turn_counts_as_cancelled_once() 
 
 
 @in_both_places
-async def test_an_item_whose_deadline_would_pass_before_its_batch_is_done_is_neither_prepared_nor_run(
+async def test_an_item_whose_deadline_precedes_its_batch_is_neither_prepared_nor_run(
     slots: int,
 ) -> None:
     run, preparing, told = Doubler(), Preparing(), Told()

@@ -123,7 +123,7 @@ async def test_what_is_quick_to_decode_needs_no_thread(
     ("tests/data/bundles/clothes/1", 0, 3_000_000 // 64),
     ("tests/data/bundles/clothes/1", 1, 3_000_000),
 ])  # fmt: skip
-async def test_a_picture_that_is_decoded_at_a_reduced_scale_takes_less_of_what_may_be_held(
+async def test_a_picture_decoded_at_a_reduced_scale_takes_less_of_the_byte_limit(
     repository: Path, pool: ThreadPoolExecutor, gate: threading.Event, bundle_of: str, progressive: int, held: int
 ) -> None:
     picture = np.full((1000, 1000, 3), 90, np.uint8)

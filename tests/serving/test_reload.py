@@ -181,7 +181,7 @@ async def test_a_folder_without_a_manifest_is_never_tried_and_refused_in_the_end
 @pytest.mark.parametrize(
     ("manifest", "code"), [("half of it is missing", "bundle_tampered"), ("trouble", "internal_error")]
 )
-async def test_a_version_that_fails_is_refused_once_and_tried_again_only_when_its_files_change(
+async def test_a_failing_version_is_rejected_once_and_retried_only_when_its_files_change(
     folder_loader: FolderLoader, follow: Follow, manifest: str, code: str
 ) -> None:
     folder_loader.publish("cats", 1)
@@ -342,7 +342,7 @@ async def test_a_pin_that_cannot_be_followed_leaves_what_serves_and_says_so_once
     assert service.live() == 1
 
 
-async def test_a_start_whose_pin_cannot_be_followed_serves_the_newest_that_passes_and_says_so(
+async def test_a_start_with_an_unusable_pin_serves_the_newest_that_passes_and_says_so(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
     folder_loader.publish("cats", 1, "bad")
@@ -409,7 +409,7 @@ async def test_a_new_model_leaves_the_one_that_was_set_as_default(folder_loader:
     assert [model.manifest.name for model in service.catalogue.models] == ["cats", "dogs"]
 
 
-async def test_a_new_model_without_a_version_that_passes_is_refused_and_the_start_leaves_it_out_too(
+async def test_a_new_model_with_no_passing_version_is_rejected_also_at_the_start(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
     folder_loader.publish("cats", 1)

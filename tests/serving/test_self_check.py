@@ -82,7 +82,7 @@ def test_a_request_that_gives_back_just_after_its_end_is_no_defect(watched: Watc
     assert watched.corrections == 0
 
 
-def test_a_place_that_is_held_for_longer_than_a_request_may_live_calls_for_another_worker(watched: Watched) -> None:
+def test_a_place_held_longer_than_any_request_may_live_asks_for_another_worker(watched: Watched) -> None:
     watched.admission.enter(Request())
     watched.now += LONGEST_S
     assert watched.check.look() is None

@@ -198,7 +198,7 @@ def test_the_real_engine_is_tuned_within_its_bounds(trained_store: Path) -> None
     loaded.engine.close()
 
 
-def test_what_is_known_of_a_model_of_the_same_kind_is_prepared_and_proven_but_not_measured(load: Load) -> None:
+def test_a_model_of_a_known_kind_is_prepared_and_proven_but_not_measured(load: Load) -> None:
     first, _ = load(lambda size: 0.1 * MS * (8 + size))
     known = tune(first, TuningOptions(inline_decode_pixels=1))
     second, engine = load(lambda size: 50 * MS * size)  # as on a busy machine

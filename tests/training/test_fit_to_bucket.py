@@ -64,7 +64,7 @@ def test_versions_are_numbered_and_pushed_one_after_another(
         shutil.rmtree(tmp_path / "cache")  # the next one runs on another machine
 
 
-def test_a_run_has_the_live_version_and_the_newest_and_what_is_held_back_is_pushed_as_such(
+def test_a_run_pulls_the_live_and_the_newest_version_and_pushes_the_held_back_mark(
     published: list[FitOptions], bucket: BucketAddress, mnist: Path, tmp_path: Path
 ) -> None:
     remote = BucketStore(bucket)
@@ -79,7 +79,7 @@ def test_a_run_has_the_live_version_and_the_newest_and_what_is_held_back_is_push
     assert f"models promote mnist 4 --model-store {bucket.url}" in done.output
 
 
-def test_a_bucket_that_is_gone_at_the_end_leaves_the_version_here_and_says_how_to_push_it(
+def test_a_bucket_gone_at_the_end_keeps_the_version_here_and_says_how_to_push_it(
     published: list[FitOptions], bucket: BucketAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(_self: BucketStore, *_given: object, **_more: object) -> bool:

@@ -25,7 +25,7 @@ def test_an_answer_to_head_has_no_body_though_it_is_an_error() -> None:
         assert (answer.outcome, answer.body) == ((status, True), b"")
 
 
-def test_a_client_that_has_ended_gets_its_answers_also_after_one_that_is_given_at_once() -> None:
+def test_a_client_that_ended_its_side_gets_all_answers_also_after_an_immediate_one() -> None:
     slow, quick = (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"slow", b"echo"))
     with Service() as service:
         service.send(slow)

@@ -94,7 +94,7 @@ async def test_what_requests_need_stays(store: Path, open_client: OpenClient) ->
     assert (await client.get("/v2/health/ready")).status_code == 200
 
 
-async def test_of_two_requests_that_would_leave_no_model_one_is_refused_and_leaves_no_mark(
+async def test_of_two_requests_that_would_leave_no_model_one_is_rejected_without_a_mark(
     store: Path, open_client: OpenClient
 ) -> None:
     client = await open_client(model_store=store, **FOLLOW)

@@ -55,7 +55,7 @@ def test_the_table_pools_the_folds_and_says_what_a_random_split_gains() -> None:
     assert written.endswith("\n- photos: a random split looks +5.00 points better\n- a note\n")
 
 
-def test_the_published_folds_hold_every_picture_of_sign_digits_in_nearly_equal_shares() -> None:
+def test_the_published_folds_share_all_pictures_of_sign_digits_nearly_equally() -> None:
     with PUBLISHED.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len({row["id"] for row in rows}) == 2062

@@ -42,7 +42,7 @@ def gif(width: int, height: int, *content: bytes, background: int = 0, palette: 
     return b"GIF89a" + struct.pack("<HHBBB", width, height, flags, background, 0) + palette + b"".join(content) + b";"
 
 
-def test_what_is_transparent_shows_the_background_of_the_spec_and_not_that_of_the_file() -> None:
+def test_transparent_parts_show_the_background_of_the_spec_not_of_the_file() -> None:
     data = gif(4, 1, control(transparent=1), picture([0, 1, 2, 1], 4), background=1)
     assert decode(data, SPEC).tolist() == [[[*RED], [*WHITE], [*BLUE], [*WHITE]]]
 

@@ -123,7 +123,7 @@ def test_without_the_weights_thumbnails_are_judged_and_one_line_says_what_helps(
     assert said.count("\n") == 1
 
 
-def test_the_audit_asks_the_chosen_model_and_keeps_its_answers_apart_from_those_of_another(
+def test_the_audit_asks_the_chosen_model_and_caches_answers_of_each_model_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = np.arange(120) % 2

@@ -45,7 +45,7 @@ def why_not_compared(done: Result, store: Path) -> str:
     return line
 
 
-def test_a_worse_version_is_held_back_and_the_last_line_is_the_command_that_promotes_it(copy_of_store: Path) -> None:
+def test_a_worse_version_is_held_back_and_the_last_line_is_the_promote_command(copy_of_store: Path) -> None:
     done = run(*FIT, *WORSE, "--keep", "1", store=copy_of_store)
     store = ModelStore(copy_of_store)
     assert store.versions("digits") == [1, 2], "the live version stays, whatever --keep says"
@@ -116,7 +116,7 @@ def test_a_live_version_that_cannot_be_loaded_holds_nothing_back(copy_of_store: 
     assert "saved_model.pb is not the file" in why_not_compared(run(*FIT, *WORSE, store=copy_of_store), copy_of_store)
 
 
-def test_a_run_that_is_killed_before_the_version_is_visible_holds_it_back_when_it_goes_on(copy_of_store: Path) -> None:
+def test_a_run_killed_before_its_version_is_visible_holds_it_back_after_resume(copy_of_store: Path) -> None:
     kill = (
         "import os, signal, sys; from app.contract.store import ModelStore; from pathlib import Path; "
         "publish = ModelStore.publish\n"

@@ -88,9 +88,7 @@ def errors(text: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_run_that_is_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
-    tmp_path: Path, fit: list[str]
-) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, fit: list[str]) -> None:
     unbroken = start([*fit, *ALL_DIGITS, *THOROUGH], tmp_path / "unbroken")
     finish(unbroken)
     assert unbroken.returncode == 0
@@ -258,7 +256,7 @@ def test_a_run_that_is_killed_once_it_has_published_does_not_publish_again(
 
 
 @pytest.mark.slow
-def test_data_that_is_lost_while_it_is_trained_on_is_one_line_and_the_run_goes_on_when_it_is_back(
+def test_data_lost_during_training_is_one_line_and_the_run_resumes_when_it_is_back(
     tmp_path: Path,
 ) -> None:
     photos, store = tmp_path / "photos", tmp_path / "store"

@@ -65,7 +65,7 @@ def test_copies_are_asked_about_side_by_side_and_others_alone(defects: Path) -> 
     assert found["corrupt"] == ["cats/broken.png"]
 
 
-def test_a_doubt_of_two_models_is_one_question_and_what_is_left_for_later_comes_last(defects: Path) -> None:
+def test_a_doubt_of_two_models_is_one_question_and_those_left_for_later_come_last(defects: Path) -> None:
     doubts = [Finding("wrong-label", ("cats/05.png",), score, f"Doubt {score}.") for score in (0.9, 0.8)]
     questions = asked(defects, *doubts, later=(("corrupt", "cats/broken.png"),))
     assert [each.reasons for each in questions if each.check == "wrong-label"] == [("Doubt 0.9.", "Doubt 0.8.")]

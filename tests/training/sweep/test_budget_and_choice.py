@@ -71,9 +71,7 @@ def test_the_first_candidate_is_what_fit_would_train(
     assert seen[0][0].preset.name == ("photos_quick" if effort else "photos")
 
 
-def test_a_budget_that_is_too_short_for_the_choice_is_said_before_anything_is_trained(
-    few_photos: Path, tmp_path: Path
-) -> None:
+def test_a_budget_too_short_for_the_choice_is_reported_before_any_training(few_photos: Path, tmp_path: Path) -> None:
     done = invoke("sweep", few_photos, tmp_path, "--budget 5s")
     assert done.exit_code == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

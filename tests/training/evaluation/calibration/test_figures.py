@@ -19,7 +19,7 @@ def test_likelihood_and_brier_score_are_the_textbook_s() -> None:
     assert found["accuracy"] == (PROBABILITIES.argmax(axis=1) == TARGETS).mean()
 
 
-def test_the_reliability_bins_hold_every_picture_and_a_calibrated_model_s_lie_in_their_bands() -> None:
+def test_reliability_bins_hold_every_picture_and_a_calibrated_model_is_in_its_bands() -> None:
     rows = figures(PROBABILITIES, TARGETS)["reliability"]
     assert sum(row["pictures"] for row in rows) == 400
     assert all(row["from"] <= row["confidence"] <= row["to"] for row in rows)
@@ -40,7 +40,7 @@ def test_without_a_temperature_there_is_no_before() -> None:
     assert before_and_after(PROBABILITIES.astype(np.float32), TARGETS, temperature=1.0)["before"] is None
 
 
-def test_the_group_that_the_model_is_too_sure_of_comes_first_and_lies_outside_its_band() -> None:
+def test_the_group_with_overconfident_answers_comes_first_and_is_outside_its_band() -> None:
     groups = [None if row % 50 == 0 else f"person {row % 8}" for row in range(400)]
     targets = np.where([group == "person 3" for group in groups], (PROBABILITIES.argmax(axis=1) + 1) % 4, TARGETS)
     rows = figures(PROBABILITIES, targets, groups)["groups"]
