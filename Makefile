@@ -51,7 +51,7 @@ setup-clients: ## install public clients of the protocols, for the tests alone, 
 
 setup-ray: override VENV := $(RAY)
 setup-ray: override BIN := $(RAY)/bin
-setup-ray: ## install the service with Ray Serve and Ray Data into .venv-ray (docs/ray.md; 1.5 GB)
+setup-ray: ## install the service with Ray Serve and Ray Data into .venv-ray (docs/how-to/ray.md; 1.5 GB)
 	@$(call install,ray)
 
 setup-programs: ## install the clients and proxies of tests/packages.txt that are missing, with apt-get (as root)

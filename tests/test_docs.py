@@ -17,11 +17,12 @@ from training.options import FIT_OPTIONS
 
 @pytest.fixture(scope="module")
 def docs(repository: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in [*(repository / "docs").rglob("*.md"), repository / "README.md"]}
+    pages = [*(repository / "docs").rglob("*.md"), repository / "README.md"]
+    return {str(path.relative_to(repository)): path.read_text() for path in pages}
 
 
 def settings_table() -> str:
-    """The table of docs/operating.md, from the settings' own declarations."""
+    """The table of docs/reference/settings.md, from the settings' own declarations."""
     rows = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "none" if field.default is None else f"`{field.default}`"
@@ -31,11 +32,11 @@ def settings_table() -> str:
 
 
 def test_the_operating_page_lists_every_setting_with_its_default_and_range(docs: dict[str, str]) -> None:
-    assert settings_table() in docs["operating.md"]
+    assert settings_table() in docs["docs/reference/settings.md"]
 
 
 def metrics_table() -> str:
-    """The table of docs/operating.md, from the families' own declarations."""
+    """The table of docs/reference/settings.md, from the families' own declarations."""
     rows = ["| metric | labels | what it is |", "|---|---|---|"]
     suffix = {"counter": "_total", "gauge": "", "summary": "", "histogram": ""}
     for name, family in FAMILIES.items():
@@ -45,7 +46,7 @@ def metrics_table() -> str:
 
 
 def test_the_operating_page_lists_every_metric(docs: dict[str, str]) -> None:
-    assert metrics_table() in docs["operating.md"]
+    assert metrics_table() in docs["docs/reference/settings.md"]
 
 
 def test_serve_help_lists_every_setting() -> None:
@@ -55,29 +56,56 @@ def test_serve_help_lists_every_setting() -> None:
 
 
 def test_the_api_page_lists_every_error_with_its_status(docs: dict[str, str]) -> None:
-    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", docs["http-api.md"], re.MULTILINE))
+    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", docs["docs/reference/http-api.md"], re.MULTILINE))
     in_the_table = {(str(status), kind.code) for kind, status in STATUS.items()}
     of_the_framework = {("404", "not_found"), ("405", "method_not_allowed"), ("500", "internal_error")}
     assert rows == in_the_table | of_the_framework
 
 
 def test_the_training_page_lists_every_preset(docs: dict[str, str]) -> None:
-    listed = re.findall(r"^\| `(\w+)` \|.*\| [\d,]+ \|$", docs["training.md"], re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \|.*\| [\d,]+ \|$", docs["docs/reference/training.md"], re.MULTILINE)
     assert listed == list(PRESETS)
 
 
 def test_the_training_page_names_every_option_of_fit(docs: dict[str, str]) -> None:
     for option in FIT_OPTIONS.values():
         assert {option.word, option.word.replace("--", "--no-", 1)} & set(
-            re.findall(r"--[a-z-]+", docs["training.md"])
+            re.findall(r"--[a-z-]+", docs["docs/reference/training.md"])
         ), option.word
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = [re.sub(r"[^\w\- ]", "", line.lower()) for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {heading.strip().replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere(repository: Path) -> None:
-    for page in [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    for page in [
+        *repository.glob("*.md"),
+        *(repository / "docs").rglob("*.md"),
+        repository / "benchmarks" / "README.md",
+    ]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
             if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+                linked = page.parent / target if target else page
+                assert linked.exists(), f"{page.name} links to {target}"
+                assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}#{anchor}"
+
+
+def test_pages_that_code_names_exist(repository: Path) -> None:
+    for folder in ("app", "training", "benchmarks", "deploy", "tests"):
+        for file in (repository / folder).rglob("*"):
+            if file.suffix in {".py", ".j2", ".cfg", ".conf", ".yml", ".yaml", ".md"} and ".work" not in file.parts:
+                for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", file.read_text()):
+                    assert (repository / page).exists(), f"{file} names {page}"
+
+
+def test_the_index_lists_every_page(repository: Path) -> None:
+    index = (repository / "docs" / "README.md").read_text()
+    for page in (repository / "docs").glob("*/*.md"):
+        assert f"]({page.relative_to(repository / 'docs')})" in index, page
 
 
 def test_no_page_has_a_hole_left_to_fill(docs: dict[str, str]) -> None:
@@ -95,7 +123,7 @@ def test_every_make_target_that_a_page_names_exists(docs: dict[str, str], reposi
 
 def test_every_test_that_a_promise_names_exists(docs: dict[str, str], repository: Path) -> None:
     sources = "\n".join(file.read_text() for file in (repository / "tests").rglob("test_*.py"))
-    promised = re.findall(r"`(test_\w+)`", docs["operating.md"])
+    promised = re.findall(r"`(test_\w+)`", docs["docs/reference/settings.md"])
     assert promised
     for name in promised:
         assert f"def {name}(" in sources, name
@@ -104,5 +132,7 @@ def test_every_test_that_a_promise_names_exists(docs: dict[str, str], repository
 def test_the_training_page_lists_every_check_of_the_audit(docs: dict[str, str]) -> None:
     for check in CHECKS.values():
         threshold = "" if check.threshold is None else f"{check.threshold:g} {check.unit}"
-        assert f"| `{check.name}` | {check.severity} | {threshold} | {check.what} |" in docs["training.md"]
-        assert f"**{check.name}**" in docs["training.md"] or check.name == "near-leakage"
+        assert (
+            f"| `{check.name}` | {check.severity} | {threshold} | {check.what} |" in docs["docs/reference/training.md"]
+        )
+        assert f"**{check.name}**" in docs["docs/reference/training.md"] or check.name == "near-leakage"

@@ -1,7 +1,7 @@
-"""Say in plain words what is wrong with a finished run, with the evidence and the next command to try.
+"""Diagnose a finished run: each problem with its evidence and the next command to try.
 
-Pure functions from the run's figures to problems; where each threshold comes from is in docs/training.md. Held-out
-pictures here are validation's if there are any, so that a choice made on this advice leaves the test untouched.
+Pure functions from the run's figures to problems. docs/reference/training.md gives the origin of each threshold.
+Held-out pictures are those of validation if there are any, so a choice made on this advice does not use the test set.
 """
 
 from collections.abc import Mapping, Sequence

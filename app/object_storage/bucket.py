@@ -167,8 +167,8 @@ class Bucket:
             )
         if what == "opened":
             return ObjectStoreRefused(
-                f"{url} cannot be opened: variables in the environment are missing or wrong. docs/object-storage.md "
-                "lists them."
+                f"{url} cannot be opened: environment variables are missing or wrong. "
+                "docs/how-to/object-storage.md lists them."
             )
         cause = next((words for sign, words in _CAUSES.items() if sign in text), "it does not answer")
         return ObjectStoreUnreachable(f"{url} cannot be {what}: {f'it answers {answer}' if answer else cause}.")

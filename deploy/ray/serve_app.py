@@ -1,4 +1,4 @@
-"""Serve with Ray Serve: serve run deploy.ray.serve_app:app model_store=/srv/model_store (docs/ray.md)."""
+"""Serve with Ray Serve: serve run deploy.ray.serve_app:app model_store=/srv/model_store (docs/how-to/ray.md)."""
 
 from math import ceil
 from typing import Any

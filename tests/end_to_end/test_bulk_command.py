@@ -291,7 +291,7 @@ def test_features_are_those_of_the_network(output: PartFormat, repository: Path,
 
 
 def test_the_commands_of_the_page_run_as_they_stand_there(repository: Path, data_folder: Path, tmp_path: Path) -> None:
-    page = (repository / "docs" / "bulk.md").read_text(encoding="utf-8")
+    page = (repository / "docs" / "how-to" / "bulk-jobs.md").read_text(encoding="utf-8")
     (shell,), (snippet,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "python"))
     (tmp_path / "pictures").mkdir()
     for path in sorted(data_folder.glob("7-*.png")):

@@ -148,7 +148,7 @@ def test_other_stores_are_wired_to_their_clients(url: str, monkeypatch: pytest.M
 
 def test_an_account_that_is_not_named_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
-    with pytest.raises(ObjectStoreRefused, match="variables in the environment are missing or wrong"):
+    with pytest.raises(ObjectStoreRefused, match="environment variables are missing or wrong"):
         Bucket(BucketAddress("az://models/a")).entries()
 
 

@@ -2,7 +2,7 @@ r"""Split a multipart/form-data body into its parts (RFC 7578, with the framing 
 
 The whole body is in memory, within the upload limit, so each part is found by searching for the delimiter. With
 python-multipart's streaming parser, a whole request with a small picture, decoding and inference included, took 1.3
-times the CPU (docs/benchmarks.md). This module knows nothing of requests or pictures.
+times the CPU (docs/explanation/benchmarks.md). This module knows nothing of requests or pictures.
 
 Clients agree on the framing, but not on how to write names and file names. The rules:
 

@@ -1,4 +1,4 @@
-"""This project on Ray Serve: deploy/ray/serve_app.py, a replica for each core, HAProxy in front (docs/ray.md)."""
+"""This project on Ray Serve: deploy/ray/serve_app.py, one replica per core, behind HAProxy (docs/how-to/ray.md)."""
 
 import logging
 import os
