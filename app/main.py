@@ -26,13 +26,14 @@ from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Limits as ConnectionLimits
 from app.api.http1.connection import Services
 from app.api.http1.fast_path import FastPath
+from app.api.http1.lean_routes import LeanRoutes
 from app.api.http1.shedding import Shedding
 from app.api.inference import Inference, RequestLimits
 from app.api.lifecycle import Lifecycle
 from app.api.openapi.document import install_openapi
 from app.api.protocols.open_inference.repository import Repository
-from app.api.protocols.open_inference.routes import open_inference_routes
-from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_routes
+from app.api.protocols.open_inference.routes import open_inference_lean_routes, open_inference_routes
+from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_lean_routes, tensorflow_serving_routes
 from app.api.questions import Questions
 from app.api.routes.docs import docs_routes, document_keys
 from app.api.routes.explain import explain_routes
@@ -40,7 +41,7 @@ from app.api.routes.health import health_routes
 from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
 from app.api.routes.page import PageFacts, page_routes
-from app.api.routes.predict import lean_routes, predict_routes
+from app.api.routes.predict import predict_lean_routes, predict_routes
 from app.contract.store import ModelStore
 from app.errors import BundleError, InvalidSetting, ObjectStoreError
 from app.metrics import Metrics
@@ -184,8 +185,15 @@ def connection_services(settings: Settings, questions: Questions, gate: Gate, li
     cors = settings.cors_origins is not None
     inference = questions.inference
     admission = inference.admission
-    fast_path = FastPath(inference, gate, cors=cors)
-    shedding = Shedding(admission, gate, cors=cors)
+    routes = LeanRoutes(
+        [
+            *predict_lean_routes(questions),
+            *open_inference_lean_routes(inference),
+            *tensorflow_serving_lean_routes(inference),
+        ]
+    )
+    fast_path = FastPath(inference, gate, routes, cors=cors)
+    shedding = Shedding(admission, gate, routes, cors=cors)
     return Services(
         gate=gate,
         lifecycle=lifecycle,
@@ -197,7 +205,7 @@ def connection_services(settings: Settings, questions: Questions, gate: Gate, li
         overloaded=lambda: admission.overloaded,
         reject_unread=shedding.reject_unread,
         reject_early=shedding.reject_early,
-        routes={route.path: fast_path.opener(route) for route in lean_routes(questions)},
+        fast_path=fast_path.open,
         application=AsgiExchange,
     )
 

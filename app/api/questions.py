@@ -42,10 +42,17 @@ class _PictureQuestion(Question):
 
 
 class OnePicture(_PictureQuestion):
-    """One picture, as the field `file` of a form or as the whole body; answered as `PredictionAnswer`."""
+    """One picture, as the field `file` of a form or as the whole body; answered as `PredictionAnswer`.
+
+    Many requests can share such a question.
+    """
+
+    _head_is_checked = False
 
     def check_head(self) -> None:
-        check_content_type(self._content_type, "file")
+        if not self._head_is_checked:
+            check_content_type(self._content_type, "file")
+            self._head_is_checked = True
 
     def read(self, body: bytes, _: Classifier) -> Message:
         limits = self._limits

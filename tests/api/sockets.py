@@ -90,7 +90,10 @@ class LongWay(ServerConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.services = replace(
-            self.services, routes={}, overloaded=lambda: False, reject_early=lambda _connection, _head: False
+            self.services,
+            fast_path=lambda _connection, _head: None,
+            overloaded=lambda: False,
+            reject_early=lambda _connection, _head: False,
         )
 
 
@@ -171,9 +174,14 @@ class Server:
 
 
 def request(
-    body: bytes = b"", *headers: str, query: str = "", method: str = "POST", content_type: str | None = "image/png"
+    body: bytes = b"",
+    *headers: str,
+    path: str = "/predict",
+    query: str = "",
+    method: str = "POST",
+    content_type: str | None = "image/png",
 ) -> bytes:
-    lines = [f"{method} /predict{query} HTTP/1.1", "Host: a", "X-Request-ID: same-for-both", *headers]
+    lines = [f"{method} {path}{query} HTTP/1.1", "Host: a", "X-Request-ID: same-for-both", *headers]
     if content_type is not None:
         lines.append(f"Content-Type: {content_type}")
     if not any(header.lower().startswith(("content-length", "transfer-encoding")) for header in headers):

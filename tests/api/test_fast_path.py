@@ -1,5 +1,6 @@
 """The fast path and FastAPI's own way are one: over real sockets they answer the same bytes alike, errors included."""
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -31,14 +32,14 @@ class Watched(ServerConnection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        ((path, open_exchange),) = self.services.routes.items()
+        fast_path = self.services.fast_path
 
         def watched(connection: ServerConnection, head: Head) -> Exchange | None:
-            exchange = open_exchange(connection, head)
+            exchange = fast_path(connection, head)
             Watched.taken += exchange is not None
             return exchange
 
-        self.services = replace(self.services, routes={path: watched})
+        self.services = replace(self.services, fast_path=watched)
 
 
 class Gated:
@@ -203,6 +204,85 @@ def test_a_bad_request(both_ways: BothWays, query: str, content_type: str | None
 )
 def test_an_unusual_query_takes_the_long_way(both_ways: BothWays, seven: bytes, query: str, status: int) -> None:
     assert both_ways.send(request(seven, query=query), fast=False).status == status
+
+
+V1, V2 = "/v1/models/digits", "/v2/models/digits"
+
+
+def infer_body(
+    *pictures: bytes, path: str = f"{V2}/infer", length: str | None = None, more: tuple[str, ...] = (), **message: Any
+) -> bytes:
+    """A binary BYTES request of the Open Inference Protocol; `length` replaces the header's right value."""
+    data = b"".join(len(picture).to_bytes(4, "little") + picture for picture in pictures)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(pictures)]}
+    text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}], **message}).encode()
+    header = f"Inference-Header-Content-Length: {len(text) if length is None else length}"
+    return request(text + data, header, *more, path=path, content_type=None)
+
+
+def predict_body(*pictures: bytes, path: str = f"{V1}:predict", key: str = "instances") -> bytes:
+    """A request of TensorFlow Serving's interface."""
+    values = [{"b64": base64.b64encode(picture).decode()} for picture in pictures]
+    return request(json.dumps({key: values}).encode(), path=path, content_type=None)
+
+
+def test_the_other_protocols(both_ways: BothWays, seven: bytes) -> None:
+    for sent in (
+        infer_body(seven),
+        infer_body(*[seven] * 20, id="a", parameters={"binary_data_output": True}),
+        infer_body(seven, path=f"{V2}/versions/1/infer"),
+        infer_body(seven, outputs=[{"name": "probabilities", "parameters": {"classification": 2}}]),
+        request(seven, "Inference-Header-Content-Length: 0", path=f"{V2}/infer", content_type=None),
+        predict_body(seven, seven),
+        predict_body(seven, key="inputs", path=f"{V1}/versions/1:predict"),
+        predict_body(seven, key="instances", path=f"{V1}:predict"),
+        request(
+            json.dumps({"examples": [{"image": {"b64": base64.b64encode(seven).decode()}}]}).encode(),
+            path=f"{V1}:classify",
+            content_type="application/json",
+        ),
+        request(form(seven, field="files"), path="/predict/batch", content_type=FORM),
+        request(form(b"junk", field="files"), path="/predict/batch", query="?top_k=2", content_type=FORM),
+    ):
+        assert both_ways.send(sent).status == 200
+
+
+def test_bad_requests_of_the_other_protocols(both_ways: BothWays, seven: bytes) -> None:
+    for sent, status in (
+        (infer_body(b"junk"), 415),
+        (infer_body(), 400),
+        (infer_body(seven, b"junk"), 415),
+        (infer_body(seven, length="x"), 400),
+        (infer_body(seven, length="999999"), 400),
+        (infer_body(seven, path="/v2/models/cats/infer"), 404),
+        (infer_body(seven, path=f"{V2}/versions/9/infer"), 404),
+        (infer_body(seven, more=("X-Request-Timeout: soon",)), 400),
+        (infer_body(b"x" * 30_001), 413),
+        (predict_body(seven, key="pictures"), 400),
+        (predict_body(path=f"{V1}:predict"), 400),
+        (predict_body(seven, path="/v1/models/cats:predict"), 404),
+        (predict_body(seven, path=f"{V1}/versions/9:classify"), 404),
+        (request(b"", path=f"{V1}:predict", content_type=None), 400),
+        (request(seven, path="/predict/batch"), 415),
+        (request(b"junk", path="/predict/batch", content_type=FORM), 400),
+        (request(form(seven), path="/predict/batch", content_type=FORM), 400),
+        (request(form(seven, field="files"), path="/predict/batch", query="?model=cats", content_type=FORM), 404),
+    ):
+        assert both_ways.send(sent).status == status, sent[:200]
+
+
+def test_paths_and_queries_that_take_the_long_way(both_ways: BothWays, seven: bytes) -> None:
+    for sent, status in (
+        (infer_body(seven, path="/v2/models/d%69gits/infer"), 200),
+        (infer_body(seven, path=f"{V2}/infer?a=b"), 200),
+        (infer_body(seven, path=f"{V2}/versions/1/infer/"), 404),
+        (predict_body(seven, path=f"{V1}:predict?a=b"), 200),
+        (predict_body(seven, path=f"{V1}:regress"), 400),
+        (predict_body(seven, path=f"{V1}/labels/a:predict"), 404),
+        (infer_body(seven, path=f"/v2/models/{'d' * 300}%20/infer"), 404),
+        (infer_body(seven, more=("Content-Encoding: br",)), 415),
+    ):
+        assert both_ways.send(sent, fast=False).status == status, sent[:200]
 
 
 def test_a_picture_with_too_many_pixels(both_ways: BothWays) -> None:

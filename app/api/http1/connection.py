@@ -9,7 +9,7 @@ may stay unread. Breaking one ends this connection alone. This module knows no p
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
@@ -83,8 +83,8 @@ class Services:
     """Reject a whole, unparsed request under overload; return whether it was rejected."""
     reject_early: Callable[["Connection", Head], bool]
     """Reject a request under overload before its body is read; return whether it was rejected."""
-    routes: Mapping[bytes, Callable[["Connection", Head], Exchange | None]]
-    """Handlers without ASGI, by path. A handler that returns None leaves the request to the application."""
+    fast_path: Callable[["Connection", Head], Exchange | None]
+    """The handler of plain requests, without ASGI. None leaves the request to the application."""
     application: Callable[["Connection", Head], Exchange]
     """The handler of all other requests."""
 
@@ -263,8 +263,7 @@ class Connection(asyncio.Protocol):
         if services.reject_early(self, head):
             self._answer_has_begun = True
             return
-        route = services.routes.get(head.path)
-        exchange = None if route is None else route(self, head)
+        exchange = services.fast_path(self, head)
         self.exchange = services.application(self, head) if exchange is None else exchange
 
     def _settle(self) -> None:

@@ -7,75 +7,66 @@ HTTP/1.0, `Expect`, a client that does not read its answers, a page of another o
 which the route's `ask` returns None.
 """
 
-from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import NamedTuple
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from app.api.errors import answer_error
+from app.api.errors import answer_error, log_failure
 from app.api.guard.access import Gate
 from app.api.http1.connection import Connection
 from app.api.http1.head import Head
+from app.api.http1.lean_routes import LeanPath, LeanRoutes
 from app.api.inference import Call, Inference, Question, asked_seconds
 
 _MOST_BYTES = 64 * 1024
 
 
-class LeanRoute(NamedTuple):
-    """A `POST` route that can be answered without ASGI."""
-
-    path: bytes
-    ask: Callable[[bytes, Mapping[bytes, bytes]], Question | None]
-    """Makes the question of a request's query and headers by name; None leaves the request to the application."""
-
-
 class FastPath:
-    """Opens an exchange for each plain request. One serves all connections of a worker."""
+    """Opens an exchange for each plain request to a lean route. One serves all connections of a worker."""
 
-    def __init__(self, inference: Inference, gate: Gate, *, cors: bool) -> None:
+    def __init__(self, inference: Inference, gate: Gate, routes: LeanRoutes, *, cors: bool) -> None:
         self._inference = inference
         self._gate = gate
+        self._find = routes.find
         self._cors = cors
+        self._most_bytes = min(_MOST_BYTES, inference.limits.max_batch_bytes)
 
-    def opener(self, route: LeanRoute) -> "Callable[[Connection, Head], LeanExchange | None]":
-        """Return a function that opens an exchange for a request to this route, or None if it is not plain."""
-        inference, gate, cors, ask = self._inference, self._gate, self._cors, route.ask
-        label = route.path.decode("ascii")
-
-        def open_exchange(connection: Connection, head: Head) -> LeanExchange | None:
-            length, fields = head.body_length, head.fields
-            if (
-                length is None
-                or length > _MOST_BYTES
-                or head.method != b"POST"
-                or head.is_1_0
-                or head.expects_continue
-                or b"content-encoding" in fields
-                or (cors and b"origin" in fields)
-                or not connection.reads_answers
-            ):
-                return None
-            question = ask(head.query, fields)
-            return None if question is None else LeanExchange(connection, head, question, label, inference, gate)
-
-        return open_exchange
+    def open(self, connection: Connection, head: Head) -> "LeanExchange | None":
+        """Return an exchange for the request, or None if it is not plain."""
+        length, fields = head.body_length, head.fields
+        if (
+            length is None
+            or length > self._most_bytes
+            or head.method != b"POST"
+            or head.is_1_0
+            or head.expects_continue
+            or b"content-encoding" in fields
+            or (self._cors and b"origin" in fields)
+            or not connection.reads_answers
+        ):
+            return None
+        found = self._find(head.path)
+        if found is None:
+            return None
+        path, ask = found
+        question = ask(path.names, head.query, fields)
+        return None if question is None else LeanExchange(connection, head, question, path, self._inference, self._gate)
 
 
 class LeanExchange(Call):
     """One request and its answer: the connection's Exchange, a Call, and the owner of its lease."""
 
-    __slots__ = ("_began", "_connection", "_gate", "_head", "_inference", "_pieces", "_request_id", "_route")
+    __slots__ = ("_began", "_connection", "_gate", "_head", "_inference", "_path", "_pieces", "_request_id")
 
     def __init__(
-        self, connection: Connection, head: Head, question: Question, route: str, inference: Inference, gate: Gate
+        self, connection: Connection, head: Head, question: Question, path: LeanPath, inference: Inference, gate: Gate
     ) -> None:
         super().__init__(question)
         self._began = perf_counter()
         self._connection = connection
         self._head = head
-        self._route = route
+        self._path = path
         self._inference = inference
         self._gate = gate
         self._pieces: list[bytes] = []
@@ -93,7 +84,8 @@ class LeanExchange(Call):
         self._pieces = []
         self._request_id = self._gate.request_id(headers)
         try:
-            self._gate.check(self._route, headers)
+            self._gate.check(self._path.path, headers)
+            self.question.check_head()
             self.read_s = perf_counter() - self._began
             timeout_s = None if timeout is None else asked_seconds(timeout.decode("latin-1"))
             self._inference.begin(self, body, self, timeout_s, size=len(body))
@@ -116,27 +108,33 @@ class LeanExchange(Call):
         if self.model is None:
             return
         try:
-            body, media_type, headers, _ = self.write(self.model)
+            body, media_type, headers, failures = self.write(self.model)
         except Exception as exc:  # noqa: BLE001 - the same
             self._fail(exc)
             return
-        fields = b"server-timing: %b\r\ncontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % (
+        more = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers) if headers else ""
+        fields = b"server-timing: %b\r\n%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % (
             self.server_timing(),
+            more.encode("latin-1"),
             len(body),
             media_type.encode("ascii"),
             self._request_id.encode("ascii"),
         )
-        if headers:
-            fields += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        for failure in failures:
+            log_failure(self._request(), failure)
         self._answer(200, fields, body, None)
 
     # The answer
 
     def _fail(self, error: Exception) -> None:
-        state = {"request_id": self._request_id}
-        response = answer_error(Request({"type": "http", "headers": (), "state": state}), error)
+        request = self._request()
+        response = answer_error(request, error)
         fields = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
-        self._answer(response.status_code, fields, bytes(response.body), state["code"])
+        self._answer(response.status_code, fields, bytes(response.body), request.scope["state"]["code"])
+
+    def _request(self) -> Request:
+        """Return what errors are answered and logged by."""
+        return Request({"type": "http", "headers": (), "state": {"request_id": self._request_id}})
 
     def _answer(self, status: int, fields: bytes, body: bytes, code: str | None) -> None:
         if self.done():
@@ -148,8 +146,8 @@ class LeanExchange(Call):
         self._gate.note(
             request_id=self._request_id,
             method="POST",
-            path=self._route,
-            route=self._route,
+            path=self._path.path,
+            route=self._path.template,
             model="" if model is None else model.name,
             version="" if model is None else model.version,
             status=status,

@@ -1,8 +1,8 @@
-"""Reject requests to `/predict` under overload as cheaply as possible, to leave the CPU to accepted requests.
+"""Reject requests to lean routes under overload as cheaply as possible, to leave the CPU to accepted requests.
 
-A plain request that arrives in one piece is recognised by one regular expression, which matches nothing that
-`app.api.http1.head` would read differently or reject. Any other of a known length is rejected after its head, and its
-body is read and dropped; a chunked one goes to the application. This module knows nothing of pictures or models.
+A plain request to `/predict` that arrives in one piece is recognised by one regular expression, which matches nothing
+that `app.api.http1.head` would read differently or reject. Any other of a known length is rejected after its head, and
+its body is read and dropped; a chunked one goes to the application. This module knows nothing of pictures or models.
 """
 
 import re
@@ -13,11 +13,12 @@ from app.api.guard.access import Gate
 from app.api.guard.keys import RawHeaders
 from app.api.http1.connection import STATUS_LINES, Connection
 from app.api.http1.head import Head
+from app.api.http1.lean_routes import LeanPath, LeanRoutes
 from app.errors import Overloaded
 from app.serving.admission import Admission
 
-_PATH = b"/predict"
-_ROUTE = _PATH.decode()
+_UNREAD = LeanPath("/predict", (), "/predict")
+"""The path of the requests that are recognised unread."""
 _STATUS = 503
 _PLACE = "(the id)"
 _OTHER = (
@@ -42,9 +43,10 @@ def is_whole_plain_request(data: bytes) -> bool:
 class Shedding:
     """Rejects requests to `/predict` with the error table's bytes. One instance serves all connections of a worker."""
 
-    def __init__(self, admission: Admission, gate: Gate, *, cors: bool) -> None:
+    def __init__(self, admission: Admission, gate: Gate, routes: LeanRoutes, *, cors: bool) -> None:
         self._admission = admission
         self._gate = gate
+        self._find = routes.find
         # With access checks, a rejection would tell unauthorized clients about the load.
         self._is_used = not (gate.guarded or cors)
         self._date: list[tuple[bytes, bytes]] | None = None
@@ -53,7 +55,7 @@ class Shedding:
     def reject_unread(self, connection: Connection, data: bytes) -> bool:
         """Answer 503 if the data are one plain request and there is no room for it; return whether it did."""
         if self._is_used and is_whole_plain_request(data) and not self._admission.make_room():
-            self._reject(connection, ())
+            self._reject(connection, (), _UNREAD)
             return True
         return False
 
@@ -61,27 +63,27 @@ class Shedding:
         """Answer 503 if there is no room for this request; return whether it did."""
         if (
             self._admission.overloaded
-            and head.path == _PATH
             and head.method == b"POST"
             and self._is_used
+            and (found := self._find(head.path)) is not None
             and head.body_length is not None  # a chunked body may turn out to be broken, which is 400
             and not head.expects_continue
             and connection.keeps_alive
             and not self._admission.make_room()
         ):
-            self._reject(connection, head.headers)
+            self._reject(connection, head.headers, found[0])
             return True
         return False
 
-    def _reject(self, connection: Connection, headers: RawHeaders) -> None:
+    def _reject(self, connection: Connection, headers: RawHeaders, path: LeanPath) -> None:
         began = perf_counter()
         seconds = self._admission.count_rejected()
         request_id = self._gate.request_id(headers)
         self._gate.note(
             request_id=request_id,
             method="POST",
-            path=_ROUTE,
-            route=_ROUTE,
+            path=path.path,
+            route=path.template,
             model="",
             version="",
             status=_STATUS,

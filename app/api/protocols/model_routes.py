@@ -1,6 +1,6 @@
 """Routes about one model: each exists once for the live version, and once for a named version."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -10,6 +10,15 @@ from app.api.openapi.schemas import error_responses
 ModelName = Annotated[str, Path(description="The model's name.")]
 ModelVersion = Annotated[str, Path(description="Its version, which must be the live one.")]
 Answer = Callable[[Request, str, str | None], Awaitable[Any]]
+
+MODEL_PATHS = ("{model}", "{model}/versions/{version}")
+"""A model's live version, and a named one."""
+
+
+def model_and_version(names: Sequence[str]) -> tuple[str, str | None]:
+    """Return the model, and the version or None, from the names in one of `MODEL_PATHS`."""
+    model, *version = names
+    return model, version[0] if version else None
 
 
 class ModelRoutes:
@@ -38,7 +47,8 @@ class ModelRoutes:
         async def of_version(request: Request, model: ModelName, version: ModelVersion) -> Any:
             return await answer(request, model, version)
 
-        for path, endpoint in (("{model}", of_model), ("{model}/versions/{version}", of_version)):
+        endpoints: tuple[Callable[..., Any], ...] = (of_model, of_version)
+        for path, endpoint in zip(MODEL_PATHS, endpoints, strict=True):
             self._router.add_api_route(
                 f"{self._root}/{path}{suffix}",
                 endpoint,

@@ -1,7 +1,7 @@
 """POST /predict and POST /predict/batch as FastAPI routes, for OpenAPI too, and the lean route of the first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import Detail, Wish
-from app.api.http1.fast_path import LeanRoute
+from app.api.http1.lean_routes import LeanRoute
 from app.api.http_request import answer_request
 from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
@@ -135,20 +135,28 @@ def predict_routes(questions: Questions) -> APIRouter:
     return router
 
 
-def lean_routes(questions: Questions) -> list[LeanRoute]:
+def predict_lean_routes(questions: Questions) -> list[LeanRoute]:
     @lru_cache(maxsize=256)  # a question of one picture has no state, and most repeat
-    def question(query: bytes, content_type: bytes) -> Question | None:
-        plain = _PLAIN_QUERY.fullmatch(query)
-        if plain is None:
-            return None
-        name, top_k, minimum = plain.groups()
-        return questions.one(
-            None if name is None else name.decode("ascii"),
-            Wish(None if top_k is None else int(top_k), None if minimum is None else float(minimum)),
-            content_type.decode("latin-1"),
-        )
+    def one(query: bytes, content_type: bytes) -> Question | None:
+        asked = _plain(query)
+        return None if asked is None else questions.one(*asked, content_type.decode("latin-1"))
 
-    def predict(query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
-        return question(query, fields.get(b"content-type", b""))
+    def predict(_: Sequence[str], query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
+        return one(query, fields.get(b"content-type", b""))
 
-    return [LeanRoute(b"/predict", predict)]
+    def predict_batch(_: Sequence[str], query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
+        asked = _plain(query)
+        content_type = fields.get(b"content-type", b"").decode("latin-1")
+        return None if asked is None else questions.many(*asked, content_type)
+
+    return [LeanRoute("/predict", predict), LeanRoute("/predict/batch", predict_batch)]
+
+
+def _plain(query: bytes) -> tuple[str | None, Wish] | None:
+    """Return the model and the wish of a query, or None if the application is to read it."""
+    plain = _PLAIN_QUERY.fullmatch(query)
+    if plain is None:
+        return None
+    name, top_k, minimum = plain.groups()
+    wish = Wish(None if top_k is None else int(top_k), None if minimum is None else float(minimum))
+    return None if name is None else name.decode("ascii"), wish

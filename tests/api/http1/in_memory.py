@@ -15,6 +15,7 @@ from app.api.guard.access import Gate
 from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Connection, Limits, Services
 from app.api.http1.head import Head
+from app.api.http1.lean_routes import LeanRoute, LeanRoutes
 from app.api.http1.shedding import Shedding
 from app.api.lifecycle import Lifecycle
 from app.metrics import Metrics
@@ -244,7 +245,9 @@ class Service:
         self._body_began = False
         gate = _NotingGate(self.noted)
         admission = SimpleNamespace(overloaded=overloaded, make_room=lambda: not overloaded, count_rejected=lambda: 1)
-        shedding = Shedding(cast("Admission", admission), gate, cors=False)
+        shedding = Shedding(
+            cast("Admission", admission), gate, LeanRoutes([LeanRoute("/predict", lambda *_: None)]), cors=False
+        )
         self._state = ServerState()
         self._state.default_headers = [(b"date", b"today"), (b"server", b"imageclass")]
         services = Services(
@@ -254,7 +257,7 @@ class Service:
             overloaded=lambda: overloaded,
             reject_unread=shedding.reject_unread,
             reject_early=shedding.reject_early,
-            routes={b"/echo": self._open_echo},
+            fast_path=self._open_echo,
             application=AsgiExchange,
         )
         config = cast("Config", SimpleNamespace(loaded_app=echo_application))
@@ -300,7 +303,7 @@ class Service:
         return found
 
     def _open_echo(self, connection: Connection, head: Head) -> Echo | None:
-        if head.expects_continue or head.is_1_0:
+        if head.path != b"/echo" or head.expects_continue or head.is_1_0:
             return None
         echo = Echo(self, connection, head)
         self.exchanges.append(echo)

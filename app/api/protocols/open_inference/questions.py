@@ -38,13 +38,14 @@ class HttpInfer(InferQuestion):
 
     def __init__(self, inference: Inference, model: str, version: str | None, json_length: str | None) -> None:
         super().__init__(inference, model, version)
-        self._json_length = json_length
+        self._header = json_length
+        self._json_length: int | None = None  # after `check_head`
 
     def check_head(self) -> None:
-        _length_of(self._json_length)
+        self._json_length = _length_of(self._header)
 
     def read(self, body: bytes, model: Classifier) -> Message:
-        asked = self.asked = self.reader(model).from_body(body, _length_of(self._json_length))
+        asked = self.asked = self.reader(model).from_body(body, self._json_length)
         return asked.pictures, asked.timeout_s
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:

@@ -3,16 +3,18 @@
 Bodies are parsed here, not by FastAPI: tritonclient sends no Content-Type, without which FastAPI rejects JSON.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.http1.lean_routes import LeanRoute
 from app.api.http_request import answer_request, read_small_body
-from app.api.inference import Inference
+from app.api.inference import Inference, Question
 from app.api.lifecycle import Lifecycle
 from app.api.openapi.schemas import error_responses
-from app.api.protocols.model_routes import ModelName, ModelRoutes
+from app.api.protocols.model_routes import MODEL_PATHS, ModelName, ModelRoutes, model_and_version
 from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
 from app.api.protocols.open_inference.questions import JSON_LENGTH_HEADER, HttpInfer
 from app.api.protocols.open_inference.repository import Repository
@@ -36,6 +38,7 @@ from app.api.routes.health import refuse_unless_ready
 from app.errors import MalformedRequest
 from app.metrics import Metrics
 
+_ROOT = "/v2/models"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _JSON_LENGTH = {
     "description": "How many bytes of the body are JSON; the tensor's binary data follows.",
@@ -107,7 +110,7 @@ def open_inference_routes(
         question = HttpInfer(inference, name, asked, request.headers.get(JSON_LENGTH_HEADER))
         return await answer_request(inference, request, question, max_bytes=inference.limits.max_batch_bytes)
 
-    routes = ModelRoutes(router, "/v2/models")
+    routes = ModelRoutes(router, _ROOT)
     routes.add("GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
     routes.add("GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
     routes.add("GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
@@ -125,6 +128,19 @@ def open_inference_routes(
     )
     _add_repository(router, inference, repository)
     return router
+
+
+def open_inference_lean_routes(inference: Inference) -> list[LeanRoute]:
+    header = JSON_LENGTH_HEADER.lower().encode("ascii")
+
+    def infer(names: Sequence[str], query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
+        if query:
+            return None
+        length = fields.get(header)
+        text = None if length is None else length.decode("latin-1")
+        return HttpInfer(inference, *model_and_version(names), text)
+
+    return [LeanRoute(f"{_ROOT}/{path}/infer", infer) for path in MODEL_PATHS]
 
 
 def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:

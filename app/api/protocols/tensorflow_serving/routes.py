@@ -3,14 +3,16 @@
 Bodies are parsed here, not by FastAPI: TensorFlow Serving ignores Content-Type, and its clients send any.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
+from app.api.http1.lean_routes import Ask, LeanRoute
 from app.api.http_request import answer_request
-from app.api.inference import Inference
-from app.api.protocols.model_routes import ModelRoutes
+from app.api.inference import Inference, Question
+from app.api.protocols.model_routes import MODEL_PATHS, ModelRoutes, model_and_version
 from app.api.protocols.tensorflow_serving import metadata
 from app.api.protocols.tensorflow_serving.questions import Classify, Predict
 from app.api.protocols.tensorflow_serving.schemas import (
@@ -24,6 +26,7 @@ from app.api.protocols.tensorflow_serving.schemas import (
 )
 from app.errors import MalformedRequest, ModelNotFound
 
+_ROOT = "/v1/models"
 _VERBS = ("predict", "classify", "regress")
 
 
@@ -52,7 +55,7 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
         model = inference.catalogue.get(name, version)
         raise MalformedRequest(f"'{model.name}' is a classifier and has nothing to regress. Use :predict or :classify.")
 
-    routes = ModelRoutes(router, "/v1/models")
+    routes = ModelRoutes(router, _ROOT)
     routes.add("GET", "", status, "Which version is live", ModelStatus, 404)
     routes.add("GET", "/metadata", signature, "The model's signature", SignatureMetadata, 404)
     predict_body, classify_body = _json_body(PREDICT_REQUEST), _json_body(CLASSIFY_REQUEST)
@@ -63,6 +66,17 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
     routes.add("POST", ":regress", regress, "Not for classifiers", None, 404, include_in_schema=False)
     _refuse_labels(router)
     return router
+
+
+def tensorflow_serving_lean_routes(inference: Inference) -> list[LeanRoute]:
+    def ask_by(kind: type[Predict | Classify]) -> Ask:
+        def ask(names: Sequence[str], query: bytes, _: Mapping[bytes, bytes]) -> Question | None:
+            return None if query else kind(inference, *model_and_version(names))
+
+        return ask
+
+    verbs = ((":predict", ask_by(Predict)), (":classify", ask_by(Classify)))
+    return [LeanRoute(f"{_ROOT}/{path}{verb}", ask) for path in MODEL_PATHS for verb, ask in verbs]
 
 
 def _refuse_labels(router: APIRouter) -> None:
