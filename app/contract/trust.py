@@ -26,6 +26,9 @@ SetMethod = Literal["lac", "aps"]
 TRUST = "trust.npz"
 MAX_TRUST_BYTES = 1_500_000
 
+_VERSION = 1
+"""How the scores are defined: a number on held-out pictures means nothing beside another definition. The first files
+have none."""
 _SORTED = ("kind_scores", "class_scores", "overall_scores", "lac_scores", "aps_scores")
 
 
@@ -142,6 +145,7 @@ class Trust:
     def to_npz(self) -> bytes:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays["version"] = np.array(_VERSION)
         for name in ("projection", "kernel", "references"):
             arrays[name] = arrays[name].astype(np.float16)
         np.savez_compressed(buffer, **arrays)
@@ -152,9 +156,12 @@ class Trust:
         """Read and check the arrays. Raises ValueError with what is wrong."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {field.name: file[field.name] for field in fields(cls)}
+                version = int(file["version"]) if "version" in file else 1
+                arrays = {field.name: file[field.name] for field in fields(cls)} if version == _VERSION else {}
         except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
             raise ValueError(f"it cannot be read ({exc})") from exc
+        if version != _VERSION:
+            raise ValueError(f"its scores are of version {version}, this release reads version {_VERSION}")
         sizes = {"D": features, "K": classes}
         for name, kind, axes in _SHAPES:
             array = arrays[name]

@@ -1,5 +1,6 @@
 """What familiar pictures look like, and what is made of it."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_a_file_that_does_not_fit_is_named(
         Trust.from_npz(replace(world[0], **change).to_npz(), features=D, classes=K)
     with pytest.raises(ValueError, match="cannot be read"):
         Trust.from_npz(b"no archive", features=D, classes=K)
+
+
+def test_scores_of_another_definition_are_refused_and_files_without_a_version_read(
+    world: tuple[Trust, np.random.Generator, np.ndarray[Any, Any]],
+) -> None:
+    trust, _, means = world
+    with np.load(io.BytesIO(trust.to_npz())) as file:
+        arrays = dict(file)
+    assert arrays.pop("version") == 1
+    old = Trust.from_npz(_saved(arrays), features=D, classes=K)
+    assert old.familiarity(means[0]) == trust.familiarity(means[0])
+    with pytest.raises(ValueError, match="scores are of version 2, this release reads version 1"):
+        Trust.from_npz(_saved({"version": np.array(2), "other": np.zeros(1)}), features=D, classes=K)
+    with pytest.raises(ValueError, match="cannot be read"):
+        Trust.from_npz(_saved({**arrays, "version": np.zeros(2)}), features=D, classes=K)
+
+
+def _saved(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
