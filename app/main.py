@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.api.answers import AnswerSettings
 from app.api.errors import install_error_handlers
 from app.api.guard.access import Gate
 from app.api.guard.cors import Cors, cors_origins
@@ -43,6 +42,7 @@ from app.api.routes.models import model_routes
 from app.api.routes.page import PageFacts, page_routes
 from app.api.routes.predict import predict_lean_routes, predict_routes
 from app.contract.store import ModelStore
+from app.contract.wish import AnswerSettings
 from app.errors import BundleError, InvalidSetting, ObjectStoreError
 from app.metrics import Metrics
 from app.object_storage.follower import Follower

@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
-from app.api.answers import AnswerSettings, AnswerWriters, Wish
+from app.api.answers import AnswerWriters
 from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
 from app.api.inference import Inference, Message, Question, Written
+from app.contract.wish import AnswerSettings, Wish
 from app.errors import ImageclassError, InferenceFailed
 from app.serving.classifier import Classifier
 
@@ -38,7 +39,7 @@ class _PictureQuestion(Question):
         self._content_type = content_type
 
     def output_of(self, model: Classifier) -> str | None:
-        return self._writer_of(model).output_for(self._wish)
+        return self._writer_of(model).judge.output_for(self._wish)
 
 
 class OnePicture(_PictureQuestion):

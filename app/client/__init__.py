@@ -6,7 +6,18 @@
 It knows the HTTP interface, and nothing of models or pictures.
 """
 
-from app.client.answers import Explanation, Failure, ModelReference, Outcome, Prediction, ServedModel
+from app.client.answers import (
+    Explanation,
+    Failure,
+    Familiarity,
+    LabelSet,
+    ModelReference,
+    Neighbour,
+    Outcome,
+    Prediction,
+    ServedModel,
+)
+from app.client.calls import Options
 from app.client.order import in_order
 from app.client.retry import Retry
 from app.client.service import BATCH_BYTES, BATCH_SIZE, AsyncServiceClient, ServiceClient
@@ -17,7 +28,11 @@ __all__ = [
     "AsyncServiceClient",
     "Explanation",
     "Failure",
+    "Familiarity",
+    "LabelSet",
     "ModelReference",
+    "Neighbour",
+    "Options",
     "Outcome",
     "Prediction",
     "Retry",

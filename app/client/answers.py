@@ -14,11 +14,43 @@ class ModelReference:
 
 
 @dataclass(frozen=True, slots=True)
+class Familiarity:
+    """Which share of familiar pictures looks as strange as this one, or stranger: near 0, it is unlike them."""
+
+    overall: float
+    same_kind: float
+    clear_class: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training picture that is like the one that was sent."""
+
+    id: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Labels, the most probable first, that miss the truth for the share `error_rate` of pictures.
+
+    They are calibrated on so many `held_out` pictures; `calibration` is the sha256 of the file that says so.
+    """
+
+    labels: tuple[str, ...]
+    error_rate: float
+    method: str
+    held_out: int
+    calibration: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first.
 
     `decision` is "label"; "unsure" if the probability is below the minimum; or "unfamiliar" if the picture is unlike
-    those that were learned. None if neither is looked at.
+    those that were learned. It, `unfamiliar`, `familiarity`, `neighbours` and `set` are None unless they are asked for.
     """
 
     label: str
@@ -26,6 +58,10 @@ class Prediction:
     probabilities: Mapping[str, float]
     model: ModelReference
     decision: str | None = None
+    unfamiliar: bool | None = None
+    familiarity: Familiarity | None = None
+    neighbours: tuple[Neighbour, ...] | None = None
+    set: LabelSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +135,26 @@ def served_models(body: Any) -> list[ServedModel]:
 
 
 def _prediction(body: Any, model: ModelReference) -> Prediction:
-    return Prediction(body["label"], body["probability"], body["probabilities"], model, body.get("decision"))
+    found, near, labels = body.get("familiarity"), body.get("neighbours"), body.get("set")
+    return Prediction(
+        body["label"],
+        body["probability"],
+        body["probabilities"],
+        model,
+        body.get("decision"),
+        body.get("unfamiliar"),
+        None if found is None else Familiarity(found["overall"], found["same_kind"], found["clear_class"]),
+        None if near is None else tuple(map(_neighbour, near)),
+        None if labels is None else _label_set(labels),
+    )
+
+
+def _neighbour(body: Any) -> Neighbour:
+    return Neighbour(body["id"], body["label"], body["similarity"])
+
+
+def _label_set(body: Any) -> LabelSet:
+    return LabelSet(tuple(body["labels"]), body["error_rate"], body["method"], body["held_out"], body["calibration"])
 
 
 def _reference(body: Any) -> ModelReference:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -14,7 +14,24 @@ from app.client.answers import Explanation, Failure, Outcome, Prediction, Served
 from app.errors import ServiceError
 
 Answer = TypeVar("Answer")
-Query = dict[str, str | int | float]
+Query = dict[str, str | int | float | Sequence[str]]
+
+
+class Options(TypedDict, total=False):
+    """What can be wished of a prediction, as the query of HTTP names it: what is None or left out, the service decides.
+
+    With `top_k`, only the k most probable labels come, best first. With `min_probability` or `false_alarms`, a decision
+    says whether the answer is unsure, or the picture unfamiliar. `details` adds familiarity and neighbours, `set` a set
+    of labels that misses the truth for that share of pictures.
+    """
+
+    model: str | None
+    top_k: int | None
+    min_probability: float | None
+    false_alarms: float | None
+    details: Sequence[Literal["familiarity", "neighbours"]]
+    set: float | None
+    set_method: Literal["lac", "aps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +72,12 @@ class Call(Generic[Answer]):
             ) from None
 
 
-def query_of(model: str | None, top_k: int | None, min_probability: float | None) -> Query:
-    """Return the query of a prediction: what is None is left to the service."""
-    asked = (("model", model), ("top_k", top_k), ("min_probability", min_probability))
-    return {name: value for name, value in asked if value is not None}
+def query_of(**options: Unpack[Options]) -> Query:
+    """Return the query of a prediction. Raises TypeError for an option that there is not."""
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a prediction has no option {', '.join(sorted(unknown))}")
+    return {name: value for name, value in options.items() if isinstance(value, str | int | float | Sequence)}
 
 
 def explain(picture: bytes, model: str | None, label: str | None) -> Call[Explanation]:

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import httpx
 
 from app.client import calls
 from app.client.answers import Explanation, Failure, Outcome, Prediction, ServedModel
-from app.client.calls import Call, Query
+from app.client.calls import Call, Options, Query
 from app.client.order import in_order, in_order_by_threads
 from app.client.retry import Retry
 from app.errors import ServiceError
@@ -65,46 +65,29 @@ class ServiceClient:
     def close(self) -> None:
         self._http.close()
 
-    def predict(
-        self,
-        picture: bytes,
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
-    ) -> Prediction:
-        """Return the answer to one encoded picture; with `top_k`, only the k most probable labels, best first; with
-        `min_probability`, it says whether the answer is unsure."""
-        return self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
+    def predict(self, picture: bytes, **options: Unpack[Options]) -> Prediction:
+        """Return the answer to one encoded picture."""
+        return self._ask(calls.predict(picture, calls.query_of(**options)))
 
     def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
         """Return the answer to one encoded picture with the map of `label`, or of the predicted label."""
         return self._ask(calls.explain(picture, model, label))
 
-    def predict_batch(
-        self,
-        pictures: Sequence[bytes],
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
-    ) -> list[Outcome]:
+    def predict_batch(self, pictures: Sequence[bytes], **options: Unpack[Options]) -> list[Outcome]:
         """Return the answer to each encoded picture, or why there is none; in one request if the service takes it,
         in several if it says that they are too many or too large."""
-        return self._batch(pictures, calls.query_of(model, top_k, min_probability))
+        return self._batch(pictures, calls.query_of(**options))
 
     def predict_many(
         self,
         pictures: Iterable[bytes],
         *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
         batch_size: int = BATCH_SIZE,
         at_once: int = AT_ONCE,
+        **options: Unpack[Options],
     ) -> Iterator[Outcome]:
         """Yield what `predict_batch` returns, for any number of pictures: in order, and a few batches at once."""
-        query = calls.query_of(model, top_k, min_probability)
+        query = calls.query_of(**options)
         batches = in_batches(pictures, batch_size)
         for outcomes in in_order_by_threads(batches, lambda batch: self._batch(batch, query), at_once=at_once):
             yield from outcomes
@@ -171,40 +154,24 @@ class AsyncServiceClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def predict(
-        self,
-        picture: bytes,
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
-    ) -> Prediction:
-        return await self._ask(calls.predict(picture, calls.query_of(model, top_k, min_probability)))
+    async def predict(self, picture: bytes, **options: Unpack[Options]) -> Prediction:
+        return await self._ask(calls.predict(picture, calls.query_of(**options)))
 
     async def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
         return await self._ask(calls.explain(picture, model, label))
 
-    async def predict_batch(
-        self,
-        pictures: Sequence[bytes],
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
-    ) -> list[Outcome]:
-        return await self._batch(pictures, calls.query_of(model, top_k, min_probability))
+    async def predict_batch(self, pictures: Sequence[bytes], **options: Unpack[Options]) -> list[Outcome]:
+        return await self._batch(pictures, calls.query_of(**options))
 
     async def predict_many(
         self,
         pictures: Iterable[bytes],
         *,
-        model: str | None = None,
-        top_k: int | None = None,
-        min_probability: float | None = None,
         batch_size: int = BATCH_SIZE,
         at_once: int = AT_ONCE,
+        **options: Unpack[Options],
     ) -> AsyncIterator[Outcome]:
-        query = calls.query_of(model, top_k, min_probability)
+        query = calls.query_of(**options)
         batches = in_batches(pictures, batch_size)
 
         async def take() -> list[bytes] | None:

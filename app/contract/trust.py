@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contract.wish import SetMethod
+
 Floats = NDArray[np.float32]
-SetMethod = Literal["lac", "aps"]
 
 TRUST = "trust.npz"
 MAX_TRUST_BYTES = 1_500_000

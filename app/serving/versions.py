@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.contract.bundle import FEATURES, Bundle, open_bundle
+from app.contract.bundle import FEATURES, open_bundle
 from app.contract.fingerprint import Fingerprint, fingerprint_of
+from app.contract.judgement import rate_of_false_alarms
 from app.contract.preprocessing import use_one_thread_per_picture
 from app.contract.store import ModelStore
 from app.engines.engine import PrecisionChoice
@@ -119,15 +120,6 @@ class Loader:
         Raises a BundleError if the bundle there is damaged.
         """
         return open_bundle(self.store.path(model.name, model.version)).manifest == model.loaded.bundle.manifest
-
-
-def rate_of_false_alarms(bundle: Bundle, setting: float | None) -> float | None:
-    """Return the rate at which a service calls familiar pictures of this model unfamiliar; None if it calls none so.
-
-    The setting counts before the bundle, unless the bundle's held-out pictures cannot tell that rate.
-    """
-    rate, trust = bundle.manifest.false_alarms if setting is None else setting, bundle.trust
-    return None if rate is None or trust is None or rate < trust.least_rate else rate
 
 
 def load_store(loader: Loader, *, only: str | None = None, required: str | None = None) -> LoadedStore:

@@ -24,6 +24,7 @@ from app.cli.predict.pictures import find
 from app.cli.predict.progress import Progress
 from app.client import ModelReference
 from app.contract.bundle import open_bundle
+from app.contract.wish import Wish
 from app.settings import Settings
 from app.system.cores import available_cores
 from benchmarks.harness.errors import BenchmarkError
@@ -148,13 +149,13 @@ def _speed_of_job(bundle: Path, folder: Path) -> float:
     (out / JOURNALS).mkdir(parents=True)
     manifest = open_bundle(bundle).manifest
     settings = Settings.load()
-    layout = Layout("parquet", ModelReference(manifest.name, manifest.version), manifest.labels, None)
+    layout = Layout("parquet", ModelReference(manifest.name, manifest.version), manifest.labels, Wish())
     target = Target(out, layout, settings.max_upload_bytes)
     count = sum(1 for _ in find([str(folder)], []))
     size = min(_SHARD_SIZE, 2 * BATCH * max(1, count // (16 * BATCH * available_cores())))
     plan = Plan.of(target, lambda: find([str(folder)], []), size)
     signals = Signals.new()
-    model = ModelHere.of(settings, open_bundle(bundle), features=False)
+    model = ModelHere.of(settings, open_bundle(bundle), Wish(), features=False)
     began: list[tuple[float, int]] = []
 
     def watch() -> None:

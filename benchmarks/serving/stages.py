@@ -20,9 +20,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.api import questions
-from app.api.answers import Wish
 from app.api.inference import Call
 from app.contract.preprocessing import preprocess
+from app.contract.wish import Wish
 from app.main import create_app, load_from
 from app.process.http_server.server import uvicorn_config
 from app.settings import Settings

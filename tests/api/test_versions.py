@@ -11,9 +11,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from app.api.answers import Wish
 from app.api.http_request import HttpSource
 from app.api.questions import Questions
+from app.contract.wish import Wish
 from app.main import create_app, load_from, loader
 from app.serving.catalogue import Catalogue
 from app.settings import Settings

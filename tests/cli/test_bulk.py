@@ -8,23 +8,27 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli.predict.bulk.answers import Values, answers_to
+from app.cli.predict.bulk.answers import DECISIONS, Values, answers_to, row_of
 from app.cli.predict.bulk.crew import Signals, threads
 from app.cli.predict.bulk.job import begun_with, held, run
 from app.cli.predict.bulk.journal import recorded_in
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.plan import Plan
+from app.cli.predict.bulk.service import ServiceClassifier
 from app.cli.predict.bulk.shard import BATCH, Shard, Target, work_on
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture, find
 from app.cli.predict.progress import Progress
-from app.client import Failure, ModelReference
+from app.client import Failure, ModelReference, ServedModel, ServiceClient
 from app.contract.picture_files import LeftOut
+from app.contract.wish import Wish
 from app.errors import OutputConflict, OutputNotWritable
 
 LABELS = ("cat", "dog", "owl")
@@ -54,7 +58,7 @@ def values_of(data: bytes) -> Values:
 
 def target_in(folder: Path, output: PartFormat = "jsonl", top_k: int | None = None) -> Target:
     (folder / ".journal").mkdir(parents=True, exist_ok=True)
-    return Target(folder, Layout(output, ModelReference("pets", 2), LABELS, top_k), 1_000_000)
+    return Target(folder, Layout(output, ModelReference("pets", 2), LABELS, Wish(top_k)), 1_000_000)
 
 
 def work(target: Target, *sources: Path, model: Model | None = None, workers: int = 2) -> Model:
@@ -250,7 +254,7 @@ def test_a_name_that_is_no_text_is_gone_on_with(tmp_path: Path) -> None:
 def test_every_format_says_the_same(output: PartFormat, top_k: int | None) -> None:
     answers = answers_to([Picture("a", b"good"), Picture("b", b"bad"), Picture("c", b"fine")], Model())
     stream = io.BytesIO()
-    Layout(output, ModelReference("pets", 2), LABELS, top_k).write(answers, stream)
+    Layout(output, ModelReference("pets", 2), LABELS, Wish(top_k)).write(answers, stream)
     if output == "parquet":
         rows = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
     elif output == "csv":
@@ -270,6 +274,51 @@ def test_every_format_says_the_same(output: PartFormat, top_k: int | None) -> No
             numbers = row["probabilities"] if output == "parquet" else list(row["probabilities"].values())
             assert labels == [LABELS[each] for each in shown]
             assert numbers == pytest.approx(values[list(shown)])
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
+def test_decisions_and_sets_are_columns_of_every_format(output: PartFormat) -> None:
+    wish = Wish(top_k=1, min_probability=0.5, set=0.1)
+    probabilities = np.array([[0.1, 0.7, 0.2], [0.4, 0.3, 0.3]], np.float32)
+    rows: list[Values | Failure] = [
+        row_of(probabilities[0], wish, "label", [1, 2]),
+        Failure("The picture is bad.", "bad"),
+        row_of(probabilities[1], wish, "unsure", []),
+    ]
+    answers = answers_to([Picture(name, b"") for name in "abc"], lambda _: rows)
+    stream = io.BytesIO()
+    Layout(output, ModelReference("pets", 2), LABELS, wish).write(answers, stream)
+    found: list[dict[str, Any]]
+    if output == "parquet":
+        found = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
+    elif output == "csv":
+        found = [
+            row | {"set": json.loads(row["set"] or "null"), "decision": row["decision"] or None}
+            for row in csv.DictReader(io.StringIO(stream.getvalue().decode()))
+        ]
+    else:
+        found = [{"decision": None, "set": None} | json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [row["decision"] for row in found] == ["label", None, "unsure"]
+    assert [row["set"] for row in found] == [["dog", "owl"], None, []]
+    assert [row.get("label") or None for row in found] == ["dog", None, "cat"]
+
+
+def test_a_service_is_asked_for_them() -> None:
+    said = {"label": "dog", "probability": 0.6, "probabilities": dict(zip(LABELS, (0.1, 0.6, 0.3), strict=True))}
+    set_ = {"labels": ["dog"], "error_rate": 0.1, "method": "lac", "held_out": 80, "calibration": ""}
+    asked: list[httpx.Request] = []
+
+    def service(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        entry = {**said, "decision": "unfamiliar", "set": set_}
+        return httpx.Response(200, json={"predictions": [entry], "model": {"name": "pets", "version": 2}})
+
+    wish = Wish(top_k=1, false_alarms=0.05, set=0.1)
+    with ServiceClient("http://service", transport=httpx.MockTransport(service)) as client:
+        (values,) = ServiceClassifier(client, ServedModel("pets", 2, LABELS, {}), wish)([b"picture"])
+    assert not isinstance(values, Failure)
+    np.testing.assert_allclose(values, [0.1, 0.6, 0.3, DECISIONS.index("unfamiliar"), 0, 1, 0], atol=1e-6)
+    assert dict(asked[0].url.params) == {"model": "pets", "false_alarms": "0.05", "set": "0.1"}
 
 
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])

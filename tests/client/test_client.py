@@ -9,7 +9,18 @@ from typing import Any
 import httpx
 import pytest
 
-from app.client import AsyncServiceClient, Explanation, Failure, ModelReference, Prediction, Retry, ServiceClient
+from app.client import (
+    AsyncServiceClient,
+    Explanation,
+    Failure,
+    Familiarity,
+    LabelSet,
+    ModelReference,
+    Neighbour,
+    Prediction,
+    Retry,
+    ServiceClient,
+)
 from app.errors import ServiceError
 
 URL = "http://service"
@@ -85,6 +96,37 @@ def test_a_picture_gets_a_typed_answer(client: Client) -> None:
     (request,) = service.requests
     assert (request.url.path, dict(request.url.params)) == ("/predict", {"model": "mnist", "top_k": "2"})
     assert request.content == b"picture"
+
+
+def test_what_is_asked_of_an_answer_is_sent_and_read(client: Client) -> None:
+    said = {
+        "decision": "unfamiliar",
+        "unfamiliar": True,
+        "familiarity": {"overall": 0.01, "same_kind": 0.02, "clear_class": 0.3},
+        "neighbours": [{"id": "7/a.png", "label": "7", "similarity": 0.9}],
+        "set": {"labels": ["7", "1"], "error_rate": 0.1, "method": "aps", "held_out": 80, "calibration": "abc"},
+    }
+    service = Script(ok(**said))
+    asked: dict[str, Any] = {
+        "false_alarms": 0.05,
+        "details": ["familiarity", "neighbours"],
+        "set": 0.1,
+        "set_method": "aps",
+    }
+    answer = client.ask(service, "predict", b"picture", min_probability=None, **asked)
+    assert (answer.decision, answer.unfamiliar) == ("unfamiliar", True)
+    assert answer.familiarity == Familiarity(0.01, 0.02, 0.3)
+    assert answer.neighbours == (Neighbour("7/a.png", "7", 0.9),)
+    assert answer.set == LabelSet(("7", "1"), 0.1, "aps", 80, "abc")
+    assert service.requests[0].url.params.multi_items() == [
+        ("false_alarms", "0.05"),
+        ("details", "familiarity"),
+        ("details", "neighbours"),
+        ("set", "0.1"),
+        ("set_method", "aps"),
+    ]
+    with pytest.raises(TypeError, match="no option topk"):
+        client.ask(Script(), "predict", b"picture", topk=1)
 
 
 def test_models_get_typed_answers(client: Client) -> None:

@@ -28,17 +28,20 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.cli.predict.bulk.answers import answers_to
+from app.cli.predict.bulk.answers import answers_to, row_of
 from app.cli.predict.bulk.here import ModelHere, check_has_features
 from app.cli.predict.bulk.job import held
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.shard import BATCH
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture
-from app.client import ModelReference
+from app.client import Failure, ModelReference
 from app.contract.bundle import open_bundle
+from app.contract.judgement import Judge
+from app.contract.wish import AnswerSettings, Wish
 from app.engines.engine import GivesOutputs
 from app.engines.loading import open_engine
+from app.errors import MalformedRequest
 from app.settings import Settings
 from tests.end_to_end.draining import DrainingService
 
@@ -236,6 +239,11 @@ def _workers_of(process: int) -> list[int]:
         (["--shards", "out"], "with --shards it is parquet, csv or jsonl"),
         (["--shards", "out", "--output", "csv", "--files-from", "-"], "name files, not -"),
         (["--shards", "out", "--output", "csv", "--features", "--url", "http://localhost:1"], "neither --url nor"),
+        (["--shards", "out", "--output", "csv", "--features", "--set", "0.1"], "nor with anything else"),
+        (["--details", "age"], "'age' is none of familiarity, neighbours"),
+        (["--details", "neighbours"], "--output jsonl alone"),
+        (["--set", "1"], "a share of pictures between 0 and 1"),
+        (["--false-alarms", "0"], "a share of pictures between 0 and 1"),
     ],
 )
 def test_wrong_usage_is_exit_2(arguments: list[str], words: str, data_folder: Path) -> None:
@@ -260,11 +268,27 @@ def test_a_model_without_features_says_so_and_leaves_the_folder_free(
         pass
 
 
+def test_what_is_said_of_answers_is_what_a_service_says(repository: Path) -> None:
+    bundle = open_bundle(repository / "model_store" / "mnist" / "1")
+    wish = Wish(min_probability=0.5, false_alarms=0.05, set=0.01)
+    rows = ModelHere.of(Settings(), bundle, wish, features=False).open()(bundle.golden.encoded)
+    judge, classes = Judge(bundle, AnswerSettings()), len(bundle.manifest.labels)
+    engine = open_engine("openvino", bundle.path, bundle.manifest.signature, threads=1)
+    assert isinstance(engine, GivesOutputs)
+    features = engine.outputs(bundle.golden.images)["features"]
+    for row, of_network in zip(rows, features, strict=True):
+        assert not isinstance(row, Failure)
+        found = judge.judge(row[:classes], of_network, wish)
+        np.testing.assert_array_equal(row, row_of(row[:classes], wish, found.decision, found.set))
+    with pytest.raises(MalformedRequest, match="too low for this model"):
+        ModelHere.of(Settings(), bundle, Wish(set=1e-6), features=False)
+
+
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
 def test_features_are_those_of_the_network(output: PartFormat, repository: Path, tmp_path: Path) -> None:
     bundle = open_bundle(repository / "tests" / "data" / "bundles" / "clothes" / "1")
     check_has_features(bundle)
-    classify = ModelHere.of(Settings(), bundle, features=True).open()
+    classify = ModelHere.of(Settings(), bundle, Wish(), features=True).open()
     engine = open_engine("tensorflow", bundle.path, bundle.manifest.signature, threads=1)
     assert isinstance(engine, GivesOutputs)
     expected = engine.outputs(bundle.golden.images)["features"]
@@ -274,7 +298,7 @@ def test_features_are_those_of_the_network(output: PartFormat, repository: Path,
     )
     stream = io.BytesIO()
     reference = ModelReference(bundle.name, bundle.version)
-    Layout(output, reference, bundle.manifest.labels, None, features=True).write(answers, stream)
+    Layout(output, reference, bundle.manifest.labels, Wish(), features=True).write(answers, stream)
     if output == "parquet":
         rows = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
         found = [row["features"] for row in rows]

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from app.__main__ import cli
 from tests.end_to_end.draining import DrainingService
 
 LABELS = {str(digit) for digit in range(10)}
@@ -85,6 +89,32 @@ def test_csv_has_a_row_for_each_picture_and_a_column_for_each_label_asked_for(ur
     assert len(rows) == 20
     assert list(rows[0]) == ["file", "model", "version", "label", "probability", "label_2", "probability_2"]
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
+
+
+def test_answers_say_how_far_they_can_be_trusted_if_asked(repository: Path, data_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "chequered.png"
+    cv2.imwrite(str(other), np.kron(np.indices((7, 7)).sum(axis=0) % 2, np.full((4, 4), 255)).astype(np.uint8))
+    pictures = [str(data_folder / "7-00000.png"), str(other)]
+    asked = ["--false-alarms", "0.01", "--min-probability", "0.5", "--set", "0.01"]
+
+    def said(*arguments: str) -> str:
+        store = str(repository / "model_store")
+        done = CliRunner().invoke(cli, ["predict", *pictures, *asked, *arguments, "--model-store", store])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    details = ["--details", "familiarity", "--details", "neighbours"]
+    seven, chequered = map(json.loads, said("--json", *details).splitlines())
+    assert (seven["decision"], chequered["decision"]) == ("label", "unfamiliar")
+    assert seven["familiarity"]["overall"] > 0.01 >= chequered["familiarity"]["overall"]
+    assert seven["neighbours"][0]["label"] == "7"
+    assert seven["set"]["labels"] == ["7"]
+    rows = list(csv.DictReader(said("--output", "csv").splitlines()))
+    assert [row["decision"] for row in rows] == ["label", "unfamiliar"]
+    assert json.loads(rows[0]["set"]) == ["7"]
+    header, first, _ = said("--top-k", "1").splitlines()
+    assert header.split()[-2:] == ["decision", "set"]
+    assert first.split()[-2:] == ["label", "7"]
 
 
 def test_the_table_has_aligned_columns(url: str, folder: Path) -> None:

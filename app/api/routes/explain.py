@@ -10,12 +10,12 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import Wish
 from app.api.http_request import answer_request
 from app.api.inference import Written
 from app.api.openapi.schemas import ExplanationAnswer, error_responses
 from app.api.questions import OnePicture, Questions
 from app.api.routes.predict import PREDICT_BODY, ModelName
+from app.contract.wish import Wish
 from app.errors import ExplanationsOff
 from app.serving.classifier import Classifier
 from app.serving.explanation import Explanation, ExplanationWish

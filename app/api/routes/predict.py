@@ -8,14 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import Detail, Wish
 from app.api.http1.lean_routes import LeanRoute
 from app.api.http_request import answer_request
 from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.api.questions import Questions
-from app.contract.trust import SetMethod
+from app.contract.wish import Detail, SetMethod, Wish
 
 TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
 MinProbability = Annotated[

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -11,6 +11,7 @@ from app.cli.errors import one_line_errors
 from app.cli.options import ModelStoreOption
 from app.cli.output import log_errors_only
 from app.cli.predict.options import EngineOrRay, Output, PartFormat, PrintFormat, Service
+from app.contract.wish import Detail, SetMethod, Wish
 from app.settings import API_KEY_VARIABLE, Settings
 from app.system.home import expanded
 
@@ -41,6 +42,29 @@ def predict(
         int | None,
         typer.Option(
             min=1, help="How many labels for each picture. [default: 3; csv: 1; jsonl: all]", show_default=False
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Call answers below this probability unsure.", show_default=False),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            max=0.5, help="Call pictures unfamiliar, this share of familiar ones by mistake.", show_default=False
+        ),
+    ] = None,
+    set_error: Annotated[
+        float | None,
+        typer.Option(
+            "--set", max=1, help="Name a set of labels that misses the truth for this share.", show_default=False
+        ),
+    ] = None,
+    set_method: Annotated[SetMethod, typer.Option(help="How --set is made.")] = "lac",
+    details: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="familiarity|neighbours", help="Add this to --output jsonl; may be repeated.", show_default=False
         ),
     ] = None,
     output: Annotated[
@@ -79,6 +103,12 @@ def predict(
     if not files and files_from is None:
         raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
     shown: Output = "jsonl" if as_json else output
+    wish = Wish(top_k, min_probability, false_alarms, _details(details or []), set_error, set_method)
+    if details and (shown != "jsonl" or shards is not None):
+        raise typer.BadParameter("they are printed by --output jsonl alone, without --shards.", param_hint="--details")
+    for option, rate in (("--false-alarms", false_alarms), ("--set", set_error)):
+        if rate is not None and not 0 < rate < 1:
+            raise typer.BadParameter("it is a share of pictures between 0 and 1, as 0.05.", param_hint=option)
     on_ray = engine == "ray"
     given = {"model": model, "model_store": model_store, "engine": None if on_ray else engine}
     with one_line_errors():
@@ -90,19 +120,30 @@ def predict(
             if resume or features or shown == "parquet":
                 option = "--resume" if resume else "--features" if features else "--output parquet"
                 raise typer.BadParameter(f"{option} needs the folder of the parts.", param_hint="--shards")
-            failed = _print(files, files_from, shown, settings, service, top_k=top_k, at_once=concurrency)
+            failed = _print(files, files_from, shown, settings, service, wish, at_once=concurrency)
         else:
             if shown == "table":
                 raise typer.BadParameter("with --shards it is parquet, csv or jsonl.", param_hint="--output")
-            if features and (service is not None or top_k is not None):
-                raise typer.BadParameter("it goes with neither --url nor --top-k.", param_hint="--features")
+            if features and (service is not None or wish.given()):
+                raise typer.BadParameter(
+                    "it goes with neither --url nor --top-k, nor with anything else that is asked of answers.",
+                    param_hint="--features",
+                )
             failed = _write_shards(
-                files, files_from, shards, shown, settings, service,
-                resume=resume, shard_size=shard_size, top_k=top_k, features=features,
+                files, files_from, shards, shown, settings, service, wish,
+                resume=resume, shard_size=shard_size, features=features,
                 ray_address=address if on_ray else None,
             )  # fmt: skip
     if failed:
         raise typer.Exit(1)
+
+
+def _details(asked: list[str]) -> tuple[Detail, ...]:
+    known: tuple[Detail, ...] = get_args(Detail)
+    for each in asked:
+        if each not in known:
+            raise typer.BadParameter(f"'{each}' is none of {', '.join(known)}.", param_hint="--details")
+    return tuple(each for each in known if each in asked)
 
 
 def _print(
@@ -111,8 +152,8 @@ def _print(
     output: PrintFormat,
     settings: Settings,
     service: Service | None,
+    wish: Wish,
     *,
-    top_k: int | None,
     at_once: int,
 ) -> int:
     from app.cli.predict.outputs import open_output
@@ -121,16 +162,16 @@ def _print(
 
     if files_from == STANDARD_INPUT and STANDARD_INPUT in files:
         raise typer.BadParameter("standard input is one picture or a list of names, not both.", param_hint="FILES")
-    written = open_output(output, sys.stdout, top_k=top_k)
+    written = open_output(output, sys.stdout, wish)
     if service is not None:
         from app.cli.predict.by_service import service_at  # HTTPX: not for the service
 
-        road = service_at(service, model=settings.model, top_k=written.top_k)
+        road = service_at(service, model=settings.model, wish=written.wish)
     else:
         from app.cli.predict.here import model_here  # the engines and the rest: not to ask a service
 
         log_errors_only()
-        road = model_here(settings, top_k=written.top_k)
+        road = model_here(settings, written.wish)
     return predict_all(files, files_from, road, written, at_once=at_once)
 
 
@@ -141,20 +182,20 @@ def _write_shards(
     output: PartFormat,
     settings: Settings,
     service: Service | None,
+    wish: Wish,
     *,
     resume: bool,
     shard_size: int,
-    top_k: int | None,
     features: bool,
     ray_address: str | None,
 ) -> int:
-    from app.cli.predict.bulk.start import Wish, write_shards_by_service, write_shards_here
+    from app.cli.predict.bulk.start import Job, write_shards_by_service, write_shards_here
     from app.cli.predict.pictures import STANDARD_INPUT
 
     if STANDARD_INPUT in (files_from, *files):
         raise typer.BadParameter("with --shards names are read twice: name files, not -.", param_hint="FILES")
-    wish = Wish(files, files_from, folder, resume, output, top_k, features, shard_size)
+    job = Job(files, files_from, folder, resume, output, wish, features, shard_size)
     if service is not None:
-        return write_shards_by_service(wish, settings, service)
+        return write_shards_by_service(job, settings, service)
     log_errors_only()
-    return write_shards_here(wish, settings, ray_address=ray_address)
+    return write_shards_here(job, settings, ray_address=ray_address)

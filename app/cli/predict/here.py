@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from app.api.answers import AnswerSettings, AnswerWriter, Wish
+from app.api.answers import AnswerWriter
 from app.cli.predict.pipeline import Classify
 from app.client import Failure, Outcome
 from app.client.answers import prediction
+from app.contract.wish import AnswerSettings, Wish
 from app.errors import ImageclassError
 from app.main import load_from, open_catalogue
 from app.metrics import Metrics
@@ -18,15 +19,16 @@ from app.settings import Settings
 
 
 @asynccontextmanager
-async def model_here(settings: Settings, *, top_k: int | None) -> AsyncIterator[Classify]:
+async def model_here(settings: Settings, wish: Wish) -> AsyncIterator[Classify]:
     """Load the model that the settings name, and give what classifies pictures with it."""
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
         answers = AnswerWriter(
             classifier.loaded.bundle, AnswerSettings(settings.min_probability, settings.false_alarms)
         )
-        wish = Wish(top_k)
-        output = answers.output_for(wish)  # proven at the load, if there is one
+        output = answers.judge.output_for(wish)
+        if output is not None and not classifier.is_ready_for(output):
+            await classifier.make_ready_for(output)
 
         async def one(picture: bytes) -> Outcome:
             try:

@@ -2,6 +2,7 @@
 
 import csv
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any, TextIO
 
@@ -11,15 +12,16 @@ from rich.cells import cell_len
 from app.cli.predict.options import PrintFormat
 from app.cli.predict.progress import one_line
 from app.client import Prediction
+from app.contract.wish import Wish
 
 _ROWS_THAT_SET_WIDTHS = 100
 
 
 class Output(ABC):
-    """`top_k` is how many labels it shows for a picture; None is all."""
+    """`wish` is what it shows for a picture."""
 
-    def __init__(self, stream: TextIO, top_k: int | None) -> None:
-        self.top_k = top_k
+    def __init__(self, stream: TextIO, wish: Wish) -> None:
+        self.wish = wish
         self._stream = stream
 
     @abstractmethod
@@ -33,15 +35,15 @@ class Output(ABC):
         self._stream.flush()
 
 
-def open_output(output: PrintFormat, stream: TextIO, *, top_k: int | None) -> Output:
+def open_output(output: PrintFormat, stream: TextIO, wish: Wish) -> Output:
     """Return what writes in that format; without `top_k`, the table shows 3 labels, CSV one, and JSON all."""
     match output:
         case "table":
-            return _Table(stream, top_k or 3)
+            return _Table(stream, wish._replace(top_k=wish.top_k or 3))
         case "csv":
-            return _Csv(stream, top_k or 1)
+            return _Csv(stream, wish._replace(top_k=wish.top_k or 1))
         case "jsonl":
-            return _JsonLines(stream, top_k)
+            return _JsonLines(stream, wish)
 
 
 class _JsonLines(Output):
@@ -52,30 +54,34 @@ class _JsonLines(Output):
 
 
 class _Csv(Output):
-    """file, model, version, label, probability; with a top_k above 1, label_2, probability_2 and so on."""
+    """The columns of `csv_header`."""
 
-    def __init__(self, stream: TextIO, top_k: int) -> None:
-        super().__init__(stream, top_k)
-        self._columns = top_k
+    def __init__(self, stream: TextIO, wish: Wish) -> None:
+        super().__init__(stream, wish)
         self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(csv_header(top_k))
+        self._writer.writerow(csv_header(wish))
 
     def write(self, name: str, prediction: Prediction) -> None:
-        self._writer.writerow(csv_cells(name, prediction, self._columns))
+        self._writer.writerow(csv_cells(name, prediction, self.wish, _labels(prediction)))
 
 
 class _Table(Output):
     """Aligned columns, as wide as the first rows need."""
 
-    def __init__(self, stream: TextIO, top_k: int) -> None:
-        super().__init__(stream, top_k)
-        self._columns = top_k
-        self._first: list[tuple[str, ...]] | None = [("file", "label", "probability", f"best {top_k}")]
+    def __init__(self, stream: TextIO, wish: Wish) -> None:
+        super().__init__(stream, wish)
+        more = (["decision"] if wish.asks_for_decision else []) + ([] if wish.set is None else ["set"])
+        self._first: list[tuple[str, ...]] | None = [("file", "label", "probability", f"best {wish.top_k}", *more)]
         self._widths: list[int] = []
 
     def write(self, name: str, prediction: Prediction) -> None:
-        best = ", ".join(f"{one_line(label)} {value:.4f}" for label, value in _best(prediction, self._columns))
-        row = (one_line(name), one_line(prediction.label), f"{prediction.probability:.4f}", best)
+        wish = self.wish
+        best = ", ".join(f"{one_line(label)} {value:.4f}" for label, value in _best(prediction, wish.top_k))
+        row: tuple[str, ...] = (one_line(name), one_line(prediction.label), f"{prediction.probability:.4f}", best)
+        if wish.asks_for_decision:
+            row += (prediction.decision or "",)
+        if wish.set is not None:
+            row += (", ".join(map(one_line, _labels(prediction))) or "-",)
         if self._first is None:
             self._write_row(row)
             return
@@ -102,9 +108,9 @@ class _Table(Output):
 def json_fields(prediction: Prediction) -> dict[str, Any]:
     """Return `PredictionAnswer` of the service's interface."""
     model = prediction.model
-    decision = {} if prediction.decision is None else {"decision": prediction.decision}
+    judged = ("decision", "unfamiliar", "familiarity", "neighbours", "set")
     return {
-        **decision,
+        **{name: value for name in judged if (value := getattr(prediction, name)) is not None},
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,
@@ -112,19 +118,29 @@ def json_fields(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def csv_header(top_k: int) -> list[str]:
-    """Return the names of the columns for `top_k` labels."""
-    more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)]
-    return ["file", "model", "version", "label", "probability", *chain.from_iterable(more)]
+def csv_header(wish: Wish) -> list[str]:
+    """Return the names of the columns: label, probability, then label_2, probability_2 and so on up to `top_k`.
+
+    After these come decision and set, a list as JSON, if they are wished for.
+    """
+    more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, (wish.top_k or 1) + 1)]
+    header = ["file", "model", "version", "label", "probability", *chain.from_iterable(more)]
+    return header + ["decision"] * wish.asks_for_decision + ["set"] * (wish.set is not None)
 
 
-def csv_cells(name: str, prediction: Prediction, top_k: int) -> list[str | float]:
-    """Return a row under `csv_header`."""
+def csv_cells(name: str, prediction: Prediction, wish: Wish, labels: Sequence[str]) -> list[str | float]:
+    """Return a row under `csv_header`; `labels` are those of the set."""
     model = prediction.model
-    best = _best(prediction, top_k)
-    best += [("", "")] * (top_k - len(best))  # a model may have fewer labels
-    return [name, model.name, model.version, *chain.from_iterable(best)]
+    best = _best(prediction, wish.top_k)
+    best += [("", "")] * ((wish.top_k or 1) - len(best))  # a model may have fewer labels
+    cells = [name, model.name, model.version, *chain.from_iterable(best)]
+    cells += [prediction.decision or ""] * wish.asks_for_decision
+    return cells + [orjson.dumps(labels).decode()] * (wish.set is not None)
 
 
-def _best(prediction: Prediction, count: int) -> list[tuple[str, float | str]]:
-    return list(islice(prediction.probabilities.items(), count))
+def _best(prediction: Prediction, count: int | None) -> list[tuple[str, float | str]]:
+    return list(islice(prediction.probabilities.items(), count or 1))
+
+
+def _labels(prediction: Prediction) -> Sequence[str]:
+    return () if prediction.set is None else prediction.set.labels

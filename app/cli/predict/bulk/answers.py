@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from app.cli.predict.pictures import Picture, Unreadable
 from app.client import Failure
+from app.contract.wish import Wish
 
 Values = NDArray[np.float32]
-"""What the model says of one picture: (K,) probabilities in the labels' order, or (D,) features."""
+"""What the model says of one picture: probabilities in the labels' order as `row_of` completes them, or features."""
+
+DECISIONS = ("label", "unsure", "unfamiliar")
 
 Classify = Callable[[Sequence[bytes]], Sequence[Values | Failure]]
 """What becomes of each encoded picture, in their order. It never fails for a picture that cannot be used."""
@@ -37,6 +40,19 @@ def answers_to(pictures: Sequence[Picture | Unreadable], classify: Classify) -> 
         else Answer(each.name, "", each.stamp, Failure(each.reason, each.code))
         for each in pictures
     ]
+
+
+def row_of(
+    probabilities: NDArray[np.float32], wish: Wish, decision: str | None, members: Sequence[int] | None
+) -> Values:
+    """Return the K probabilities; after them, if wished for, the decision's place in DECISIONS, and K numbers that are
+    1 for each label that is a member of the set."""
+    row = [probabilities]
+    if wish.asks_for_decision:
+        row.append(np.array([DECISIONS.index(decision or "label")], np.float32))
+    if wish.set is not None:
+        row.append(np.isin(np.arange(len(probabilities)), members or ()).astype(np.float32))
+    return np.concatenate(row)
 
 
 def digest_of(read: Picture | Unreadable) -> str:

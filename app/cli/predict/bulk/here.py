@@ -7,13 +7,15 @@ from typing import Self
 
 import numpy as np
 
-from app.cli.predict.bulk.answers import Values
+from app.cli.predict.bulk.answers import Values, row_of
 from app.client import Failure
 from app.contract.bundle import FEATURES, Bundle
 from app.contract.header import read_header
+from app.contract.judgement import Judge
 from app.contract.limits import check_size
 from app.contract.live import live_bundle
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
+from app.contract.wish import AnswerSettings, Wish
 from app.engines.engine import PrecisionChoice
 from app.engines.loading import load_model
 from app.engines.proof import check_batch_size, proven_outputs
@@ -32,19 +34,30 @@ class ModelHere:
     bundle: Path
     engine: EngineChoice
     precision: PrecisionChoice
+    wish: Wish
+    settings: AnswerSettings
     features: bool
+    output: str | None
     max_pixels: int
     accepted_formats: frozenset[str]
 
     @classmethod
-    def of(cls, settings: Settings, bundle: Bundle, *, features: bool) -> Self:
-        """Return the version as the settings have models run."""
+    def of(cls, settings: Settings, bundle: Bundle, wish: Wish, *, features: bool) -> Self:
+        """Return the version as the settings have models run.
+
+        Raises MalformedRequest if it knows too little for the wish.
+        """
+        of_answers = AnswerSettings(settings.min_probability, settings.false_alarms)
+        needed = Judge(bundle, of_answers).output_for(wish)
         return cls(
             # Another process may have another working folder.
             bundle=bundle.path.resolve(),
             engine=settings.engine,
             precision=settings.precision,
+            wish=wish,
+            settings=of_answers,
             features=features,
+            output=FEATURES if features else needed if wish.asks_for_decision else None,
             max_pixels=settings.max_pixels,
             accepted_formats=frozenset(settings.accepted_formats.split(",")),
         )
@@ -62,10 +75,9 @@ class Classifier:
         self._model = model
         loaded = load_model(model.bundle, engine=model.engine, threads=1, precision=model.precision)
         self._engine = loaded.engine
-        self._values = self._engine.predict
-        if model.features:
-            whole = proven_outputs(loaded.bundle, self._engine)
-            self._values = lambda batch: whole.outputs(batch)[FEATURES]
+        self._probabilities = loaded.bundle.manifest.signature.output.name
+        self._judge = Judge(loaded.bundle, model.settings)
+        self._whole = None if model.output is None else proven_outputs(loaded.bundle, self._engine)
         self._spec = loaded.bundle.manifest.preprocessing
         self._engine.prepare(BATCH)
         check_batch_size(loaded.bundle, self._engine, BATCH, max_difference=loaded.max_probability_difference)
@@ -91,8 +103,25 @@ class Classifier:
             else:
                 outcomes.append(count)
                 count += 1
-        rows = self._values(self._batch) if count else self._batch
+        rows = self._rows(count) if count else []
         return [rows[each] if isinstance(each, int) else each for each in outcomes]
+
+    def _rows(self, count: int) -> list[Values]:
+        """Return the values of the first pictures of the batch."""
+        if self._whole is None:
+            outputs = {self._probabilities: self._engine.predict(self._batch)}
+        else:
+            outputs = self._whole.outputs(self._batch)
+        if self._model.features:
+            return list(outputs[FEATURES])
+        wish, probabilities, features = self._model.wish, outputs[self._probabilities], outputs.get(FEATURES)
+        if not wish.asks_for_decision and wish.set is None:
+            return list(probabilities)
+        rows = []
+        for row in range(count):
+            found = self._judge.judge(probabilities[row], None if features is None else features[row], wish)
+            rows.append(row_of(probabilities[row], wish, found.decision, found.set))
+        return rows
 
     def close(self) -> None:
         self._engine.close()

@@ -18,6 +18,7 @@ from app.cli.predict.bulk.shard import JOURNALS, Finished
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Unreadable
 from app.cli.predict.progress import Progress
+from app.contract.wish import SetMethod
 from app.errors import OutputConflict, OutputNotWritable, WorkerEnded
 from app.system.atomic_write import atomic_write
 
@@ -35,6 +36,10 @@ class Description:
     shard_size: int
     model: str
     version: int
+    min_probability: float | None = None
+    false_alarms: float | None = None
+    set: float | None = None
+    set_method: SetMethod = "lac"
 
     def check_goes_on(self, begun: Self) -> None:
         """Raise OutputConflict unless a job that was begun with `begun` can go on with this."""

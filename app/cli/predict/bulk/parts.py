@@ -2,29 +2,31 @@
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
+from itertools import repeat
 from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 
-from app.cli.predict.bulk.answers import Answer, Values
+from app.cli.predict.bulk.answers import DECISIONS, Answer, Values
 from app.cli.predict.options import PartFormat
 from app.cli.predict.outputs import csv_cells, csv_header, json_fields
 from app.client import Failure, ModelReference, Prediction
+from app.contract.wish import Wish
 from app.errors import EngineUnavailable
 from app.system.invocation import installs
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of every part hold. `top_k` is how many labels, None is all; `features` stand in their place."""
+    """What the rows of every part hold: what is wished of answers, or `features` in their place."""
 
     format: PartFormat
     model: ModelReference
     labels: tuple[str, ...]
-    top_k: int | None
+    wish: Wish
     features: bool = False
 
     def part_name(self, number: int) -> str:
@@ -41,9 +43,25 @@ class Layout:
 
     def best(self, values: Values) -> Any:
         """Return the labels to show of each row of (N, K) probabilities, as indices (N, k): all, or the best first."""
-        if self.top_k is None:
+        if self.wish.top_k is None:
             return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-        return np.argsort(-values, axis=1, kind="stable")[:, : self.top_k]
+        return np.argsort(-values, axis=1, kind="stable")[:, : self.wish.top_k]
+
+    def judged(self, rows: Values) -> tuple[Values, list[str] | None, list[list[str]] | None]:
+        """Return the probabilities (N, K) of rows as `row_of` makes them, their decisions, and the labels of sets.
+
+        Decisions and sets are None if they are not wished for.
+        """
+        classes = len(self.labels)
+        probabilities, more = rows[:, :classes], rows[:, classes:]
+        decisions = sets = None
+        if self.wish.asks_for_decision:
+            decisions = [DECISIONS[int(place)] for place in more[:, 0]]
+        if self.wish.set is not None:
+            order = np.argsort(-probabilities, axis=1, kind="stable")
+            members = more[:, -classes:]
+            sets = [[self.labels[each] for each in best if of[each]] for best, of in zip(order, members, strict=True)]
+        return probabilities, decisions, sets
 
 
 def check_format(output: PartFormat) -> None:
@@ -58,11 +76,12 @@ def check_format(output: PartFormat) -> None:
 
 
 def _write_json_lines(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -> None:
-    for answer, prediction in _predictions(layout, answers):
+    for answer, prediction, labels in _predictions(layout, answers):
         fields: dict[str, Any] = {"file": answer.file}
         if isinstance(answer.outcome, Failure):
             fields |= {"error": answer.outcome.error, "code": answer.outcome.code}
         elif prediction is not None:
+            fields |= {} if layout.wish.set is None else {"set": labels}
             fields |= json_fields(prediction)
         else:
             fields |= {"features": _numbers(answer.outcome)} | _model(layout)
@@ -71,12 +90,11 @@ def _write_json_lines(layout: Layout, answers: Sequence[Answer], text: TextIOWra
 
 def _write_csv(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -> None:
     writer = csv.writer(text, lineterminator="\n")
-    width = layout.top_k or 1
     size = next((len(each.outcome) for each in answers if not isinstance(each.outcome, Failure)), 0)
     features = [f"feature_{index}" for index in range(size)]
-    header = ["file", "model", "version", *features] if layout.features else csv_header(width)
+    header = ["file", "model", "version", *features] if layout.features else csv_header(layout.wish)
     writer.writerow([*header, "sha256", "error", "code"])
-    for answer, prediction in _predictions(layout, answers):
+    for answer, prediction, labels in _predictions(layout, answers):
         outcome, model = answer.outcome, layout.model
         if isinstance(outcome, Failure):
             cells: Sequence[Any] = [answer.file, model.name, model.version, *[""] * (len(header) - 3)]
@@ -84,32 +102,36 @@ def _write_csv(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -
         else:
             reason = ["", ""]
             if prediction is not None:
-                cells = csv_cells(answer.file, prediction, width)
+                cells = csv_cells(answer.file, prediction, layout.wish, labels)
             else:
                 cells = [answer.file, model.name, model.version, *_numbers(outcome)]
         writer.writerow([*cells, answer.sha256, *reason])
 
 
-def _predictions(layout: Layout, answers: Sequence[Answer]) -> Iterator[tuple[Answer, Prediction | None]]:
-    """Yield each answer with its prediction, as the client has it; None for a failure or for features."""
+def _predictions(
+    layout: Layout, answers: Sequence[Answer]
+) -> Iterator[tuple[Answer, Prediction | None, Sequence[str]]]:
+    """Yield each answer with its prediction, as the client has it, None for a failure or for features, and its set."""
     values = _values(answers)
     if layout.features or not len(values):
-        yield from ((answer, None) for answer in answers)
+        yield from ((answer, None, ()) for answer in answers)
         return
+    values, decisions, sets = layout.judged(values)
     # CSV shows the best alone; the order of JSON's labels is that of the service.
     best = (layout if layout.format == "jsonl" else _with_best(layout)).best(values)
-    rows = iter(zip(values.argmax(axis=1).tolist(), best.tolist(), _numbers(values), strict=True))
+    said = zip(decisions or repeat(None), sets or repeat(()), strict=False)
+    rows = iter(zip(values.argmax(axis=1).tolist(), best.tolist(), _numbers(values), said, strict=False))
     for answer in answers:
         if isinstance(answer.outcome, Failure):
-            yield answer, None
+            yield answer, None, ()
             continue
-        top, shown, numbers = next(rows)
+        top, shown, numbers, (decision, labels) = next(rows)
         probabilities = {layout.labels[index]: numbers[index] for index in shown}
-        yield answer, Prediction(layout.labels[top], numbers[top], probabilities, layout.model)
+        yield answer, Prediction(layout.labels[top], numbers[top], probabilities, layout.model, decision), labels
 
 
 def _with_best(layout: Layout) -> Layout:
-    return layout if layout.top_k else Layout(layout.format, layout.model, layout.labels, 1)
+    return layout if layout.wish.top_k else replace(layout, wish=layout.wish._replace(top_k=1))
 
 
 def _write_parquet(layout: Layout, answers: Sequence[Answer], stream: BinaryIO) -> None:
@@ -145,6 +167,7 @@ def _write_parquet(layout: Layout, answers: Sequence[Answer], stream: BinaryIO) 
     if layout.features:
         columns["features"] = lists(values, lambda flat: pa.array(flat, pa.float32()))
     else:
+        values, decisions, sets = layout.judged(values) if len(values) else (values, None, None)
         best = layout.best(values)
         top = values.argmax(axis=1) if len(values) else np.zeros(0, int)
         labels = pa.array(layout.labels, pa.string())
@@ -154,6 +177,10 @@ def _write_parquet(layout: Layout, answers: Sequence[Answer], stream: BinaryIO) 
         columns["probabilities"] = lists(
             np.take_along_axis(values, best, axis=1), lambda flat: pa.array(flat, pa.float32())
         )
+        if layout.wish.asks_for_decision:
+            columns["decision"] = scattered(decisions or [], pa.string())
+        if layout.wish.set is not None:
+            columns["set"] = scattered(sets or [], pa.list_(pa.string()))
     columns["error"] = pa.array([None if each is None else each.error for each in failures], pa.string())
     columns["code"] = pa.array([None if each is None else each.code for each in failures], pa.string())
     pq.write_table(pa.table(columns), stream, compression="zstd")

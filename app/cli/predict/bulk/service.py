@@ -4,26 +4,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.cli.predict.bulk.answers import Values
+from app.cli.predict.bulk.answers import Values, row_of
 from app.client import Failure, Outcome, ServedModel, ServiceClient
+from app.contract.wish import Wish
 from app.errors import ModelNotNamed, OutputConflict
 
 
 class ServiceClassifier:
     """A `Classify`; safe to call from several threads."""
 
-    def __init__(self, client: ServiceClient, model: ServedModel) -> None:
+    def __init__(self, client: ServiceClient, model: ServedModel, wish: Wish) -> None:
         self._client = client
         self._model = model
+        self._wish = wish
+        self._asked = wish._replace(top_k=None).given()  # the part shows the best
 
     def __call__(self, pictures: Sequence[bytes]) -> list[Values | Failure]:
-        return [self._values(each) for each in self._client.predict_batch(pictures, model=self._model.name)]
+        return [
+            self._values(each) for each in self._client.predict_batch(pictures, model=self._model.name, **self._asked)
+        ]
 
     def _values(self, outcome: Outcome) -> Values | Failure:
         if isinstance(outcome, Failure):
             return outcome
         check_version(outcome.model.version, self._model.name, self._model.version)
-        return np.array([outcome.probabilities[label] for label in self._model.labels], np.float32)
+        labels = self._model.labels
+        probabilities = np.array([outcome.probabilities[label] for label in labels], np.float32)
+        members = None if outcome.set is None else [labels.index(label) for label in outcome.set.labels]
+        return row_of(probabilities, self._wish, outcome.decision, members)
 
 
 def check_version(answers: int, model: str, began: int) -> None:

@@ -21,6 +21,7 @@ from app.cli.predict.progress import Progress
 from app.client import ModelReference, Retry, ServiceClient
 from app.contract.bundle import open_bundle
 from app.contract.picture_files import LeftOut, told
+from app.contract.wish import Wish
 from app.errors import OutputNotWritable
 from app.settings import Settings
 from app.system.cores import available_cores
@@ -28,7 +29,7 @@ from app.system.wording import count_of
 
 
 @dataclass(frozen=True)
-class Wish:
+class Job:
     """What is asked for, whoever classifies."""
 
     arguments: list[str]
@@ -36,7 +37,7 @@ class Wish:
     folder: Path
     resume: bool
     output: PartFormat
-    top_k: int | None
+    wish: Wish
     features: bool
     shard_size: int
 
@@ -44,21 +45,21 @@ class Wish:
 OpenCrew = Callable[[Target, Signals], AbstractContextManager[Crew]]
 
 
-def write_shards_here(wish: Wish, settings: Settings, *, ray_address: str | None = None) -> int:
+def write_shards_here(job: Job, settings: Settings, *, ray_address: str | None = None) -> int:
     """Classify in this machine's processes, or in a Ray cluster; return how many pictures have no answer.
 
     Raises an ImageclassError.
     """
-    check_format(wish.output)
-    with held(wish.folder, resume=wish.resume):
-        begun = begun_with(wish.folder)
+    check_format(job.output)
+    with held(job.folder, resume=job.resume):
+        begun = begun_with(job.folder)
         if begun is None:
             bundle = model_named(settings)
         else:  # its version, whichever is live by now
             bundle = open_bundle(version_named(settings, begun.model, begun.version))
-        if wish.features:
+        if job.features:
             check_has_features(bundle)
-        model = ModelHere.of(settings, bundle, features=wish.features)
+        model = ModelHere.of(settings, bundle, job.wish, features=job.features)
 
         def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
             if ray_address is not None:
@@ -66,37 +67,49 @@ def write_shards_here(wish: Wish, settings: Settings, *, ray_address: str | None
             return processes(model, target, signals, available_cores())
 
         reference = ModelReference(bundle.name, bundle.version)
-        description = _description(wish, settings.model or bundle.name, bundle.version)
-        return _write(wish, settings, reference, bundle.manifest.labels, description, begun, open_crew)
+        description = _description(job, settings.model or bundle.name, bundle.version)
+        return _write(job, settings, reference, bundle.manifest.labels, description, begun, open_crew)
 
 
-def write_shards_by_service(wish: Wish, settings: Settings, service: Service) -> int:
+def write_shards_by_service(job: Job, settings: Settings, service: Service) -> int:
     """Have a service classify; return how many pictures have no answer. Raises an ImageclassError."""
-    check_format(wish.output)
+    check_format(job.output)
     retry = Retry(retries=service.retries)
     with (
-        held(wish.folder, resume=wish.resume),
+        held(job.folder, resume=job.resume),
         ServiceClient(service.url, api_key=service.api_key, retry=retry, max_connections=service.at_once) as client,
     ):
-        begun = begun_with(wish.folder)
+        begun = begun_with(job.folder)
         model = served(client, settings.model or (begun.model if begun else None))
         if begun is not None and begun.model == model.name:
             check_version(model.version, model.name, begun.version)
 
         def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
-            return threads(ServiceClassifier(client, model), target, signals, service.at_once)
+            return threads(ServiceClassifier(client, model, job.wish), target, signals, service.at_once)
 
         reference = ModelReference(model.name, model.version)
-        description = _description(wish, model.name, model.version)
-        return _write(wish, settings, reference, model.labels, description, begun, open_crew)
+        description = _description(job, model.name, model.version)
+        return _write(job, settings, reference, model.labels, description, begun, open_crew)
 
 
-def _description(wish: Wish, model: str, version: int) -> Description:
-    return Description(wish.output, wish.top_k, wish.features, wish.shard_size, model, version)
+def _description(job: Job, model: str, version: int) -> Description:
+    wish = job.wish
+    return Description(
+        output=job.output,
+        top_k=wish.top_k,
+        features=job.features,
+        shard_size=job.shard_size,
+        model=model,
+        version=version,
+        min_probability=wish.min_probability,
+        false_alarms=wish.false_alarms,
+        set=wish.set,
+        set_method=wish.set_method,
+    )
 
 
 def _write(
-    wish: Wish,
+    job: Job,
     settings: Settings,
     reference: ModelReference,
     labels: Sequence[str],
@@ -105,21 +118,21 @@ def _write(
     open_crew: OpenCrew,
 ) -> int:
     if begun is None:
-        begin(wish.folder, description)
+        begin(job.folder, description)
     else:
         description.check_goes_on(begun)
-    layout = Layout(wish.output, reference, tuple(labels), wish.top_k, wish.features)
-    target = Target(wish.folder, layout, settings.max_upload_bytes)
+    layout = Layout(job.output, reference, tuple(labels), job.wish, job.features)
+    target = Target(job.folder, layout, settings.max_upload_bytes)
     left_out: list[LeftOut] = []
 
     def sources() -> Iterator[Found | Unreadable]:
         left_out.clear()
-        return find(chain(wish.arguments, () if wish.files_from is None else lines_of(wish.files_from)), left_out)
+        return find(chain(job.arguments, () if job.files_from is None else lines_of(job.files_from)), left_out)
 
     try:
-        return _run(target, sources, wish.shard_size, open_crew, left_out)
+        return _run(target, sources, job.shard_size, open_crew, left_out)
     except OSError as exc:
-        raise OutputNotWritable(f"{exc.filename or wish.folder} cannot be read or written: {exc.strerror}.") from exc
+        raise OutputNotWritable(f"{exc.filename or job.folder} cannot be read or written: {exc.strerror}.") from exc
 
 
 def _run(target: Target, sources: Sources, shard_size: int, open_crew: OpenCrew, left_out: list[LeftOut]) -> int:

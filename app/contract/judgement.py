@@ -1,0 +1,95 @@
+"""Judge how far an answer can be trusted, by what the request wishes, the settings say, and the bundle knows."""
+
+from math import ceil
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.bundle import FEATURES, Bundle
+from app.contract.trust import Familiarity, Neighbour
+from app.contract.wish import AnswerSettings, Wish
+from app.errors import MalformedRequest
+
+Decision = Literal["label", "unsure", "unfamiliar"]
+
+
+class Judgement(NamedTuple):
+    """What is said of one answer; None is what nobody asked for. `set` has indices of labels."""
+
+    decision: Decision | None = None
+    unfamiliar: bool | None = None
+    familiarity: Familiarity | None = None
+    neighbours: list[Neighbour] | None = None
+    set: list[int] | None = None
+
+
+class Judge:
+    """Judges the answers of one model. What the settings leave open, the bundle says."""
+
+    def __init__(self, bundle: Bundle, settings: AnswerSettings) -> None:
+        minimum = settings.min_probability
+        self.minimum = bundle.manifest.min_probability if minimum is None else minimum
+        self.rate = rate_of_false_alarms(bundle, settings.false_alarms)
+        self.trust = bundle.trust
+
+    def output_for(self, wish: Wish) -> str | None:
+        """Return which output of the network is needed besides the probabilities, if any.
+
+        Raises MalformedRequest if the model knows too little for the wish.
+        """
+        if wish.is_of_trust:
+            self._check(wish)
+        return FEATURES if wish.details or (wish.false_alarms or self.rate) is not None else None
+
+    def _check(self, wish: Wish) -> None:
+        if self.trust is None:
+            raise MalformedRequest(
+                "The model's bundle does not know what familiar pictures look like, so false_alarms, details and set "
+                "cannot be had. Train it again with validation pictures, or leave them out."
+            )
+        for name, rate in (("false_alarms", wish.false_alarms), ("set", wish.set)):
+            if rate is not None and rate < self.trust.least_rate:
+                raise MalformedRequest(
+                    f"{name}={rate:g} is too low for this model's {self.trust.held_out:,} held-out pictures. "
+                    f"Send {ceil(1e4 * self.trust.least_rate) / 1e4:g} or more."
+                )
+
+    def judge(self, probabilities: NDArray[np.float32], features: NDArray[np.float32] | None, wish: Wish) -> Judgement:
+        """Judge an answer (K,), by the features (D,) too if `output_for` says that they are needed."""
+        trust, found, near, unfamiliar = self.trust, None, None, None
+        if trust is not None and features is not None:
+            rate = self.rate if wish.false_alarms is None else wish.false_alarms
+            if rate is not None or "familiarity" in wish.details:
+                found = trust.familiarity(features)
+                unfamiliar = None if rate is None else found.overall <= rate
+            if "neighbours" in wish.details:
+                near = trust.neighbours(features)
+        labels = None
+        if trust is not None and wish.set is not None:
+            labels = trust.prediction_set(probabilities, wish.set, wish.set_method)
+        return Judgement(
+            decision=self._decision(probabilities, wish, unfamiliar),
+            unfamiliar=unfamiliar,
+            familiarity=found if "familiarity" in wish.details else None,
+            neighbours=near,
+            set=labels,
+        )
+
+    def _decision(self, probabilities: NDArray[np.float32], wish: Wish, unfamiliar: bool | None) -> Decision | None:
+        minimum = self.minimum if wish.min_probability is None else wish.min_probability
+        if unfamiliar:
+            return "unfamiliar"
+        if minimum is None:
+            return None if unfamiliar is None else "label"
+        # As float32, as the probability is: else one that reads 0.9 would be below 0.9.
+        return "label" if probabilities.max() >= np.float32(minimum) else "unsure"
+
+
+def rate_of_false_alarms(bundle: Bundle, setting: float | None) -> float | None:
+    """Return the rate at which a service calls familiar pictures of this model unfamiliar; None if it calls none so.
+
+    The setting counts before the bundle, unless the bundle's held-out pictures cannot tell that rate.
+    """
+    rate, trust = bundle.manifest.false_alarms if setting is None else setting, bundle.trust
+    return None if rate is None or trust is None or rate < trust.least_rate else rate
