@@ -96,7 +96,7 @@ def create_app(
         from app.api.protocols.open_inference.rpc_server import RpcServer
 
         service = OpenInferenceService(
-            inference, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=_version()
+            questions, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=_version()
         )
         return RpcServer(
             service,
@@ -154,7 +154,7 @@ def create_app(
     app.include_router(model_routes(catalogue))
     app.include_router(tensorflow_serving_routes(inference))
     app.include_router(
-        open_inference_routes(inference, repository, lifecycle=lifecycle, metrics=metrics, version=app.version)
+        open_inference_routes(questions, repository, lifecycle=lifecycle, metrics=metrics, version=app.version)
     )
     if settings.docs_access != "off":
         app.include_router(docs_routes())
@@ -188,7 +188,7 @@ def connection_services(settings: Settings, questions: Questions, gate: Gate, li
     routes = LeanRoutes(
         [
             *predict_lean_routes(questions),
-            *open_inference_lean_routes(inference),
+            *open_inference_lean_routes(questions),
             *tensorflow_serving_lean_routes(inference),
         ]
     )

@@ -23,7 +23,7 @@ from starlette.types import Receive
 
 from app.api.bodies.json import parse_json
 from app.api.server_timing import of_many, of_one
-from app.errors import DeadlineExceeded, ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
+from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRequest, UploadTooLarge
 from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier, WithOutput
@@ -276,27 +276,12 @@ class Inference:
             body = await source.read(received)
             call.read_s = perf_counter() - began
             try:
-                await self._make_ready(question, timeout_s)
                 model = self.begin(call, body, this_task(), timeout_s)
                 source.about(model)
                 await (call.finished if source.receive is None else unless_gone(source.receive, call.finished))
                 return Answered(call.write(model), model, call.server_timing())
             finally:
                 call.end()
-
-    async def _make_ready(self, question: Question, timeout_s: float | None) -> None:
-        """Return when the live model gives the output that the question reads. Raises an ImageclassError."""
-        deadline = self.deadline(timeout_s)
-        while True:
-            model = self.catalogue.get(question.model, question.version)
-            output = question.output_of(model)
-            if output is None or model.is_ready_for(output):
-                return
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await model.make_ready_for(output)
-            except TimeoutError:
-                raise DeadlineExceeded("The model was not ready to be asked for more in time. Try again.") from None
 
     def begin(self, call: Call, body: bytes, owner: Owner, timeout_s: float | None, *, size: int = 0) -> Classifier:
         """Parse a whole body and hand its pictures to the model. `Call.end` must follow, even if this raises.

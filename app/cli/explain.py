@@ -55,8 +55,6 @@ async def _explained(data: bytes, settings: Settings, label: str | None) -> "tup
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
         output = classifier.explained_by
-        if output is not None:
-            await classifier.make_ready_for(output)
         wish = ExplanationWish(label, drawn=True)
         found: Explanation = await row_for(
             lambda reply: classifier.explain(data, reply, wish=wish, output=output),

@@ -33,6 +33,11 @@ class Judge:
         self.rate = rate_of_false_alarms(bundle, settings.false_alarms)
         self.trust = bundle.trust
 
+    @property
+    def decides(self) -> bool:
+        """Whether answers have a decision unasked."""
+        return self.minimum is not None or self.rate is not None
+
     def output_for(self, wish: Wish) -> str | None:
         """Return which output of the network is needed besides the probabilities, if any.
 

@@ -162,7 +162,7 @@ class Classifier:
         return probabilities
 
     def is_ready_for(self, output: str | None) -> bool:
-        """Say whether pictures can be put for this output of the network; for None, the probabilities, always."""
+        """Say whether this output of the network is proven; for None, the probabilities, always."""
         return output in self._batchers
 
     async def make_ready_for(self, output: str) -> None:
@@ -174,6 +174,17 @@ class Classifier:
         if preparing is None:
             preparing = self._preparing[output] = asyncio.create_task(self._prove_and_add(output))
         await asyncio.shield(preparing)
+
+    async def _ready_batcher(self, output: str | None, deadline: float | None) -> "_PictureBatcher":
+        """Return the batcher of an output once it is proven. Raises DeadlineExceeded, or as `make_ready_for`."""
+        if output is not None and not self.is_ready_for(output):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.make_ready_for(output)
+            except TimeoutError:
+                self._expired()
+                raise DeadlineExceeded("The model was not ready to be asked for more in time. Try again.") from None
+        return self._batchers[output]
 
     async def _prove_and_add(self, output: str) -> None:
         loop = asyncio.get_running_loop()
@@ -195,22 +206,23 @@ class Classifier:
     def put(self, data: bytes, reply: Reply, *, deadline: float | None = None, output: str | None = None) -> None:
         """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
 
-        With `output`, for which the classifier has been made ready, it gets a `WithOutput`. `deadline` is in seconds of
-        the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and ShuttingDown are raised here;
-        UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`.
+        With `output` it gets a `WithOutput`; the first who wants that output waits until it is proven. `deadline` is in
+        seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and ShuttingDown are raised
+        here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`, and what `make_ready_for` raises.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)
-        if header.pixels <= self.tuning.inline_decode_pixels:
-            self._batchers[output].put(_Encoded(data, header, reply), reply, deadline=deadline)
+        batcher = self._batchers.get(output)
+        if batcher is not None and header.pixels <= self.tuning.inline_decode_pixels:
+            batcher.put(_Encoded(data, header, reply), reply, deadline=deadline)
         else:
-            batcher = self._batchers[output]
 
             async def decode_and_put(_: Lease) -> None:
+                ready = batcher or await self._ready_batcher(output, deadline)
                 spec = self.manifest.preprocessing
                 image = await self._in_pool(lambda: preprocess(data, spec, header=header), reply, deadline)
                 if not reply.done():
-                    batcher.put(image, reply, deadline=deadline)
+                    ready.put(image, reply, deadline=deadline)
 
             self._begin(reply, decode_and_put, size=self._decoded_bytes(data, header))
 
@@ -218,7 +230,17 @@ class Classifier:
         self, image: Image, reply: Reply, *, deadline: float | None = None, output: str | None = None
     ) -> None:
         """Classify a picture that is preprocessed already, (H, W, C) in the manifest's shape; else as `put`."""
-        self._batchers[output].put(image, reply, deadline=deadline)
+        batcher = self._batchers.get(output)
+        if batcher is not None:
+            batcher.put(image, reply, deadline=deadline)
+        else:
+
+            async def put_when_ready(_: Lease) -> None:
+                ready = await self._ready_batcher(output, deadline)
+                if not reply.done():
+                    ready.put(image, reply, deadline=deadline)
+
+            self._begin(reply, put_when_ready, size=image.nbytes)
 
     def explain(
         self,
@@ -260,7 +282,8 @@ class Classifier:
     async def _by_class_maps(
         self, view: View, reply: Reply, wish: ExplanationWish, deadline: float | None
     ) -> Explanation:
-        row: WithOutput = await self._row(self._batchers[CLASS_MAPS], view.tensor, reply, deadline)
+        batcher = await self._ready_batcher(CLASS_MAPS, deadline)
+        row: WithOutput = await self._row(batcher, view.tensor, reply, deadline)
         index = wish.index_in(self.manifest.labels, row.probabilities)
         return Explanation(row.probabilities, index, "cam", 0, np.ascontiguousarray(row.output[..., index]), view.box)
 

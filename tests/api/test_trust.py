@@ -1,5 +1,6 @@
 """What answers say of how far they can be trusted: familiarity, neighbours and sets of labels."""
 
+import base64
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer
+from app.api.protocols.open_inference.schemas import InferAnswer
 from app.contract.bundle import open_bundle
 from app.contract.preprocessing import preprocess
 from app.contract.trust import TRUST, Trust, directions
@@ -205,6 +207,50 @@ async def test_a_bundle_without_it_says_so_if_asked(
     assert "unfamiliar" not in await ask(client, seven)
     response = await client.post("/predict", content=seven, headers=PNG, params={"details": "familiarity"})
     assert_refused(response, "Train it again")
+
+
+def infer(seven: bytes, *names: str, **parameters: Any) -> dict[str, Any]:
+    data = [base64.b64encode(seven).decode()]
+    sent = {"name": "image", "shape": [1], "datatype": "BYTES", "data": data}
+    return {"inputs": [sent], "outputs": [{"name": name} for name in names], "parameters": parameters}
+
+
+async def test_the_open_inference_protocol_gives_them_as_outputs_of_their_own(
+    client: httpx.AsyncClient, seven: bytes, chequered: bytes
+) -> None:
+    path = "/v2/models/digits/infer"
+    for picture, decision in ((seven, "label"), (chequered, "unfamiliar")):
+        said = await ask(client, picture, details="familiarity", false_alarms=0.05)
+        body = infer(picture, "familiarity", "probabilities", "decision", false_alarms=0.05)
+        response = await client.post(path, json=body)
+        assert response.status_code == 200, response.text
+        InferAnswer.model_validate(response.json())
+        found = {each["name"]: each for each in response.json()["outputs"]}
+        assert list(found) == ["familiarity", "probabilities", "decision"]
+        assert found["decision"] == {"name": "decision", "datatype": "BYTES", "shape": [1], "data": [decision]}
+        assert found["familiarity"]["shape"] == [1, 3]
+        assert found["familiarity"]["data"] == pytest.approx(list(said["familiarity"].values()), abs=0.02)
+        assert found["probabilities"]["shape"] == [1, 10]
+    (plain,) = (await client.post(path, json=infer(seven))).json()["outputs"]
+    assert plain["name"] == "probabilities"
+    metadata = (await client.get("/v2/models/digits")).json()
+    assert [each["name"] for each in metadata["outputs"]] == ["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters", "said"),
+    [
+        (["decision"], {}, "Send min_probability or false_alarms as a parameter"),
+        (["decision"], {"false_alarms": 7}, "send a number between 0 and 1"),
+        (["decision"], {"false_alarms": 0.0001}, "held-out pictures"),
+        (["familiarity", "familiarity"], {}, "the outputs 'probabilities', 'familiarity', 'decision'; the request"),
+        (["features"], {}, "asks for: 'features'"),
+    ],
+)
+async def test_outputs_that_cannot_be_had_are_refused(
+    client: httpx.AsyncClient, seven: bytes, names: list[str], parameters: dict[str, Any], said: str
+) -> None:
+    assert_refused(await client.post("/v2/models/digits/infer", json=infer(seven, *names, **parameters)), said)
 
 
 def test_a_damaged_file_is_named(copy_of_store: Path, sign: Callable[[Path], None]) -> None:

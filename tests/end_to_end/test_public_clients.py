@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def count(statistics: Any, key: str = "") -> int:
 def address(service: DrainingService, protocol: str) -> str:
     http = service.url.removeprefix("http://")
     return http if protocol == "http" else f"127.0.0.1:{service.settings['grpc_port']}"
+
+
+def test_tritonclient_gets_the_outputs_that_it_names(
+    client_python: Path, repository: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    chequered = tmp_path / "chequered.png"
+    cv2.imwrite(str(chequered), np.kron(np.indices((7, 7)).sum(axis=0) % 2, np.full((4, 4), 255)).astype(np.uint8))
+    pictures = [str(data_folder / "7-00000.png"), str(chequered)]
+    service = DrainingService(repository / "model_store", grpc_port=free_port())
+    try:
+        for protocol in ("http", "grpc"):
+            script = str(repository / "tests" / "clients" / "triton_outputs.py")
+            command = [str(client_python), script, protocol, address(service, protocol), "mnist", *pictures]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 0, done.stderr
+            found = json.loads(done.stdout)
+            assert found["decision"] == ["label", "unfamiliar"]
+            assert found["familiarity"][0][0] > 0.05 >= found["familiarity"][1][0]
+            assert np.argmax(found["probabilities"][0]) == 7
+            assert (found["unasked"], found["outputs"]) == (None, ["probabilities"])
+    finally:
+        assert service.stop() == 0
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

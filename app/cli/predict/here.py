@@ -27,8 +27,6 @@ async def model_here(settings: Settings, wish: Wish) -> AsyncIterator[Classify]:
             classifier.loaded.bundle, AnswerSettings(settings.min_probability, settings.false_alarms)
         )
         output = answers.judge.output_for(wish)
-        if output is not None and not classifier.is_ready_for(output):
-            await classifier.make_ready_for(output)
 
         async def one(picture: bytes) -> Outcome:
             try:

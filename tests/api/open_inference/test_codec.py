@@ -93,7 +93,7 @@ def test_a_whole_body_is_one_encoded_picture_or_pixels_that_fill_whole_pictures(
     reader: Reader, data_folder: Path
 ) -> None:
     seven = (data_folder / "7-00000.png").read_bytes()
-    assert reader.from_body(seven, 0) == InferRequest([seven], RequestedOutput(binary=True))
+    assert reader.from_body(seven, 0) == InferRequest([seven], (RequestedOutput("probabilities", binary=True),))
     as_long_as_pixels = seven + bytes(-len(seven) % 784)
     assert reader.from_body(as_long_as_pixels, 0).pictures == [as_long_as_pixels]
     pixels = TENSOR.astype(np.uint8).tobytes()
@@ -114,9 +114,10 @@ def test_the_id_the_timeout_and_the_output_are_taken(reader: Reader) -> None:
         ),
         None,
     )
-    assert (asked.id, asked.timeout_s, asked.output) == ("order-42", 0.0015, RequestedOutput(binary=True, classes=3))
+    assert (asked.id, asked.timeout_s) == ("order-42", 0.0015)
+    assert asked.outputs == (RequestedOutput("probabilities", binary=True, classes=3),)
     plain = reader.from_body(text(id=None, parameters=None, outputs=None), None)
-    assert (plain.id, plain.timeout_s, plain.output) == ("", None, RequestedOutput())
+    assert (plain.id, plain.timeout_s, plain.outputs) == ("", None, (RequestedOutput("probabilities"),))
     assert reader.from_body(text(parameters={"timeout": 0}), None).timeout_s is None
 
 
@@ -128,7 +129,7 @@ def test_what_an_output_says_of_binary_data_goes_before_what_the_request_says(
         parameters={"binary_data_output": of_all},
         outputs=[{"name": "probabilities", "parameters": {"binary_data": own}}],
     )
-    assert reader.from_body(asked, None).output.binary is binary
+    assert reader.from_body(asked, None).outputs[0].binary is binary
 
 
 @pytest.mark.parametrize(
@@ -273,14 +274,12 @@ PROBABILITIES = np.array([[0.125, 0.75, 0.125], [1e-7, 0.1, 0.9]], np.float32)
 
 def answer(output: RequestedOutput, request_id: str = "") -> tuple[dict[str, Any], bytes]:
     tensor = output_tensor(output, PROBABILITIES, ["cat", "a:b", "ünï"])
-    body, length = to_body(
-        InferRequest([], output, request_id), tensor, model="m", version="3", output_name="probabilities"
-    )
+    body, length = to_body(InferRequest([], (output,), request_id), [tensor], model="m", version="3")
     return orjson.loads(body if length is None else body[:length]), b"" if length is None else body[length:]
 
 
 def test_probabilities_are_told_in_json_exactly_and_flat() -> None:
-    message, binary = answer(RequestedOutput(), "order-42")
+    message, binary = answer(RequestedOutput("probabilities"), "order-42")
     (output,) = message["outputs"]
     assert binary == b""
     assert (message["model_name"], message["model_version"], message["id"]) == ("m", "3", "order-42")
@@ -293,7 +292,7 @@ def test_probabilities_are_told_in_json_exactly_and_flat() -> None:
 
 
 def test_probabilities_are_told_as_little_endian_bytes_behind_the_json() -> None:
-    message, binary = answer(RequestedOutput(binary=True))
+    message, binary = answer(RequestedOutput("probabilities", binary=True))
     (output,) = message["outputs"]
     assert "id" not in message
     assert "data" not in output
@@ -302,10 +301,10 @@ def test_probabilities_are_told_as_little_endian_bytes_behind_the_json() -> None
 
 
 def test_the_best_labels_are_told_best_first_and_ties_in_the_labels_order() -> None:
-    message, _ = answer(RequestedOutput(classes=2))
+    message, _ = answer(RequestedOutput("probabilities", classes=2))
     (output,) = message["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
     assert output["data"] == ["0.75:1:a:b", "0.125:0:cat", "0.9:2:ünï", "0.1:1:a:b"]
-    message, binary = answer(RequestedOutput(binary=True, classes=9))
+    message, binary = answer(RequestedOutput("probabilities", binary=True, classes=9))
     assert message["outputs"][0]["shape"] == [2, 3]
     assert encoded_from_binary(binary, 6, "")[-1] == b"1e-7:0:cat"

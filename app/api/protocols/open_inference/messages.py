@@ -1,6 +1,6 @@
 """Convert the protocol's gRPC messages from and to the objects that HTTP uses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,10 +11,9 @@ from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.api.protocols.open_inference.requests import (
     InferRequest,
     Reader,
-    RequestedOutput,
     check_parameters,
-    classes_of,
     timeout_of,
+    wish_of,
 )
 from app.api.protocols.open_inference.responses import OutputTensor
 from app.api.protocols.open_inference.tensors import (
@@ -48,9 +47,10 @@ def write(kind: type[Message], content: Mapping[str, Any]) -> bytes:
 def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest:
     """Parse an inference request. Raises MalformedRequest."""
     reader.check_input([sent.name for sent in message.inputs])
-    reader.check_outputs([asked.name for asked in message.outputs])
     sent, raw = message.inputs[0], message.raw_input_contents
     parameters = _parameters(message.parameters)
+    asked = [(output.name, _parameters(output.parameters)) for output in message.outputs]
+    outputs = reader.outputs(asked, lambda _: bool(raw))
     check_parameters(_parameters(sent.parameters))
     shape = shape_of(list(sent.shape), "The input")
     if raw:
@@ -64,26 +64,26 @@ def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest
         )
     else:
         pictures = _typed(sent, shape, reader)
-    asked = _parameters(message.outputs[0].parameters) if message.outputs else {}
     return InferRequest(
         pictures=pictures,
-        output=RequestedOutput(binary=bool(raw), classes=classes_of(asked)),
+        outputs=outputs,
         id=message.id,
         timeout_s=timeout_of(parameters),
+        wish=wish_of(outputs, parameters),
     )
 
 
-def infer_response(request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str) -> bytes:
+def infer_response(request: InferRequest, tensors: Sequence[OutputTensor], *, model: str, version: str) -> bytes:
     """Serialize the answer: raw contents if the request had raw contents, else typed ones."""
-    output = pb.ModelInferResponse.InferOutputTensor(name=output_name, datatype=tensor.datatype, shape=tensor.shape)
     message = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id)
-    if request.output.binary:
-        message.raw_output_contents.append(tensor.binary())
-    elif isinstance(tensor.values, np.ndarray):
-        output.contents.fp32_contents.extend(tensor.values.reshape(-1))
-    else:
-        output.contents.bytes_contents.extend(tensor.values)
-    message.outputs.append(output)
+    for asked, tensor in zip(request.outputs, tensors, strict=True):
+        output = message.outputs.add(name=asked.name, datatype=tensor.datatype, shape=tensor.shape)
+        if asked.binary:
+            message.raw_output_contents.append(tensor.binary())
+        elif isinstance(tensor.values, np.ndarray):
+            output.contents.fp32_contents.extend(tensor.values.reshape(-1))
+        else:
+            output.contents.bytes_contents.extend(tensor.values)
     return message.SerializeToString()  # type: ignore[no-any-return]
 
 

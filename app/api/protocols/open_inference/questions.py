@@ -5,39 +5,63 @@ from typing import Any
 
 import numpy as np
 
-from app.api.inference import Inference, Message, Question, Written
-from app.api.protocols.open_inference.requests import InferRequest, Reader
-from app.api.protocols.open_inference.responses import OutputTensor, output_tensor, to_body
+from app.api.inference import Message, Question, Written
+from app.api.protocols.open_inference.requests import DECISION, JUDGED, InferRequest, Reader
+from app.api.protocols.open_inference.responses import OutputTensor, judged_tensor, output_tensor, to_body
+from app.api.questions import Questions
 from app.errors import MalformedRequest
-from app.serving.classifier import Classifier
+from app.serving.classifier import Classifier, WithOutput
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 class InferQuestion(Question):
-    """Pictures to classify, and the requested form of their probabilities."""
+    """Pictures to classify, and the requested outputs."""
 
     asked: InferRequest
     """The parsed message; set by `read`."""
 
-    def __init__(self, inference: Inference, model: str, version: str | None) -> None:
+    def __init__(self, questions: Questions, model: str, version: str | None) -> None:
         self.model, self.version = model, version
-        self._inference = inference
+        self._inference = questions.inference
+        self._writer_of = questions.writers.of
 
     def reader(self, model: Classifier) -> Reader:
         inference = self._inference
         return Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
 
-    def tensor(self, model: Classifier, outcomes: Sequence[Any]) -> OutputTensor:
-        """Return the probabilities in the requested form."""
-        return output_tensor(self.asked.output, np.stack(outcomes), model.manifest.labels)
+    def output_of(self, model: Classifier) -> str | None:
+        if not self.asked.is_judged:
+            return None
+        judge, wish = self._writer_of(model).judge, self.asked.wish
+        if self.asked.asks_for(DECISION) and not (wish.asks_for_decision or judge.decides):
+            raise MalformedRequest(
+                f"'{DECISION}' goes by a minimum or a rate, and this service has none. Send min_probability or "
+                "false_alarms as a parameter of the request."
+            )
+        return judge.output_for(wish)
+
+    def tensors(self, model: Classifier, outcomes: Sequence[Any]) -> list[OutputTensor]:
+        """Return the requested outputs."""
+        asked, labels = self.asked, model.manifest.labels
+        if not asked.is_judged:
+            return [output_tensor(output, np.stack(outcomes), labels) for output in asked.outputs]
+        rows = [each if isinstance(each, WithOutput) else (each, None) for each in outcomes]
+        judge = self._writer_of(model).judge
+        judgements = [judge.judge(probabilities, features, asked.wish) for probabilities, features in rows]
+        return [
+            judged_tensor(output.name, judgements)
+            if output.name in JUDGED
+            else output_tensor(output, np.stack([probabilities for probabilities, _ in rows]), labels)
+            for output in asked.outputs
+        ]
 
 
 class HttpInfer(InferQuestion):
     """A question over HTTP. `json_length` is the header with the length of the JSON before binary data, or None."""
 
-    def __init__(self, inference: Inference, model: str, version: str | None, json_length: str | None) -> None:
-        super().__init__(inference, model, version)
+    def __init__(self, questions: Questions, model: str, version: str | None, json_length: str | None) -> None:
+        super().__init__(questions, model, version)
         self._header = json_length
         self._json_length: int | None = None  # after `check_head`
 
@@ -49,10 +73,8 @@ class HttpInfer(InferQuestion):
         return asked.pictures, asked.timeout_s
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        tensor, output_name = self.tensor(model, outcomes), model.manifest.signature.output.name
-        body, json_length = to_body(
-            self.asked, tensor, model=model.name, version=model.version, output_name=output_name
-        )
+        tensors = self.tensors(model, outcomes)
+        body, json_length = to_body(self.asked, tensors, model=model.name, version=model.version)
         if json_length is None:
             return Written(body)
         return Written(body, "application/octet-stream", [(JSON_LENGTH_HEADER, str(json_length))])

@@ -1,7 +1,7 @@
 """Parse inference requests of the protocol. It knows nothing of HTTP: a body is bytes, a header a number."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,28 +16,46 @@ from app.api.protocols.open_inference.tensors import (
 )
 from app.contract.bundle import Manifest
 from app.contract.header import read_header
+from app.contract.trust import TRUST
+from app.contract.wish import Wish
 from app.errors import ImageError, MalformedRequest, UnsupportedFormat
 
 ParseJson = Callable[[bytes], Any]
 CheckCount = Callable[[int], None]
 
 
+FAMILIARITY = "familiarity"
+DECISION = "decision"
+JUDGED = (FAMILIARITY, DECISION)
+"""Outputs beside the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
+metadata: a request that names no output gets all that are listed there, and load generators ask for all of them."""
+
+
 @dataclass(frozen=True)
 class RequestedOutput:
-    """The requested form of the output: probabilities, or the `classes` best labels; as JSON or as `binary` data."""
+    """The requested form of an output: as JSON or as `binary` data; of probabilities, the `classes` best labels."""
 
+    name: str
     binary: bool = False
     classes: int = 0
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """`id` is empty if none was given, `timeout_s` None."""
+    """`id` is empty if none was given, `timeout_s` None. The `wish` is of the outputs beside the probabilities."""
 
     pictures: Pictures
-    output: RequestedOutput
+    outputs: tuple[RequestedOutput, ...]
     id: str = ""
     timeout_s: float | None = None
+    wish: Wish = field(default_factory=Wish)
+
+    def asks_for(self, name: str) -> bool:
+        return any(output.name == name for output in self.outputs)
+
+    @property
+    def is_judged(self) -> bool:
+        return any(output.name in JUDGED for output in self.outputs)
 
 
 class Reader:
@@ -48,6 +66,7 @@ class Reader:
 
     def __init__(self, manifest: Manifest, *, parse_json: ParseJson, check_count: CheckCount) -> None:
         self._signature = manifest.signature
+        self._outputs = (manifest.signature.output.name, *(JUDGED if TRUST in manifest.files else ()))
         self._shape = manifest.preprocessing.shape
         self._parse_json = parse_json
         self._check_count = check_count
@@ -59,7 +78,7 @@ class Reader:
         MalformedRequest, or UploadTooLarge.
         """
         if json_length == 0:
-            return InferRequest(self._raw(body), RequestedOutput(binary=True))
+            return InferRequest(self._raw(body), (RequestedOutput(self._outputs[0], binary=True),))
         if json_length is not None and json_length > len(body):
             raise MalformedRequest(
                 f"Inference-Header-Content-Length says {json_length:,} bytes of JSON; the body has {len(body):,}."
@@ -68,11 +87,13 @@ class Reader:
         if not isinstance(message, dict):
             raise MalformedRequest("The JSON of an inference request is an object with 'inputs'.")
         parameters = parameters_of(message, "The request")
+        outputs = self._requested(message, parameters)
         return InferRequest(
             pictures=self._input(message, b"" if json_length is None else body[json_length:]),
-            output=self._output(message, parameters),
+            outputs=outputs,
             id=_id_of(message),
             timeout_s=timeout_of(parameters),
+            wish=wish_of(outputs, parameters),
         )
 
     def check_input(self, names: Sequence[str]) -> None:
@@ -82,12 +103,23 @@ class Reader:
             sent = ", ".join(f"'{sent[:40]}'" for sent in names[:8]) or "none"
             raise MalformedRequest(f"The model has one input, '{name}'; the request has: {sent}.")
 
-    def check_outputs(self, names: Sequence[str]) -> None:
-        """Raise MalformedRequest if an output other than the model's is requested."""
-        name = self._signature.output.name
-        if len(names) > 1 or any(asked != name for asked in names):
-            asked = ", ".join(f"'{asked[:40]}'" for asked in names[:8])
-            raise MalformedRequest(f"The model has one output, '{name}'; the request asks for: {asked}.")
+    def outputs(
+        self, asked: Sequence[tuple[str, Mapping[str, Any]]], binary: Callable[[Mapping[str, Any]], bool]
+    ) -> tuple[RequestedOutput, ...]:
+        """Return the requested outputs by their names and parameters; if there are none, the probabilities.
+
+        `binary` reads off the parameters whether the output is to be binary. Raises MalformedRequest.
+        """
+        names = [name for name, _ in asked]
+        if len(set(names)) < len(names) or not set(names) <= set(self._outputs):
+            has = ", ".join(f"'{name}'" for name in self._outputs)
+            said = f"one output, {has}" if len(self._outputs) == 1 else f"the outputs {has}"
+            listed = ", ".join(f"'{name[:40]}'" for name in names[:8])
+            raise MalformedRequest(f"The model has {said}; the request asks for: {listed}.")
+        found = [RequestedOutput(name, binary(own), classes_of(own)) for name, own in asked or [(self._outputs[0], {})]]
+        if any(output.classes and output.name != self._outputs[0] for output in found):
+            raise MalformedRequest(f"'classification' is a parameter of the output '{self._outputs[0]}' alone.")
+        return tuple(found)
 
     def pictures(
         self,
@@ -142,15 +174,15 @@ class Reader:
             array=lambda where: array_from_binary(binary, shape, where),
         )
 
-    def _output(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> RequestedOutput:
+    def _requested(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
         outputs = _objects(message, "outputs") if message.get("outputs") is not None else []
-        self.check_outputs([str(each.get("name")) for each in outputs])
         of_all = _flag(parameters, "binary_data_output")
-        if not outputs:
-            return RequestedOutput(binary=of_all)
-        own = parameters_of(outputs[0], f"Output '{self._signature.output.name}'")
-        binary = _flag(own, "binary_data") if own.get("binary_data") is not None else of_all
-        return RequestedOutput(binary=binary, classes=classes_of(own))
+
+        def binary(own: Mapping[str, Any]) -> bool:
+            return _flag(own, "binary_data") if own.get("binary_data") is not None else of_all
+
+        named = [(str(each.get("name")), each) for each in outputs]
+        return self.outputs([(name, parameters_of(each, f"Output '{name[:40]}'")) for name, each in named], binary)
 
     def _raw(self, body: bytes) -> Pictures:
         size = prod(self._shape)
@@ -215,6 +247,25 @@ def classes_of(parameters: Mapping[str, Any]) -> int:
     if type(classes) is not int or classes < 0:
         raise MalformedRequest(f"'classification' is {classes!r:.40}; send a whole number of labels.")
     return classes
+
+
+def wish_of(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> Wish:
+    """Return the wish of the outputs beside the probabilities. Raises MalformedRequest."""
+    names = {output.name for output in outputs}
+    return Wish(
+        min_probability=_share(parameters, "min_probability") if DECISION in names else None,
+        false_alarms=_share(parameters, "false_alarms") if DECISION in names else None,
+        details=("familiarity",) if FAMILIARITY in names else (),
+    )
+
+
+def _share(parameters: Mapping[str, Any], name: str) -> float | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise MalformedRequest(f"'{name}' is {value!r:.40}; send a number between 0 and 1.")
+    return float(value)
 
 
 def _flag(parameters: Mapping[str, Any], name: str) -> bool:

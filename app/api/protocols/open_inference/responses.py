@@ -7,15 +7,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.api.protocols.open_inference.requests import InferRequest, RequestedOutput
+from app.api.protocols.open_inference.requests import FAMILIARITY, InferRequest, RequestedOutput
 from app.api.protocols.open_inference.tensors import bytes_to_binary
+from app.contract.judgement import Judgement
 
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """FP32 probabilities (N, K), or BYTES of "probability:index:label", best first, in the shape (N, classes)."""
+    """FP32 numbers or BYTES, and the shape that they have."""
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     values: NDArray[np.float32] | list[bytes]
 
     @property
@@ -29,7 +30,11 @@ class OutputTensor:
 
 
 def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], labels: Sequence[str]) -> OutputTensor:
-    """Return probabilities (N, K) in the requested form. More classes than there are labels mean all of them."""
+    """Return probabilities (N, K) in the requested form.
+
+    That is as they are, or BYTES of "probability:index:label", best first, in the shape (N, classes). More classes than
+    there are labels mean all of them.
+    """
     count, all_classes = probabilities.shape
     if not output.classes:
         return OutputTensor((count, all_classes), probabilities)
@@ -43,22 +48,34 @@ def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], l
     return OutputTensor((count, best.shape[1]), values)
 
 
+def judged_tensor(name: str, judgements: Sequence[Judgement]) -> OutputTensor:
+    """Return what is said of pictures: FP32 familiarity (N, 3) as `Familiarity` has it, or BYTES of decisions (N,)."""
+    count = len(judgements)
+    if name == FAMILIARITY:
+        return OutputTensor((count, 3), np.array([each.familiarity for each in judgements], np.float32))
+    return OutputTensor((count,), [(each.decision or "").encode() for each in judgements])
+
+
 def to_body(
-    request: InferRequest, tensor: OutputTensor, *, model: str, version: str, output_name: str
+    request: InferRequest, tensors: Sequence[OutputTensor], *, model: str, version: str
 ) -> tuple[bytes, int | None]:
     """Return the body of the answer, and the length of its JSON if binary data follows."""
-    output: dict[str, object] = {"name": output_name, "datatype": tensor.datatype, "shape": tensor.shape}
+    outputs = []
     binary = b""
-    if request.output.binary:
-        binary = tensor.binary()
-        output["parameters"] = {"binary_data_size": len(binary)}
-    elif isinstance(tensor.values, np.ndarray):
-        output["data"] = np.ascontiguousarray(tensor.values).reshape(-1)
-    else:
-        output["data"] = [value.decode() for value in tensor.values]
+    for asked, tensor in zip(request.outputs, tensors, strict=True):
+        output: dict[str, object] = {"name": asked.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        if asked.binary:
+            data = tensor.binary()
+            output["parameters"] = {"binary_data_size": len(data)}
+            binary += data
+        elif isinstance(tensor.values, np.ndarray):
+            output["data"] = np.ascontiguousarray(tensor.values).reshape(-1)
+        else:
+            output["data"] = [value.decode() for value in tensor.values]
+        outputs.append(output)
     message: dict[str, object] = {"model_name": model, "model_version": version}
     if request.id:
         message["id"] = request.id
-    message["outputs"] = [output]
+    message["outputs"] = outputs
     text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (text + binary, len(text)) if request.output.binary else (text, None)
+    return (text + binary, len(text)) if any(asked.binary for asked in request.outputs) else (text, None)

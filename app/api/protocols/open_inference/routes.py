@@ -34,6 +34,7 @@ from app.api.protocols.open_inference.schemas import (
     ServerReady,
 )
 from app.api.protocols.open_inference.statistics import model_statistics
+from app.api.questions import Questions
 from app.api.routes.health import refuse_unless_ready
 from app.errors import MalformedRequest
 from app.metrics import Metrics
@@ -62,9 +63,10 @@ _INFERRED: dict[int | str, dict[str, Any]] = {
 
 
 def open_inference_routes(
-    inference: Inference, repository: Repository, *, lifecycle: Lifecycle, metrics: Metrics, version: str
+    questions: Questions, repository: Repository, *, lifecycle: Lifecycle, metrics: Metrics, version: str
 ) -> APIRouter:
     """`version` is the service's."""
+    inference = questions.inference
     router = APIRouter(tags=["Open Inference Protocol v2"])
 
     @router.get("/v2", summary="What this server is", response_model=ServerMetadata)
@@ -107,7 +109,7 @@ def open_inference_routes(
 
     async def infer(request: Request, name: str, asked: str | None) -> Response:
         """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
-        question = HttpInfer(inference, name, asked, request.headers.get(JSON_LENGTH_HEADER))
+        question = HttpInfer(questions, name, asked, request.headers.get(JSON_LENGTH_HEADER))
         return await answer_request(inference, request, question, max_bytes=inference.limits.max_batch_bytes)
 
     routes = ModelRoutes(router, _ROOT)
@@ -130,7 +132,7 @@ def open_inference_routes(
     return router
 
 
-def open_inference_lean_routes(inference: Inference) -> list[LeanRoute]:
+def open_inference_lean_routes(questions: Questions) -> list[LeanRoute]:
     header = JSON_LENGTH_HEADER.lower().encode("ascii")
 
     def infer(names: Sequence[str], query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
@@ -138,7 +140,7 @@ def open_inference_lean_routes(inference: Inference) -> list[LeanRoute]:
             return None
         length = fields.get(header)
         text = None if length is None else length.decode("latin-1")
-        return HttpInfer(inference, *model_and_version(names), text)
+        return HttpInfer(questions, *model_and_version(names), text)
 
     return [LeanRoute(f"{_ROOT}/{path}/infer", infer) for path in MODEL_PATHS]
 

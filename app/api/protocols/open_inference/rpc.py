@@ -15,7 +15,7 @@ from grpc.aio import ServicerContext
 from app.api.errors import status_of
 from app.api.guard.access import Gate
 from app.api.guard.keys import RawHeaders
-from app.api.inference import Inference, Message, Written
+from app.api.inference import Message, Written
 from app.api.lifecycle import Lifecycle
 from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.api.protocols.open_inference.messages import infer_request, infer_response, read, write
@@ -23,6 +23,7 @@ from app.api.protocols.open_inference.metadata import model_configuration, model
 from app.api.protocols.open_inference.questions import InferQuestion
 from app.api.protocols.open_inference.repository import Repository
 from app.api.protocols.open_inference.statistics import model_statistics
+from app.api.questions import Questions
 from app.api.routes.health import refuse_unless_ready
 from app.errors import ImageclassError, Overloaded
 from app.metrics import Metrics
@@ -69,7 +70,7 @@ class OpenInferenceService:
 
     def __init__(
         self,
-        inference: Inference,
+        questions: Questions,
         repository: Repository,
         *,
         gate: Gate,
@@ -77,8 +78,9 @@ class OpenInferenceService:
         metrics: Metrics,
         version: str,
     ) -> None:
-        self._inference = inference
-        self._catalogue = inference.catalogue
+        self._questions = questions
+        self._inference = questions.inference
+        self._catalogue = questions.inference.catalogue
         self._repository = repository
         self._gate = gate
         self._lifecycle = lifecycle
@@ -207,7 +209,7 @@ class OpenInferenceService:
         inference = self._inference
         with inference.admission.receive() as received:
             received(len(call.data))
-            question = _RpcInfer(inference, read(pb.ModelInferRequest, call.data))
+            question = _RpcInfer(self._questions, read(pb.ModelInferRequest, call.data))
             answered = await inference.answer(question, _CallSource(call))
         return answered.written.body
 
@@ -220,8 +222,8 @@ class OpenInferenceService:
 class _RpcInfer(InferQuestion):
     """A question whose message is already parsed: `read` ignores the body."""
 
-    def __init__(self, inference: Inference, message: pb.ModelInferRequest) -> None:
-        super().__init__(inference, message.model_name, message.model_version or None)
+    def __init__(self, questions: Questions, message: pb.ModelInferRequest) -> None:
+        super().__init__(questions, message.model_name, message.model_version or None)
         self._message = message
 
     def read(self, _: bytes, model: Classifier) -> Message:
@@ -229,10 +231,8 @@ class _RpcInfer(InferQuestion):
         return asked.pictures, asked.timeout_s
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        tensor, output_name = self.tensor(model, outcomes), model.manifest.signature.output.name
-        return Written(
-            infer_response(self.asked, tensor, model=model.name, version=model.version, output_name=output_name)
-        )
+        tensors = self.tensors(model, outcomes)
+        return Written(infer_response(self.asked, tensors, model=model.name, version=model.version))
 
 
 class _CallSource:

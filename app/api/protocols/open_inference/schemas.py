@@ -110,6 +110,11 @@ INFER_REQUEST: dict[str, Any] = {
             "properties": {
                 "timeout": {"type": "integer", "minimum": 0, "description": "Microseconds; 0 for the service's own."},
                 "binary_data_output": {"type": "boolean"},
+                "min_probability": {
+                    "type": "number",
+                    "description": "As for /predict; the output decision goes by it.",
+                },
+                "false_alarms": {"type": "number", "description": "As for /predict; the output decision goes by it."},
             },
         },
         "inputs": {
@@ -142,7 +147,8 @@ INFER_REQUEST: dict[str, Any] = {
         },
         "outputs": {
             "type": "array",
-            "maxItems": 1,
+            "maxItems": 3,
+            "description": "None is probabilities; familiarity and decision of models that know familiar pictures.",
             "items": {
                 "type": "object",
                 "required": ["name"],
@@ -174,7 +180,9 @@ class InferOutput(_Schema):
     shape: list[int]
     parameters: dict[str, int] | None = None
     data: list[float] | list[str] | None = Field(
-        None, description="Flat. FP32: the probabilities of each picture; BYTES: 'probability:index:label'."
+        None,
+        description="Flat. FP32: the probabilities of each picture, or its familiarity: overall, same_kind and "
+        "clear_class; BYTES: 'probability:index:label', or its decision.",
     )
 
 
