@@ -142,7 +142,7 @@ sbom: ## list all that serving and training install, with hashes, as CycloneDX i
 
 clean: ## remove .venv, caches and build output; models and data stay
 	@rm -rf $(VENV) $(CLIENTS) $(RAY) $(NODE_CLIENTS)/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find app training tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find app training imageclass tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,SET): fill .venv from requirements/SET.txt unless it is filled from it already. development holds all of
 # serving in the same versions, so an environment that has development keeps to it. The stamp is emptied first, not

@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -58,6 +57,7 @@ from app.serving.versions import LoadedStore, Loader, load_store
 from app.settings import Settings
 from app.system.allocator import give_back_freed_memory
 from app.system.cores import available_cores
+from app.system.release import release
 from app.telemetry import keep_standard_error_for_the_log
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def create_app(
         from app.api.protocols.open_inference.rpc_server import RpcServer
 
         service = OpenInferenceService(
-            questions, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=_version()
+            questions, repository, gate=gate, lifecycle=lifecycle, metrics=metrics, version=release()
         )
         return RpcServer(
             service,
@@ -125,7 +125,7 @@ def create_app(
         origins=[] if settings.cors_origins is None else cors_origins(settings.cors_origins),
         title="imageclass",
         summary="Send a picture, get class probabilities.",
-        version=_version(),
+        version=release(),
         lifespan=lifespan,
         # FastAPI's own tracing costs 4 to 21 % of the requests even if nothing collects it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
@@ -361,10 +361,3 @@ def worker_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> Fa
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()
     return app
-
-
-def _version() -> str:
-    try:
-        return version("imageclass")
-    except PackageNotFoundError:  # run from a checkout
-        return "0+checkout"

@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."
     )
-    api_keys_file: Path | None = Field(None, description="File of such keys, one a line; read again if it changes.")
+    api_keys_file: Path | None = Field(None, description="File of API keys, one a line; read again if it changes.")
     metrics_access: Literal["open", "key", "off"] = Field(
         "open", description="Who may read /metrics: anyone, holders of an API key, or nobody."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from app.cli.command_line import PLAIN, Group
 from app.cli.errors import one_line_errors
 from app.cli.options import ModelStoreOption
 from app.cli.output import log_errors_only, print_table
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Store = ModelStore | RemoteModels
 
-models_cli = typer.Typer(help="Look at what the model store holds, and say what is to be served.", no_args_is_help=True)
+models_cli = typer.Typer(cls=Group, help="Look at what the model store holds, and say what is to be served.", **PLAIN)
 
 ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(min=1, help="Which version.", show_default=False)]

@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,18 @@ def parameter(name: str, annotation: Any, described: Any, default: Any = None) -
     """Return a command's parameter that Typer shows as `described`, a `typer.Option`."""
     annotated = operator.getitem(Annotated, (annotation, described))
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
+
+
+def help_headings(names: Iterable[str], *, most_used: Iterable[str], first_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the heading of each option in the help of a command that has many.
+
+    `first_of` names, for options in their order, the one that each heading begins with.
+    """
+    headings, heading, used = {}, "Options", set(most_used)
+    for name in names:
+        heading = first_of.get(name, heading)
+        headings[name] = "Most used" if name in used else heading
+    return headings
 
 
 def with_parameters(parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -8,9 +8,35 @@ import typer
 from pydantic import BeforeValidator
 
 from app.cli.errors import one_line_errors
-from app.cli.options import parameter, with_parameters
+from app.cli.options import help_headings, parameter, with_parameters
 from app.errors import ImageclassError
 from app.settings import Settings, allowed_range, is_secret
+
+_HEADINGS = help_headings(
+    Settings.model_fields,
+    most_used=(
+        "host",
+        "port",
+        "workers",
+        "model_store",
+        "model",
+        "engine",
+        "request_timeout_s",
+        "api_keys_file",
+        "access_log",
+        "log_format",
+    ),
+    first_of={
+        "host": "Addresses and workers",
+        "model_store": "Models",
+        "min_probability": "Answers",
+        "engine": "Inference",
+        "max_pending": "Limits and timeouts",
+        "shutdown_delay_s": "Shutdown and new versions",
+        "api_keys": "Access",
+        "access_log": "Logs",
+    },
+)
 
 
 def _settings() -> list[inspect.Parameter]:
@@ -22,7 +48,10 @@ def _settings() -> list[inspect.Parameter]:
         allowed = allowed_range(name)
         notes = [*([allowed] if allowed and "|" not in allowed else []), f"default: {field.default}"]
         option = typer.Option(
-            f"--{name.replace('_', '-')}", help=f"{field.description} [{'; '.join(notes)}]", show_default=False
+            f"--{name.replace('_', '-')}",
+            help=f"{field.description} [{'; '.join(notes)}]",
+            show_default=False,
+            rich_help_panel=_HEADINGS[name],
         )
         read = (each.json_schema_input_type for each in field.metadata if isinstance(each, BeforeValidator))
         parameters.append(parameter(name, next(read, field.annotation), option))

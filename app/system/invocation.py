@@ -4,10 +4,15 @@ It needs the standard library alone, so that it can name what is missing if noth
 """
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
+
+SCRIPT = "imageclass"
+"""The command that an installed package has: every command of `python -m app` and of `python -m training`."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -29,21 +34,39 @@ _EXTRAS: dict[str, Extra] = {
     "threadpoolctl": "training",
 }
 """The modules that an extra brings, beside those that the service itself needs."""
-_OURS = ("app", "benchmarks", "tests", "training")
+_OURS = ("app", "benchmarks", "imageclass", "tests", "training")
+_CHECKOUT = Path(__file__).parents[2]
 
 
 def command_line(*words: str, here: bool = True) -> str:
-    """Return `python -m` with these words, ready to paste; `here` names the interpreter as the user has named it."""
+    """Return `python -m` with these words, ready to paste.
+
+    `here` names the interpreter as the user has named it, or the script `imageclass` if the user has called that.
+    """
+    if here and (script := _script()):
+        return shlex.join([script, *words[1:]])
     return shlex.join([sys.orig_argv[0] if here and sys.orig_argv else "python", "-m", *words])
 
 
 def this_command(option: str) -> str:
     """Return the command that is running, with an option that it may have already."""
-    return shlex.join([*sys.orig_argv, *([] if option in sys.orig_argv else [option])])
+    script = _script()
+    words = [script, *sys.argv[1:]] if script else sys.orig_argv
+    return shlex.join([*words, *([] if option in words else [option])])
+
+
+def _script() -> str | None:
+    """Return how the user has named the script `imageclass`, or None if it does not run."""
+    called = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
+    if Path(called).name != SCRIPT:
+        return None
+    return SCRIPT if shutil.which(SCRIPT) == called else called
 
 
 def installs(extra: Extra | None) -> str:
     """Return what to run to have an extra's modules, or those that the service needs."""
+    if not (_CHECKOUT / "Makefile").exists():  # installed from a wheel
+        return f"run `pip install '{SCRIPT}{f'[{extra}]' if extra else ''}'`"
     package = f"'.[{extra}]'" if extra else "."
     if extra == "parquet":
         return f"run `pip install {package}`"  # in no lock but that of the tests
@@ -65,10 +88,9 @@ def plain_ends(extra: Extra | None = None) -> Iterator[None]:
         module = (exc.name or "").partition(".")[0]
         if module in ("", *_OURS):
             raise
-        python = shlex.join([".venv/bin/python", *sys.orig_argv[1:]])
-        sys.exit(
-            f"error: {module} is not installed for {sys.orig_argv[0]}: {installs(extra or _EXTRAS.get(module))}. "
-            f"After make, the command is: {python}"
-        )
+        advice = installs(extra or _EXTRAS.get(module))
+        if "`make" in advice:
+            advice += f". After make, the command is: {shlex.join(['.venv/bin/python', *sys.orig_argv[1:]])}"
+        sys.exit(f"error: {module} is not installed for {sys.orig_argv[0]}: {advice}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -11,16 +11,43 @@ from annotated_types import Ge, Le
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from app.cli.options import parameter, with_parameters
+from app.cli.options import help_headings, parameter, with_parameters
 from app.system.home import expanded
 from training.commands.errors import plain_endings
 from training.declared import Declared, declared_by, read_value
 from training.options import FIT_OPTIONS, FitOptions
 
+_FIT_HEADINGS = help_headings(
+    FIT_OPTIONS,
+    most_used=(
+        "data",
+        "name",
+        "preset",
+        "effort",
+        "model_store",
+        "epochs",
+        "test",
+        "group_by",
+        "resume",
+        "require",
+    ),
+    first_of={
+        "weights": "Network",
+        "effort": "Training",
+        "test": "Data",
+        "calibration": "Probabilities",
+        "resume": "The run",
+        "about": "Publishing",
+    },
+)
+
 
 def fit_parameters() -> list[inspect.Parameter]:
     """Return a parameter for each option of `fit`; one that changes a preset has no default but the preset's own."""
-    return [_parameter(each, follows_preset=each.by is not FitOptions) for each in FIT_OPTIONS.values()]
+    return [
+        _parameter(each, heading=_FIT_HEADINGS[name], follows_preset=each.by is not FitOptions)
+        for name, each in FIT_OPTIONS.items()
+    ]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -56,7 +83,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(declared: Declared, *, follows_preset: bool = False) -> inspect.Parameter:
+def _parameter(declared: Declared, *, heading: str | None = None, follows_preset: bool = False) -> inspect.Parameter:
     info, option = declared.info, declared.option
     kind = next((part.json_schema_input_type for part in info.metadata if isinstance(part, BeforeValidator)), None)
     annotation: Any = kind or info.annotation
@@ -79,5 +106,6 @@ def _parameter(declared: Declared, *, follows_preset: bool = False) -> inspect.P
         min=bounds.get("ge"),
         max=bounds.get("le"),
         envvar=option.variable,
+        rich_help_panel=heading,
     )
     return parameter(declared.name, annotation, described, default)
