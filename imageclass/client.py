@@ -7,6 +7,7 @@
 
 An event loop awaits the same methods:
 
+>>> import asyncio
 >>> async def ask() -> str:
 ...     async with AsyncServiceClient("http://127.0.0.1:8000", transport=service) as client:
 ...         return (await client.predict(picture)).label

@@ -65,7 +65,7 @@ def test_the_extra_of_grpc_is_named_if_its_port_is_set(run_without: RunWithout) 
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_defect_and_keeps_its_traceback(run_without: RunWithout) -> None:
-    assert "Traceback" in run_without("app.cli.bench", "app", "serve").stderr
+    assert "Traceback" in run_without("app.cli.serve", "app", "serve").stderr
 
 
 def test_every_extra_has_what_installs_it(repository: Path) -> None:
