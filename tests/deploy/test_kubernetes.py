@@ -21,6 +21,7 @@ from app.main import load_from
 from app.metrics import FAMILIES, Stage
 from app.settings import ENV_PREFIX, Settings, ignored_variables
 from tests.deploy.manifests import FOLDERS, GENERATED, KUBERNETES, NEWEST, OLDEST, Document, check, documents, one
+from tools.release import version_of
 
 ALL = [(file, document) for file in sorted(GENERATED.glob("*.yaml")) for document in documents(file)]
 IDS = [f"{file.stem}-{document['kind']}" for file, document in ALL]
@@ -174,9 +175,11 @@ def _forget_the_store(document: Document) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_every_container_runs_the_placeholder_that_the_page_tells_how_to_replace(folder: Path) -> None:
+def test_every_container_runs_the_placeholder_that_the_page_tells_how_to_replace(
+    folder: Path, repository: Path
+) -> None:
     text = (GENERATED / f"{folder.name}.yaml").read_text("utf-8")
-    assert set(re.findall(r"image: (.+)", text)) <= {"registry.example.com/imageclass:0.1.0"}
+    assert set(re.findall(r"image: (.+)", text)) <= {f"registry.example.com/imageclass:{version_of(repository)}"}
 
 
 def test_a_kustomization_as_the_page_has_it_sets_namespace_and_image(docs_kustomization: Path) -> None:
