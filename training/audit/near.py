@@ -279,10 +279,15 @@ def _usual(pairs: Candidates, likeness: Floats, queries: Rows, count: int) -> Fl
 def _levelled(thumbnails: Thumbnails, side: int, smooth: float) -> Floats:
     """Return pictures (N, side, side), smoothed, of mean 0 and deviation 1."""
     spec = PreprocessingSpec(height=side, width=side, colour="grey")
-    images = np.empty((len(thumbnails), side, side), np.float32)
-    for row, thumbnail in enumerate(thumbnails):
-        images[row] = prepare(cv2.GaussianBlur(thumbnail, (0, 0), smooth), spec)[..., 0]
-    return _level(images)
+
+    def part(rows: Rows) -> Floats:
+        images = [prepare(cv2.GaussianBlur(thumbnail, (0, 0), smooth), spec)[..., 0] for thumbnail in thumbnails[rows]]
+        return _level(np.stack(images).astype(np.float32))
+
+    levelled = np.empty((len(thumbnails), side, side), np.float32)
+    for rows, images in _in_parts(part, np.arange(len(thumbnails))):
+        levelled[rows] = images
+    return levelled
 
 
 def _level(images: Floats | Thumbnails) -> Floats:

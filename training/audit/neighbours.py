@@ -21,10 +21,12 @@ from training.audit.registration import Floats
 
 Thumbnails = NDArray[np.uint8]
 Rows = NDArray[np.intp]
+Describe = Callable[[Thumbnails], Floats]
 
 _DIMENSIONS = 48
 _LARGEST_SIDE = 32
 _FITTED_ON = 4_000
+_DESCRIBED_AT_ONCE = 1_000  # a descriptor is as large as its thumbnail in float32: 400 MB for 100,000 pictures
 _EVEN_BORDER = 10.0  # grey levels of deviation in the outermost ring
 _GROUND = 20.0  # grey levels from the border that still count as ground
 _DRAWN_SIZE = 0.27  # root mean square distance of what is drawn from its centre, in sides
@@ -93,33 +95,39 @@ def _asked(
 ) -> Iterator[tuple[Iterator[tuple[Rows, Rows]], int]]:
     drawings, photos = queries[even[queries]], queries[~even[queries]]
 
-    plain = _Space(_described(thumbnails)) if len(photos) else None
-    drawn = _Space(_described(_centred(thumbnails, 0.0)))
+    def drawn_at(degrees: float) -> Describe:
+        return lambda images: _described(_centred(images, degrees))
+
+    upright = drawn_at(0.0)
+    plain = _Space(thumbnails, _described) if len(photos) else None
+    drawn = _Space(thumbnails, upright)
     mirrored = thumbnails[..., ::-1]
     if plain is not None:
         yield plain.nearest(photos, plain.of(photos), each, advance), 0
-        yield plain.nearest(photos, plain.place(_described(mirrored[photos])), each, advance), 1
+        yield plain.nearest(photos, plain.place(mirrored[photos], _described), each, advance), 1
         yield drawn.nearest(photos, drawn.of(photos), each, advance), 0
     if len(drawings):
         yield drawn.nearest(drawings, drawn.of(drawings), each, advance), 0
         for degrees in _turns(even, queries):
-            turned = drawn.place(_described(_centred(thumbnails[drawings], degrees)))
+            turned = drawn.place(thumbnails[drawings], drawn_at(degrees))
             yield drawn.nearest(drawings, turned, each, advance), 0
-        reflected = drawn.place(_described(_centred(mirrored[drawings], 0.0)))
-        yield drawn.nearest(drawings, reflected, each, advance), 1
+        yield drawn.nearest(drawings, drawn.place(mirrored[drawings], upright), each, advance), 1
 
 
 class _Space:
     """All pictures' descriptors in their main directions, at length 1."""
 
-    def __init__(self, descriptors: Floats) -> None:
-        self._mean = descriptors.mean(axis=0)
-        sample = descriptors[:: max(1, len(descriptors) // _FITTED_ON)] - self._mean
-        self._directions = _main_directions(sample)
-        self._points = self.place(descriptors)
+    def __init__(self, thumbnails: Thumbnails, describe: Describe) -> None:
+        sample = describe(thumbnails[:: max(1, len(thumbnails) // _FITTED_ON)])
+        self._mean = sample.mean(axis=0)
+        self._directions = _main_directions(sample - self._mean)
+        self._points = self.place(thumbnails, describe)
 
-    def place(self, descriptors: Floats) -> Floats:
-        points: Floats = (descriptors - self._mean) @ self._directions
+    def place(self, thumbnails: Thumbnails, describe: Describe) -> Floats:
+        points = np.empty((len(thumbnails), self._directions.shape[1]), np.float32)
+        for begin in range(0, len(thumbnails), _DESCRIBED_AT_ONCE):
+            part = slice(begin, begin + _DESCRIBED_AT_ONCE)
+            points[part] = (describe(thumbnails[part]) - self._mean) @ self._directions
         points /= np.linalg.norm(points, axis=1, keepdims=True) + np.float32(1e-6)
         return points
 
@@ -177,11 +185,11 @@ def _best(points: Floats, own: Rows, columns: Floats, width: int, wanted: int) -
     return which.astype(np.intp) * width + offsets
 
 
-def _described(thumbnails: NDArray[np.uint8] | Floats) -> Floats:
+def _described(thumbnails: Thumbnails | Floats) -> Floats:
     side = thumbnails.shape[1]
-    smooth = np.stack(
-        [cv2.GaussianBlur(image, (0, 0), side / 28).reshape(-1) for image in thumbnails.astype(np.float32)]
-    )
+    smooth = np.empty((len(thumbnails), side * side), np.float32)
+    for row, image in enumerate(thumbnails):
+        smooth[row] = cv2.GaussianBlur(image.astype(np.float32), (0, 0), side / 28).reshape(-1)
     smooth -= smooth.mean(axis=1, keepdims=True)
     smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + np.float32(1e-3)
     return smooth
