@@ -1,11 +1,13 @@
 """What a network makes of pictures, computed once on the fastest engine and kept under the content of each picture.
 
-It serves networks that do not learn: the first layers of a backbone, or all of it.
+It serves networks that do not learn: the first layers of a backbone, or all of it. If all answers are kept already, no
+engine is opened: writing and compiling a backbone takes seconds.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,11 +34,15 @@ _KEPT_TOGETHER = 512
 class Activations:
     """A network whose answers are kept. Make it with `open_activations`."""
 
-    def __init__(self, network: keras.Model, engine: Engine, cache: TensorCache) -> None:
-        self._engine, self._cache = engine, cache
+    def __init__(self, network: keras.Model, open_engine: Callable[[], Engine], cache: TensorCache) -> None:
+        self._open_engine, self._cache = open_engine, cache
         self._shape = tuple(int(side) for side in network.output_shape[1:])
         self._reads = network.inputs[0].dtype
         self._name = _name_of(network)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._open_engine()
 
     def of(
         self, images: NDArray[np.generic], *, mirrored: bool = False, advance: Callable[[int], None] | None = None
@@ -66,6 +72,12 @@ class Activations:
 @contextmanager
 def open_activations(network: keras.Model, cache: TensorCache) -> Iterator[Activations]:
     """Have `network`, from images (N, H, W, C) to one array each, answer on the fastest engine that can run it."""
+    with ExitStack() as stack:
+        yield Activations(network, lambda: stack.enter_context(_on_an_engine(network)), cache)
+
+
+@contextmanager
+def _on_an_engine(network: keras.Model) -> Iterator[Engine]:
     image, answer = network.inputs[0], network.outputs[0]
     signature = Signature(
         input=TensorSpec(name="image", dtype=image.dtype, shape=tuple(image.shape)),
@@ -75,7 +87,7 @@ def open_activations(network: keras.Model, cache: TensorCache) -> Iterator[Activ
         save(network, Path(folder), signature)
         engine = _fastest(Path(folder), signature)
         try:
-            yield Activations(network, engine, cache)
+            yield engine
         finally:
             engine.close()
 

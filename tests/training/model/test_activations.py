@@ -8,7 +8,7 @@ import pytest
 
 from training.data.tensor_cache import TensorCache
 from training.model import activations
-from training.model.activations import Activations
+from training.model.activations import Activations, open_activations
 from training.tensorflow import keras
 
 
@@ -40,7 +40,7 @@ def test_a_run_that_is_killed_leaves_what_it_has_worked_out(
     network = keras.Sequential([keras.Input((4, 4, 3), dtype="uint8"), keras.layers.GlobalAveragePooling2D()])
 
     def work_out(engine: Counting) -> np.ndarray[Any, Any]:
-        return Activations(network, engine, TensorCache(tmp_path)).of(images)  # type: ignore[arg-type]
+        return Activations(network, lambda: engine, TensorCache(tmp_path)).of(images)  # type: ignore[arg-type, return-value]
 
     with pytest.raises(KeyboardInterrupt):
         work_out(Counting(80))
@@ -51,3 +51,14 @@ def test_a_run_that_is_killed_leaves_what_it_has_worked_out(
     third = Counting(0)
     np.testing.assert_array_equal(work_out(third), images.mean(axis=(1, 2)).astype(np.float16))
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.rows")) == 100 * (3 * 2 + 16 + 4), "each row once"
+
+
+def test_no_engine_is_opened_for_what_is_kept_already(tmp_path: Path, images: np.ndarray[Any, Any]) -> None:
+    network = keras.Sequential([keras.Input((4, 4, 3), dtype="uint8"), keras.layers.GlobalAveragePooling2D()])
+    cache = TensorCache(tmp_path)
+    with open_activations(network, cache) as first:
+        answers = first.of(images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activations, "save", None)
+        with open_activations(network, cache) as again:
+            np.testing.assert_array_equal(again.of(images), answers)
