@@ -54,10 +54,9 @@ def error_of(*arguments: str) -> str:
 @pytest.mark.slow
 def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
-    options = ["--size", "data", "--colour", "data", "--epochs", "1", "--validation", "0.1", "--no-report"]
-    fitted = CliRunner().invoke(
-        cli, ["fit", "--data", str(photos), "--name", "colours", "--model-store", store, *options]
-    )
+    fit = ["fit", "--data", str(photos), "--name", "colours", "--model-store", store, "--validation", "0.1"]
+    fit += ["--size", "data", "--colour", "data", "--epochs", "1", "--fine-tune-from", "block15", "--no-report"]
+    fitted = CliRunner().invoke(cli, fit)
     assert fitted.exit_code == 0, fitted.stderr
     assert re.fullmatch(r".*colours/1: test accuracy \d+\.\d\d%\n", fitted.stdout)
     manifest = open_bundle(Path(store) / "colours" / "1").manifest
@@ -82,8 +81,9 @@ def test_from_a_folder_of_photos_to_a_bundle_and_its_measurement(photos: Path, t
 
 
 def test_progress_on_a_pipe_is_plain_lines(tmp_path: Path, few_digits: Path) -> None:
-    done = run(*FIT, "--data", str(few_digits), "--epochs", "2", "--model-store", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    arguments = [*FIT, "--data", str(few_digits), "--epochs", "2", "--model-store", str(tmp_path)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.stderr
     assert "epoch 1/2: loss" in done.stderr
     assert done.stderr.count("epoch 2/2") == 1
     assert "\x1b" not in done.stderr
@@ -220,12 +220,16 @@ def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path, few_digits: 
     command = [*COMMAND, *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        begun = ""
         for line in process.stderr:
+            begun += line
             if line.startswith("epoch 1/"):
                 break
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=120)
     assert process.returncode == 130
+    assert "\x1b" not in begun, "a pipe gets plain lines"
+    assert "\r" not in begun
     assert "Nothing was published" in rest
     assert "Traceback" not in rest
     assert f"To go on from its last epoch: {shlex.join(command)} --resume\n" in rest, "ready to paste"

@@ -15,9 +15,9 @@ from training.__main__ import cli
 def test_it_learns_digits_and_exports_a_graph_that_averages_views(
     preset: str, epochs: int, least: float, tmp_path: Path
 ) -> None:
-    options = ["--preset", preset, "--epochs", str(epochs), "--require", f"accuracy={least}", "--no-report"]
+    options = ["--preset", preset, "--epochs", str(epochs), "--require", f"accuracy={least}", "--size", "20"]
     done = CliRunner().invoke(
-        cli, ["fit", "--data", "digits", "--name", "digits", "--model-store", str(tmp_path), *options]
+        cli, ["fit", "--data", "digits", "--name", "digits", "--model-store", str(tmp_path), *options, "--no-report"]
     )
     assert done.exit_code == 0, done.output
     bundle = open_bundle(tmp_path / "digits" / "1")
