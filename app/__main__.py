@@ -7,7 +7,7 @@ with plain_ends():
     from app.cli.commands import COMMANDS
 
     cli = command_line_of(
-        {"Commands": COMMANDS}, about="Serve image classifiers, ask them, and look at what a model store holds."
+        {"Commands": COMMANDS}, about="Serve image classifiers, classify pictures, and manage the model store."
     )
 
     if __name__ == "__main__":

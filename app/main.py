@@ -124,7 +124,7 @@ def create_app(
         gate,
         origins=[] if settings.cors_origins is None else cors_origins(settings.cors_origins),
         title="imageclass",
-        summary="Send a picture, get class probabilities.",
+        summary="Classify pictures: send a picture, get the probability of each class.",
         version=release(),
         lifespan=lifespan,
         # FastAPI's own tracing costs 4 to 21 % of the requests even if nothing collects it.
@@ -253,7 +253,8 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         metrics=metrics,
         give_up=_ask_to_be_replaced,
         decode_threads=_cores_of_one(settings),
-        # The server gives the grace to the connections, before it ends the catalogue. What still waits then is refused.
+        # The server gives the grace to the connections, before it ends the catalogue. What is still queued then is
+        # rejected.
         shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )

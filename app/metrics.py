@@ -51,62 +51,67 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "imageclass_requests": Family(
         "counter",
-        "Requests answered; model and version are empty where none was asked.",
+        "Requests answered; model and version are empty if the request reached no model.",
         ("route", "model", "version", "status"),
     ),
-    "imageclass_errors": Family("counter", "Answers that were errors, by their stable code.", ("route", "code")),
+    "imageclass_errors": Family("counter", "Error answers, by their stable code.", ("route", "code")),
     "imageclass_dropped": Family(
         "counter",
-        "Pictures that were not classified: refused at the door, expired at their deadline, or cancelled by a client "
-        "that was gone.",
+        "Pictures that were not classified: rejected on arrival, expired at their deadline, or cancelled because the "
+        "client disconnected.",
         ("reason",),
     ),
     "imageclass_stage_seconds": Family(
         "histogram",
-        "Seconds of each stage: read, decode and queue of a picture, inference of a batch, total of a request.",
+        "Seconds spent in each stage: read, decode and queue per picture, inference per batch, total per request.",
         ("model", "stage"),
         _SECONDS,
     ),
     "imageclass_batch_size": Family("histogram", "Pictures in a batch, without padding.", ("model",), _SIZES),
     "imageclass_version_seconds": Family(
         "summary",
-        "Seconds by version: queue and decode of a picture, success and failure of a request.",
+        "Seconds by version: queue and decode per picture, success and failure per request.",
         ("model", "version", "of"),
     ),
     "imageclass_version_batch_seconds": Family(
-        "summary", "Seconds of inference by version and the size of the batch that ran.", ("model", "version", "size")
+        "summary", "Seconds of inference, by version and batch size.", ("model", "version", "size")
     ),
     "imageclass_version_pictures": Family("counter", "Pictures classified, by version.", ("model", "version")),
     "imageclass_version_last_inference_timestamp_seconds": Family(
-        "gauge", "When a version last classified a picture, in seconds of Unix time.", ("model", "version"), merge="max"
+        "gauge",
+        "Unix time, in seconds, at which a version last classified a picture.",
+        ("model", "version"),
+        merge="max",
     ),
     "imageclass_predictions": Family(
         "counter",
-        "Pictures classified, by their most probable label; only of models with at most 100 labels.",
+        "Pictures classified, by their most probable label; only for models with at most 100 labels.",
         ("model", "label"),
     ),
     "imageclass_top_probability": Family(
         "histogram", "Probability of a picture's most probable label.", ("model",), _PROBABILITIES
     ),
-    "imageclass_pending_pictures": Family("gauge", "Pictures that are held, from upload to answer."),
-    "imageclass_pending_bytes": Family("gauge", "Bytes of uploads and of pictures being decoded that are held."),
+    "imageclass_pending_pictures": Family("gauge", "Pictures in flight, from upload to answer."),
+    "imageclass_pending_bytes": Family("gauge", "Bytes held by uploads and by pictures that are being decoded."),
     "imageclass_admission_corrections": Family(
-        "counter", "Places that an ended request still held, and that were taken back: above 0, report a defect."
+        "counter", "Places in the queue that an ended request had not released; above 0, please report a bug."
     ),
     "imageclass_connections": Family("gauge", "Open client connections."),
     "imageclass_model_info": Family(
-        "gauge", "1 for what a worker serves now.", ("model", "version", "engine", "precision"), merge="max"
+        "gauge", "1 for each version that is being served.", ("model", "version", "engine", "precision"), merge="max"
     ),
     "imageclass_model_loads": Family(
         "counter",
-        "Versions that a worker loaded: outcome is live, or the code of the reason why it was refused.",
+        "Attempts to load a version; outcome is live, or the code of the reason why it was rejected.",
         ("model", "version", "outcome"),
     ),
-    "imageclass_workers_ready": Family("gauge", "Worker processes that take requests now."),
+    "imageclass_workers_ready": Family("gauge", "Worker processes that accept requests."),
     "imageclass_resident_bytes": Family(
-        "gauge", "Resident memory of a worker process, with what it shares with the others.", ("worker",)
+        "gauge", "Resident memory of a worker process, including memory shared with the others.", ("worker",)
     ),
-    "imageclass_worker_starts": Family("counter", "Worker processes started; above their number, some were replaced."),
+    "imageclass_worker_starts": Family(
+        "counter", "Worker processes started; a value above the number of workers shows that some were replaced."
+    ),
 }
 
 

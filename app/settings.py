@@ -44,84 +44,98 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any that is free.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any free port.")
     grpc_port: int = Field(
         0, ge=0, le=65535, description="TCP port for the Open Inference Protocol over gRPC; 0 for none."
     )
     workers: int = Field(
-        0, ge=0, le=256, description="Worker processes, each with its own models; 0 is one for each core, at most 4."
+        0, ge=0, le=256, description=
+            "Worker processes, each with its own models; 0 starts one for each core, at "
+            "most 4."
     )
     model_store: Annotated[Location, BeforeValidator(parse_location, json_schema_input_type=str)] = Field(
         Path("model_store"),
         description="Folder of bundles, <name>/<version>/, or a bucket: s3://, gs:// or az://BUCKET/PREFIX; with "
-        "@sha256:DIGEST, only the version whose manifest has that digest.",
+            "@sha256:DIGEST, serve only the version whose manifest has that digest.",
     )
     model_cache: Path | None = Field(
-        None, description="Folder for versions pulled from a bucket; unset, ~/.cache/imageclass/models."
+        None, description="Folder for versions pulled from a bucket; if unset, ~/.cache/imageclass/models."
     )
     model_cache_bytes: int = Field(
         10 * 1024**3,
         ge=1,
         le=1 << 50,
-        description="Most bytes of versions that are kept there; old ones go first, what is served never.",
+        description=(
+            "Size limit of that folder in bytes; the oldest versions are deleted first, served versions "
+            "never."
+        ),
     )
     model: str | None = Field(
-        None, description="Model that answers if a request names none; needed if the store holds several."
+        None, description="Model for requests that name none; needed if the store holds several models."
     )
     min_probability: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Answers below this probability are called unsure; unset, the bundle's minimum counts.",
+        description="Mark answers below this probability as unsure; if unset, the bundle's own minimum applies.",
     )
     false_alarms: float | None = Field(
         None,
         gt=0,
         le=0.5,
-        description="Pictures are called unfamiliar, this share of familiar ones by mistake; unset, the bundle's rate "
-        "counts.",
+        description="Mark unfamiliar pictures, at this false-alarm rate; if unset, the bundle's own rate applies.",
     )
     engine: EngineChoice = Field(
-        "auto", description="What runs the models; auto takes the fastest that passes the golden check."
+        "auto", description="Inference engine; auto takes the fastest one that passes the golden check."
     )
     precision: Literal["f32", "auto"] = Field(
-        "f32", description="auto takes bf16 if the CPU has it and no label of the model's golden pictures changes."
+        "f32", description="auto uses bf16 if the CPU supports it and no label of the model's golden pictures "
+            "changes."
     )
     inference_threads: int = Field(
-        0, ge=0, le=1024, description="Cores that one inference may use; 0 shares the available ones among the workers."
+        0, ge=0, le=1024, description="Cores for one inference; 0 divides the available cores among the workers."
     )
     inference_place: Literal["auto", "loop", "thread"] = Field(
-        "auto", description="Where batches run; auto is the event loop for models that are quick enough."
+        "auto", description="Where batches run; auto uses the event loop if the model is fast enough, else a thread."
     )
     max_batch_size: int = Field(
-        64, ge=1, le=1024, description="Most pictures that run at once; a smaller batch is chosen where it is as fast."
+        64, ge=1, le=1024, description="Largest batch; a smaller one is chosen if it is as fast."
     )
     inline_decode_pixels: int | None = Field(
-        None, ge=0, le=1 << 30, description="Pictures up to this size are decoded without a thread; unset, measured."
+        None, ge=0, le=1 << 30, description=
+            "Decode pictures of up to this many pixels on the event loop; if unset, "
+            "the limit is measured."
     )
     max_pending: int = Field(
-        512, ge=1, le=1_000_000, description="Most pictures that a worker holds at once; one more is refused with 503."
+        512, ge=1, le=1_000_000, description=
+            "Most pictures in flight in a worker; above it, requests are rejected "
+            "with 503."
     )
     max_pending_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1,
         le=1 << 40,
-        description="Most bytes of uploads and decoded pictures that a worker holds at once; more is refused with 503.",
+        description=(
+            "Most bytes of uploads and decoded pictures in a worker; above it, requests are rejected with "
+            "503."
+        ),
     )
     max_explanations: int = Field(
         4,
         ge=0,
         le=10_000,
-        description="Most requests to /explain that a worker answers at once; 0 rejects all with 403.",
+        description="Most concurrent requests to /explain in a worker; 0 rejects all with 403.",
     )
     request_timeout_s: float = Field(
         10.0,
         gt=0,
         le=3600,
-        description="Seconds from reading a request to its answer; later is 504. X-Request-Timeout may ask for less.",
+        description="Seconds from receiving a request to answering it, else 504; X-Request-Timeout may ask for less.",
     )
     inference_timeout_s: float = Field(
-        2.0, gt=0, le=3600, description="Seconds after which a batch hangs: its pictures are then tried one by one."
+        2.0, gt=0, le=3600, description=
+            "Seconds after which a batch counts as hung; its pictures are then run one "
+            "by one."
     )
     max_upload_bytes: int = Field(
         MAX_BYTES, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
@@ -130,10 +144,10 @@ class Settings(BaseSettings):
         "jpeg,png,webp,bmp,gif,tiff,avif,heic",
         pattern=r"^(jpeg|png|webp|bmp|gif|tiff|avif|heic)(,(jpeg|png|webp|bmp|gif|tiff|avif|heic))*$",
         json_schema_extra={"allowed": "some of jpeg,png,webp,bmp,gif,tiff,avif,heic"},
-        description="Picture formats that are accepted, with commas between; others are refused with 415.",
+        description="Accepted picture formats, comma-separated; others are rejected with 415.",
     )
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, le=1 << 30, description="Largest picture accepted, in pixels, read before it is decoded."
+        MAX_PIXELS, ge=1, le=1 << 30, description="Largest picture accepted, in pixels; checked before decoding."
     )
     max_batch_pictures: int = Field(64, ge=1, le=10_000, description="Most pictures in one request.")
     max_batch_bytes: int = Field(
@@ -143,38 +157,52 @@ class Settings(BaseSettings):
         description="Largest body of a request that may hold many pictures, in bytes.",
     )
     max_json_values: int = Field(
-        1_000_000, ge=1, le=100_000_000, description="Most values in the JSON of one request; more is refused with 413."
+        1_000_000, ge=1, le=100_000_000, description=
+            "Most values in the JSON of one request; more are rejected with "
+            "413."
     )
     max_form_fields: int = Field(
-        100, ge=0, le=10_000, description="Most fields of a form beside its pictures; more is refused with 400."
+        100, ge=0, le=10_000, description=
+            "Most fields of a form in addition to its pictures; more are rejected with "
+            "400."
     )
     max_header_bytes: int = Field(
-        16 * 1024, ge=256, le=1 << 20, description="Longest request line and headers together; longer is 431."
+        16 * 1024, ge=256, le=1 << 20, description=
+            "Longest request line and headers together, in bytes; longer ones "
+            "are rejected with 431."
     )
     max_connections: int = Field(
-        2048, ge=1, le=1_000_000, description="Most connections that a worker holds open; more wait to be accepted."
+        2048, ge=1, le=1_000_000, description="Most open connections of a worker; further ones wait to be accepted."
     )
     receive_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="Seconds that a request may take to arrive, from its first byte to its last."
+        60.0, gt=0, le=3600, description=
+            "Seconds within which a request must arrive, from its first byte to its "
+            "last."
     )
-    keep_alive_s: int = Field(75, ge=0, le=3600, description="Seconds that an idle connection is kept open.")
+    keep_alive_s: int = Field(75, ge=0, le=3600, description="Seconds for which an idle connection is kept open.")
     worker_hung_after_s: float = Field(
-        30.0, ge=1, le=3600, description="Seconds without a sign of life after which a worker is replaced."
+        30.0, ge=1, le=3600, description="Seconds without a heartbeat after which a worker is replaced."
     )
     shutdown_delay_s: float = Field(
-        0.0, ge=0, le=3600, description="Seconds after SIGTERM in which requests are still taken, while not ready."
+        0.0, ge=0, le=3600, description=
+            "Seconds after SIGTERM during which requests are still accepted, while "
+            "readiness already fails."
     )
     shutdown_grace_s: int = Field(
-        20, ge=0, le=3600, description="Seconds that accepted requests may take to finish after SIGTERM."
+        20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM."
     )
     reload_interval_s: float = Field(
-        0.5, ge=0, le=3600, description="Seconds between two looks for new, pinned or removed versions; 0 for never."
+        0.5, ge=0, le=3600, description=
+            "Seconds between scans of the model store for new, pinned or removed "
+            "versions; 0 disables them."
     )
     model_control: bool = Field(
-        False, description="Let the Open Inference Protocol's repository calls load and unload models."
+        False, description=
+            "Allow clients to load and unload models by the Open Inference Protocol's repository "
+            "calls."
     )
     api_keys: SecretStr | None = Field(
-        None, description="Keys, with commas between, one of which a request must carry; unset, anyone may ask."
+        None, description="API keys, comma-separated; each request must carry one. If unset, no key is needed."
     )
     api_keys_file: Path | None = Field(None, description="File of API keys, one a line; read again if it changes.")
     metrics_access: Literal["open", "key", "off"] = Field(
@@ -188,20 +216,24 @@ class Settings(BaseSettings):
     )
     page_samples: bool = Field(
         False,
-        description="Show golden pictures of the models' bundles, which are test pictures of their data, on that page "
-        "to whoever may ask the models; make run turns it on.",
+        description="Show the golden pictures of the bundles, which are test pictures, as samples on that page, to "
+            "everyone who may use the models; make run turns it on.",
     )
     allowed_hosts: str | None = Field(
-        None, description="Host names to answer to, with commas between, *.example.com for all below; unset, any."
+        None, description="Accepted host names, comma-separated; *.example.com matches all subdomains. If unset, any."
     )
     cors_origins: str | None = Field(
-        None, description="Origins whose pages may call from a browser, with commas between, * for any; unset, none."
+        None, description=
+            "Origins whose pages may call the service from a browser, comma-separated; * for any. If "
+            "unset, none."
     )
     access_log: bool = Field(False, description="Log one line for each request.")
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto is text on a terminal and one JSON object a line elsewhere."
+        "auto", description="Log format; auto writes text to a terminal and JSON, one object per line, elsewhere."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description=
+        "Lowest severity that is "
+        "logged.")
 
     @field_validator("*")
     @classmethod

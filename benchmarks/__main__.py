@@ -54,7 +54,7 @@ from benchmarks.training import trust as trust_benchmark
 from training.model.presets import PRESETS, preset_named
 
 cli = typer.Typer(
-    help="Measure the service beside its peers and its ceilings, on this machine.",
+    help="Benchmark the service against its peers and against upper bounds, on this machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,9 +66,9 @@ _SOAK = "soak.json"
 
 Photos = Annotated[Path, typer.Option(help="Folder of photos for 224×224.", show_default="tests/data/photos")]
 MnistNpz = Annotated[
-    Path | None, typer.Option("--mnist", help="mnist.npz to take pictures from.", show_default="tests/data/*.png")
+    Path | None, typer.Option("--mnist", help="mnist.npz, the source of the pictures.", show_default="tests/data/*.png")
 ]
-Out = Annotated[Path, typer.Option(help="Where the results go.", show_default="benchmarks/.work/results")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.", show_default="benchmarks/.work/results")]
 
 
 @contextmanager
@@ -83,18 +83,18 @@ def _one_line_errors() -> Iterator[None]:
 @cli.command()
 def run(
     short: Annotated[
-        bool, typer.Option("--short", help="One round of 2 s, and the few contestants that matter.")
+        bool, typer.Option("--short", help="One round of 2 s with the most important contestants.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only contestants whose name starts so; may be repeated.")
+        list[str] | None, typer.Option(help="Only contestants whose name starts with this; may be repeated.")
     ] = None,
     workload: Annotated[
         list[str] | None, typer.Option(help=f"Only this workload ({' or '.join(WORKLOADS)}); may be repeated.")
     ] = None,
     photos: Photos = _DATA / "photos",
     mnist_npz: MnistNpz = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds. [default: 3; short: 1]")] = None,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Seconds of each load. [default: 4; short: 2]")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds. (default: 3; short: 1)")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Seconds of each load. (default: 4; short: 2)")] = None,
     out: Out = WORK / "results",
 ) -> None:
     """Start each contestant in turn, drive it, and write results.json and results.md."""
@@ -128,7 +128,7 @@ def run(
 @cli.command()
 def protocols(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which each protocol is driven once.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each drives every protocol once.")] = 5,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 2,
     mnist_npz: MnistNpz = None,
     out: Out = WORK / "results",
@@ -162,11 +162,11 @@ def soak(
 
 @cli.command()
 def overload(
-    name: Annotated[str, typer.Option("--workload", help=f"Which of {', '.join(WORKLOADS)}.")] = "mnist",
+    name: Annotated[str, typer.Option("--workload", help=f"Workload: one of {', '.join(WORKLOADS)}.")] = "mnist",
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the three loads.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 5,
-    settle: Annotated[float, typer.Option(min=0.5, help="Seconds of overload before it is measured.")] = 5,
+    settle: Annotated[float, typer.Option(min=0.5, help="Seconds of overload before the measurement.")] = 5,
     photos: Photos = _DATA / "photos",
     mnist_npz: MnistNpz = None,
     out: Out = WORK / "results",
@@ -206,7 +206,7 @@ def stages(
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of the load.")] = 5,
     out: Out = WORK / "results",
 ) -> None:
-    """Show where a request's time goes, and write stages.md."""
+    """Show where the time of a request is spent, and write stages.md."""
     with _one_line_errors():
         found = measure_stages(_workload("mnist", _DATA / "photos", mnist_npz), seconds=seconds)
     out.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def stages(
 
 @cli.command()
 def swap(
-    swaps: Annotated[int, typer.Option(min=1, help="Versions that are published one after another.")] = 20,
+    swaps: Annotated[int, typer.Option(min=1, help="Number of versions to publish, one after another.")] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
     mnist_npz: MnistNpz = None,
     out: Out = WORK / "results",
@@ -250,18 +250,18 @@ def scaling(
 @cli.command()
 def audit(
     mnist_npz: Annotated[
-        Path | None, typer.Option("--mnist", help="mnist.npz; left out where it is not given.")
+        Path | None, typer.Option("--mnist", help="mnist.npz; without it, this part is skipped.")
     ] = None,
-    signs: Annotated[Path | None, typer.Option(help="Folder of sign_digits; left out where not given.")] = None,
+    signs: Annotated[Path | None, typer.Option(help="Folder of sign_digits; without it, this part is skipped.")] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Folder of labelled photos; not measured if it is left out.")
+        Path | None, typer.Option(help="Folder of labelled photos; without it, this part is skipped.")
     ] = None,
     each: Annotated[
-        int | None, typer.Option(min=1, help="Copies of each kind. [default: 300; signs and photos: 100]")
+        int | None, typer.Option(min=1, help="Copies of each kind. (default: 300; signs and photos: 100)")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is planted where.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the planted defects.")] = 0,
     only: Annotated[Literal["copies", "labels"] | None, typer.Option(help="Only one of the two halves.")] = None,
-    beside: Annotated[bool, typer.Option("--beside", help="Ask cleanvision and cleanlab about the same data.")] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="Run cleanvision and cleanlab on the same data.")] = False,
     out: Out = WORK / "results",
 ) -> None:
     """Plant defects in good data, audit it, and write audit.md: recall and precision of every check."""
@@ -289,18 +289,16 @@ def audit(
 
 @cli.command()
 def signs(
-    data: Annotated[str, typer.Option(help="Folder of sign_digits; whatever fit takes.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Folder of sign_digits, or any data that fit accepts.", show_default=False)],
     preset: Annotated[
         list[str] | None,
         typer.Option(help="A preset of fit; may be repeated.", show_default="photos_from_scratch and seed"),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="How many; each is held out once.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds and the training.")] = 0,
-    group_by: Annotated[str, typer.Option(help="What fit is told of persons.")] = "runs",
-    only: Annotated[
-        Literal["by person", "at random"] | None, typer.Option(help="Only one of the two ways to split.")
-    ] = None,
-    published: Annotated[bool, typer.Option(help="Insist on the folds of signs_folds.csv.")] = True,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds; each is held out once.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the folds and the training.")] = 0,
+    group_by: Annotated[str, typer.Option(help="Value of fit's --group-by.")] = "runs",
+    only: Annotated[Literal["by person", "at random"] | None, typer.Option(help="Only this way to split.")] = None,
+    published: Annotated[bool, typer.Option(help="Fail if the folds differ from signs_folds.csv.")] = True,
     out: Out = WORK / "results",
 ) -> None:
     """Test presets on every fold, by person and at random, and write signs.md: accuracy, by class, cost, the gap."""
@@ -325,11 +323,11 @@ def signs(
 @cli.command()
 def accuracy(
     mnist_npz: Annotated[Path, typer.Option("--mnist", help="mnist.npz.", show_default=False)],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="The seeds are this one and those that follow.")] = 0,
-    only: Annotated[str, typer.Option(help="What is trained: presets, and tutorial for its own script.")] = ",".join(
-        accuracy_benchmark.CONTESTANTS
-    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, with different seeds.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed; the others follow it.")] = 0,
+    only: Annotated[
+        str, typer.Option(help="What to train: presets, or tutorial for the tutorial's own script.")
+    ] = ",".join(accuracy_benchmark.CONTESTANTS),
     out: Out = WORK / "results",
 ) -> None:
     """Train presets and the tutorial's script in turn, and write accuracy.json and accuracy.md after every training."""
@@ -347,11 +345,11 @@ def accuracy(
 
 @cli.command()
 def photos(
-    data: Annotated[str, typer.Option(help="Folder of photos; whatever fit takes.", show_default=False)],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
-    only: Annotated[str, typer.Option(help="What is trained.")] = ",".join(photos_benchmark.CONTESTANTS),
+    data: Annotated[str, typer.Option(help="Folder of photos, or any data that fit accepts.", show_default=False)],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, with different seeds.")] = 3,
+    only: Annotated[str, typer.Option(help="What to train.")] = ",".join(photos_benchmark.CONTESTANTS),
     per_class: Annotated[
-        int | None, typer.Option(min=1, help="Only so many photos of each class, another draw for each seed.")
+        int | None, typer.Option(min=1, help="Use only this many photos of each class, drawn anew for each seed.")
     ] = None,
     out: Out = WORK / "results",
 ) -> None:
@@ -370,13 +368,14 @@ def photos(
 
 @cli.command()
 def trust(
-    store: Annotated[Path, typer.Option(help="Store of the model.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    store: Annotated[Path, typer.Option(help="Model store.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Model of the store; its newest version is used.", show_default=False)],
     familiar: Annotated[
-        Path, typer.Option(help="Pictures that it has not learned, a folder for each label.", show_default=False)
+        Path,
+        typer.Option(help="Familiar pictures that were not trained on, in one folder per label.", show_default=False),
     ],
     strange: Annotated[
-        list[Path], typer.Option(help="Folder of pictures of other things; may be repeated.", show_default=False)
+        list[Path], typer.Option(help="Folder of unfamiliar pictures; may be repeated.", show_default=False)
     ],
     out: Out = WORK / "results",
 ) -> None:
@@ -390,14 +389,15 @@ def trust(
 @cli.command()
 def bulk(
     store: Annotated[
-        Path | None, typer.Option(help="Store of a model for photos; without it, mnist alone.", show_default=False)
+        Path | None,
+        typer.Option(help="Store of a model for photos; without it, only mnist is measured.", show_default=False),
     ] = None,
-    model: Annotated[str, typer.Option(help="Which model of the store.")] = "photos",
+    model: Annotated[str, typer.Option(help="Model of the store.")] = "photos",
     photos: Photos = _DATA / "photos",
     mnist_npz: MnistNpz = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each.")] = 10,
-    files: Annotated[int, typer.Option(min=1, help="Files of the run whose memory is watched.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each contestant.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each measurement.")] = 10,
+    files: Annotated[int, typer.Option(min=1, help="Number of files in the run that measures memory.")] = 100_000,
     out: Out = WORK / "results",
 ) -> None:
     """Measure predict --shards beside the pictures/s in process, and its memory, and write bulk.md."""
@@ -421,10 +421,10 @@ def bulk(
 @cli.command()
 def ray_data(
     store: Annotated[Path, typer.Option(help="Store of a model for photos.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Which model of the store.")] = "photos",
+    model: Annotated[str, typer.Option(help="Model of the store.")] = "photos",
     photos: Photos = _DATA / "photos",
-    files: Annotated[int, typer.Option(min=1, help="Files of each run.")] = 2_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 2,
+    files: Annotated[int, typer.Option(min=1, help="Number of files in each run.")] = 2_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved runs of each contestant.")] = 2,
     out: Out = WORK / "results",
 ) -> None:
     """Measure predict --engine ray beside Ray Data's own recipe, and write ray_data.md."""

@@ -7,7 +7,7 @@ with plain_ends("training"):
     from training.commands.table import COMMANDS
 
     cli = command_line_of(
-        {"Commands": COMMANDS}, about="Train image classifiers on labelled pictures, and measure them."
+        {"Commands": COMMANDS}, about="Train image classifiers on labelled pictures, and evaluate them."
     )
 
     if __name__ == "__main__":

@@ -39,57 +39,66 @@ def parse_size(text: str) -> Size:
 DataOption = Annotated[
     str,
     Field(
-        description="A folder with one sub-folder for each class, or a .zip or .tar of it; an .npz, IDX or CSV file; "
-        "or mnist, fashion_mnist, cifar10, cifar100 (downloaded) or digits (always there)."
+        description="A folder with one sub-folder per class, or a .zip or .tar of it; an .npz, IDX or CSV file; or "
+        "mnist, fashion_mnist, cifar10, cifar100 (downloaded) or digits (always available)."
     ),
     Option(repeated="always", is_path=True),
 ]
-NameOption = Annotated[str, Field(description="The model's name in the store and in URLs."), ALWAYS]
+NameOption = Annotated[str, Field(description="Name of the model, in the store and in URLs."), ALWAYS]
 ModelStoreOption = Annotated[
     Path,
     reads(lambda text: needs_a_folder(parse_location(text))),
-    Field(description="Folder of bundles; for fit also a bucket: s3://, gs:// or az://BUCKET/PREFIX."),
+    Field(description="Folder of bundles; fit also accepts a bucket: s3://, gs:// or az://BUCKET/PREFIX."),
     Option(variable="IMAGECLASS_MODEL_STORE", repeated="here"),
 ]
 TestOption = Annotated[
     float,
-    Field(ge=0, le=MAX_FRACTION, description="Share of each class held out for the test, if the data marks none."),
+    Field(
+        ge=0, le=MAX_FRACTION, description="Share of each class held out for the test, if the data has no test split."
+    ),
     Option(repeated="always", late=True),
 ]
 SizeOption = Annotated[
     Size | None,
     reads(parse_size),
-    Field(description="Pixels: 64, or HEIGHTxWIDTH, or data for the pictures' own."),
+    Field(description="Input size in pixels: 64, HEIGHTxWIDTH, or data for the pictures' own size."),
 ]
-ColourOption = Annotated[Colour | None, Field(description="What the network sees; data for the pictures' own.")]
-SeedOption = Annotated[int, Field(ge=0, le=2**31 - 1, description="Of the split, the weights and the order."), ALWAYS]
+ColourOption = Annotated[Colour | None, Field(description="Colour of the network's input; data for the pictures' own.")]
+SeedOption = Annotated[
+    int,
+    Field(ge=0, le=2**31 - 1, description="Random seed of the split, the weights and the order of the pictures."),
+    ALWAYS,
+]
 OnBadImageOption = Annotated[
     Literal["fail", "skip"],
-    Field(description="What to do about pictures that cannot be read."),
+    Field(description="What to do with pictures that cannot be read."),
     Option(repeated="changed here"),
 ]
 GroupByOption = Annotated[
     str | None,
     Field(
-        description="What belongs together and never comes into two splits: a regular expression over paths whose "
-        "first group names it, a column of the CSV, or runs (file numbers that run on while the class rises)."
+        description="Keep the pictures of one group, such as a person, in one split. A group is given by a regular "
+        "expression over paths whose first capture names it, by a column of the CSV, or by runs "
+        "(consecutive file numbers while the class rises)."
     ),
 ]
-AllowLeakageOption = Annotated[bool, Field(description="Train even if the data's own splits share pictures or groups.")]
+AllowLeakageOption = Annotated[
+    bool, Field(description="Train even if the data's own splits have pictures or groups in common.")
+]
 CacheOption = Annotated[
-    bool, Field(description="Use and keep what earlier runs worked out, in ~/.cache/imageclass."), NEVER
+    bool, Field(description="Use the cache of decoded pictures and features in ~/.cache/imageclass."), NEVER
 ]
 EffortOption = Annotated[
     Effort | None,
-    Field(description="How much work the chosen preset may be: quick, or standard if it is left out."),
+    Field(description="How long the preset that fit chooses may train: quick or standard. (default: standard)"),
     NEVER,
 ]
 RequireOption = Annotated[
     tuple[Requirement, ...],
     reads(parse_requirement, as_type=list[str]),
     Field(
-        description=f"A figure on the test pictures and what it must reach, as accuracy=0.98 ({', '.join(FIGURES)}; "
-        "the loss at most); may be repeated."
+        description="Publish only if a metric on the test pictures reaches this value, such as accuracy=0.98 "
+        f"({', '.join(FIGURES)}; for the loss, an upper limit); may be repeated."
     ),
     Option(name="require", repeated="never"),
 ]
@@ -97,13 +106,16 @@ AgainstOption = Annotated[
     Against | None,
     reads(parse_against),
     Field(
-        description="A version, or live for the one that is to be served: no class may be recalled worse than by it."
+        description=(
+            "Publish only if no class's recall falls below that of this version (a number, or live) by more "
+            "than --max-recall-drop."
+        )
     ),
     NEVER,
 ]
 MaxRecallDropOption = Annotated[
     float,
-    Field(ge=0, le=1, description="By how much the recall of a class may be lower than with --against."),
+    Field(ge=0, le=1, description="Allowed drop of a class's recall against the version of --against."),
     NEVER,
 ]
 
@@ -120,7 +132,7 @@ class FitOptions:
     name: NameOption
     preset: Annotated[Preset, reads(preset_named), Option(repeated="always", chosen=True)] = Field(
         default=PRESETS["seed"],
-        description="The network and how it is trained; chosen by the pictures if it is left out. "
+        description="Network and training recipe. (default: chosen to suit the pictures) "
         + "; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values())
         + ".",
     )
@@ -128,7 +140,8 @@ class FitOptions:
     model_store: ModelStoreOption = Path("model_store")
     test: TestOption = 0.2
     fold: Annotated[Fold | None, reads(parse_fold)] = Field(
-        default=None, description="Hold out one fold for the test instead, as 2/5 for the second of five; see folds."
+        default=None,
+        description="Test on one fold instead of a share: 2/5 is the second of five folds (see the command folds).",
     )
     size: SizeOption = None
     colour: ColourOption = None
@@ -139,41 +152,47 @@ class FitOptions:
     cache: CacheOption = True
     calibration: Method = Field(
         default="temperature",
-        description="Fit a temperature on the validation pictures, or leave the softmax as it was trained.",
+        description=(
+            "Calibrate the probabilities by a temperature fitted on the validation pictures, or leave the "
+            "softmax as trained."
+        ),
     )
     min_precision: float | None = Field(
         default=None,
         ge=0.01,
         le=1,
-        description="Have the service call answers unsure below a probability, chosen so that this share of the others "
-        "is right on the validation pictures, as 0.99.",
+        description="Let the service mark answers as unsure below a probability, chosen so that this share of the "
+        "other answers is right on the validation pictures; for example 0.99.",
     )
     false_alarms: float | None = Field(
         default=None,
         ge=0.0001,
         le=0.5,
-        description="Have the service say of each picture whether it is unfamiliar, and be wrong about this share of "
-        "familiar ones, as 0.01.",
+        description="Let the service mark unfamiliar pictures, at this false-alarm rate: the share of familiar "
+        "pictures marked by mistake; for example 0.01.",
     )
     resume: Annotated[bool, NEVER] = Field(
-        default=False, description="Go on with the unfinished run of this name, if there is one."
+        default=False, description="Resume the unfinished run of this name, if there is one."
     )
-    deterministic: bool = Field(default=False, description="The same weights to the last bit in every run; slower.")
+    deterministic: bool = Field(default=False, description="Make training reproducible to the last bit; slower.")
     strategy: Annotated[StrategyName, NEVER] = Field(
-        default="none", description="Train on all GPUs, or with the workers that TF_CONFIG names."
+        default="none",
+        description="Train on all GPUs of this machine (mirrored), or on the workers named by "
+        "TF_CONFIG (multi_worker).",
     )
     logs: Annotated[Path | None, NEVER] = Field(
         default=None, description="Folder for epochs.csv and TensorBoard's events."
     )
     about: Annotated[Path | None, Option(is_path=True)] = Field(
-        default=None, description="Markdown about the data, its licence and the limits, for the card."
+        default=None,
+        description="Markdown file about the data, its licence and the model's limits, for the model card.",
     )
     requirements: RequireOption = ()
     against: AgainstOption = None
     max_recall_drop: MaxRecallDropOption = 0.02
     report: Annotated[bool, NEVER] = Field(default=True, description="Write report.html into the bundle.")
     keep: Annotated[int | None, NEVER] = Field(
-        default=None, ge=1, description="Remove older versions than the newest so many, but not the live one."
+        default=None, ge=1, description="Keep only the N newest versions; the live version always stays."
     )
 
     def command(self, *, here: bool = False, after: Self | None = None) -> str:

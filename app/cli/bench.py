@@ -14,10 +14,12 @@ from app.settings import Settings
 
 def bench(
     model: Annotated[
-        str | None, typer.Option(help="Which model; all if none is named. [IMAGECLASS_MODEL]", show_default=False)
+        str | None, typer.Option(help="Name of the model. [IMAGECLASS_MODEL; default: all]", show_default=False)
     ] = None,
     model_store: ModelStoreOption = None,
-    seconds: Annotated[float, typer.Option(min=0.001, max=3600, help="How long to classify golden pictures.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.001, max=3600, help="Seconds of measurement on golden pictures.")
+    ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object for each model.")] = False,
 ) -> None:
     """Load the model as a worker would, and show what was chosen for it and how fast it is without HTTP.

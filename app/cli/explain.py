@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 def explain(
-    picture: Annotated[Path, typer.Argument(help="The picture.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the picture with its map, PNG.")] = Path("why.png"),
+    picture: Annotated[Path, typer.Argument(help="Picture to explain.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="PNG file to write: the picture with the heat map over it.")
+    ] = Path("why.png"),
     label: Annotated[
-        str | None, typer.Option(help="The label to explain. [default: the most probable one]", show_default=False)
+        str | None, typer.Option(help="Label to explain. (default: the most probable one)", show_default=False)
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model. [IMAGECLASS_MODEL]", show_default=False)] = None,
     model_store: ModelStoreOption = None,
 ) -> None:
     """Classify a picture, and draw over it which places speak for its label: red the most, blue the least."""

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     Store = ModelStore | RemoteModels
 
-models_cli = typer.Typer(cls=Group, help="Look at what the model store holds, and say what is to be served.", **PLAIN)
+models_cli = typer.Typer(cls=Group, help="List, check, pin, push and remove versions of the model store.", **PLAIN)
 
-ModelArgument = Annotated[str, typer.Argument(help="The model.", show_default=False)]
-VersionArgument = Annotated[int, typer.Argument(min=1, help="Which version.", show_default=False)]
+ModelArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+VersionArgument = Annotated[int, typer.Argument(min=1, help="Version.", show_default=False)]
 VersionOption = Annotated[
-    int | None, typer.Option(help="Which version; the newest, held back or not, if none is named.")
+    int | None, typer.Option(help="Version. (default: the newest, held back or not)")
 ]
-EngineOption = Annotated[EngineChoice, typer.Option(help="What to run the golden pictures on.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the golden pictures.")]
 
 
 @models_cli.command("list")
@@ -161,7 +161,7 @@ def models_promote(name: ModelArgument, version: VersionArgument, model_store: M
         follows = f"Version {served} is pinned, and stays served. To unpin it: {store.command('unpin', name)}"
     else:
         follows = f"Version {served} is newer, and stays served."
-    typer.echo(f"{name} version {version} is not held back any more. {follows}")
+    typer.echo(f"{name} version {version} is no longer held back. {follows}")
 
 
 @models_cli.command("remove")

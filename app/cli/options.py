@@ -10,7 +10,9 @@ import typer
 ModelStoreOption = Annotated[
     str | None,
     typer.Option(
-        "--model-store", help="Folder of bundles, or a bucket: s3://… [IMAGECLASS_MODEL_STORE]", show_default=False
+        "--model-store",
+        help="Folder of bundles, or a bucket such as s3://BUCKET/PREFIX. [IMAGECLASS_MODEL_STORE]",
+        show_default=False,
     ),
 ]
 

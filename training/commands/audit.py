@@ -30,21 +30,20 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 FailOnOption = Annotated[
     str,
     typer.Option(
-        help="Checks that end with exit code 1 if they find something, as in leakage,corrupt; error, warning and "
+        help="Exit with code 1 if one of these checks finds something, such as leakage,corrupt; error, warning and "
         f"info stand for all checks of that severity. Checks: {', '.join(CHECKS)}."
     ),
 ]
 FixOption = Annotated[
     Path | None,
     typer.Option(
-        help="Write the data as review has corrected it, without what is certain to be wrong: a new folder, or a "
-        "manifest if it ends in .csv. "
-        "The originals are not touched.",
+        help="Write a corrected copy: with the decisions of review, and without pictures that are certain to be "
+        "wrong; into a new folder, or as a manifest if the name ends in .csv. The originals are not touched.",
         show_default=False,
     ),
 ]
 ThresholdOption = Annotated[
-    list[str] | None, typer.Option("--threshold", help="Set a check's threshold, as in blurred=0.2; may be repeated.")
+    list[str] | None, typer.Option("--threshold", help="Set a check's threshold, such as blurred=0.2; may be repeated.")
 ]
 
 
@@ -56,7 +55,7 @@ def audit(
     group_by: GroupByOption = None,
     threshold: ThresholdOption = None,
     near: Annotated[bool, typer.Option(help="Look for near duplicates.")] = True,
-    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains models.")] = True,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels; this trains models.")] = True,
     fix: FixOption = None,
     cache: CacheOption = True,
 ) -> None:

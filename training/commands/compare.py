@@ -23,14 +23,14 @@ from training.progress import Reporter
 
 @command
 def compare(
-    a: Annotated[str, typer.Argument(help="A bundle, as mnist:1, or mnist for the newest version, or its folder.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    a: Annotated[str, typer.Argument(help="A bundle: mnist:1, mnist for the newest version, or a folder.")],
+    b: Annotated[str, typer.Argument(help="The bundle to compare it with.")],
     data: DataOption,
     model_store: ModelStoreOption = Path("model_store"),
     split: Annotated[
-        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to compare on.")
+        Literal["test", "validation", "train", "all"], typer.Option(help="Split of the data to compare on.")
     ] = "test",
-    engine: Annotated[EngineChoice, typer.Option(help="What runs the models here.")] = "auto",
+    engine: Annotated[EngineChoice, typer.Option(help="Inference engine.")] = "auto",
     cache: CacheOption = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

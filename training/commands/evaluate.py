@@ -36,17 +36,18 @@ from training.progress import Reporter
 @command
 def evaluate(
     data: DataOption,
-    model: Annotated[str, typer.Option(help="The model's name in the store.", show_default=False)],
-    version: Annotated[
-        int | None, typer.Option(help="Which version; the newest, held back or not, if none is named.")
-    ] = None,
+    model: Annotated[str, typer.Option(help="Name of the model in the store.", show_default=False)],
+    version: Annotated[int | None, typer.Option(help="Version. (default: the newest, held back or not)")] = None,
     model_store: ModelStoreOption = Path("model_store"),
     split: Annotated[
-        Literal["test", "validation", "train", "all"], typer.Option(help="Which of the pictures to measure on.")
+        Literal["test", "validation", "train", "all"], typer.Option(help="Split of the data to evaluate on.")
     ] = "test",
-    engine: Annotated[EngineChoice, typer.Option(help="What runs the model here.")] = "auto",
+    engine: Annotated[EngineChoice, typer.Option(help="Inference engine.")] = "auto",
     url: Annotated[
-        str | None, typer.Option(help="Measure the service at this address, and compare it with the bundle here.")
+        str | None,
+        typer.Option(
+            help="Evaluate the service at this address, and compare its answers with the bundle's in process."
+        ),
     ] = None,
     on_bad_image: OnBadImageOption = "fail",
     cache: CacheOption = True,

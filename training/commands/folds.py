@@ -18,10 +18,12 @@ from training.progress import Reporter
 @command
 def folds(
     data: DataOption,
-    count: Annotated[int, typer.Option("--folds", min=2, help="How many.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffle; fit's --seed.")] = 0,
+    count: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Random seed of the shuffle; the same as fit's --seed.")
+    ] = 0,
     group_by: GroupByOption = None,
-    out: Annotated[Path, typer.Option(help="A CSV file of id and fold.")] = Path("folds.csv"),
+    out: Annotated[Path, typer.Option(help="CSV file to write, with the columns id and fold.")] = Path("folds.csv"),
 ) -> None:
     """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
     reporter = Reporter()

@@ -32,12 +32,12 @@ def review(
     data: Annotated[str, typer.Argument(help="The folder, archive, CSV, .npz or IDX file to correct.")],
     name: Annotated[
         str | None,
-        typer.Option(help="A model in the store: ask about the test pictures that its newest version gets wrong, too."),
+        typer.Option(help="Also ask about the test pictures that the newest version of this model gets wrong."),
     ] = None,
     model_store: ModelStoreOption = Path("model_store"),
     near: Annotated[bool, typer.Option(help="Ask about near duplicates.")] = True,
-    labels: Annotated[bool, typer.Option(help="Ask about labels that a model doubts, which trains models.")] = True,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any that is free.")] = 0,
+    labels: Annotated[bool, typer.Option(help="Ask about labels that a model doubts; this trains models.")] = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free port.")] = 0,
     cache: CacheOption = True,
 ) -> None:
     """Correct labelled pictures on a page in the browser: relabel, keep, drop, or leave for later.

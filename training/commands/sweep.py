@@ -54,20 +54,20 @@ def sweep(
         list[str] | None,
         typer.Option(
             "--try",
-            help="A preset, or one with a learning rate, as quick@0.002; given twice or more often. Left out: what fit "
-            "would choose for these pictures, and what differs from it in one option.",
+            help="A preset, with or without a learning rate, such as quick@0.002; give it at least twice. (default: "
+            "what fit would choose for these pictures, and variants of it in one option)",
         ),
     ] = None,
     effort: EffortOption = None,
-    budget: Annotated[str, typer.Option(help="Time for all of it: 90s, 10m or 1h.")] = "10m",
+    budget: Annotated[str, typer.Option(help="Wall time for the whole sweep: 90s, 10m or 1h.")] = "10m",
     model_store: ModelStoreOption = Path("model_store"),
     validation: Annotated[
         float | None,
         Field(
             ge=0,
             le=MAX_FRACTION,
-            description="Share of each class held out to choose by, if the data marks none; 0.1, or the chosen "
-            "preset's own.",
+            description="Share of each class held out to choose by, if the data has no validation split. (default: "
+            "0.1, or the preset's own)",
         ),
         Option(late=True),
     ] = None,

@@ -22,12 +22,12 @@ class Backbone:
     application: Application
     weights: Annotated[str, Option(repeated="always", is_path=True)] = Field(
         default="imagenet",
-        description="What a backbone starts from: imagenet, a file of such weights, or none.",
+        description="Initial weights of the backbone: imagenet, a file of weights, or none.",
     )
     fine_tune_from: str = Field(
         default="none",
-        description="The first block of the backbone that learns too, as block11; blocks before it stay as they are. "
-        "With none, all of them stay.",
+        description="First block of the backbone that is trained, such as block11; the blocks before it stay frozen. "
+        "none freezes all.",
     )
 
     @property

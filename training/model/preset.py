@@ -79,55 +79,62 @@ class Recipe:
     epochs: Annotated[int, ALWAYS] = Field(
         default=10,
         ge=0,
-        description="Passes over the training pictures; with 0, a preset with a backbone learns its head alone.",
+        description="Passes over the training pictures; with 0, a preset with a backbone trains only its head.",
     )
     batch_size: Annotated[BatchSize, reads(parse_batch_size), ALWAYS] = Field(
-        default=32, description="Pictures a step, or full for one step an epoch (gradient descent)."
+        default=32, description="Pictures per step, or full for one step per epoch (gradient descent)."
     )
-    loss: Annotated[Loss, ALWAYS] = Field(default="crossentropy", description="What training makes small.")
-    optimizer: Annotated[OptimizerName, ALWAYS] = Field(default="adam", description="How the weights are moved.")
+    loss: Annotated[Loss, ALWAYS] = Field(default="crossentropy", description="Loss function.")
+    optimizer: Annotated[OptimizerName, ALWAYS] = Field(default="adam", description="Optimizer.")
     learning_rate: Annotated[float, Option(repeated="always", late=True)] = Field(
-        default=0.001, gt=0, description="Step size; the peak of a schedule."
+        default=0.001, gt=0, description="Learning rate; with a schedule, its peak."
     )
-    schedule: Schedule = Field(default="constant", description="How the learning rate goes.")
+    schedule: Schedule = Field(default="constant", description="Learning rate schedule.")
     warm_up: float | None = Field(
-        default=None, ge=0, le=0.9, description="Share of the steps over which the learning rate climbs."
+        default=None, ge=0, le=0.9, description="Share of the steps over which the learning rate rises to its peak."
     )
     weight_decay: float | None = Field(default=None, ge=0, description="Decoupled weight decay of the kernels.")
-    momentum: float = Field(default=0.9, ge=0, le=0.999, description="Of the optimizer momentum, which is Nesterov's.")
+    momentum: float = Field(default=0.9, ge=0, le=0.999, description="Momentum of the optimizer momentum (Nesterov's).")
     clip_norm: float = Field(
         default=0.0, ge=0, description="Largest norm of the gradient of each weight matrix; 0 for no limit."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.9, description="Share of each target that goes to all classes alike."
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="Label smoothing: share of each target that is spread evenly over all classes.",
     )
-    mixup: float = Field(default=0.0, ge=0, description="Blend pairs of pictures: alpha; 0 does not.")
+    mixup: float = Field(default=0.0, ge=0, description="Alpha of mixup, which blends pairs of pictures; 0 for none.")
     augment_until: float = Field(
         default=1.0, ge=0, le=1, description="Share of the epochs with augmentation and mixup."
     )
     weight_averaging: float = Field(
-        default=0.0, ge=0, le=0.99999, description="Decay of the running mean of the weights that is used; 0 for none."
+        default=0.0,
+        ge=0,
+        le=0.99999,
+        description="Decay of the exponential moving average of the weights, which is what is exported; 0 for none.",
     )
     class_weights: ClassWeights = Field(
-        default="none", description="Whether all classes weigh alike, however few pictures they have."
+        default="none",
+        description="Weights of the classes in the loss; balanced gives every class the same total weight.",
     )
     early_stopping: int = Field(
         default=0,
         ge=0,
-        description="Stop after so many epochs without a lower validation loss, and take the best; 0 does not.",
+        description=(
+            "Stop after this many epochs without a lower validation loss, and keep the best epoch; 0 never stops early."
+        ),
     )
     precision: Precision = Field(
-        default="float32", description="What training computes in; auto: bfloat16 if the CPU has it."
+        default="float32", description="Precision of training; auto uses bfloat16 if the CPU supports it."
     )
-    steps_per_execution: int = Field(default=8, ge=1, description="Steps between two looks at the progress.")
-    drop_remainder: bool = Field(
-        default=False, description="Leave out, of each epoch anew, the pictures that do not fill a batch."
-    )
+    steps_per_execution: int = Field(default=8, ge=1, description="Steps that TensorFlow runs in one call.")
+    drop_remainder: bool = Field(default=False, description="Skip the last, incomplete batch of each epoch.")
     validation: Annotated[float, Option(repeated="always", late=True)] = Field(
         default=0.0,
         ge=0,
         le=MAX_FRACTION,
-        description="Share of each class held out to watch training, if the data marks none.",
+        description="Share of each class held out for validation, if the data has no validation split.",
     )
     augmentation: Augmentation | None = None
 

@@ -19,7 +19,7 @@ class ErrorBody(_Schema):
 
     error: str = Field(description="What went wrong and what to do.")
     code: str = Field(description="Stable name of the error, for programs.")
-    request_id: str = Field(description="The X-Request-ID of the request, or one made for it; it is in the log.")
+    request_id: str = Field(description="The request's X-Request-ID, or a generated one; the log has the same.")
 
 
 class ModelReference(_Schema):
@@ -30,9 +30,9 @@ class ModelReference(_Schema):
 class Familiarity(_Schema):
     """Shares of familiar pictures that look as strange as this one, or stranger: near 0, the picture is unlike them."""
 
-    overall: float = Field(description="By both signals together. `unfamiliar` goes by it.")
-    same_kind: float = Field(description="By the distance to the nearest class: low for another kind of picture.")
-    clear_class: float = Field(description="By the energy of the logits: low for a picture between the classes.")
+    overall: float = Field(description="From both signals together; decides `unfamiliar`.")
+    same_kind: float = Field(description="From the distance to the nearest class; low for another kind of picture.")
+    clear_class: float = Field(description="From the energy of the logits; low for a picture between the classes.")
 
 
 class Neighbour(_Schema):
@@ -44,11 +44,11 @@ class Neighbour(_Schema):
 class LabelSet(_Schema):
     """Labels that hold the truth for all but a share of pictures, if these are like the held-out ones."""
 
-    labels: list[str] = Field(description="The most probable first. With lac there may be none.")
-    error_rate: float = Field(description="The share of pictures whose true label is not in the set.")
+    labels: list[str] = Field(description="Most probable first; may be empty with lac.")
+    error_rate: float = Field(description="The expected share of pictures whose true label is not in the set.")
     method: Literal["lac", "aps"]
-    held_out: int = Field(description="How many held-out pictures the set is calibrated on.")
-    calibration: str = Field(description="The sha256 of the bundle's file with that calibration.")
+    held_out: int = Field(description="Number of held-out pictures that the set was calibrated on.")
+    calibration: str = Field(description="The sha256 of the bundle's trust.npz, which holds that calibration.")
 
 
 class Prediction(_Schema):
@@ -56,23 +56,24 @@ class Prediction(_Schema):
 
     decision: Literal["label", "unsure", "unfamiliar"] | None = Field(
         None,
-        description="unfamiliar if that is true; else unsure if the probability is below the minimum. Only there if "
-        "the request, the settings or the model's bundle have a minimum or a rate of false alarms.",
+        description="unfamiliar if `unfamiliar` is true; else unsure if the probability is below the minimum; else "
+        "label. Present only if the request, the settings or the bundle set a minimum or a false-alarm "
+        "rate.",
     )
     unfamiliar: bool | None = Field(
         None,
-        description="Whether the picture is unlike those that were learned, at the rate of false alarms. Only there if "
-        "the request, the settings or the model's bundle have one.",
+        description="Whether the picture is unlike the training pictures, at the false-alarm rate. Present only if "
+        "the request, the settings or the bundle set a rate.",
     )
-    familiarity: Familiarity | None = Field(None, description="Only with details=familiarity.")
+    familiarity: Familiarity | None = Field(None, description="Present only with details=familiarity.")
     neighbours: list[Neighbour] | None = Field(
-        None, description="The nearest training pictures, the nearest first. Only with details=neighbours."
+        None, description="The nearest training pictures, nearest first. Present only with details=neighbours."
     )
-    set: LabelSet | None = Field(None, description="Only if the request asks for a set.")
+    set: LabelSet | None = Field(None, description="Present only if the request asks for a set.")
     label: str = Field(description="The most probable label.")
     probability: float = Field(description="Its probability, 0 to 1.")
     probabilities: dict[str, float] = Field(
-        description="By label: every label in the model's order, or with top_k the best k, best first."
+        description="Probability by label: every label in the model's order, or with top_k the best k, best first."
     )
 
 
@@ -96,23 +97,24 @@ class PredictionAnswer(Prediction):
 class MapBox(_Schema):
     """The part of the picture, as it is shown upright, over which the map lies."""
 
-    left: float = Field(description="Its left edge, as a share of the picture's width; below 0 with padding.")
-    top: float = Field(description="Its upper edge, as a share of the picture's height.")
-    width: float = Field(description="Its width, as a share of the picture's; above 1 with padding.")
-    height: float = Field(description="Its height, as a share of the picture's.")
+    left: float = Field(description="Left edge, as a share of the picture's width; below 0 if the picture is padded.")
+    top: float = Field(description="Upper edge, as a share of the picture's height.")
+    width: float = Field(description="Width, as a share of the picture's width; above 1 if the picture is padded.")
+    height: float = Field(description="Height, as a share of the picture's height.")
 
 
 class ExplanationOfLabel(_Schema):
-    label: str = Field(description="The label that the map is of.")
+    label: str = Field(description="The explained label.")
     probability: float = Field(description="Its probability.")
     method: Literal["cam", "rise"] = Field(
         description="cam: exact, from the network itself. rise: sampled, by hiding parts of the picture."
     )
-    masks: int = Field(description="rise: how many times the picture was classified with parts hidden; cam: 0.")
+    masks: int = Field(description="rise: number of masked pictures that were classified; cam: 0.")
     box: MapBox
     map: list[list[float]] = Field(
-        description="Row by row, how much each place speaks for the label. cam: its logit there, whose mean over all "
-        "places is its logit. rise: its mean probability while the place is shown."
+        description="Rows from the top: how much each place contributes to the label. cam: the label's logit there; "
+        "the mean over all places is its logit. rise: the label's mean probability while the place is "
+        "visible."
     )
 
 
@@ -142,11 +144,11 @@ class ExplanationAnswer(PredictionAnswer):
 
 
 class BatchPrediction(Prediction):
-    file: str | None = Field(description="The file name that the part gave.")
+    file: str | None = Field(description="The file name in the form.")
 
 
 class BatchFailure(_Schema):
-    file: str | None = Field(description="The file name that the part gave.")
+    file: str | None = Field(description="The file name in the form.")
     error: str
     code: str
 
@@ -162,24 +164,28 @@ class ModelHealth(ModelReference):
     engine: EngineName
     engine_reason: str = Field(description="Why this engine runs the model.")
     precision: Literal["f32", "bf16"]
-    age_seconds: float = Field(description="Seconds since this version went live in this process.")
+    age_seconds: float = Field(description="Seconds since this version went live in the answering worker.")
 
 
 class RefusedVersion(_Schema):
     name: str
-    version: int | None = Field(description="null where the model's pin names no version.")
-    code: str = Field(description="Why the version was refused; the log has the sentence.")
+    version: int | None = Field(description="null if the model's pin names no version.")
+    code: str = Field(description="Code of the reason why the version was rejected; the log has the message.")
 
 
 class Workers(_Schema):
-    configured: int = Field(description="Worker processes that there should be.")
-    ready: int = Field(description="Those that take requests now; a deploy may have one more for a moment.")
+    configured: int = Field(description="Configured number of worker processes.")
+    ready: int = Field(
+        description="Worker processes that accept requests; while workers are replaced, there may be one more."
+    )
 
 
 class ObjectStoreHealth(_Schema):
     kind: Literal["s3", "gs", "az"]
-    reachable: bool = Field(description="Whether it answered when it was asked last; models are served all the same.")
-    since: datetime = Field(description="Since when that is so.")
+    reachable: bool = Field(
+        description="Whether the last request to it was answered; models already pulled are served either way."
+    )
+    since: datetime = Field(description="Time of the last change of `reachable`.")
 
 
 class Health(_Schema):
@@ -187,9 +193,9 @@ class Health(_Schema):
     workers: Workers
     models: list[ModelHealth]
     refused: list[RefusedVersion] = Field(
-        description="Versions that would be served, newer or pinned ones, had they passed their check."
+        description="Newer or pinned versions that failed their check and are therefore not served."
     )
-    store: ObjectStoreHealth | None = Field(None, description="The bucket that models come from, if it is one.")
+    store: ObjectStoreHealth | None = Field(None, description="The bucket that holds the models; absent for a folder.")
 
 
 class Live(_Schema):
@@ -212,10 +218,10 @@ class Serving(_Schema):
     engine_reason: str = Field(description="Why this engine runs the model.")
     precision: Literal["f32", "bf16"]
     precision_reason: str = Field(description="Why the model runs in this precision.")
-    threads: int = Field(description="Cores that one inference may use.")
-    batch_milliseconds: dict[str, float] = Field(description="By batch size: the milliseconds that one batch took.")
+    threads: int = Field(description="Cores for one inference.")
+    batch_milliseconds: dict[str, float] = Field(description="Milliseconds per batch, by batch size.")
     inference: Literal["event loop", "thread"] = Field(description="Where batches run.")
-    inline_decode_pixels: int = Field(description="Pictures of at most so many pixels are decoded without a thread.")
+    inline_decode_pixels: int = Field(description="Pictures of at most this many pixels are decoded on the event loop.")
 
 
 class ModelDetail(ModelSummary):

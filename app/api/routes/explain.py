@@ -35,7 +35,7 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
 
     @router.post(
         "/explain",
-        summary="Classify one picture, and say why",
+        summary="Classify one picture and explain the answer",
         response_model=ExplanationAnswer,
         responses={200: {"content": _FORMATS}, **error_responses(400, 403, 404, 413, 415, 422, 500, 503, 504)},
         openapi_extra=PREDICT_BODY,
@@ -43,12 +43,14 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
     async def explain(
         request: Request,
         model: ModelName = None,
-        label: Annotated[str | None, Query(description="The label to explain; else the most probable one.")] = None,
+        label: Annotated[
+            str | None, Query(description="The label to explain; by default the most probable one.")
+        ] = None,
         answer_format: Annotated[
             Format,
             Query(
                 alias="format",
-                description="json; png, the picture with the map drawn over it; npy, the map alone as NumPy saves it.",
+                description="json; png, the picture with the map drawn over it; npy, only the map, as a NumPy file.",
             ),
         ] = "json",
     ) -> Response:

@@ -31,8 +31,8 @@ def health_routes(
         "responses": error_responses(503),
     }
 
-    @router.get("/health", summary="Ready, and with what", **options)
-    @router.get("/health/ready", summary="The same", **options)
+    @router.get("/health", summary="Readiness, with the models and workers", **options)
+    @router.get("/health/ready", summary="The same as /health", **options)
     async def ready() -> dict[str, Any]:
         """200 while the service takes requests, 503 from the moment that it is told to stop."""
         ready = refuse_unless_ready(lifecycle, metrics)
@@ -57,7 +57,7 @@ def health_routes(
             **({} if store_health is None else {"store": asdict(store_health())}),
         }
 
-    @router.get("/health/live", summary="The process answers", response_model=Live)
+    @router.get("/health/live", summary="Liveness", response_model=Live)
     async def live() -> dict[str, str]:
         """200 as long as the process can answer at all."""
         return {"status": "live"}

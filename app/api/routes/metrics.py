@@ -46,7 +46,9 @@ class _AllWorkers(Collector):
 
     def __init__(self, metrics: Metrics, *, version: str) -> None:
         self._metrics = metrics
-        self._build = GaugeMetricFamily(BUILD_INFO, "1; what runs.", labels=("version", "python"))
+        self._build = GaugeMetricFamily(
+            BUILD_INFO, "1; the labels say which release and Python run.", labels=("version", "python")
+        )
         self._build.add_metric((version, platform.python_version()), 1.0)
 
     def collect(self) -> Iterable[Metric]:

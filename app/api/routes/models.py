@@ -14,7 +14,7 @@ from app.serving.tuning import Tuning
 def model_routes(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="The models that are served", response_model=ModelList)
+    @router.get("/models", summary="The served models", response_model=ModelList)
     async def models() -> dict[str, Any]:
         return {"models": [_summary(model) for model in catalogue.models]}
 

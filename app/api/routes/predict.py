@@ -16,14 +16,16 @@ from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_respons
 from app.api.questions import Questions
 from app.contract.wish import Detail, SetMethod, Wish
 
-TopK = Annotated[int | None, Query(ge=1, description="Only the k most probable labels, best first.", examples=[TOP_K])]
+TopK = Annotated[
+    int | None, Query(ge=1, description="Return only the k most probable labels, best first.", examples=[TOP_K])
+]
 MinProbability = Annotated[
     float | None,
     Query(
         ge=0,
         le=1,
-        description="Call an answer below this probability unsure, in the field decision; else the service's setting "
-        "counts, or what the model's bundle says.",
+        description="Mark an answer below this probability as unsure, in the field decision. Default: the service's "
+        "setting, else the bundle's minimum.",
         examples=[0.9],
     ),
 ]
@@ -32,12 +34,14 @@ FalseAlarms = Annotated[
     Query(
         gt=0,
         le=0.5,
-        description="Call a picture unfamiliar, in the fields unfamiliar and decision, so that this share of familiar "
-        "pictures is called so by mistake; else the service's setting counts, or what the model's bundle says.",
+        description="Mark unfamiliar pictures, in the fields unfamiliar and decision, at this false-alarm rate: the "
+        "share of familiar pictures marked by mistake. Default: the service's setting, else the bundle's "
+        "rate.",
     ),
 ]
 Details = Annotated[
-    list[Detail] | None, Query(description="familiarity of the picture; neighbours among the training pictures.")
+    list[Detail] | None,
+    Query(description="familiarity: how familiar the picture is; neighbours: the nearest training pictures."),
 ]
 SetError = Annotated[
     float | None,
@@ -45,13 +49,16 @@ SetError = Annotated[
         alias="set",
         gt=0,
         lt=1,
-        description="Name a set of labels that misses the truth for this share of pictures, as 0.01.",
+        description="Return a set of labels that misses the true label for this share of pictures, such as 0.01.",
     ),
 ]
 SetMethodOfRequest = Annotated[
-    SetMethod, Query(description="How the set is made: lac is smallest on average, aps is never empty.")
+    SetMethod,
+    Query(description="How the set is built: lac gives the smallest sets on average, aps never an empty one."),
 ]
-ModelName = Annotated[str | None, Query(description="The model to ask, if several are served.")]
+ModelName = Annotated[
+    str | None, Query(description="The model to use; needed if several are served and none is the default.")
+]
 
 _PLAIN_QUERY = re.compile(
     rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?(?:min_probability=(0\.[0-9]{1,9}))?"

@@ -20,28 +20,28 @@ def predict(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Pictures, folders, patterns such as 'a/**/*.png'; - is one picture on standard input.",
+            help="Pictures, folders, or patterns such as 'a/**/*.png'; - reads one picture from standard input.",
             show_default=False,
         ),
     ] = None,
     files_from: Annotated[
-        str | None, typer.Option(help="Take names from this file, one a line; - is standard input.")
+        str | None, typer.Option(help="Read names from this file, one per line; - reads them from standard input.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Ask the service at this address instead of loading the model.")
+        str | None, typer.Option(help="Use the service at this address instead of loading the model.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which model. [IMAGECLASS_MODEL]", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model. [IMAGECLASS_MODEL]", show_default=False)] = None,
     model_store: ModelStoreOption = None,
     engine: Annotated[
         EngineOrRay | None,
         typer.Option(
-            help="What runs the model. [IMAGECLASS_ENGINE] ray works on --shards in a Ray cluster.", show_default=False
+            help="Inference engine; ray processes --shards on a Ray cluster. [IMAGECLASS_ENGINE]", show_default=False
         ),
     ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many labels for each picture. [default: 3; csv: 1; jsonl: all]", show_default=False
+            min=1, help="Number of labels for each picture. (default: 3; csv: 1; jsonl: all)", show_default=False
         ),
     ] = None,
     min_probability: Annotated[
@@ -69,26 +69,27 @@ def predict(
     ] = None,
     output: Annotated[
         Output,
-        typer.Option(help="What to print, or with --shards to write: csv, jsonl or parquet."),
+        typer.Option(help="Format to print: table, jsonl or csv; with --shards to write: parquet, jsonl or csv."),
     ] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --output jsonl.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --output jsonl.")] = False,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=256, help="Requests under way at once, of up to 64 pictures.")
+        int, typer.Option(min=1, max=256, help="Concurrent requests, of up to 64 pictures each.")
     ] = 4,
-    retries: Annotated[int, typer.Option(min=0, help="Retries if the service is busy or not there.")] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Retries if the service is busy or unreachable.")] = 4,
     shards: Annotated[
         Path | None,
-        typer.Option(help="Write the rows into part files in this folder, on all cores.", show_default=False),
+        typer.Option(help="Write the answers as part files into this folder, using all cores.", show_default=False),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the job in the folder of --shards, if there is one.")
+        bool, typer.Option("--resume", help="Resume the job in the folder of --shards, if there is one.")
     ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures in each part of --shards.")] = 1024,
+    shard_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures per part file of --shards.")] = 1024,
     address: Annotated[
-        str, typer.Option(help="The Ray cluster of --engine ray; local starts one here, auto finds the one that runs.")
+        str,
+        typer.Option(help="Ray cluster for --engine ray; local starts one on this machine, auto finds a running one."),
     ] = "local",
     features: Annotated[
-        bool, typer.Option("--features", help="Write the network's features to --shards instead of probabilities.")
+        bool, typer.Option("--features", help="Write the network's features instead of probabilities; needs --shards.")
     ] = False,
 ) -> None:
     """Classify pictures, here or by a running service.

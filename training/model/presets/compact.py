@@ -62,7 +62,7 @@ COMPACT = Preset(
 
 TINY = Preset(
     name="tiny",
-    summary="the least parameters",
+    summary="fewest parameters",
     preprocessing=_PREPROCESSING,
     layers=_layers(8, 16, 16),
     recipe=_TINY_RECIPE,

@@ -69,17 +69,17 @@ def open_inference_routes(
     inference = questions.inference
     router = APIRouter(tags=["Open Inference Protocol v2"])
 
-    @router.get("/v2", summary="What this server is", response_model=ServerMetadata)
+    @router.get("/v2", summary="Server name, version and extensions", response_model=ServerMetadata)
     async def server() -> dict[str, Any]:
         return server_metadata(version)
 
-    @router.get("/v2/health/live", summary="The process answers", response_model=ServerLive)
+    @router.get("/v2/health/live", summary="Liveness", response_model=ServerLive)
     async def live() -> dict[str, Any]:
         return {"live": True}
 
     @router.get(
         "/v2/health/ready",
-        summary="The service takes requests",
+        summary="Readiness",
         response_model=ServerReady,
         responses=error_responses(503),
     )
@@ -87,7 +87,7 @@ def open_inference_routes(
         refuse_unless_ready(lifecycle, metrics)
         return {"live": True, "ready": True}
 
-    @router.get("/v2/models/stats", summary="What all models have done", response_model=ModelStatistics)
+    @router.get("/v2/models/stats", summary="Statistics of all models", response_model=ModelStatistics)
     async def all_statistics() -> dict[str, Any]:
         return model_statistics(metrics, inference.catalogue.models)
 
@@ -156,7 +156,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
 
     @router.post(
         "/v2/repository/index",
-        summary="What the model store holds",
+        summary="Versions in the model store",
         response_model=list[IndexEntry],
         responses=error_responses(413, 415, 503),
         openapi_extra={"requestBody": {"content": {"application/json": {"schema": INDEX_REQUEST}}}},
@@ -170,7 +170,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
 
     @router.post(
         "/v2/repository/models/{model}/load",
-        summary="Have a model served",
+        summary="Load a model",
         response_model=Changed,
         responses=error_responses(403, 404, 413, 415, 503, 504),
         openapi_extra=_CHANGE,
@@ -182,7 +182,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
 
     @router.post(
         "/v2/repository/models/{model}/unload",
-        summary="Have a model not served any more",
+        summary="Unload a model",
         response_model=Changed,
         responses=error_responses(403, 404, 413, 415, 503, 504),
         openapi_extra=_CHANGE,

@@ -14,7 +14,7 @@ class _Schema(BaseModel):
 class ServerMetadata(_Schema):
     name: str
     version: str
-    extensions: list[str] = Field(description="Of the protocol; only those that are implemented.")
+    extensions: list[str] = Field(description="The protocol extensions that are implemented.")
 
 
 class ServerLive(_Schema):
@@ -34,7 +34,7 @@ class ModelReady(_Schema):
 class TensorMetadata(_Schema):
     name: str
     datatype: str
-    shape: list[int] = Field(description="-1 where any number will do.")
+    shape: list[int] = Field(description="-1 for any size.")
 
 
 class ModelMetadata(_Schema):
@@ -42,27 +42,27 @@ class ModelMetadata(_Schema):
     versions: list[str]
     platform: str
     inputs: list[TensorMetadata] = Field(
-        description="The tensor that the network takes; BYTES [-1] of encoded pictures go under the same name."
+        description="The network's input tensor; encoded pictures are sent under the same name as BYTES [-1]."
     )
     outputs: list[TensorMetadata]
 
 
 class Duration(_Schema):
     count: int
-    ns: int = Field(description="Nanoseconds of all of them together.")
+    ns: int = Field(description="Total nanoseconds.")
 
 
 class InferenceStatistics(_Schema):
     success: Duration = Field(description="Requests.")
     fail: Duration = Field(description="Requests.")
-    queue: Duration = Field(description="Pictures that waited for their batch.")
+    queue: Duration = Field(description="Pictures that waited in the queue.")
     compute_input: Duration = Field(description="Pictures that were decoded.")
     compute_infer: Duration = Field(description="Batches.")
     compute_output: Duration = Field(description="Not measured: 0.")
 
 
 class BatchStatistics(_Schema):
-    batch_size: int = Field(description="As it ran, with padding.")
+    batch_size: int = Field(description="Batch size that ran, including padding.")
     compute_input: Duration = Field(description="Not measured by size: 0.")
     compute_infer: Duration
     compute_output: Duration = Field(description="Not measured: 0.")
@@ -71,7 +71,7 @@ class BatchStatistics(_Schema):
 class VersionStatistics(_Schema):
     name: str
     version: str
-    last_inference: int = Field(description="Milliseconds of Unix time; 0 for never.")
+    last_inference: int = Field(description="Unix time in milliseconds; 0 if never.")
     inference_count: int = Field(description="Pictures classified.")
     execution_count: int = Field(description="Batches run.")
     inference_stats: InferenceStatistics
@@ -86,7 +86,7 @@ class IndexEntry(_Schema):
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str = Field(description="Why it is not served; empty where it is.")
+    reason: str = Field(description="Why the version is not served; empty if it is.")
 
 
 class Changed(_Schema):

@@ -23,7 +23,7 @@ class VersionStatus(_Schema):
 
 
 class ModelStatus(_Schema):
-    model_version_status: list[VersionStatus] = Field(description="The one version that is live.")
+    model_version_status: list[VersionStatus] = Field(description="The live version.")
 
 
 class ModelSpec(_Schema):
@@ -42,7 +42,7 @@ class Predictions(_Schema):
 
 
 class Outputs(_Schema):
-    outputs: list[list[float]] = Field(description="The same, to a request in column form.")
+    outputs: list[list[float]] = Field(description="The same, for a request in column format ('inputs').")
 
 
 # Not a tuple: in OpenAPI that is prefixItems, which not every reader of such documents knows.
