@@ -115,7 +115,7 @@ def test_a_version_that_is_held_back_is_listed_as_such_until_it_is_promoted(copy
     assert "It is held back." in models("show", "digits", store=copy_of_store).stderr
     done = models("promote", "digits", "2", store=copy_of_store)
     assert done.exit_code == 0
-    assert "2 is not held back any more. A running service follows" in done.stdout
+    assert "2 is no longer held back. A running service follows" in done.stdout
     assert "held back" not in models("list", store=copy_of_store).stdout
     assert "Version 2 of digits is not held back." in error_of("promote", "digits", "2", store=copy_of_store)
 

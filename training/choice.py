@@ -115,9 +115,9 @@ def _obstacle(size: Size | None, colour: Colour | None) -> str | None:
     if installed_weights() is None:
         return "ImageNet's weights are not installed (make setup-training)"
     if colour == "grey":
-        return "ImageNet's weights take colour, which --colour grey leaves out"
+        return "ImageNet's weights need colour, and --colour grey removes it"
     if isinstance(size, tuple) and min(size) < _SMALLEST_PHOTO:
-        return f"ImageNet's weights take {_SMALLEST_PHOTO} pixels or more, and --size gives less"
+        return f"ImageNet's weights need {_SMALLEST_PHOTO} pixels or more, and --size gives fewer"
     return None
 
 

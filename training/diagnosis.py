@@ -245,9 +245,9 @@ def _rate_too_low(facts: Facts) -> Problem | None:
         return None
     return Problem(
         "learning rate too low",
-        f"After {count_of(len(losses), 'epoch')} of {count_of(facts.steps // len(losses), 'step')} the training "
-        f"loss has come from {losses[0]:.4g} to {losses[-1]:.4g} only, at a rate of "
-        f"{recipe.learning_rate:g}, and has not levelled off.",
+        f"After {count_of(len(losses), 'epoch')} of {count_of(facts.steps // len(losses), 'step')} the training loss "
+        f"has only fallen from {losses[0]:.4g} to {losses[-1]:.4g}, at a learning rate of {recipe.learning_rate:g}, "
+        "and has not levelled off.",
         _usually("Larger", facts),
         _again(facts, learning_rate=max(recipe.learning_rate * 10, usual)),
     )
@@ -282,7 +282,8 @@ def _rate_too_high(facts: Facts) -> Problem | None:
 def _usually(steps: str, facts: Facts) -> str:
     preset = facts.options.preset
     return (
-        f"{steps} steps: {preset if facts.is_taught else preset.recipe.optimizer} usually takes {facts.usual_rate:g}."
+        f"{steps} steps: {preset if facts.is_taught else preset.recipe.optimizer} usually works with "
+        f"{facts.usual_rate:g}."
     )
 
 
@@ -294,7 +295,7 @@ def _harmful_fine_tuning(facts: Facts) -> Problem | None:
     if wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])[1] >= before:
         return None
     evidence = (
-        f"The softmax regression that it began with was right on {before:.1%} of "
+        f"The softmax regression before the fine-tuning was right on {before:.1%} of "
         f"{count_of(found['pictures'], 'validation picture')}; after {count_of(len(facts.losses), 'epoch')} it is on "
         f"{found['accuracy']:.1%}."
     )
@@ -308,7 +309,7 @@ def _harmful_fine_tuning(facts: Facts) -> Problem | None:
     return Problem(
         "fine-tuning does harm",
         evidence,
-        f"Keep the regression, with {before:.1%} to expect, or collect more pictures: there are "
+        f"Keep the regression alone, with {before:.1%} to expect, or collect more pictures: there are "
         f"{sum(_sizes(facts)):,} to learn from.",
         _with_preset(facts, PHOTOS_QUICK) if _is_like(preset, PHOTOS_QUICK) else _again(facts, epochs=0),
     )
@@ -378,8 +379,8 @@ def _label_noise(facts: Facts) -> Problem | None:
     return Problem(
         "label noise",
         f"Of the half of the held-out pictures that the model is surest of it gets {wrong / len(surest):.1%} wrong, "
-        f"and of all {of_all:.1%}: being sure does not help, as where labels are wrong.",
-        "Look at the labels that the report suspects, mend them, and train again.",
+        f"and of all {of_all:.1%}: confidence does not help, which is typical of wrong labels.",
+        "Look at the labels that the report suspects, correct them, and train again.",
         AuditOf(facts.options),
     )
 
@@ -395,7 +396,7 @@ def _underfitting(facts: Facts) -> Problem | None:
             "underfitting",
             f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {count_of(facts.steps, 'step')}, "
             "too few for the averages of batch normalisation, which stand in for each batch's own when it is served.",
-            "More and smaller steps.",
+            "Take more and smaller steps.",
             _again(facts, epochs=recipe.epochs * 2, batch_size=max(8, recipe.batch_size // 2)),
         )
     if _still_falling(facts) or recipe.schedule != "constant":
@@ -411,7 +412,7 @@ def _underfitting(facts: Facts) -> Problem | None:
     return Problem(
         "underfitting",
         f"{evidence}, and the loss has levelled off at {facts.losses[-1]:.3g}.",
-        "A larger network, or pictures with more detail.",
+        "Take a larger network, or a larger --size.",
         _instead(facts, size=(2 * height, 2 * width)),
     )
 
@@ -463,7 +464,8 @@ def _little_data(facts: Facts) -> Problem | None:
     shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
     return Problem(
         "too little data for a class",
-        f"Training pictures: {shown}{' …' if len(few) > 5 else ''}; what is learned of so few is those few.",
+        f"Training pictures: {shown}{' …' if len(few) > 5 else ''}; so few teach the network those pictures and "
+        "not the class.",
         f"Collect {_FEW} and better 100 of each class, or leave the class out{until_then}.",
         _again(facts, class_weights="balanced") if until_then else _again(facts),
     )
@@ -484,7 +486,7 @@ def _small_validation(facts: Facts) -> Problem | None:
         f"{name} set too small",
         f"{count_of(found['pictures'], f'{name} picture')}, {found['accuracy']:.1%} right: the 95 % interval is "
         f"{low:.1%} to {high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
-        "Hold more out, or collect more pictures.",
+        "Hold out a larger share, or collect more pictures.",
         _again(facts, validation=more) if name == "validation" else _instead(facts, test=min(0.5, 2 * options.test)),
     )
 
@@ -499,7 +501,7 @@ def _starving(facts: Facts) -> Problem | None:
     return Problem(
         "input starving",
         f"The network waited for its pictures for {waited:.0%} of each epoch.",
-        "Larger batches, less augmentation, or more cores: other programs may be taking them.",
+        "Use larger batches, less augmentation, or more cores; other programs may be using them.",
         _again(facts, batch_size=larger),
     )
 

@@ -31,7 +31,7 @@ def parse_size(text: str) -> Size:
         return "data"
     parts = text.lower().split("x")
     if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts) or len(parts) > 2:
-        raise OptionError(f"--size {text} is not a size: give 64, or HEIGHTxWIDTH as in 48x64, or data. At most 4096.")
+        raise OptionError(f"--size {text} is not a size. Give 64, HEIGHTxWIDTH such as 48x64, or data; at most 4096.")
     return int(parts[0]), int(parts[-1])
 
 
@@ -237,10 +237,10 @@ def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
     """Return what `fit` is asked for by a value, or None, for each of its options. Raises OptionError."""
     options = read_unless_of_preset(given)
     if given["preset"] and given["effort"]:
-        raise OptionError("--effort chooses a preset, and --preset names one. Give one of the two.")
+        raise OptionError("--effort and --preset both choose the preset. Give only one of them.")
     preset = with_recipe(with_backbone(options.preset, fields_given(Backbone, given)), fields_given(Recipe, given))
     if not preset.recipe.epochs and (preset.backbone is None or not preset.backbone.is_taught):
-        raise OptionError("--epochs 0 is for a preset with a backbone that has weights: nothing else can do without.")
+        raise OptionError("--epochs 0 is only for a preset whose backbone has weights; other networks need training.")
     return replace(options, preset=preset)
 
 
@@ -266,7 +266,7 @@ def with_backbone(preset: Preset, changes: Mapping[str, Any]) -> Preset:
         return preset
     if preset.backbone is None:
         raise OptionError(
-            f"Preset {preset.name} starts from nothing: --weights and --fine-tune-from are for those with a backbone, "
+            f"Preset {preset.name} has no backbone. --weights and --fine-tune-from are for presets with one: "
             f"{', '.join(name for name, other in PRESETS.items() if other.backbone)}."
         )
     backbone = replace(preset.backbone, **given)

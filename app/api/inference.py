@@ -331,7 +331,7 @@ class Inference:
     def check_count(self, pictures: int) -> None:
         """Raise MalformedRequest if a request holds no picture, or too many."""
         if not pictures:
-            raise MalformedRequest("The request holds no picture. Send one at least.")
+            raise MalformedRequest("The request holds no picture. Send at least one.")
         if pictures > self.limits.max_batch_pictures:
             raise MalformedRequest(
                 f"The request holds {pictures} pictures; send at most {self.limits.max_batch_pictures} "

@@ -231,15 +231,19 @@ def _checked(url: str) -> httpx.URL:
     try:
         found = httpx.URL(url)
     except httpx.InvalidURL as exc:
-        raise ServiceError(f"'{url}' is no address of a service: {exc}. Give one as http://127.0.0.1:8000.") from exc
+        raise ServiceError(
+            f"'{url}' is not an address of a service: {exc}. Give one as http://127.0.0.1:8000."
+        ) from exc
     if found.scheme not in ("http", "https") or not found.host:
-        raise ServiceError(f"'{url}' is no address of a service. Give one as http://127.0.0.1:8000.")
+        raise ServiceError(f"'{url}' is not an address of a service. Give one as http://127.0.0.1:8000.")
     return found
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise ServiceError("The API key has a character that no header can carry. Give it as the service has it.")
+        raise ServiceError(
+            "The API key has a character that an HTTP header cannot carry. Copy it again from the service's settings."
+        )
     return {} if api_key is None else {"X-API-Key": api_key}
 
 

@@ -253,8 +253,8 @@ def open_bundle(path: Path) -> Bundle:
     manifest = read_manifest(path)
     if (path.parent.name, path.name) != (manifest.name, str(manifest.version)):
         raise BundleTampered(
-            f"{path} holds {manifest.name} version {manifest.version}: a bundle lies at <name>/<version>/ as it was "
-            "exported. Move it back, or train under the other name."
+            f"{path} holds {manifest.name} version {manifest.version}: a bundle must lie at the <name>/<version>/ "
+            "that its manifest states. Move it back, or train under the other name."
         )
     _check_digests(path, manifest)
     return Bundle(path, manifest)
@@ -316,9 +316,9 @@ def _check_versions(place: str, raw: dict[str, Any]) -> None:
     ):
         if isinstance(found, int) and found not in known:
             raise BundleIncompatible(
-                f"{place} uses {what} version {found}; this installation knows versions "
-                f"{' and '.join(map(str, known))}. "
-                "Serve it with the imageclass release that wrote it, or train it again with this one."
+                f"{place} uses {what} version {found}; this installation supports versions "
+                f"{' and '.join(map(str, known))}. Serve it with the imageclass release that wrote it, or train it "
+                "again with this one."
             )
 
 

@@ -99,7 +99,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             if marker not in _JPEG_FRAMES:
                 raise UnsupportedLayout("The JPEG file is lossless or hierarchical; save it as baseline JPEG.")
             if precision != 8:
-                raise UnsupportedLayout(f"The JPEG file has {precision} bits for each sample; save it with 8.")
+                raise UnsupportedLayout(f"The JPEG file has {precision} bits per sample; save it with 8.")
             return width, height
         elif marker in (0xD9, 0xDA):  # end of image, or its scan, before any frame
             raise IndexError

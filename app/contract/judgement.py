@@ -50,8 +50,8 @@ class Judge:
     def _check(self, wish: Wish) -> None:
         if self.trust is None:
             raise MalformedRequest(
-                "The model's bundle does not know what familiar pictures look like, so false_alarms, details and set "
-                "cannot be had. Train it again with validation pictures, or leave them out."
+                "The model's bundle has no trust.npz, which false_alarms, details and set need. Train the model "
+                "again with validation pictures, or leave these parameters out."
             )
         for name, rate in (("false_alarms", wish.false_alarms), ("set", wish.set)):
             if rate is not None and rate < self.trust.least_rate:

@@ -35,7 +35,7 @@ def check_removable(store: ModelStore, name: str, version: int) -> None:
     store.check_has(name, version)
     if version not in removable(store, name):
         raise StoreConflict(
-            f"Version {version} of {name} is live, so it is not removed. Have another one served first: "
+            f"Version {version} of {name} is live, so it is not removed. Serve another version first: "
             + store.command("pin", name, "VERSION")
         )
 

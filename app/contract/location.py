@@ -37,9 +37,9 @@ def parse_location(value: str | Path | BucketAddress) -> Location:
     found = _BUCKET.fullmatch(value)
     if found is None or ".." in value.split("/"):
         raise InvalidSetting(
-            f"'{_without_secrets(value)}' is not an address of a model store: give {_FORMS}, the prefix of letters, "
-            "digits, dots, dashes and underscores. To serve one version only, add @sha256: and the 64 hexadecimal "
-            "digits of its manifest's digest."
+            f"'{_without_secrets(value)}' is not an address of a model store. Give {_FORMS}; the prefix may have "
+            "letters, digits, dots, dashes and underscores. To serve only one version, append @sha256: and the 64 "
+            "hexadecimal digits of its manifest's digest."
         )
     return BucketAddress(found["bucket"] + found["prefix"], found["digest"])
 

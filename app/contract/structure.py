@@ -94,8 +94,8 @@ def check_jpeg(jpeg: bytes) -> None:
         scans += marker == 0xDA
         if scans > MAX_SCANS:
             raise UndecodableImage(
-                f"The JPEG file has more than {MAX_SCANS} scans, and each is decoded for all pixels. "
-                "Save it as baseline JPEG."
+                f"The JPEG file has more than {MAX_SCANS} scans, and each scan costs a pass over all pixels. Save it "
+                "as baseline JPEG."
             )
     if marker != 0xD9:
         raise damaged("JPEG")
@@ -137,7 +137,7 @@ def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
         position += 12 + length
         allowed -= 1
         if not allowed:
-            raise UndecodableImage("The PNG file is cut into very many very small chunks. Save it again.")
+            raise UndecodableImage("The PNG file consists of too many very small chunks. Save it again.")
         if kind == b"IEND":
             break
     return None if position > size else chunks
@@ -268,6 +268,4 @@ def check_tiff(tiff: bytes, width: int, height: int) -> None:
     if tile_width * tile_height * bytes_per_pixel > width * height * _MOST_BYTES_PER_PIXEL + _SMALL_TILE_BYTES:
         raise UndecodableImage("The TIFF file has tiles or strips far larger than its picture. Save it again.")
     if -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
-        raise UndecodableImage(
-            f"The TIFF file is cut into more than {MAX_TILES:,} tiles or strips. Save it with larger ones."
-        )
+        raise UndecodableImage(f"The TIFF file has more than {MAX_TILES:,} tiles or strips. Save it with larger ones.")

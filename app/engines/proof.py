@@ -45,7 +45,7 @@ def check_preprocessing(bundle: Bundle) -> Image:
         if difference > allowed:
             raise SelfCheckFailed(
                 f"{bundle.path}: golden picture {name} is preprocessed differently here than in training, by up to "
-                f"{difference} grey levels (allowed: {allowed}). Use the versions of the lock file."
+                f"{difference} grey levels (allowed: {allowed}). Install the package versions of the lock file."
             )
         tensors.append(tensor)
     return np.stack(tensors)
@@ -72,7 +72,7 @@ def proven_outputs(bundle: Bundle, engine: Engine) -> GivesOutputs:
     """
     golden = bundle.golden
     if not isinstance(engine, GivesOutputs):
-        raise EngineUnavailable(f"{engine.name} gives probabilities alone. Set another engine.")
+        raise EngineUnavailable(f"{engine.name} returns only probabilities. Set another engine.")
     found = engine.outputs(golden.images)
     for name, expected in golden.other_outputs.items():
         difference = float(np.abs(found[name] - expected).max()) / float(np.abs(expected).max() or 1)
@@ -93,7 +93,7 @@ def _compare(bundle: Bundle, engine: Engine, found: NDArray[np.float32], max_dif
     difference = float(np.abs(found - golden.probabilities).max())
     if not difference <= max_difference:  # "not <=", so that NaN fails
         raise SelfCheckFailed(
-            f"{bundle.path}: {engine.name} gives other probabilities for the golden pictures than training did, "
-            f"by up to {difference:.2g} (allowed: {max_difference:g})."
+            f"{bundle.path}: {engine.name} gives probabilities for the golden pictures that differ from training's by "
+            f"up to {difference:.2g} (allowed: {max_difference:g})."
         )
     return Proof(pictures=len(golden.names), max_probability_difference=difference)

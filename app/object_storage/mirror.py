@@ -340,8 +340,8 @@ class Mirror:
             reason = exc.strerror
         if reason is not None:
             raise InvalidSetting(
-                f"{self._own} cannot be written: {reason}. Set IMAGECLASS_MODEL_CACHE to a folder or a volume that "
-                "can be: what is pulled from the object store is kept there."
+                f"{self._own} cannot be written: {reason}. Set IMAGECLASS_MODEL_CACHE to a writable folder or volume: "
+                "versions pulled from the object store are kept there."
             )
 
     def _asked_at(self) -> float:
@@ -389,7 +389,9 @@ def folder_at(location: Location, cache: Path | None) -> ModelStore:
         return ModelStore(location)
     cache = cache or cache_folder("models")
     if cache is None:
-        raise InvalidSetting("There is no home folder for the models of a bucket. Set IMAGECLASS_MODEL_CACHE.")
+        raise InvalidSetting(
+            "This user has no home folder in which to keep the models of a bucket. Set IMAGECLASS_MODEL_CACHE."
+        )
     bucket = location.url.split("/")[2]
     return ModelStore(cache / f"{bucket}-{hashlib.sha256(str(location).encode()).hexdigest()[:12]}")
 

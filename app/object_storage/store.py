@@ -88,7 +88,7 @@ class BucketStore:
         manifest = parse_manifest(text, f"{self.address.url}/{name}/{version}")
         if (manifest.name, manifest.version) != (name, version):
             raise BundleTampered(
-                f"{self.address.url}/{name}/{version} holds {manifest.name} version {manifest.version}: push it anew."
+                f"{self.address.url}/{name}/{version} holds {manifest.name} version {manifest.version}: push it again."
             )
         return manifest, text
 
@@ -172,7 +172,7 @@ class BucketStore:
             self.check_has(contents, name, version)
             if version in self.serving_order(contents, name)[:1]:
                 raise StoreConflict(
-                    f"Version {version} of {name} is live, so it is not removed. Have another one served first: "
+                    f"Version {version} of {name} is live, so it is not removed. Serve another version first: "
                     + self.command("pin", name, "VERSION")
                 )
         place = f"{name}/{version}"
@@ -214,9 +214,9 @@ class BucketStore:
     def _taken(self, name: str, version: int, *, published: bool) -> StoreConflict:
         where = f"Version {version} of {name} in {self.address.url}"
         if published:
-            return StoreConflict(f"{where} is published already, with other content. Push a version of another number.")
+            return StoreConflict(f"{where} is already published with other content. Push under another version number.")
         return StoreConflict(
-            f"{where} was begun by another push, which may still run. If it was broken off, remove what it left: "
+            f"{where} was begun by another push, which may still run. If it was interrupted, remove what it left: "
             + self.command("remove", name, str(version))
         )
 

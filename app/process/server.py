@@ -109,6 +109,6 @@ def _bind(settings: Settings, port: int, setting: str, *, shared: bool = False) 
         if exc.errno == errno.EADDRINUSE:
             raise InvalidSetting(f"{what} is in use by another program. Set {setting} to a free port.") from exc
         raise InvalidSetting(
-            f"{what} cannot be listened on: {exc.strerror}. Set IMAGECLASS_HOST and {setting}."
+            f"The service cannot listen on {what}: {exc.strerror}. Set IMAGECLASS_HOST and {setting}."
         ) from exc
     return listener

@@ -124,7 +124,9 @@ class WorkerProcess:
             with suppress(ValueError):
                 return f"killed by {signal.Signals(-exit_code).name}"
             return f"killed by signal {-exit_code}"
-        return f"exit code {exit_code}" + (f": {self.failure['reason']}" if self.failure else ", see the lines before")
+        return f"exit code {exit_code}" + (
+            f": {self.failure['reason']}" if self.failure else ", see the log lines before"
+        )
 
 
 def _become_worker(work: Callable[[Place], int], place: Place, to_close: Iterable[socket.socket]) -> NoReturn:

@@ -170,7 +170,9 @@ class Batcher(Generic[Item]):
         if self._closing:
             raise refusal_while_stopping()
         if len(self._waiting) >= self._max_waiting:
-            raise Overloaded(f"{count_of(self._max_waiting, 'picture')} in the queue already. Try again in a moment.")
+            raise Overloaded(
+                f"{count_of(self._max_waiting, 'picture')} in the queue are already queued. Try again in a moment."
+            )
         self._waiting[reply] = item, monotonic()
         if deadline is not None:
             self._deadlines[reply] = deadline
@@ -217,7 +219,7 @@ class Batcher(Generic[Item]):
         """End now, and cut short the grace of a waiting `aclose`: callers without a row get ShuttingDown."""
         self._closing = True
         for reply in [*self._waiting, *self._idle]:
-            self._fail(reply, ShuttingDown("The service stopped before this picture's turn came."))
+            self._fail(reply, ShuttingDown("The service stopped before this picture was classified."))
         if self._alarm is not None:
             self._alarm.cancel()
         for task in list(self._running):
@@ -378,7 +380,9 @@ class Batcher(Generic[Item]):
     def _singly(self, batch: dict[Reply, Array]) -> list[tuple[dict[Reply, Array], int]]:
         """Return the items of a hung batch, each to be run alone; a single item is the culprit, and is failed."""
         if len(batch) == 1:
-            self._fail(next(iter(batch)), InferenceFailed("The model did not come to an end with this picture."))
+            self._fail(
+                next(iter(batch)), InferenceFailed("The model did not finish on this picture. Send another one.")
+            )
             return []
         return [({reply: array}, self._plan.size_of(1)) for reply, array in reversed(batch.items())]
 

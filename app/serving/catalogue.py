@@ -104,8 +104,8 @@ class Catalogue:
             raise ModelNotFound(f"There is no model '{name}' here. Served: {', '.join(sorted(self._classifiers))}.")
         if version is not None and version != classifier.version:
             raise ModelNotFound(
-                f"Version '{version}' of '{name}' is not live here; version {classifier.version} is. "
-                "Ask for that one, or for none."
+                f"Version '{version}' of '{name}' is not live here; version {classifier.version} is. Ask for that "
+                "version, or name none."
             )
         return classifier
 

@@ -260,7 +260,7 @@ class Classifier:
         labels = self.manifest.labels
         if wish.label is not None and wish.label not in labels:
             raise MalformedRequest(
-                f"'{wish.label}' is no label of the model '{self.name}'. Labels: {', '.join(labels)}."
+                f"'{wish.label}' is not a label of the model '{self.name}'. Labels: {', '.join(labels)}."
             )
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)

@@ -63,15 +63,15 @@ class ModelControl:
     def _check_allowed(self) -> None:
         if not self._allowed:
             raise ModelControlOff(
-                "Models are not loaded and unloaded on request here: the service follows its model store. "
-                "IMAGECLASS_MODEL_CONTROL=true allows it."
+                "Loading and unloading models on request is turned off; the service follows its model store. "
+                "IMAGECLASS_MODEL_CONTROL=true turns it on."
             )
 
     def _check_may_unload(self, name: str) -> None:
         if self._live(name) is not None and not self._catalogue.may_remove(name):
             raise ModelControlRefused(
-                f"'{name}' is the only model, or the one that IMAGECLASS_MODEL names: it stays, so that requests that "
-                "name none can be answered."
+                f"'{name}' is the only model, or the one that IMAGECLASS_MODEL names, and answers requests that name "
+                "none. It cannot be unloaded."
             )
 
     def _live(self, name: str) -> int | None:
@@ -86,7 +86,7 @@ class ModelControl:
             await asyncio.to_thread(mark)
         except OSError as exc:
             raise ModelControlRefused(
-                "The service may not write to its model store. Give it the right to, or change the store by hand."
+                "The service may not write to its model store. Give it write access, or change the store by hand."
             ) from exc
 
     def _wanted(self, name: str) -> int:
@@ -94,7 +94,9 @@ class ModelControl:
             versions = self._store.versions(name)
             order = self._store.serving_order(name, self._store.pinned(name)) if versions else []
         except BundleNotFound as exc:
-            raise ModelControlRefused(f"What the store holds of '{name}' cannot be read. The log says why.") from exc
+            raise ModelControlRefused(
+                f"The store's versions of '{name}' cannot be read. The service's log says why."
+            ) from exc
         if not versions:
             raise ModelNotFound(f"There is no model '{name[:64]}' in the model store.")
         if not order:
@@ -105,7 +107,7 @@ class ModelControl:
         for refusal in self._catalogue.refusals:
             if (refusal.name, refusal.version) == (name, version):
                 raise ModelControlRefused(
-                    f"Version {version} of '{name}' is refused: {refusal.code}. The service's log says why."
+                    f"Version {version} of '{name}' is rejected: {refusal.code}. The service's log says why."
                 )
 
 
@@ -115,4 +117,6 @@ async def _patience(name: str) -> AsyncIterator[None]:
         async with asyncio.timeout(_PATIENCE_S):
             yield
     except TimeoutError:
-        raise DeadlineExceeded(f"'{name}' did not change within {_PATIENCE_S:.0f} s. It may yet.") from None
+        raise DeadlineExceeded(
+            f"'{name}' did not change within {_PATIENCE_S:.0f} s. It may still change; ask for its status."
+        ) from None

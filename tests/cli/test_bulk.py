@@ -356,7 +356,7 @@ def test_a_folder_with_something_in_it_is_not_written_to_unasked(tmp_path: Path)
 def test_one_process_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
     with held(tmp_path / "out", resume=False):
         assert begun_with(tmp_path / "out") is None
-        with pytest.raises(OutputConflict, match="Another process is at work"), held(tmp_path / "out", resume=True):
+        with pytest.raises(OutputConflict, match="Another process is working"), held(tmp_path / "out", resume=True):
             pass
     with held(tmp_path / "out", resume=False):  # nothing was begun in it
         pass

@@ -26,7 +26,7 @@ def test_a_picture_is_drawn_with_its_heat_map(repository: Path, data_folder: Pat
     ("picture", "options", "says"),
     [
         ("missing.png", "", "missing.png cannot be read"),
-        ("7-00000.png", "--label cat", "'cat' is no label of the model 'mnist'"),
+        ("7-00000.png", "--label cat", "'cat' is not a label of the model 'mnist'"),
         ("7-00000.png", "-o nowhere/why.png", "nowhere/why.png cannot be written"),
     ],
 )

@@ -203,7 +203,7 @@ def test_what_is_no_such_service_is_said_in_a_sentence(client: Client, answer: h
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://service", "http://", "http://service:port", "no address"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ServiceError, match="no address of a service"):
+    with pytest.raises(ServiceError, match="not an address of a service"):
         ServiceClient(url)
 
 

@@ -133,7 +133,7 @@ def test_bundle_that_lies_elsewhere_is_refused(path: Path, name: str, version: s
     elsewhere = path.parents[1] / name / version
     shutil.copytree(path, elsewhere)
     with pytest.raises(
-        BundleTampered, match=r"holds digits version 1: a bundle lies at <name>/<version>/.*Move it back"
+        BundleTampered, match=r"holds digits version 1: a bundle must lie at the <name>/<version>/.*Move it back"
     ):
         open_bundle(elsewhere)
 
@@ -286,7 +286,7 @@ def test_newer_manifest_says_which_release_to_use(path: Path, version: int, unkn
         change_manifest(path, lambda manifest: manifest.update(shadow=True))
     with pytest.raises(
         BundleIncompatible,
-        match=f"manifest schema version {version}; this installation knows versions 1 and 2. Serve it with the "
+        match=f"manifest schema version {version}; this installation supports versions 1 and 2. Serve it with the "
         "imageclass release that wrote it, or train it again",
     ):
         open_bundle(path)

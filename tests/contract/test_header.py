@@ -241,7 +241,7 @@ def test_a_lossless_or_hierarchical_jpeg_is_told_how_to_be_saved(marker: int) ->
 
 
 def test_a_jpeg_of_12_bits_is_told_how_to_be_saved() -> None:
-    with pytest.raises(UnsupportedLayout, match="has 12 bits for each sample; save it with 8"):
+    with pytest.raises(UnsupportedLayout, match="has 12 bits per sample; save it with 8"):
         read_header(jpeg(5, 5).replace(b"\x00\x0b\x08", b"\x00\x0b\x0c"))
 
 

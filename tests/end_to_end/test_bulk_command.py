@@ -234,9 +234,9 @@ def _workers_of(process: int) -> list[int]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--output", "parquet"], "--output parquet needs the folder of the parts"),
-        (["--resume"], "--resume needs the folder of the parts"),
-        (["--shards", "out"], "with --shards it is parquet, csv or jsonl"),
+        (["--output", "parquet"], "--output parquet needs a folder for the part files"),
+        (["--resume"], "--resume needs a folder for the part files"),
+        (["--shards", "out"], "with --shards, the format is parquet, csv or jsonl"),
         (["--shards", "out", "--output", "csv", "--files-from", "-"], "name files, not -"),
         (["--shards", "out", "--output", "csv", "--features", "--url", "http://localhost:1"], "neither --url nor"),
         (["--shards", "out", "--output", "csv", "--features", "--set", "0.1"], "nor with anything else"),
@@ -335,7 +335,7 @@ def test_without_pyarrow_a_line_says_what_installs_it(
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     seven, out = str(data_folder / "7-00000.png"), tmp_path / "out"
     done = CliRunner().invoke(cli, ["predict", seven, "--shards", str(out), "--output", "parquet"])
-    words = "run `pip install '.[parquet]'`. CSV and JSON lines do not."
+    words = "run `pip install '.[parquet]'`. CSV and JSON lines need no package."
     assert (done.exit_code, done.stderr) == (
         1,
         f"error: Parquet needs pyarrow, which is not installed: {words}\n",

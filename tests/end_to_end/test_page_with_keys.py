@@ -27,7 +27,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(browser: Browser, url: str,
     expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type("the-wrong-key")
     page.keyboard.press("Enter")
-    expect(page.locator("#key-reason")).to_have_text("This API key is not one of the service's. Send one that is.")
+    expect(page.locator("#key-reason")).to_have_text("This API key is not valid here. Send a valid one.")
     expect(page.get_by_label("API key")).to_have_value("")
     page.keyboard.type("the-right-key")
     page.keyboard.press("Enter")

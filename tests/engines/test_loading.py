@@ -183,7 +183,7 @@ def test_auto_takes_tensorflow_where_openvino_disagrees_with_training(bundle_pat
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "tensorflow"
     assert model.reason == "openvino was refused (self_check_failed)"
-    assert "openvino gives other probabilities for the golden pictures" in str(model.refusals[0])
+    assert "openvino gives probabilities for the golden pictures that differ" in str(model.refusals[0])
     assert wrong.closed
     model.engine.close()
 
@@ -201,7 +201,7 @@ def test_auto_takes_tensorflow_where_openvino_cannot_read_the_model(bundle_path:
 def test_where_both_engines_disagree_the_bundle_is_at_fault(bundle_path: Path, install: Install) -> None:
     for name in ENGINES:
         install(name, opens(Fake(name, 0.1)))
-    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="openvino gives probabilities for the golden pictures that differ"):
         load_model(bundle_path)
 
 
@@ -211,7 +211,7 @@ def test_what_is_wrong_with_the_bundle_comes_before_an_engine_that_is_missing(
 ) -> None:
     for name in ENGINES:
         install(name, unavailable("not installed") if name == missing else opens(Fake(name, 0.1)))
-    with pytest.raises(SelfCheckFailed, match="gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="gives probabilities for the golden pictures that differ"):
         load_model(bundle_path)
 
 
@@ -225,7 +225,7 @@ def test_where_no_engine_is_installed_the_fastest_is_asked_for(bundle_path: Path
 @pytest.mark.parametrize("name", ENGINES)
 def test_engine_that_is_set_has_no_stand_in(bundle_path: Path, install: Install, name: EngineName) -> None:
     install(name, opens(Fake(name, 0.1)))
-    with pytest.raises(SelfCheckFailed, match=f"{name} gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match=f"{name} gives probabilities for the golden pictures that differ"):
         load_model(bundle_path, engine=name)
 
 
@@ -432,7 +432,7 @@ def test_model_whose_signature_has_another_name_is_refused(path: Path, sign: Sig
     sign(path)
     with pytest.raises(BundleTampered, match="has no signature 'serving_default', only: predict"):
         load_model(path, engine="tensorflow")
-    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="openvino gives probabilities for the golden pictures that differ"):
         load_model(path, engine="openvino")
 
 
@@ -440,7 +440,7 @@ def test_model_whose_signature_has_another_name_is_refused(path: Path, sign: Sig
 def test_other_model_of_the_same_signature_fails_the_golden_check(path: Path, sign: Sign, engine: EngineName) -> None:
     replace_model(path)
     sign(path)
-    with pytest.raises(SelfCheckFailed, match=f"{engine} gives other probabilities for the golden pictures"):
+    with pytest.raises(SelfCheckFailed, match=f"{engine} gives probabilities for the golden pictures that differ"):
         load_model(path, engine=engine)
 
 

@@ -96,7 +96,10 @@ def test_proof_says_how_far_the_engine_is_from_training(bundle: Bundle) -> None:
 def test_one_probability_that_is_off_fails_the_proof(bundle: Bundle, difference: float) -> None:
     answer = bundle.golden.probabilities.copy()
     answer[15, 9] += np.float32(difference)
-    with pytest.raises(SelfCheckFailed, match=r"openvino gives other probabilities .*\(allowed: 0\.0001\)"):
+    with pytest.raises(
+        SelfCheckFailed,
+        match=r"openvino gives probabilities for the golden pictures that differ .*\(allowed: 0\.0001\)",
+    ):
         check_probabilities(bundle, Answering(answer))
 
 
@@ -139,7 +142,7 @@ def test_every_golden_picture_is_proven_in_batches_of_a_size(bundle: Bundle, siz
 def test_a_batch_size_that_changes_the_answers_fails_the_proof(bundle: Bundle, error: float) -> None:
     engine = Recalling(bundle, wrong_size=4, error=error)
     check_batch_size(bundle, engine, 16, max_difference=1e-4)
-    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="openvino gives probabilities for the golden pictures that differ"):
         check_batch_size(bundle, engine, 4, max_difference=1e-4)
 
 
@@ -219,7 +222,7 @@ def test_changed_golden_probability_is_found(path: Path, sign: Sign, value: floa
 
     rewrite_expected(path, change)
     sign(path)
-    with pytest.raises(SelfCheckFailed, match=f"{engine} gives other probabilities for the golden pictures"):
+    with pytest.raises(SelfCheckFailed, match=f"{engine} gives probabilities for the golden pictures that differ"):
         load_model(path, engine=engine)
 
 
@@ -229,5 +232,5 @@ def test_bundle_whose_golden_check_fails_everywhere_is_refused_as_such(path: Pat
 
     rewrite_expected(path, change)
     sign(path)
-    with pytest.raises(SelfCheckFailed, match="openvino gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="openvino gives probabilities for the golden pictures that differ"):
         load_model(path)

@@ -83,7 +83,7 @@ def test_a_version_is_pushed_once(bucket: BucketAddress, first: Bundle) -> None:
 def test_a_published_number_is_not_given_to_another_bundle(bucket: BucketAddress, first: Bundle, other: Bundle) -> None:
     store = BucketStore(bucket)
     store.push(first, held_back=None)
-    with pytest.raises(StoreConflict, match=r"Version 1 of mnist in s3://.* is published already, with other content"):
+    with pytest.raises(StoreConflict, match=r"Version 1 of mnist in s3://.* is already published with other content"):
         store.push(other, held_back=None)
     assert store.manifest(store.contents(), "mnist", 1)[0] == first.manifest
 

@@ -732,7 +732,7 @@ async def test_when_too_many_threads_hang_the_batcher_gives_up_its_worker() -> N
     async with batcher_of(run, run_timeout_s=0.02, told=told, largest=1) as batcher:
         for count in range(3):
             assert told.given_up == 0, count
-            with pytest.raises(InferenceFailed, match="did not come to an end"):
+            with pytest.raises(InferenceFailed, match="did not finish"):
                 await batcher.submit(item(POISON))
         assert told.given_up == 1
         run.free.set()

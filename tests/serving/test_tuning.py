@@ -159,7 +159,7 @@ def test_every_size_is_prepared_proven_and_timed_as_it_will_serve(load: Load) ->
 @pytest.mark.parametrize("error", [0.001, np.nan])
 def test_a_size_that_changes_the_answers_is_refused(load: Load, wrong_size: int, error: float) -> None:
     loaded, _ = load(lambda size: 5 * MS + size * MS / 10, wrong_size=wrong_size, error=error)
-    with pytest.raises(SelfCheckFailed, match="gives other probabilities"):
+    with pytest.raises(SelfCheckFailed, match="gives probabilities for the golden pictures that differ"):
         tune(loaded, options())
 
 

@@ -62,7 +62,7 @@ def test_grey_pictures_that_are_stored_in_colour_are_grey(tmp_path: Path) -> Non
 def test_what_imagenets_weights_cannot_take_is_learned_from_scratch(options: dict[str, Any], tmp_path: Path) -> None:
     chosen = choose_preset(pictures(tmp_path / "data", (200, 200, 3)), None, **options)
     assert chosen.preset == "photos_from_scratch"
-    assert "ImageNet's weights take" in chosen.lines[0]
+    assert "ImageNet's weights need" in chosen.lines[0]
 
 
 def test_without_the_weights_it_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +97,4 @@ def test_effort_and_preset_together_are_an_error() -> None:
     words = ["fit", "--data", "digits", "--name", "d", "--preset", "quick", "--effort", "quick"]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code != 0
-    assert "--effort chooses a preset, and --preset names one" in done.output
+    assert "--effort and --preset both choose the preset" in done.output

@@ -107,7 +107,7 @@ def test_a_bucket_that_cannot_be_reached_is_told_before_the_training(
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [(["--keep", "2"], "--keep removes versions of a folder"), (["--against", "7"], "There is no model 'mnist'")],
+    [(["--keep", "2"], "--keep works on folders only"), (["--against", "7"], "There is no model 'mnist'")],
 )
 def test_what_does_not_go_with_a_bucket_is_told_before_the_training(
     published: list[FitOptions], bucket: BucketAddress, options: list[str], sentence: str

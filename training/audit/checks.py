@@ -146,13 +146,13 @@ def parse_thresholds(words: Sequence[str]) -> Thresholds:
         name, _, text = word.partition("=")
         if name not in CHECKS or CHECKS[name].threshold is None:
             known = ", ".join(check.name for check in _CHECKS if check.threshold is not None)
-            raise OptionError(f"--threshold {word}: '{name}' has no threshold. These have: {known}.")
+            raise OptionError(f"--threshold {word}: '{name}' has no threshold. Checks with one: {known}.")
         try:
             value = float(text)
         except ValueError:
-            raise OptionError(f"--threshold {word} is not NAME=NUMBER, as in blurred=0.2.") from None
+            raise OptionError(f"--threshold {word} is not NAME=NUMBER, such as blurred=0.2.") from None
         if not 0 <= value < float("inf"):
-            raise OptionError(f"--threshold {word}: give a number from 0 up.")
+            raise OptionError(f"--threshold {word}: give a number of at least 0.")
         changes[name] = value
     return Thresholds(changes)
 

@@ -66,7 +66,7 @@ def write_fixed(audit: Audit, out: Path) -> Fix:
     gone = left_out(audit)
     kept = [picture for picture in audit.dataset.pictures if picture.id not in gone]
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise OptionError(f"--fix {out} is there already; name a new folder or file, so that nothing is overwritten.")
+        raise OptionError(f"--fix {out} already exists. Name a new folder or file, so that nothing is overwritten.")
     try:
         if out.suffix.lower() == ".csv":
             _write_manifest(kept, out)

@@ -35,7 +35,7 @@ def groups_of(dataset: Dataset, data: str, group_by: str | None) -> dict[str, st
         found = _matches(dataset.pictures, group_by)
     if not found:
         raise OptionError(
-            f"--group-by {group_by} puts no picture of {dataset.origin} into a group; its first picture is "
+            f"--group-by {group_by} matches no picture of {dataset.origin}; its first picture is "
             f"{dataset.pictures[0].id}."
         )
     return found

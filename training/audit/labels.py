@@ -95,7 +95,7 @@ def find_wrong_labels(
             "wrong-label",
             (pictures[row].id,),
             other - own,
-            f"Called '{pictures[row].label}', but looks like '{labels[likely]}' ({other:.2f} against {own:.2f}).",
+            f"Labelled '{pictures[row].label}', but looks like '{labels[likely]}' ({other:.2f} against {own:.2f}).",
             likeliest(probabilities[row], labels),
         )
 

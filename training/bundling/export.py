@@ -157,7 +157,8 @@ class BundleDraft:
         except OSError as exc:
             if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise PublishError(
-                    f"{final} appeared while this run was exporting: another run took the version. Run again."
+                    f"{final} appeared while this run was exporting: another run published that version. Run the "
+                    "command again."
                 ) from exc
             raise
         return load_model(final)
@@ -211,7 +212,9 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno == errno.ENOSPC:
-            raise PublishError(f"The disk of {home} is full. Nothing was published; make room and run again.") from exc
+            raise PublishError(
+                f"The disk of {home} is full. Nothing was published. Free some space, and run the command again."
+            ) from exc
         raise PublishError(f"{home} cannot be written: {exc.strerror or exc}. Nothing was published.") from exc
 
 

@@ -76,7 +76,7 @@ def audit(
     if fix is not None:
         _fix(found, fix)
     if review is not None:
-        typer.echo(f"To relabel, keep or drop these pictures, a key each: {review}")
+        typer.echo(f"To relabel, keep or drop these pictures, one key press each: {review}")
     failed = [name for name in found.counts() if name in fails]
     if failed:
         typer.echo(f"error: --fail-on: {', '.join(failed)}.", err=True)

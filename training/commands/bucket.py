@@ -20,7 +20,7 @@ def working_store(address: BucketAddress, name: str, *, against: str | None, kee
     """
     if keep is not None:
         remove = command_line("app", "models", "remove", name, "VERSION", "--model-store", address.url)
-        raise OptionError(f"--keep removes versions of a folder. Of a bucket remove them by {remove}.")
+        raise OptionError(f"--keep works on folders only. Remove versions of a bucket by {remove}.")
     if address.digest is not None:
         raise OptionError(f"--model-store {address} names one version. Leave out its digest to publish another.")
     store = folder_at(address, cache_folder("training"))
@@ -37,6 +37,6 @@ def push_published(address: BucketAddress, store: ModelStore, bundle: Bundle, re
     except (ObjectStoreError, StoreConflict) as exc:
         words = ["push", bundle.name, "--version", str(bundle.version), "--to", address.url]
         again = command_line("app", "models", *words, "--model-store", str(store.root))
-        raise PublishError(f"{exc} The bundle is in {bundle.path}. Once that is mended: {again}") from exc
+        raise PublishError(f"{exc} The bundle is in {bundle.path}. Once that is fixed, run: {again}") from exc
     alone = BucketAddress(address.url, manifest_digest(bundle.path))
     reporter.say(f"pushed to {address.url}; to serve this version alone: {alone}")

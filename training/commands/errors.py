@@ -20,8 +20,6 @@ def plain_endings() -> Iterator[None]:
             typer.echo(str(exc), err=True)
             raise typer.Exit(0) from exc
         except MemoryError as exc:
-            raise OptionError(
-                "The memory of this machine is not enough. Give a smaller --size or --batch-size."
-            ) from exc
+            raise OptionError("This machine has too little memory. Give a smaller --size or --batch-size.") from exc
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

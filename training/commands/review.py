@@ -46,8 +46,8 @@ def review(
     """
     if not Path(data).exists():
         raise OptionError(
-            f"There is no file or folder '{data}' to keep decisions beside. To correct a data set that is known by its "
-            "name, write it to a folder first, with audit --fix FOLDER."
+            f"There is no file or folder '{data}' in which to save decisions. To correct a named data set, write it "
+            "to a folder first, with audit --fix FOLDER."
         )
     reporter = Reporter()
     with open_journal(decisions_file(Path(data))) as journal:
@@ -117,5 +117,8 @@ def _mistakes(name: str | None, store: ModelStore, dataset: Dataset, cache: bool
 
 def _say_ready(url: str, session: Session, file: Path) -> None:
     open_ones = sum(session.answer(number) is None for number in range(len(session.questions)))
-    typer.echo(f"{count_of(open_ones, 'question')} to decide. Decisions are in {file} at once; Ctrl-C ends.")
+    typer.echo(
+        f"{count_of(open_ones, 'question')} to decide. Each decision is saved to {file} at once. Ctrl-C ends "
+        "the review."
+    )
     typer.echo(f"Open in a browser on this machine: {url}")

@@ -132,12 +132,12 @@ def _named_candidates(tried: Sequence[str], options: FitOptions, validation: flo
     from training.sweep.candidates import parse_candidate
 
     if options.effort:
-        raise OptionError("--effort chooses what is tried, and --try names it. Give one of the two.")
+        raise OptionError("--effort and --try both say what to try. Give only one of them.")
     share = _VALIDATION if validation is None else validation
     candidates = [parse_candidate(text, validation=share) for text in tried]
     names = [candidate.name for candidate in candidates]
     if len(set(names)) < len(names) or len(names) < 2:
-        raise OptionError("A sweep takes two candidates at least, each once: --try quick --try quick@0.002.")
+        raise OptionError("A sweep needs at least two different candidates: --try quick --try quick@0.002.")
     return candidates
 
 

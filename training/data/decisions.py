@@ -97,7 +97,7 @@ def parse_decisions(data: bytes, shown: str) -> tuple[list[Decision], int]:
         elif not whole:
             break
         elif line.strip() and not (number == 1 and line.rstrip() == HEADER.rstrip()):
-            raise DataError(f"{shown}, line {number}, is no decision. Mend or remove that line.")
+            raise DataError(f"{shown}, line {number}, is not a decision. Fix or remove that line.")
         read += len(line)
     return found, read
 

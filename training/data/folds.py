@@ -42,7 +42,7 @@ def deal(dataset: Dataset, *, count: int, seed: int, together: Mapping[str, str]
     number. Raises OptionError if the source gives splits of its own, or if there are fewer units than folds.
     """
     if any(picture.split is not None for picture in dataset.pictures):
-        raise OptionError(f"{dataset.origin} gives its own splits; folds are dealt of data that gives none.")
+        raise OptionError(f"{dataset.origin} has its own splits; folds are only for data without splits.")
     dealt = units(dataset.pictures, together, {}, seed)
     if len(dealt) < count:
         raise OptionError(

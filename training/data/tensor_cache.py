@@ -234,7 +234,7 @@ class Shelf:
         own.mkdir(parents=True, exist_ok=True)
         size = len(places) * self._row.nbytes
         if not self._cache.make_room(folder, size):
-            raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache may")
+            raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache is allowed to")
         if self._draft is not None:
             self._draft.publish(digests, checksums)
             array.flags.writeable = False  # it is the kept file itself

@@ -39,10 +39,10 @@ def parse_requirement(text: str) -> Requirement:
         value = math.nan
     if figure not in FIGURES or not math.isfinite(value):
         raise OptionError(
-            f"--require {text} is no figure and number: write accuracy=0.98. Figures are: {', '.join(FIGURES)}."
+            f"--require {text} is not a metric and a number, such as accuracy=0.98. Metrics: {', '.join(FIGURES)}."
         )
     if figure != "loss" and not 0 <= value <= 1:
-        raise OptionError(f"--require {text} is not from 0 to 1: 98 % is {figure}=0.98.")
+        raise OptionError(f"--require {text} is not between 0 and 1: write 98 % as {figure}=0.98.")
     return Requirement(figure, value)
 
 
@@ -51,7 +51,7 @@ def parse_against(text: str) -> Against:
     if text == "live":
         return "live"
     if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--against {text} is neither the number of a version nor live.")
+        raise OptionError(f"--against {text} is neither a version number nor live.")
     return int(text)
 
 

@@ -28,5 +28,5 @@ def score_baseline(
     """
     known = [picture for picture in pictures if picture.label in baseline.manifest.labels]
     if not known:
-        raise DataError(f"Version {baseline.version} knows none of the classes, so there is nothing to compare.")
+        raise DataError(f"Version {baseline.version} has none of the classes, so there is nothing to compare.")
     return score_bundle(baseline, known, engine=engine, cache=cache, reporter=reporter).scores.as_dict()

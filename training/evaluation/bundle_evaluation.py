@@ -97,7 +97,7 @@ def _ask_service(url: str, bundle: Bundle, tensors: Tensors, reporter: Reporter)
             encoded = (picture.encoded() for picture in tensors.pictures)
             for picture, outcome in zip(tensors.pictures, client.predict_many(encoded, model=bundle.name), strict=True):
                 if isinstance(outcome, Failure):
-                    raise ServiceError(f"{url} refused {picture.id}: {outcome.error}")
+                    raise ServiceError(f"{url} rejected {picture.id}: {outcome.error}")
                 rows.append([outcome.probabilities[label] for label in labels])
                 advance(1, "")
     return np.array(rows, np.float32)

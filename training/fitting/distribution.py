@@ -27,7 +27,7 @@ class Distribution:
             with self.strategy.scope():
                 yield
         except tf.errors.UnavailableError as exc:
-            raise WorkerLost("Another worker has gone. Start all of them again, with --resume.") from exc
+            raise WorkerLost("Another worker has stopped. Restart all workers with --resume.") from exc
 
 
 def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Distribution:

@@ -207,7 +207,7 @@ class _Training:
 def _assign(variables: list[keras.Variable], arrays: Arrays, name: str) -> None:
     found = arrays.get(name, [])
     if [tuple(variable.shape) for variable in variables] != [array.shape for array in found]:
-        raise CheckpointError("The checkpoint is of another network. Start anew, without --resume.")
+        raise CheckpointError("The checkpoint is of another network. Start again without --resume.")
     for variable, array in zip(variables, found, strict=True):
         variable.assign(array)
 

@@ -103,8 +103,8 @@ class RunFolder:
             differences = ["other pictures or labels in the data"]
         if differences:
             raise OptionError(
-                f"The unfinished run {self.folder} was started otherwise: {'; '.join(differences)}. "
-                "Give what it was started with, or start anew without --resume."
+                f"The unfinished run {self.folder} was started with other options: {'; '.join(differences)}. Use the "
+                "same options, or start again without --resume."
             )
 
 
@@ -127,7 +127,7 @@ def new_run_folder(
         folder = home / str(number)
         lock = _lock(folder)
         if lock is None:
-            raise CheckpointError(f"Another process has taken {folder}. Run again.")
+            raise CheckpointError(f"Another process has taken {folder}. Run the command again.")
         started = {**identity, "id": uuid.uuid4().hex}
         (folder / _IDENTITY).write_text(json.dumps(started, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:

@@ -55,7 +55,7 @@ def build_backbone(wanted: Backbone, shape: tuple[int, int, int]) -> keras.Model
     Raises OptionError if it cannot take these pictures, or its weights cannot be loaded.
     """
     if shape[2] != 3:
-        raise OptionError(f"{wanted.application} takes coloured pictures. Give --colour rgb.")
+        raise OptionError(f"{wanted.application} needs coloured pictures. Give --colour rgb.")
     if min(shape[:2]) < 32:
         raise OptionError(
             f"Pictures of {shape[1]}x{shape[0]} are too small for {wanted.application}; give a --size of 32 or more."
@@ -147,7 +147,8 @@ def _load(backbone: keras.Model, application: Application, file: Path) -> None:
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as exc:
         where = f"ImageNet's are at {_address(application)}" if application in _DOWNLOADS else "imagenet is installed"
         raise OptionError(
-            f"{file} does not hold weights of {application} without its head. {where}; --weights none goes without any."
+            f"{file} does not hold weights of {application} without its head. {where}; --weights none starts from "
+            "random weights."
         ) from exc
 
 
@@ -171,8 +172,8 @@ def _downloaded(application: Application) -> Path:
             )
     except Exception as exc:
         raise OptionError(
-            f"ImageNet's weights of {application} cannot be downloaded here. Get {address} where there is a network, "
-            "and give the file as --weights FILE; --weights none goes without any."
+            f"ImageNet's weights of {application} cannot be downloaded here. Download {address} on a machine with "
+            "network access, and give the file as --weights FILE; --weights none starts from random weights."
         ) from exc
 
 

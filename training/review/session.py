@@ -51,13 +51,11 @@ class Session:
         if picture >= len(question.pictures):
             raise OptionError("There is no such picture in this question.")
         if action == "relabel" and label not in self.labels:
-            raise OptionError(f"'{label}' is no class of this data.")
+            raise OptionError(f"'{label}' is not a class of this data.")
         if action == "keep" and not question.can_keep:
-            raise OptionError(
-                f"Nothing is settled by keeping what is {question.check}. Drop one, or leave it for later."
-            )
+            raise OptionError(f"A picture that is {question.check} cannot be kept. Drop one, or decide later.")
         if action == "undo":
-            raise OptionError("What was decided last is taken back by undo alone.")
+            raise OptionError("Only undo can take back the last decision.")
         with self._lock:
             decision = self._decision(question, action, picture, label if action == "relabel" else "")
             made = self._answers[number]

@@ -167,7 +167,7 @@ def parse_budget(text: str) -> float:
     """Return the seconds that "90s", "10m" or "1h" are. Raises OptionError."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
     if match is None or float(match[1]) == 0:
-        raise OptionError(f"--budget {text} is not a time: write 90s, 10m or 1h.")
+        raise OptionError(f"--budget {text} is not a time. Write 90s, 10m or 1h.")
     return float(match[1]) * _UNITS[match[2]]
 
 

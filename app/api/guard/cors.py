@@ -46,5 +46,5 @@ def cors_origins(setting: str) -> list[str]:
         if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
             raise InvalidSetting(f"IMAGECLASS_CORS_ORIGINS has {origin!r}. Give origins as https://example.com.")
     if not found:
-        raise InvalidSetting("IMAGECLASS_CORS_ORIGINS names no origin. Name one, or leave it unset for none.")
+        raise InvalidSetting("IMAGECLASS_CORS_ORIGINS names no origin. Name one, or unset it for none.")
     return found

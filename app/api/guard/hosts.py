@@ -19,7 +19,7 @@ class AllowedHosts:
                     f"IMAGECLASS_ALLOWED_HOSTS has {name!r}. Give names as example.com or *.example.com."
                 )
         if not given:
-            raise InvalidSetting("IMAGECLASS_ALLOWED_HOSTS names no host. Name one, or leave it unset for any.")
+            raise InvalidSetting("IMAGECLASS_ALLOWED_HOSTS names no host. Name one, or unset it for any.")
         self._exact = frozenset(_without_port(name.encode()) for name in given if not name.startswith("*."))
         self._below = tuple(name[1:].encode() for name in given if name.startswith("*."))
 

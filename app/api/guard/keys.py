@@ -43,9 +43,9 @@ class ApiKeys:
             if any([hmac.compare_digest(digest, known) for known in self._digests]):  # noqa: C419 - all of them
                 return
         if carried:
-            raise Unauthorized("This API key is not one of the service's. Send one that is.")
+            raise Unauthorized("This API key is not valid here. Send a valid one.")
         raise Unauthorized(
-            "An API key is needed. Send it in a header: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            "This service requires an API key. Send it in a header: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
         )
 
     def _look(self, file: Path) -> None:
@@ -90,7 +90,7 @@ def _digests(setting: str, keys: Iterable[str]) -> list[bytes]:
         if key:
             found.append(sha256(key.encode()).digest())
     if not found:
-        raise InvalidSetting(f"{setting} holds no key. Put one in, or leave it unset to let anyone ask.")
+        raise InvalidSetting(f"{setting} holds no key. Add one, or unset it to serve everyone.")
     return found
 
 

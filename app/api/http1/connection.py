@@ -446,7 +446,11 @@ class Connection(asyncio.Protocol):
             self._end()  # it is answered already
         elif self._request_is_open:
             seconds = f"{self._limits.receive_timeout_s:g} s"
-            self._reject(ReceiveTimeout(f"The request did not arrive within {seconds}. Send it again, faster."))
+            self._reject(
+                ReceiveTimeout(
+                    f"The request did not arrive completely within {seconds}. Send it again without pausing."
+                )
+            )
         else:
             self.transport.close()
 

@@ -61,7 +61,9 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
         """
         question = ExplainedPicture(questions, model, label, answer_format, request.headers.get("content-type", ""))
         if not allowed:
-            raise ExplanationsOff("This service explains nothing. Set IMAGECLASS_MAX_EXPLANATIONS above 0.")
+            raise ExplanationsOff(
+                "Explanations are turned off. Set IMAGECLASS_MAX_EXPLANATIONS above 0 to turn them on."
+            )
         return await answer_request(
             questions.inference,
             request,

@@ -116,18 +116,18 @@ def predict(
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
         service = None if url is None else Service(url, os.environ.get(API_KEY_VARIABLE), retries, concurrency)
         if on_ray and (shards is None or service is not None):
-            raise typer.BadParameter("ray needs --shards, and does not go with --url.", param_hint="--engine")
+            raise typer.BadParameter("ray needs --shards, and cannot be combined with --url.", param_hint="--engine")
         if shards is None:
             if resume or features or shown == "parquet":
                 option = "--resume" if resume else "--features" if features else "--output parquet"
-                raise typer.BadParameter(f"{option} needs the folder of the parts.", param_hint="--shards")
+                raise typer.BadParameter(f"{option} needs a folder for the part files.", param_hint="--shards")
             failed = _print(files, files_from, shown, settings, service, wish, at_once=concurrency)
         else:
             if shown == "table":
-                raise typer.BadParameter("with --shards it is parquet, csv or jsonl.", param_hint="--output")
+                raise typer.BadParameter("with --shards, the format is parquet, csv or jsonl.", param_hint="--output")
             if features and (service is not None or wish.given()):
                 raise typer.BadParameter(
-                    "it goes with neither --url nor --top-k, nor with anything else that is asked of answers.",
+                    "it cannot be combined with --url, --top-k or other options about answers.",
                     param_hint="--features",
                 )
             failed = _write_shards(
@@ -162,7 +162,7 @@ def _print(
     from app.cli.predict.pipeline import predict_all
 
     if files_from == STANDARD_INPUT and STANDARD_INPUT in files:
-        raise typer.BadParameter("standard input is one picture or a list of names, not both.", param_hint="FILES")
+        raise typer.BadParameter("standard input can be one picture or a list of names, not both.", param_hint="FILES")
     written = open_output(output, sys.stdout, wish)
     if service is not None:
         from app.cli.predict.by_service import service_at  # HTTPX: not for the service
@@ -194,7 +194,7 @@ def _write_shards(
     from app.cli.predict.pictures import STANDARD_INPUT
 
     if STANDARD_INPUT in (files_from, *files):
-        raise typer.BadParameter("with --shards names are read twice: name files, not -.", param_hint="FILES")
+        raise typer.BadParameter("with --shards, the names are read twice: give a file, not -.", param_hint="FILES")
     job = Job(files, files_from, folder, resume, output, wish, features, shard_size)
     if service is not None:
         return write_shards_by_service(job, settings, service)

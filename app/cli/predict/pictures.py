@@ -62,7 +62,7 @@ def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iter
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             fitting = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - a Path would rewrite what was given
             if not fitting:
-                yield Unreadable(argument, "No file fits this pattern.")
+                yield Unreadable(argument, "No file matches this pattern.")
             for path in fitting:
                 yield from _within(path, left_out)
         else:
@@ -170,7 +170,9 @@ def _within(path: str, left_out: list[LeftOut]) -> Iterator[Found | Unreadable]:
         yield found
     if empty:
         what = "folder" if place.is_dir() else "archive" if is_archive(place) else "manifest"
-        yield Unreadable(path, f"This {what} has no file that ends in {' '.join(SUFFIXES)}, and no other picture.")
+        yield Unreadable(
+            path, f"This {what} has no pictures: no file that ends in {' '.join(SUFFIXES)} or has a picture's content."
+        )
 
 
 def _below(path: str, left_out: list[LeftOut]) -> Iterator[str | Unreadable]:

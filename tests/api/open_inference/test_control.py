@@ -65,7 +65,7 @@ async def test_load_answers_when_the_newest_version_is_live(store: Path, open_cl
     (add(store, "more", 3) / "saved_model.pb").write_bytes(b"not this")
     response = await client.post(LOAD.format("more"))
     assert_error(response, 400, "model_control_refused")
-    assert "Version 3 of 'more' is refused: bundle_tampered" in response.json()["error"]
+    assert "Version 3 of 'more' is rejected: bundle_tampered" in response.json()["error"]
     assert (await client.get("/v2/models/more")).json()["versions"] == ["2"]
     assert str(store) not in response.text
 

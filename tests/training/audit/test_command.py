@@ -76,7 +76,7 @@ def test_thresholds_are_set_by_name(pets: Path, tmp_path: Path) -> None:
         (["--fail-on", "leaks"], "there is no check 'leaks'"),
         (["--threshold", "leakage=1"], "'leakage' has no threshold"),
         (["--threshold", "blurred=much"], "not NAME=NUMBER"),
-        (["--threshold", "blurred=-1"], "a number from 0 up"),
+        (["--threshold", "blurred=-1"], "a number of at least 0"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(pets: Path, tmp_path: Path, options: list[str], words: str) -> None:

@@ -100,4 +100,4 @@ def test_arrays_become_a_folder_that_reads_back_the_same(tmp_path: Path) -> None
 def test_nothing_that_is_there_is_overwritten(pets: Path, tmp_path: Path) -> None:
     code, said = fix(pets, pets)
     assert code == 1
-    assert "is there already" in said
+    assert "already exists" in said

@@ -80,7 +80,7 @@ def test_neighbouring_runs_with_one_class_in_common_at_most_are_one_person() -> 
     ]
 
 
-@pytest.mark.parametrize(("group_by", "words"), [("(", "not a regular expression"), ("zebra", "puts no picture")])
+@pytest.mark.parametrize(("group_by", "words"), [("(", "not a regular expression"), ("zebra", "matches no picture")])
 def test_what_groups_nothing_is_told(group_by: str, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         groups_of(dataset("a/1", "b/2"), "data", group_by)

@@ -61,7 +61,7 @@ def test_wrong_labels_are_found_with_what_they_should_be() -> None:
     found = suspected(renamed(shapes(300), wrong))
     assert set(found) == set(wrong)
     for name, label in wrong.items():
-        assert found[name].startswith(f"Called '{label}', but looks like '{LABELS[int(name) % 3]}'")
+        assert found[name].startswith(f"Labelled '{label}', but looks like '{LABELS[int(name) % 3]}'")
 
 
 def test_a_copy_does_not_vouch_for_its_own_wrong_label() -> None:

@@ -305,7 +305,7 @@ def test_what_is_larger_than_the_cache_may_be_is_not_kept_and_removes_nothing(
     assert len(loaded.images) == 70
     assert len(run.segments()) == 1
     (line,) = run.said
-    assert "more than the cache may" in line
+    assert "more than the cache is allowed to" in line
 
 
 def test_what_a_killed_run_left_is_removed_after_a_day(run: Run, pictures: list[Picture]) -> None:

@@ -154,6 +154,6 @@ def test_a_worker_that_goes_ends_the_others_with_one_line(tmp_path: Path, few_di
     other.communicate()
     _, said = chief.communicate(timeout=120)
     assert chief.returncode == 1
-    assert "error: Another worker has gone. Start all of them again, with --resume." in said.splitlines()
+    assert "error: Another worker has stopped. Restart all workers with --resume." in said.splitlines()
     assert "Traceback" not in said
     assert (tmp_path / "d" / ".runs" / "1" / "checkpoint.npz").exists()

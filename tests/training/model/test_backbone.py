@@ -186,7 +186,7 @@ def test_without_a_network_the_sentence_says_where_keras_gets_imagenets_weights(
     monkeypatch.setattr(file_utils, "urlretrieve", unreachable)
     with pytest.raises(OSError, match="unreachable"):
         application(name, weights="imagenet", input_shape=(224, 224, 3))
-    with pytest.raises(OptionError, match="--weights FILE; --weights none goes without any") as caught:
+    with pytest.raises(OptionError, match="--weights FILE; --weights none starts from random weights") as caught:
         build_backbone(Backbone(name), SHAPE)
     assert asked[0] == asked[1]
     assert asked[0] in str(caught.value)

@@ -106,7 +106,7 @@ def test_a_cleaned_copy_has_the_labels_and_the_copies_that_a_person_wants(decide
 
 def test_the_audit_ends_with_the_command_that_acts_on_it(defects: Path, tmp_path: Path) -> None:
     said = audit(defects, "--fix", str(tmp_path / "clean")).stdout.splitlines()
-    assert said[-1].startswith("To relabel, keep or drop these pictures, a key each: ")
+    assert said[-1].startswith("To relabel, keep or drop these pictures, one key press each: ")
     assert said[-1].endswith(f"-m training review {defects}")
     assert f"-m training review {defects}" in (defects.parent / "audit" / "audit.html").read_text()
 

@@ -74,7 +74,7 @@ def test_what_is_known_when_it_is_stopped_is_printed(tmp_path: Path, monkeypatch
         ("--try seed --try seed", "each once"),
         ("--try seed --try resnet", "no preset 'resnet'"),
         ("--try seed --try seed@fast", "seed@fast"),
-        ("--try seed --try quick --effort quick", "--effort chooses what is tried"),
+        ("--try seed --try quick --effort quick", "--effort and --try both say what to try"),
         (f"{TRIES} --budget 10", "--budget 10 is not a time"),
         (f"{TRIES} --validation 0", "--validation"),
     ],

@@ -29,7 +29,9 @@ def labelled(root: Folder, shown: str, *, enters: bool = False) -> Listing:
         )
     folders = root.folders
     if not folders:
-        raise DataError(f"{shown} has no class folders: put the pictures of each class into a folder named after it.")
+        raise DataError(
+            f"{shown} has no class folders: put the pictures of each class into a folder named after the class."
+        )
     found = Listing(left_out=list(_outside(root)), faults=list(root.faults))
     splits = {folder.name: split_named(folder.name) for folder in folders}
     marked = {split for split in splits.values() if split is not None}

@@ -65,7 +65,7 @@ def check_comparable(a: Bundle, b: Bundle) -> None:
         known, unknown, lacking = (a, b, sorted(only_a)) if only_a else (b, a, sorted(only_b))
         raise OptionError(
             f"{known.name}:{known.version} knows the class '{lacking[0]}', and {unknown.name}:{unknown.version} does "
-            "not: two bundles are compared on the same classes."
+            "not: only bundles with the same classes can be compared."
         )
 
 

@@ -35,7 +35,7 @@ def read(kind: type[_Message], data: bytes) -> _Message:
     try:
         message.ParseFromString(data)
     except DecodeError as exc:
-        raise MalformedRequest(f"These bytes are no {kind.DESCRIPTOR.name} message.") from exc
+        raise MalformedRequest(f"These bytes are not a {kind.DESCRIPTOR.name} message.") from exc
     return message
 
 
@@ -55,7 +55,7 @@ def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest
     shape = shape_of(list(sent.shape), "The input")
     if raw:
         if len(raw) != 1 or sent.HasField("contents"):
-            raise MalformedRequest("'raw_input_contents' has one element, for the one input without 'contents'.")
+            raise MalformedRequest("'raw_input_contents' must have one element, for the one input without 'contents'.")
         pictures = reader.pictures(
             sent.datatype,
             shape,

@@ -23,7 +23,7 @@ class Repository:
         for parameter in parameters:
             if parameter == "config" or parameter.startswith("file:"):
                 raise MalformedRequest(
-                    f"'{parameter[:40]}' is not taken: a model is served as its bundle in the store says."
+                    f"'{parameter[:40]}' is not supported: a model is served as configured by its bundle in the store."
                 )
         await self._control.load(name)
 

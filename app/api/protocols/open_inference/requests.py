@@ -85,7 +85,7 @@ class Reader:
             )
         message = self._parse_json(body if json_length is None else body[:json_length])
         if not isinstance(message, dict):
-            raise MalformedRequest("The JSON of an inference request is an object with 'inputs'.")
+            raise MalformedRequest("The JSON of an inference request must be an object with 'inputs'.")
         parameters = parameters_of(message, "The request")
         outputs = self._requested(message, parameters)
         return InferRequest(
@@ -153,7 +153,9 @@ class Reader:
         size = parameters_of(sent, where).get("binary_data_size")
         if size is None:
             if binary:
-                raise MalformedRequest(f"{where}: {len(binary):,} bytes follow the JSON, and no 'binary_data_size'.")
+                raise MalformedRequest(
+                    f"{where}: {len(binary):,} bytes follow the JSON, but 'binary_data_size' is missing."
+                )
             return self.pictures(
                 sent.get("datatype"),
                 shape,
@@ -161,11 +163,11 @@ class Reader:
                 array=lambda where: array_from_json(data, shape, where),
             )
         if data is not None:
-            raise MalformedRequest(f"{where}: it has 'data' and 'binary_data_size'; send one of them.")
+            raise MalformedRequest(f"{where}: it has both 'data' and 'binary_data_size'. Send only one of them.")
         if type(size) is not int or size != len(binary):
             raise MalformedRequest(
-                f"{where}: 'binary_data_size' is {size!r:.40}, but {len(binary):,} bytes follow the JSON. "
-                "The header Inference-Header-Content-Length says where the JSON ends."
+                f"{where}: 'binary_data_size' is {size!r:.40}, but {len(binary):,} bytes follow the JSON. The header "
+                "Inference-Header-Content-Length is the length of the JSON."
             )
         return self.pictures(
             sent.get("datatype"),
@@ -218,7 +220,7 @@ def parameters_of(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise MalformedRequest(f"{where}: 'parameters' is an object.")
+        raise MalformedRequest(f"{where}: 'parameters' must be an object.")
     check_parameters(parameters)
     return parameters
 
@@ -271,14 +273,14 @@ def _share(parameters: Mapping[str, Any], name: str) -> float | None:
 def _flag(parameters: Mapping[str, Any], name: str) -> bool:
     value = parameters.get(name)
     if value is not None and not isinstance(value, bool):
-        raise MalformedRequest(f"'{name}' is true or false.")
+        raise MalformedRequest(f"'{name}' must be true or false.")
     return bool(value)
 
 
 def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     objects = message.get(name)
     if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
-        raise MalformedRequest(f"'{name}' is a list of objects with 'name' and so on.")
+        raise MalformedRequest(f"'{name}' must be a list of objects, each with a 'name'.")
     return objects
 
 
@@ -287,5 +289,5 @@ def _id_of(message: Mapping[str, Any]) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise MalformedRequest("'id' is a string.")
+        raise MalformedRequest("'id' must be a string.")
     return value

@@ -151,7 +151,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         body = await read_small_body(inference, request)
         message = inference.parse_json(body) if body else {}
         if not isinstance(message, dict):
-            raise MalformedRequest("The body is empty, or a JSON object.")
+            raise MalformedRequest("The body must be empty or a JSON object.")
         return message
 
     @router.post(
@@ -165,7 +165,7 @@ def _add_repository(router: APIRouter, inference: Inference, repository: Reposit
         """Every version, and whether it is served. The body may be empty."""
         ready = (await said(request)).get("ready")
         if ready is not None and not isinstance(ready, bool):
-            raise MalformedRequest("'ready' is true for only what is served, or false.")
+            raise MalformedRequest("'ready' must be true (only served versions) or false (all).")
         return await repository.index(only_ready=bool(ready))
 
     @router.post(

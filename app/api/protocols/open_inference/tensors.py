@@ -31,7 +31,7 @@ def shape_of(value: Any, where: str) -> tuple[int, ...]:
         or not all(type(size) is int and 0 <= size < 1 << 31 for size in value)
     ):
         raise MalformedRequest(
-            f"{where}: 'shape' is a list of 1 to {_MOST_DIMENSIONS} whole numbers, such as [2] or [2, 28, 28, 1]."
+            f"{where}: 'shape' must be a list of 1 to {_MOST_DIMENSIONS} whole numbers, such as [2] or [2, 28, 28, 1]."
         )
     return tuple(value)
 
@@ -40,7 +40,7 @@ def pictures_of(shape: tuple[int, ...], where: str) -> int:
     """Return how many encoded pictures a BYTES tensor of this shape holds. Raises MalformedRequest."""
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         return shape[0]
-    raise MalformedRequest(f"{where}: encoded pictures come in the shape [N] or [N, 1], not {list(shape)}.")
+    raise MalformedRequest(f"{where}: encoded pictures must have the shape [N] or [N, 1], not {list(shape)}.")
 
 
 def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
@@ -53,7 +53,7 @@ def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
             raise MalformedRequest(f"{where}: the data ends after {len(pictures)} of {count_of(count, 'element')}.")
         offset = begin + _LENGTH.unpack_from(data, offset)[0]
         if offset > len(data):
-            raise MalformedRequest(f"{where}: element {len(pictures)} is longer than what is left of the data.")
+            raise MalformedRequest(f"{where}: element {len(pictures)} is longer than the rest of the data.")
         pictures.append(data[begin:offset])
     if offset != len(data):
         raise MalformedRequest(
@@ -94,7 +94,7 @@ def array_from_values(values: Iterable[Any], shape: tuple[int, ...], where: str)
     try:
         data = bytes(values)
     except (TypeError, ValueError):
-        raise MalformedRequest(f"{where}: the values of a UINT8 tensor are whole numbers from 0 to 255.") from None
+        raise MalformedRequest(f"{where}: the values of a UINT8 tensor must be whole numbers from 0 to 255.") from None
     return array_from_binary(data, shape, where)
 
 
@@ -106,7 +106,7 @@ def bytes_to_binary(elements: Sequence[bytes]) -> bytes:
 def _flat(data: Any, shape: tuple[int, ...], where: str) -> list[Any]:
     """Flatten JSON data into one list."""
     if not isinstance(data, list):
-        raise MalformedRequest(f"{where}: 'data' is a list of values, flat or nested as the shape is.")
+        raise MalformedRequest(f"{where}: 'data' must be a list of values, flat or nested like the shape.")
     values: list[Any] = data
     for _ in range(_MOST_DIMENSIONS):
         if not values or not isinstance(values[0], list):

@@ -45,7 +45,7 @@ class Reader:
         columns = "inputs" in body
         if columns == ("instances" in body):
             raise MalformedRequest(
-                "Send the pictures as 'instances', one after another, or as 'inputs': one of the two."
+                "Send the pictures either as 'instances' (row format) or as 'inputs' (column format)."
             )
         if columns:
             where, values = "'inputs'", body["inputs"]
@@ -62,11 +62,11 @@ class Reader:
         body = self._body(message)
         examples, context = body.get("examples"), body.get("context", {})
         if not isinstance(examples, list) or not isinstance(context, dict):
-            raise MalformedRequest("A classify request has a list 'examples', and perhaps an object 'context'.")
+            raise MalformedRequest("A classify request must have a list 'examples' and may have an object 'context'.")
         values = []
         for index, example in enumerate(examples):
             if not isinstance(example, dict):
-                raise MalformedRequest(f"Example {index}, counted from 0, is no object of features.")
+                raise MalformedRequest(f"Example {index}, counted from 0, is not an object of features.")
             if repeated := context.keys() & example.keys():
                 raise MalformedRequest(f"Example {index} has '{min(repeated)}', which is in 'context', too.")
             value = self._named({**context, **example}, f"Example {index}")
@@ -77,11 +77,11 @@ class Reader:
 
     def _body(self, message: Any) -> Mapping[str, Any]:
         if not isinstance(message, dict):
-            raise MalformedRequest("The body is a JSON object. See /docs for what it holds.")
+            raise MalformedRequest("The body must be a JSON object. /docs describes its fields.")
         name = message.get("signature_name", "")
         if name not in ("", self._signature.name):
             raise MalformedRequest(
-                f"There is no signature {name!r:.60}; the only one is '{self._signature.name}', and need not be named."
+                f"There is no signature {name!r:.60}; the only one is '{self._signature.name}', and it is the default."
             )
         return message
 
@@ -130,5 +130,5 @@ def _array(values: list[Any], shape: tuple[int, ...], where: str) -> NDArray[np.
             "Bring them into that shape, or send them encoded, as {'b64': …}."
         )
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise MalformedRequest(f"{where}: pixels are whole numbers from 0 to 255.")
+        raise MalformedRequest(f"{where}: pixels must be whole numbers from 0 to 255.")
     return array.astype(np.uint8).reshape(-1, *shape)

@@ -154,6 +154,6 @@ def check_has_features(bundle: Bundle) -> None:
     """Raise BundleIncompatible if the network gives no features."""
     if FEATURES not in {tensor.name for tensor in bundle.manifest.signature.other_outputs}:
         raise BundleIncompatible(
-            f"{bundle.name} version {bundle.version} has no output '{FEATURES}': its network gives probabilities "
-            "alone. Leave out --features, or name a model whose bundle has that output."
+            f"{bundle.name} version {bundle.version} has no output '{FEATURES}': its network returns only "
+            "probabilities. Leave out --features, or name a model whose bundle has that output."
         )

@@ -47,8 +47,8 @@ class Description:
             now = getattr(self, name)
             if now != before:
                 raise OutputConflict(
-                    f"The job in this folder was begun with {_shown(name, before)}, not with {_shown(name, now)}. Give "
-                    "the same again, or name another folder."
+                    f"The job in this folder was begun with {_shown(name, before)}, not with {_shown(name, now)}. Use "
+                    "the same value, or name another folder."
                 )
 
 
@@ -68,7 +68,7 @@ def held(folder: Path, *, resume: bool) -> Iterator[None]:
     """Make the folder of a job, and hold it. Raises OutputConflict if it is another's, or OutputNotWritable."""
     try:
         if not resume and _holds_something(folder):
-            raise OutputConflict(f"{folder} is not empty. Add --resume to go on with its job, or name another folder.")
+            raise OutputConflict(f"{folder} is not empty. Add --resume to resume its job, or name another folder.")
         (folder / JOURNALS).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / JOURNALS, os.O_RDONLY)
     except OSError as exc:
@@ -77,7 +77,7 @@ def held(folder: Path, *, resume: bool) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputConflict(f"Another process is at work on {folder}. Wait for it, or end it.") from None
+            raise OutputConflict(f"Another process is working on {folder}. Wait for it, or stop it.") from None
         except OSError:
             pass  # a file system without locks
         yield
@@ -119,7 +119,7 @@ def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
             failed += sum(each.result().failed for each in done)
         except BrokenProcessPool as exc:
             raise WorkerEnded(
-                "A worker process was ended, by the system if memory ran out. Run the command again with --resume."
+                "A worker process was killed, perhaps because memory ran out. Run the command again with --resume."
             ) from exc
     plan.remove_orphans()
     _make_durable(plan.target.folder)

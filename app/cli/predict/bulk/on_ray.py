@@ -55,8 +55,8 @@ def cluster(model: ModelHere, target: Target, signals: Signals, address: str) ->
             raise exc.cause from None
         except RayError as exc:
             raise WorkerEnded(
-                f"The process that worked on shard {shard.number} was ended again and again, by the system if memory "
-                "ran out. Run the command again with --resume."
+                f"The process that worked on shard {shard.number} was killed repeatedly, perhaps because memory ran "
+                "out. Run the command again with --resume."
             ) from exc
         signals.advance(finished.pictures)
         return finished

@@ -71,7 +71,8 @@ def check_format(output: PartFormat) -> None:
             import pyarrow.parquet  # noqa: F401
         except ImportError as exc:
             raise EngineUnavailable(
-                f"Parquet needs pyarrow, which is not installed: {installs('parquet')}. CSV and JSON lines do not."
+                f"Parquet needs pyarrow, which is not installed: {installs('parquet')}. CSV and JSON lines need "
+                "no package."
             ) from exc
 
 

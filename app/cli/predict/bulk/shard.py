@@ -82,7 +82,7 @@ def work_on(shard: Shard, target: Target, classify: Classify, advance: Callable[
             JournalWriter(stream).complete(part.name, part.stat().st_size)
     except OSError as exc:
         raise OutputNotWritable(
-            f"{target.folder} cannot be written: {exc.strerror or exc}. Mend that, and run the command again with "
+            f"{target.folder} cannot be written: {exc.strerror or exc}. Fix that, and run the command again with "
             "--resume."
         ) from exc
     return Finished(shard.number, len(answers), sum(isinstance(each.outcome, Failure) for each in answers))
