@@ -43,8 +43,8 @@ ImageclassError
 ├── InvalidSetting                a setting is out of its range, or not what it should be
 └── ServiceError                  a client could not get an answer from a running service
 
-Every message is a sentence for the person who can mend it: what is wrong and what to do. `code` is its stable name
-for programs.
+Every message is a sentence for the person who can fix it: what is wrong and what to do. `code` is its stable name for
+programs.
 """
 
 from collections.abc import Iterable
@@ -237,7 +237,7 @@ class InvalidSetting(ImageclassError):
 
 
 class ServiceError(ImageclassError):
-    """`status` and `answered_code` are those of the service's answer, where it gave one that has them."""
+    """`status` and `answered_code` are those of the service's answer, if it gave one that has them."""
 
     code = "service_error"
 

@@ -21,11 +21,11 @@ _HEAD_BYTES = 24
 _KEY_BYTES = 96 * 1024
 _VALUES = 8 * 1024
 ROW_BYTES = _HEAD_BYTES + _KEY_BYTES + 8 * _VALUES
-"""Of one worker: the length of the keys, its last sign of life, whether it is ready, the keys, and the values, float64
+"""Of one worker: the length of the keys, its last heartbeat, whether it is ready, the keys, and the values, float64
 each."""
 
 _SILENT_S = 5.0
-"""Seconds without a sign of life after which a worker is not counted as ready any more."""
+"""Seconds without a heartbeat after which a worker no longer counts as ready."""
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -220,7 +220,7 @@ class _Row:
             yield Series(family, tuple(labels), tuple(self.values[index : index + count]))
 
     def index_of(self, family: str, labels: Sequence[str], count: int) -> int:
-        """Return where the numbers of a series begin, making room for them where it is new.
+        """Return where the numbers of a series begin, making room for them if it is new.
 
         Without room left, what is new is counted into the last numbers, which nobody reads.
         """

@@ -31,7 +31,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.+")
 
 
 class _Environment(EnvSettingsSource):
-    """The environment without the addresses that Kubernetes writes where this service reads a port."""
+    """The environment without the addresses that Kubernetes writes into variables of ports."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
@@ -49,14 +49,15 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="TCP port for the Open Inference Protocol over gRPC; 0 for none."
     )
     workers: int = Field(
-        0, ge=0, le=256, description=
-            "Worker processes, each with its own models; 0 starts one for each core, at "
-            "most 4."
+        0,
+        ge=0,
+        le=256,
+        description="Worker processes, each with its own models; 0 starts one for each core, at most 4.",
     )
     model_store: Annotated[Location, BeforeValidator(parse_location, json_schema_input_type=str)] = Field(
         Path("model_store"),
         description="Folder of bundles, <name>/<version>/, or a bucket: s3://, gs:// or az://BUCKET/PREFIX; with "
-            "@sha256:DIGEST, serve only the version whose manifest has that digest.",
+        "@sha256:DIGEST, serve only the version whose manifest has that digest.",
     )
     model_cache: Path | None = Field(
         None, description="Folder for versions pulled from a bucket; if unset, ~/.cache/imageclass/models."
@@ -66,8 +67,7 @@ class Settings(BaseSettings):
         ge=1,
         le=1 << 50,
         description=(
-            "Size limit of that folder in bytes; the oldest versions are deleted first, served versions "
-            "never."
+            "Size limit of that folder in bytes; the oldest versions are deleted first, served versions never."
         ),
     )
     model: str | None = Field(
@@ -89,8 +89,7 @@ class Settings(BaseSettings):
         "auto", description="Inference engine; auto takes the fastest one that passes the golden check."
     )
     precision: Literal["f32", "auto"] = Field(
-        "f32", description="auto uses bf16 if the CPU supports it and no label of the model's golden pictures "
-            "changes."
+        "f32", description="auto uses bf16 if the CPU supports it and no label of the model's golden pictures changes."
     )
     inference_threads: int = Field(
         0, ge=0, le=1024, description="Cores for one inference; 0 divides the available cores among the workers."
@@ -102,22 +101,23 @@ class Settings(BaseSettings):
         64, ge=1, le=1024, description="Largest batch; a smaller one is chosen if it is as fast."
     )
     inline_decode_pixels: int | None = Field(
-        None, ge=0, le=1 << 30, description=
-            "Decode pictures of up to this many pixels on the event loop; if unset, "
-            "the limit is measured."
+        None,
+        ge=0,
+        le=1 << 30,
+        description="Decode pictures of up to this many pixels on the event loop; if unset, the limit is measured.",
     )
     max_pending: int = Field(
-        512, ge=1, le=1_000_000, description=
-            "Most pictures in flight in a worker; above it, requests are rejected "
-            "with 503."
+        512,
+        ge=1,
+        le=1_000_000,
+        description="Most pictures in flight in a worker; above it, requests are rejected with 503.",
     )
     max_pending_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1,
         le=1 << 40,
         description=(
-            "Most bytes of uploads and decoded pictures in a worker; above it, requests are rejected with "
-            "503."
+            "Most bytes of uploads and decoded pictures in a worker; above it, requests are rejected with 503."
         ),
     )
     max_explanations: int = Field(
@@ -133,9 +133,10 @@ class Settings(BaseSettings):
         description="Seconds from receiving a request to answering it, else 504; X-Request-Timeout may ask for less.",
     )
     inference_timeout_s: float = Field(
-        2.0, gt=0, le=3600, description=
-            "Seconds after which a batch counts as hung; its pictures are then run one "
-            "by one."
+        2.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a batch counts as hung; its pictures are then run one by one.",
     )
     max_upload_bytes: int = Field(
         MAX_BYTES, ge=1, le=1 << 31, description="Largest picture accepted, in bytes as uploaded."
@@ -157,49 +158,50 @@ class Settings(BaseSettings):
         description="Largest body of a request that may hold many pictures, in bytes.",
     )
     max_json_values: int = Field(
-        1_000_000, ge=1, le=100_000_000, description=
-            "Most values in the JSON of one request; more are rejected with "
-            "413."
+        1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Most values in the JSON of one request; more are rejected with 413.",
     )
     max_form_fields: int = Field(
-        100, ge=0, le=10_000, description=
-            "Most fields of a form in addition to its pictures; more are rejected with "
-            "400."
+        100,
+        ge=0,
+        le=10_000,
+        description="Most fields of a form in addition to its pictures; more are rejected with 400.",
     )
     max_header_bytes: int = Field(
-        16 * 1024, ge=256, le=1 << 20, description=
-            "Longest request line and headers together, in bytes; longer ones "
-            "are rejected with 431."
+        16 * 1024,
+        ge=256,
+        le=1 << 20,
+        description="Longest request line and headers together, in bytes; longer ones are rejected with 431.",
     )
     max_connections: int = Field(
         2048, ge=1, le=1_000_000, description="Most open connections of a worker; further ones wait to be accepted."
     )
     receive_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description=
-            "Seconds within which a request must arrive, from its first byte to its "
-            "last."
+        60.0, gt=0, le=3600, description="Seconds within which a request must arrive, from its first byte to its last."
     )
     keep_alive_s: int = Field(75, ge=0, le=3600, description="Seconds for which an idle connection is kept open.")
     worker_hung_after_s: float = Field(
         30.0, ge=1, le=3600, description="Seconds without a heartbeat after which a worker is replaced."
     )
     shutdown_delay_s: float = Field(
-        0.0, ge=0, le=3600, description=
-            "Seconds after SIGTERM during which requests are still accepted, while "
-            "readiness already fails."
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM during which requests are still accepted, while readiness already fails.",
     )
     shutdown_grace_s: int = Field(
         20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM."
     )
     reload_interval_s: float = Field(
-        0.5, ge=0, le=3600, description=
-            "Seconds between scans of the model store for new, pinned or removed "
-            "versions; 0 disables them."
+        0.5,
+        ge=0,
+        le=3600,
+        description="Seconds between scans of the model store for new, pinned or removed versions; 0 disables them.",
     )
     model_control: bool = Field(
-        False, description=
-            "Allow clients to load and unload models by the Open Inference Protocol's repository "
-            "calls."
+        False, description="Allow clients to load and unload models by the Open Inference Protocol's repository calls."
     )
     api_keys: SecretStr | None = Field(
         None, description="API keys, comma-separated; each request must carry one. If unset, no key is needed."
@@ -217,23 +219,23 @@ class Settings(BaseSettings):
     page_samples: bool = Field(
         False,
         description="Show the golden pictures of the bundles, which are test pictures, as samples on that page, to "
-            "everyone who may use the models; make run turns it on.",
+        "everyone who may use the models; make run turns it on.",
     )
     allowed_hosts: str | None = Field(
         None, description="Accepted host names, comma-separated; *.example.com matches all subdomains. If unset, any."
     )
     cors_origins: str | None = Field(
-        None, description=
-            "Origins whose pages may call the service from a browser, comma-separated; * for any. If "
-            "unset, none."
+        None,
+        description="Origins whose pages may call the service from a browser, comma-separated; * for any. If "
+        "unset, none.",
     )
     access_log: bool = Field(False, description="Log one line for each request.")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="Log format; auto writes text to a terminal and JSON, one object per line, elsewhere."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description=
-        "Lowest severity that is "
-        "logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest severity that is logged."
+    )
 
     @field_validator("*")
     @classmethod

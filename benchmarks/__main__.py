@@ -349,7 +349,7 @@ def photos(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, with different seeds.")] = 3,
     only: Annotated[str, typer.Option(help="What to train.")] = ",".join(photos_benchmark.CONTESTANTS),
     per_class: Annotated[
-        int | None, typer.Option(min=1, help="Use only this many photos of each class, drawn anew for each seed.")
+        int | None, typer.Option(min=1, help="Use only this many photos of each class, drawn separately for each seed.")
     ] = None,
     out: Out = WORK / "results",
 ) -> None:
@@ -379,7 +379,7 @@ def trust(
     ],
     out: Out = WORK / "results",
 ) -> None:
-    """Measure how unfamiliar pictures are told, whether rates hold, and what it costs, and write trust.md."""
+    """Measure how well unfamiliar pictures are recognised, whether rates hold, and the cost, and write trust.md."""
     with _one_line_errors():
         bundle = open_bundle(ModelStore(store).newest(model))
         tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores())
@@ -437,7 +437,7 @@ def ray_data(
 
 @cli.command()
 def models(photos: Photos = _DATA / "photos") -> None:
-    """Build the bundles of the larger networks with random weights; nothing where they are built already."""
+    """Build the bundles of the larger networks with random weights; nothing if they are built already."""
     with _one_line_errors():
         for name in WORKLOADS[1:]:
             typer.echo(f"built: {_build(name, photos)}")

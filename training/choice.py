@@ -18,7 +18,7 @@ _SMALLEST_PHOTO = 96
 """Pixels of the shorter side that a network taught by ImageNet's photos needs."""
 
 _LARGEST_SMALL_PHOTO, _MANY_SMALL_PHOTOS = 128, 1000
-"""Pixels of the longer side, and pictures: of so many small photos a small network learns more from nothing than a
+"""Pixels of the longer side, and pictures: from this many small photos, a small network learns more from scratch than a
 large one knows of others (hands of 100x100 pixels: 99.5 and 93.7 %)."""
 
 Family = Literal["small grey pictures", "many small photos", "photos"]
@@ -65,7 +65,7 @@ class Choice:
 
 
 def family_of(kind: PictureKind, count: int) -> Family:
-    """Return to which family so many pictures of a kind belong."""
+    """Return the family of this many pictures of a kind."""
     side = max(kind.height, kind.width)
     if side <= _LARGEST_DRAWING and not kind.has_colour:
         return "small grey pictures"
@@ -73,7 +73,7 @@ def family_of(kind: PictureKind, count: int) -> Family:
 
 
 def preset_for(family: Family, count: int, effort: Effort = "standard") -> Preset:
-    """Return the preset for so many pictures of a family, with its epochs."""
+    """Return the preset for this many pictures of a family, with its epochs."""
     return _with_epochs(_PRESETS[family][effort], count)
 
 

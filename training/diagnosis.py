@@ -37,7 +37,7 @@ USUAL_RATES: Mapping[OptimizerName, float] = {
 # Of the training loss: what share of the largest fall in an epoch the last one has to be, and how much must be left of
 # it, for a rate that is too low; after how many steps that can be said.
 _STEADY, _BARELY, _STEPS_TO_JUDGE = 0.5, 0.6, 100
-# A rate so many times below the usual is too low where so much of the loss is left.
+# A rate this many times below the usual is too low if this much of the loss is left.
 _FAR, _STANDING = 20, 0.9
 # How far from guessing at most, for a rate that is too high; or the jump between two epochs, over the loss of guessing.
 _CHANCE, _JUMP = 0.1, 0.25
@@ -53,7 +53,8 @@ _UNSETTLED = 0.1  # accuracy that is lost between training and what is served
 _STILL_FALLING = 0.25  # of the largest fall in an epoch
 _GAP = 0.02  # accuracy on training pictures over the upper end of the held-out pictures' interval
 _LOSS_RISE = 1.33  # of the validation loss, over its best epoch
-# Held-out pictures over training ones: mistakes, by the interval's lower end, and loss; after so many mistakes.
+# Held-out pictures over training ones: mistakes, by the interval's lower end, and loss; needs at least this many
+# mistakes.
 _MORE_MISTAKES, _MORE_LOSS, _MISTAKES_TO_JUDGE = 3, 5, 20
 # Of the surer half of the answers: the least share of wrong ones, relative to all answers, and how far from guessing.
 _NOISE, _SURE, _LEARNED = 0.02, 0.5, 0.3
@@ -150,7 +151,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class AuditOf:
-    """An audit of the data as the next thing to run; `fix` names where the mended data goes."""
+    """An audit of the data as the next thing to run; `fix` is the folder of the corrected data."""
 
     options: FitOptions
     fix: str | None = None
@@ -316,7 +317,7 @@ def _harmful_fine_tuning(facts: Facts) -> Problem | None:
 
 
 def _better_preset(facts: Facts) -> Problem | None:
-    """Recommend what `fit` chooses for such pictures, with what it gained where it was measured."""
+    """Recommend what `fit` chooses for such pictures, with what it gained if it was measured."""
     if facts.held_out is None:
         return None
     (name, found), preset = facts.held_out, facts.options.preset
@@ -378,8 +379,9 @@ def _label_noise(facts: Facts) -> Problem | None:
         return None
     return Problem(
         "label noise",
-        f"Of the half of the held-out pictures that the model is surest of it gets {wrong / len(surest):.1%} wrong, "
-        f"and of all {of_all:.1%}: confidence does not help, which is typical of wrong labels.",
+        "Of the half of the held-out pictures about which the model is most confident, it gets "
+        f"{wrong / len(surest):.1%} wrong, and of all {of_all:.1%}: confidence does not help, which is typical of "
+        "wrong labels.",
         "Look at the labels that the report suspects, correct them, and train again.",
         AuditOf(facts.options),
     )
@@ -485,7 +487,8 @@ def _small_validation(facts: Facts) -> Problem | None:
     return Problem(
         f"{name} set too small",
         f"{count_of(found['pictures'], f'{name} picture')}, {found['accuracy']:.1%} right: the 95 % interval is "
-        f"{low:.1%} to {high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} are not told apart.",
+        f"{low:.1%} to {high:.1%}, so two models that differ by less than {(high - low) / 2:.0%} cannot be "
+        "distinguished.",
         "Hold out a larger share, or collect more pictures.",
         _again(facts, validation=more) if name == "validation" else _instead(facts, test=min(0.5, 2 * options.test)),
     )

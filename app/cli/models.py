@@ -31,9 +31,7 @@ models_cli = typer.Typer(cls=Group, help="List, check, pin, push and remove vers
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(min=1, help="Version.", show_default=False)]
-VersionOption = Annotated[
-    int | None, typer.Option(help="Version. (default: the newest, held back or not)")
-]
+VersionOption = Annotated[int | None, typer.Option(help="Version. (default: the newest, held back or not)")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the golden pictures.")]
 
 

@@ -35,7 +35,7 @@ class Neighbour:
 class LabelSet:
     """Labels, the most probable first, that miss the truth for the share `error_rate` of pictures.
 
-    They are calibrated on so many `held_out` pictures; `calibration` is the sha256 of the file that says so.
+    They are calibrated on `held_out` pictures; `calibration` is the sha256 of the file with that calibration.
     """
 
     labels: tuple[str, ...]
@@ -104,7 +104,7 @@ class ServedModel:
 
 
 def prediction(body: Any) -> Prediction:
-    """Return `PredictionAnswer` of the interface. Like all below, raises LookupError or TypeError where it is none."""
+    """Return `PredictionAnswer` of the interface. Like all below, raises LookupError or TypeError if it is not one."""
     return _prediction(body, _reference(body["model"]))
 
 

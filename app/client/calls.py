@@ -51,7 +51,7 @@ class Call(Generic[Answer]):
         return http.build_request(self.method, self.path, params=self.query, content=self.content, headers=headers)
 
     def answer(self, response: httpx.Response) -> Answer:
-        """Return the answer. Raises ServiceError with the service's own sentence, or where it is no such service."""
+        """Return the answer. Raises ServiceError with the service's own message, or if it is not such a service."""
         url, status = response.url, response.status_code
         try:
             body = orjson.loads(response.content)
@@ -110,9 +110,9 @@ def no_answer(url: httpx.URL, error: Exception) -> ServiceError:
 
 
 def smaller(pictures: Sequence[bytes], refusal: ServiceError) -> tuple[Sequence[bytes], Sequence[bytes]] | Failure:
-    """Return the halves of a batch that was refused for its size, or the failure of a picture that is too large alone.
+    """Return the halves of a batch that was rejected for its size, or the failure of a picture that is too large alone.
 
-    Raises the refusal where it has another reason.
+    Raises the error if it has another reason.
     """
     too_large = refusal.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     if len(pictures) > 1 and (too_large or refusal.answered_code == "malformed_request"):  # too many, or too large

@@ -16,7 +16,7 @@ import httpx
 
 _TRY_AGAIN = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 _SPREAD = 0.25
-"""By so much of itself a wait that the service names is made longer at most: all its clients are told the same."""
+"""A wait that the service names is lengthened by up to this share at random, because all clients get the same one."""
 
 
 class Attempt:

@@ -227,7 +227,7 @@ def _settled(call: Call[Answer], outcome: httpx.Response | httpx.RequestError, u
 
 
 def _checked(url: str) -> httpx.URL:
-    """Return the address of a service. Raises ServiceError where it is none."""
+    """Return the address of a service. Raises ServiceError if it is not one."""
     try:
         found = httpx.URL(url)
     except httpx.InvalidURL as exc:

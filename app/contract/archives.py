@@ -82,7 +82,7 @@ class _Limits:
         self._most_by_ratio = max(bounds.free, bounds.ratio * status.st_size)
 
     def count(self, size: int) -> None:
-        """Take one more entry of so many bytes."""
+        """Count one more entry of this many bytes."""
         self._entries += 1
         self._content += size
         if self._entries > self._bounds.entries:

@@ -101,7 +101,7 @@ class Signature(_Frozen):
         for tensor in self.other_outputs:
             dimensions = OPTIONAL_OUTPUTS.get(tensor.name)
             if dimensions is None:
-                raise ValueError(f"'{tensor.name}' is none of the optional outputs: {', '.join(OPTIONAL_OUTPUTS)}")
+                raise ValueError(f"'{tensor.name}' is not one of the optional outputs: {', '.join(OPTIONAL_OUTPUTS)}")
             batch, *sizes = tensor.shape or (0,)
             if (tensor.dtype, batch, len(sizes)) != ("float32", None, dimensions - 1) or None in sizes:
                 raise ValueError(f"'{tensor.name}' is not float32 of {dimensions} dimensions, the first of them free")
@@ -201,7 +201,7 @@ class Bundle:
 
     @cached_property
     def golden(self) -> GoldenSet:
-        """The golden pictures. Raises BundleTampered where they and what is expected of them do not fit together."""
+        """The golden pictures. Raises BundleTampered if they and the expected outputs do not match."""
         manifest = self.manifest
         try:
             with np.load(io.BytesIO((self.path / GOLDEN_EXPECTED).read_bytes()), allow_pickle=False) as expected:
@@ -304,7 +304,7 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
 
 
 def _check_versions(place: str, raw: dict[str, Any]) -> None:
-    """Refuse what a newer imageclass wrote before its unknown fields are taken for damage."""
+    """Reject a manifest of a newer release before its unknown fields are taken for damage."""
     preprocessing = raw.get("preprocessing")
     for what, found, known in (
         ("manifest schema", raw.get("schema_version"), get_args(SchemaVersion)),

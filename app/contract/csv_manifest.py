@@ -1,4 +1,4 @@
-"""Read the rows of a CSV manifest of pictures: a header with the column `path`, and others for whoever needs them.
+"""Read the rows of a CSV manifest of pictures: a header with the column `path`, and others that a caller may need.
 
 Paths are relative to the manifest's folder, or absolute, with ~ for the user's home.
 """

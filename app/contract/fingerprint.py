@@ -22,9 +22,9 @@ class Fingerprint:
 
 
 def fingerprint_of(folder: Path) -> Fingerprint | None:
-    """Return the folder's fingerprint, without files where it is no folder; None where there is nothing.
+    """Return the folder's fingerprint, without files if it is not a folder; None if there is nothing.
 
-    Raises OSError where it may not be read.
+    Raises OSError if it may not be read.
     """
     found: set[tuple[str, int, int, int]] = set()
     try:
@@ -48,5 +48,5 @@ def _collect(folder: Path, prefix: str, found: set[tuple[str, int, int, int]]) -
             except FileNotFoundError:  # a link to nowhere, or gone since
                 found.add((path, -1, -1, -1))
             else:
-                # The time of the inode's change tells where a copy has set the other time back to the original's.
+                # The inode's change time reveals a copy that has set the modification time back to the original's.
                 found.add((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

@@ -16,7 +16,7 @@ _UNSEEN = 0.4
 def canvas(image: Image) -> Image:
     """Return a decoded picture in colour (H, W, 3), of a size to look at: its longer side has 224 to 512 pixels.
 
-    A small picture is enlarged by a whole number, so that its pixels can be told apart.
+    A small picture is enlarged by a whole number, so that its pixels can be distinguished.
     """
     scale = min(1.0, _LONGEST / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

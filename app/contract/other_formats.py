@@ -1,6 +1,6 @@
 """Recognise files that are no picture which is accepted here, for the sentence that says what to send instead.
 
-It decides nothing: whatever it does not know is refused all the same, as bytes of no known format.
+It decides nothing: bytes of a format that it does not know are rejected as well.
 """
 
 import re
@@ -83,7 +83,7 @@ _DOCTYPE = re.compile(r"<!doctype\s+(\w+)", re.IGNORECASE)
 
 
 def name_of_other(data: bytes) -> str | None:
-    """Return what the bytes are, as it reads after "This is "; None where they are nothing known."""
+    """Return what the bytes are, as it reads after "This is "; None if they are not known."""
     for at, signature, name in _SIGNATURES:
         if data[at : at + len(signature)] == signature:
             return name

@@ -53,8 +53,8 @@ class PreprocessingSpec(BaseModel):
     with `framing`, `polarity` and `framing` take the place of all after `colour`, if anything is drawn.
 
     The result is uint8 of `shape` (height, width, channels). `version` numbers the semantics: a change of one pixel of
-    any output needs a new version, and readers refuse versions that they do not know. Version 2 has `jpeg_scale`
-    and `framing`.
+    any output needs a new version, and readers reject versions that they do not know. Version 2 has `jpeg_scale` and
+    `framing`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,11 +64,11 @@ class PreprocessingSpec(BaseModel):
     width: _Side
     colour: Literal["grey", "rgb"]
     background: tuple[_Level, _Level, _Level] = (255, 255, 255)
-    """RGB behind transparent pixels, and beside the picture where `resize` is "pad"."""
+    """RGB behind transparent pixels, and beside the picture if `resize` is "pad"."""
     resize: Literal["stretch", "pad", "crop"] = "stretch"
     """To the exact size; to fit inside it, centred; or to cover it, cut at the centre."""
     interpolation: Literal["area", "linear"] = "area"
-    """"area" averages where a picture shrinks in both directions and is linear elsewhere (OpenCV's INTER_AREA)."""
+    """"area" averages if a picture shrinks in both directions and is linear elsewhere (OpenCV's INTER_AREA)."""
     polarity: Literal["as_is", "light_on_dark"] = "as_is"
     """"light_on_dark" inverts a picture whose border is lighter than mid-grey on average; padding is then black."""
     jpeg_scale: Literal["full", "reduced"] = Field("full", exclude_if=lambda scale: scale == "full")
@@ -104,7 +104,7 @@ class PreprocessingSpec(BaseModel):
 def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None = None) -> Image:
     """Return the tensor of an encoded picture: uint8, `spec.shape`.
 
-    `header` spares a second look at the header where the caller has read it already. Raises UnsupportedFormat or
+    `header` spares a second look at the header if the caller has read it already. Raises UnsupportedFormat or
     UndecodableImage.
     """
     return prepare(decode(data, spec, header=header), spec)
@@ -405,7 +405,7 @@ def _framed(image: Image, spec: PreprocessingSpec) -> tuple[Framed, Box] | None:
 
 def _border_level(image: Image) -> float:
     """Return the mean level of the outermost ring of pixels, over all channels."""
-    means = cv2.mean(image, _border_mask(*image.shape[:2]))  # of four channels, 0 where there are fewer
+    means = cv2.mean(image, _border_mask(*image.shape[:2]))  # of four channels, 0 if there are fewer
     return sum(means) / (1 if image.ndim == 2 else image.shape[2])
 
 

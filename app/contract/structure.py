@@ -1,4 +1,4 @@
-"""Walk what an encoded picture is made of, its segments, chunks and tags, and refuse what would cost out of proportion.
+"""Walk the segments, chunks and tags of an encoded picture, and reject those that would cost out of proportion.
 
 A decoder follows every scan, text and tile that a file claims, so a few kilobytes can cost it seconds and gigabytes
 though the picture has few pixels. All that is seen here without decoding. It knows no pixels and no limits of settings.
@@ -124,7 +124,7 @@ def jpeg_coefficient_bytes(jpeg: bytes) -> float:
 
 
 def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
-    """Return where the first chunk of each kind begins; None where one claims more bytes than the file has.
+    """Return where the first chunk of each kind begins; None if one claims more bytes than the file has.
 
     OpenCV allocates what is claimed, up to 4 GB. Raises UndecodableImage for very many very small chunks.
     """
@@ -147,7 +147,7 @@ def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:
     """Return the PNG without what says nothing of its pixels, and check that it inflates to no more than they need.
 
     libpng inflates every text and profile, 8 MB from as many kilobytes, and what follows the last row. The file itself
-    is returned where there is nothing to leave out. Raises UndecodableImage.
+    is returned if there is nothing to leave out. Raises UndecodableImage.
     """
     if not chunks.keys() <= _PNG_PIXEL_CHUNKS:
         kept = [png[:8]]
@@ -203,7 +203,7 @@ class TiffEntry:
 def tiff_directory(data: bytes) -> dict[int, TiffEntry]:
     """Return the tags of the first directory of a TIFF file; of equal ones the first, as libtiff does.
 
-    Raises struct.error where the directory is cut off, UndecodableImage where it is larger than libtiff reads.
+    Raises struct.error if the directory is cut off, UndecodableImage if it is larger than libtiff reads.
     """
     order = _tiff_order(data)
     directory = struct.unpack_from(order + "I", data, 4)[0]

@@ -79,7 +79,7 @@ class Trust:
 
     @property
     def least_rate(self) -> float:
-        """The least rate of false alarms, or of sets without the true label, that so many pictures can tell."""
+        """The lowest rate of false alarms, or of sets without the true label, that this many pictures can support."""
         return 1 / (self.held_out + 1)
 
     def familiarity(self, features: Floats) -> Familiarity:

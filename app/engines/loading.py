@@ -43,7 +43,7 @@ def load_model(
     with the reason.
     """
     bundle = open_bundle(path)
-    _ = bundle.trust  # read once, and refused here rather than in a request if it is damaged
+    _ = bundle.trust  # read once here, so that damage rejects the bundle and not a request
     threads = threads or available_cores()
     loaded = replace(_load_first_proven(bundle, engine, threads), threads=threads)
     return loaded if precision == "f32" else _in_bf16_where_proven(loaded, threads)
@@ -87,7 +87,7 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
             continue
         reason = "the fastest engine, and it passed the golden check"
         if refused:
-            reason = "; ".join(f"{other} was refused ({error.code})" for other, error in refused.items())
+            reason = "; ".join(f"{other} was rejected ({error.code})" for other, error in refused.items())
         return LoadedModel(bundle, engine, reason, proof, tuple(refused.values()))
     # A fault of the bundle says more than a missing engine.
     errors = list(refused.values())

@@ -1,4 +1,4 @@
-"""Follow a bucket while the service answers: a thread of each worker that asks it, by turns with the others."""
+"""Follow a bucket: a thread of each worker polls it, alternating with the other workers' threads."""
 
 import asyncio
 import random

@@ -1,11 +1,11 @@
 """This machine's copy of a bucket: a folder of models that workers serve as they serve any other.
 
-Whoever holds the lock of the copy asks the bucket, one process of the machine at a time, and pulls what is to be
-served. What was found out is written beside the models, so that every worker can tell it, also after a restart without
-the bucket. The rules:
+The process that holds the lock of the copy, one per machine, polls the bucket and pulls what is to be served. What was
+found out is written beside the models, so that every worker can tell it, also after a restart without the bucket. The
+rules:
 
 - of each model the version that is to be served is pulled, else the next in order;
-- a version appears by a rename, when every file has its digest: whoever looks at the folder sees all of it or nothing;
+- a version appears by a rename, when every file has its digest: readers of the folder see all of it or nothing;
 - a version that the bucket no longer has goes from the copy once another one is there to be served;
 - a bucket that cannot be reached, or has lost a model, changes nothing.
 """

@@ -9,7 +9,7 @@ from app.object_storage.store import Contents
 
 
 class RemoteModels:
-    """What the bucket of a mirror holds, by one listing; each change lists it anew.
+    """The content of a mirror's bucket, from one listing; each change lists it again.
 
     Its methods are those of `ModelStore`, and raise an ObjectStoreError besides.
     """

@@ -5,9 +5,9 @@
     NAME/VERSION.held         if the version is held back, with the reason; written before the manifest
     NAME/pinned               if a version is pinned
 
-A version exists once it has a manifest. So a push that was broken off has published nothing, and a reader that finds
-the manifest finds every other file. The object of the publisher keeps two pushes from writing into one version: who
-finds another digest in it gives up before it writes anything.
+A version exists once it has a manifest. So an interrupted push has published nothing, and a reader that finds the
+manifest finds every other file. The object of the publisher keeps two pushes from writing into one version: who finds
+another digest in it gives up before it writes anything.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class Contents:
 
 @dataclass
 class BucketStore:
-    """The models under an address. Each question asks the bucket anew, except for what its `contents` have told."""
+    """The models under an address. Each call asks the bucket again, except for what `contents` has returned."""
 
     address: BucketAddress
     _known: dict[str, tuple[str, bytes]] = field(default_factory=dict, init=False)
@@ -136,7 +136,7 @@ class BucketStore:
             self.bucket.upload(f"{place}/{file}", bundle.path / file)
         advance(f"{place}{HELD}")
         if held_back is None:
-            if self.why_held_back(name, version) is not None:  # left by a push that was broken off
+            if self.why_held_back(name, version) is not None:  # left by an interrupted push
                 self.bucket.delete(f"{place}{HELD}")
         else:
             self.bucket.upload(f"{place}{HELD}", f"{held_back}\n".encode())

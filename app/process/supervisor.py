@@ -41,7 +41,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Supervisor:
-    """Keeps `workers` processes running in which `work` serves, until it is told to stop.
+    """Keeps `workers` processes running in which `work` serves, until it is stopped.
 
     `rows` are the shared metrics of twice as many workers: a draining worker and its successor have a row each. `close`
     releases what this process holds for its workers, when no more of them will be started. A worker has `stop_within_s`
@@ -246,7 +246,7 @@ class Supervisor:
             if self._patience_ends(worker) <= now:
                 silent_s = now - max(worker.metrics.last_sign_of_life, worker.started_at)
                 hangs = self._hung_at(worker) <= now
-                worker.kill(f"no sign of life for {silent_s:.1f} s" if hangs else "it did not stop in time")
+                worker.kill(f"no heartbeat for {silent_s:.1f} s" if hangs else "it did not stop in time")
 
     # Ends
 

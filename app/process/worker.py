@@ -84,7 +84,7 @@ class WorkerServer(DrainingServer):
         self._leave_at_once = False
 
     def run_until_drained(self, listener: socket.socket, *, began: float, leave_at_once: bool) -> None:
-        """Serve on the listener. `began` is when this worker started; it may have been told to stop since."""
+        """Serve on the listener. `began` is when this worker started; it may have been ordered to stop since."""
         self._began, self._leave_at_once = began, leave_at_once
 
         self.run_on(listener, lambda: SharingLoop(self.connections, self._settings.max_connections))

@@ -58,7 +58,7 @@ class WorkerProcess:
         self.listening = False
         self.ready_at: float | None = None
         self.failure: dict[str, str] = {}
-        self.going = ""  # why it was told to stop, or that it asked to
+        self.going = ""  # why it was ordered to stop, or that it asked to be
         self.kill_at = math.inf  # if it has not ended by then
         self.killed_because = ""
         self.replaces: WorkerProcess | None = None  # which stops as soon as this one is ready

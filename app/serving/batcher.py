@@ -58,7 +58,7 @@ class Reply(Protocol):
 
     The times so far are set before the reply is answered, in seconds: `queued_s` until a batch took the item,
     `prepared_s` for preparing it, `ran_s` in the batch. The code that prepares the item sets `prepared_s`: the batcher
-    does not know of work that was done before `put`.
+    knows nothing about work that was done before `put`.
     """
 
     queued_s: float

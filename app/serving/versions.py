@@ -106,8 +106,8 @@ class Loader:
             return (FEATURES,)
         if self.false_alarms is not None:
             _log.warning(
-                "unfamiliar pictures are not told: the bundle has no trust.npz, or too few held-out pictures for the "
-                "rate; train it again, or raise IMAGECLASS_FALSE_ALARMS",
+                "unfamiliar pictures are not marked: the bundle has no trust.npz, or too few held-out pictures for "
+                "the rate; train it again, or raise IMAGECLASS_FALSE_ALARMS",
                 model=bundle.name,
                 version=bundle.version,
                 held_out=0 if bundle.trust is None else bundle.trust.held_out,

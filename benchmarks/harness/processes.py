@@ -37,7 +37,7 @@ class ProcessTree:
         return sorted(self._seen)
 
     def proportional_mb(self) -> float:
-        """Return the memory of the tree, where pages that n processes share count 1/n in each."""
+        """Return the memory of the process tree (PSS): a page that n processes share counts 1/n in each."""
         return sum(_pss_kb(pid) for pid in self.pids()) / 1024
 
     def cpu_seconds(self) -> float:

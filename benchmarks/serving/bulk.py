@@ -84,7 +84,7 @@ def measure_speed(bundle: Path, pictures: Sequence[Path], *, target: float, roun
 
 
 def measure_memory(bundle: Path, pictures: Sequence[Path], *, files: int) -> BulkMemory:
-    """Run the command over so many files, and watch its memory."""
+    """Run the command over this many files, and watch its memory."""
     folder, out = linked(pictures, files), WORK / "bulk" / "parts"
     shutil.rmtree(out, ignore_errors=True)
     store = bundle.parent.parent
@@ -126,7 +126,7 @@ def bulk_table(speeds: Sequence[BulkSpeed], memories: Sequence[BulkMemory]) -> s
 
 
 def linked(pictures: Sequence[Path], count: int) -> Path:
-    """Return a folder of so many files, links to the pictures in turn."""
+    """Return a folder of this many files, which are links to the pictures in turn."""
     root = WORK / "bulk" / "pictures"
     shutil.rmtree(root, ignore_errors=True)
     copies = WORK / "bulk" / "originals"

@@ -23,7 +23,7 @@ def generator_limit(bare: Contestant, workload: Workload, *, seconds: float) -> 
 def drive_shares(
     contestant: Contestant, workload: Workload, shares: Sequence[float], *, limit: OpenLoop | None, seconds: float
 ) -> list[FixedRate]:
-    """Load a contestant at each share of its peak, which is measured anew: the machine may have slowed down.
+    """Load a contestant at each share of its peak, which is measured again: the machine may have slowed down.
 
     No rate is above 90 % of the generator's limit. Raises a BenchmarkError.
     """

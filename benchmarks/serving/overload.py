@@ -71,7 +71,7 @@ def overload_table(rounds: Sequence[OverloadRound]) -> str:
         ("peak, requests/s", [each.peak.answered_per_s for each in rounds], "{:,.0f}"),
         ("goodput at 3 ×, requests/s", [each.over.answered_per_s for each in rounds], "{:,.0f}"),
         (
-            "refused at 3 ×, of all",
+            "rejected at 3 ×, of all",
             [each.over.refused / (each.over.refused + each.over.ok) for each in rounds],
             "{:.2f}",
         ),
@@ -109,6 +109,6 @@ def _drive(
 def _line(found: OverloadRound) -> str:
     return (
         f"peak {found.peak.answered_per_s:,.0f}/s; at 3 × {found.over.answered_per_s:,.0f}/s "
-        f"({found.goodput_share:.2f}), p50 {found.over.p50_ms:.2f} ms ({found.p50_ratio:.2f} ×), "
-        f"p99 {found.over.p99_ms:.2f} ms ({found.p99_ratio:.2f} ×), {found.over.refused:,} refused"
+        f"({found.goodput_share:.2f}), p50 {found.over.p50_ms:.2f} ms ({found.p50_ratio:.2f} ×), p99 "
+        f"{found.over.p99_ms:.2f} ms ({found.p99_ratio:.2f} ×), {found.over.refused:,} rejected"
     )

@@ -39,7 +39,7 @@ class RaySpeed:
 
 
 def measure_ray(bundle: Path, pictures: Sequence[Path], *, files: int, rounds: int) -> RaySpeed:
-    """Run all in turn over so many files; a second command of each round finds the files in the page cache too.
+    """Run all in turn over this many files; a second command of each round finds the files in the page cache too.
 
     Raises BenchmarkError if a command fails.
     """

@@ -94,7 +94,7 @@ def _ceilings(workload: WorkloadResult) -> str:
         ]
         rows.append([pipeline.name, speed, split, *limits])
     columns = [f"limit at {connections}" for connections in workload.connections[1:]]
-    note = "Limit: 1 / (1/bare + 1/in-process) of each round, in requests/s at so many connections."
+    note = "Limit: 1 / (1/bare + 1/in-process) of each round, in requests/s at this many connections."
     header = ["pipeline", "pictures/s", "best split", *columns]
     return f"### In process, without HTTP\n\n{table(header, rows)}\n\n{note}"
 

@@ -160,7 +160,7 @@ def _over_bare(mnist: WorkloadResult, workers: int) -> Target:
 def _at_rate(what: str, aim: float, found: Sequence[FixedRate], figure: Callable[[OpenLoop], float]) -> Target:
     capped = any(fixed.capped for fixed in found)
     figures = () if capped else tuple(figure(fixed.result) for fixed in found)
-    missing = "the generator cannot send so many" if capped else _NOT_RUN
+    missing = "the generator cannot send this many" if capped else _NOT_RUN
     return Target(what, aim, "ms", figures, at_most=True, missing=missing)
 
 

@@ -46,7 +46,7 @@ class Run:
 def train_once(name: str, *, seed: int, data: str, per_class: int | None = None) -> Run:
     """Train once in a new process, on `per_class` photos of each class drawn by the seed if it is given.
 
-    Raises BenchmarkError if there are not so many, or with the end of the training's output if that fails.
+    Raises BenchmarkError if there are too few pictures, or with the end of the training's output if that fails.
     """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,7 +75,7 @@ def train_once(name: str, *, seed: int, data: str, per_class: int | None = None)
 
 
 def _draw(data: Path, to: Path, per_class: int, seed: int) -> Path:
-    """Copy the folder test/, and so many photos of each folder of train/; no other picture is for validation."""
+    """Copy the folder test/, and this many photos of each folder of train/; no other picture is for validation."""
     classes = sorted(folder for folder in Path(data, "train").glob("*") if folder.is_dir())
     if not classes or not Path(data, "test").is_dir():
         raise BenchmarkError(f"{data} has no folders train/ and test/ to draw photos of each class from.")

@@ -90,7 +90,7 @@ def _separation(seen: Seen, others: dict[str, Seen]) -> str:
         figures = [f"{auroc(seen.p_values[:, column], other.p_values[:, column]):.4f}" for column in columns]
         caught = [f"{(other.p_values[:, 0] <= rate).mean():.1%}" for rate in _RATES]
         rows.append([name, f"{len(other.features):,}", *figures, *caught])
-    told = [f"told at {rate:.0%}" for rate in _RATES]
+    told = [f"found at {rate:.0%}" for rate in _RATES]
     return table(["AUROC against", "pictures", *_SIGNALS.values(), *told], rows)
 
 
@@ -110,7 +110,7 @@ def _rates(trust: Trust, seen: Seen, targets: NDArray[np.int64]) -> str:
 
 
 def _band(held_out: int, rate: float, fresh: int) -> tuple[float, float]:
-    """Return between which shares of fresh pictures 95 % of calibrations on so many held-out pictures lie."""
+    """Return the band of rates on fresh pictures that holds 95 % of calibrations on this many held-out pictures."""
     rank = int(rate * (held_out + 1) + 1e-9)
     law = betabinom(fresh, rank, held_out + 1 - rank)
     return float(law.ppf(0.025)) / fresh, float(law.ppf(0.975)) / fresh

@@ -188,7 +188,7 @@ def test_a_worker_that_hangs_is_replaced(
     with Callers(lambda: address, post(picture), count=2) as callers:
         wait_until(lambda: ready_workers(service.url) == 1, "/health sees that one hangs")
         died = service.wait_for("worker died", worker=0)
-        assert "no sign of life" in died["reason"]
+        assert "no heartbeat" in died["reason"]
         replaced = service.wait_for("worker replaced", worker=0)
         callers.wait_for_answers(10)
     say("seconds from its end to its successor's readiness", replaced["seconds"])

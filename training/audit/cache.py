@@ -1,4 +1,4 @@
-"""Keep what an audit worked out between runs, so that a second one takes seconds. It decides nothing about pictures.
+"""Cache the results of an audit between runs, so that a second one takes seconds. It decides nothing about pictures.
 
 All of it is keyed by what it is about: looks by a file's path, size and time of change, near duplicates and
 probabilities by the digest of decoded pixels. A cache that is damaged, of another version or cannot be written is as
@@ -40,7 +40,7 @@ class KnownPairs:
 
 
 class Cache:
-    """What earlier audits of one data set worked out; `folder` None keeps and knows nothing."""
+    """The results of earlier audits of one data set; `folder` None keeps and knows nothing."""
 
     def __init__(self, folder: Path | None, data: str) -> None:
         name = hashlib.blake2b(str(Path(data).absolute()).encode(errors="surrogateescape"), digest_size=12).hexdigest()

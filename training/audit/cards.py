@@ -42,7 +42,7 @@ class Found:
     @classmethod
     def of(cls, check: Check, findings: Sequence[Finding], by_id: Mapping[str, Picture], *, most: int) -> Self:
         """Make a card of each of the first `most` findings. `by_id` holds the pictures that they name; what they name
-        beside these is a file that is none."""
+        besides these is a file that is not one."""
         cards = [_card(finding, by_id) for finding in findings[:most]]
         return cls(check, f"{len(findings):,}", cards, _further(len(findings), most))
 

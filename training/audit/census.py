@@ -75,5 +75,5 @@ def _mixed_modes(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator
             "mixed-modes",
             tuple(picture.id for picture in found[:_MOST_SIZES]),
             float(count),
-            f"{count:,} {'picture is' if count == 1 else 'pictures are'} {mode}, where most are {usual}{where}.",
+            f"{count:,} {'picture is' if count == 1 else 'pictures are'} {mode}, while most are {usual}{where}.",
         )

@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look for. `threshold` is None where there is nothing to set; `reason` says why it is what it is."""
+    """One thing to look for. `threshold` is None if there is nothing to set; `reason` says why it is what it is."""
 
     name: str
     severity: Severity
@@ -29,7 +29,7 @@ _CHECKS = (
     ),
     Check(
         "layout", "error", "classes without pictures, folders out of place, and whatever else fit stops at", None, "",
-        "The audit goes on with the pictures that it finds.",
+        "The audit continues with the pictures that it finds.",
     ),
     Check(
         "leakage", "error", "the same picture, or one group, in two of the splits that the data gives", None, "",
@@ -101,12 +101,12 @@ _CHECKS = (
     Check(
         "left-out", "warning", "files that are no pictures of an accepted format, hidden files and folders, and "
         "links that lead nowhere", None, "",
-        "Nothing is trained on them. What is named like a picture and is none is corrupt instead.",
+        "fit does not train on them. A file that is named like a picture and is not one is corrupt instead.",
     ),
     Check(
         "too-large", "warning", "pictures that the service rejects for their size", None, "",
-        "The network learns from them, but who sends such a picture gets 413. Raise IMAGECLASS_MAX_PIXELS or "
-        "IMAGECLASS_MAX_UPLOAD_BYTES where the model is served, or make pictures smaller before they are sent.",
+        "The network learns from them, but the service answers such a picture with 413. Raise IMAGECLASS_MAX_PIXELS "
+        "or IMAGECLASS_MAX_UPLOAD_BYTES of the service, or shrink pictures before sending them.",
     ),
     Check(
         "mixed-modes", "info", "grey, coloured, 16-bit or transparent pictures side by side", None, "",

@@ -1,6 +1,6 @@
 """Find pictures that are there twice, and say whether that crosses classes or the splits that the data gives.
 
-It is told which pictures are alike (by digest, or by `training.audit.near`), and compares no pixels itself.
+It is given the pictures that are alike (by digest, or by `training.audit.near`), and compares no pixels itself.
 """
 
 from collections import defaultdict

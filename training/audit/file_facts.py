@@ -15,7 +15,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """`mode` in words ("rgb", "grey 16-bit"); `orientation` 1 to 8, 1 where the file says nothing."""
+    """`mode` in words ("rgb", "grey 16-bit"); `orientation` 1 to 8, 1 if the file says nothing."""
 
     mode: str
     alpha: bool
@@ -23,7 +23,7 @@ class FileFacts:
 
 
 def file_facts(data: bytes, image_format: ImageFormat) -> FileFacts:
-    """Return what an encoded picture says of itself; "unknown" where it is cut off or says nothing."""
+    """Return what an encoded picture says of itself; "unknown" if it is cut off or says nothing."""
     try:
         match image_format:
             case "jpeg":

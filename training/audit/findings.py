@@ -10,9 +10,9 @@ from training.audit.checks import CHECKS, SEVERITIES, Severity
 class Finding:
     """What a check found.
 
-    `pictures` are ids, the one to act on first; empty where it is about a class. `score` is higher the worse it is, and
-    is comparable within a check only. `likely` has the classes that the first picture may be of, the likeliest first,
-    each with its probability; it is empty unless a model was asked.
+    `pictures` are ids, the one to act on first; empty if it is about a class. `score` is higher the worse it is, and is
+    comparable within a check only. `likely` has the classes that the first picture may be of, the likeliest first, each
+    with its probability; it is empty unless a model was asked.
     """
 
     check: str

@@ -64,7 +64,7 @@ class Look:
 class Scale:
     """At which sides, in pixels, the pictures of one data set are looked at, so that they can be compared.
 
-    Thumbnails have the pictures' own side where they are small, so that none is blurred; sharpness is measured with the
+    Thumbnails have the pictures' own side if they are small, so that none is blurred; sharpness is measured with the
     longer side at `measured` at most, since the same edge is softer in a larger picture. `typical` is the median of
     the pictures' shorter sides.
     """

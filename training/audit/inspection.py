@@ -1,4 +1,4 @@
-"""The audit as the first step of `fit`: refuse splits that leak, and say what has to stay together in those made here.
+"""The audit as the first step of `fit`: reject splits that leak, and group pictures that must stay in one split.
 
 It looks for copies alone: the rest of an audit is for people, who have time for it.
 """
@@ -41,7 +41,7 @@ def inspect(
     cache: Cache,
     reporter: Reporter,
 ) -> Inspection:
-    """Look for copies before training. Near ones are looked for where `divides` says that a split is to be made.
+    """Look for copies before training. Near ones are looked for if `divides` says that a split is to be made.
 
     `data` is what the command line calls the data. Raises LeakageError if the given splits have pictures or groups in
     common, unless that is allowed.

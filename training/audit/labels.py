@@ -1,8 +1,8 @@
 """Find labels that are likely wrong: what pictures are called, against what a model that has not seen them thinks.
 
 The model is ridge regression on patch features, in folds: its fit has a closed form, and a share of wrong labels only
-shrinks its answers, where a network would learn them by heart. Copies, and pictures of a group, are in one fold: they
-cannot vouch for each other. It knows nothing of files.
+shrinks its answers, while a network would memorise them. Copies, and pictures of a group, are in one fold: they cannot
+vouch for each other. It knows nothing of files.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def suspects(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows whose labels are likely wrong, worst first, and the classes that they are likely of.
 
-    A picture counts as one of a class where its probability is at least the mean of those that are called so: the
+    A picture counts as one of a class if its probability is at least the mean of those that are called so: the
     confident joint of Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068). `strictness` multiplies that mean.
     """
     classes = probabilities.shape[1]

@@ -212,7 +212,7 @@ def _softness(thumbnails: Thumbnails) -> Floats:
 def _equally_soft(thumbnails: Thumbnails, pairs: Candidates, alignment: Alignment, softness: Floats) -> Floats:
     """Return the correlations once the sharper of each two is blurred as the other is: resizing leaves a copy softer.
 
-    0 where the two are equally soft as they are.
+    0 if the two are equally soft as they are.
     """
     target = np.minimum(softness[pairs.first, 0], softness[pairs.second, 0])[:, None]
     blur_first = np.abs(softness[pairs.first] - target).argmin(axis=1)

@@ -86,7 +86,7 @@ def searches(even: NDArray[np.bool_], queries: Rows) -> int:
 
 
 def _turns(even: NDArray[np.bool_], queries: Rows) -> tuple[float, ...]:
-    # Where all pictures are asked about, a pair that differs by a turn is met from one of its sides already.
+    # If all pictures are asked about, a pair that differs by a turn is met from one of its sides already.
     return (_TURN_DEGREES,) if len(queries) == len(even) else (_TURN_DEGREES, -_TURN_DEGREES)
 
 

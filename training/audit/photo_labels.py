@@ -2,7 +2,7 @@
 thumbnails cannot.
 
 Softmax regression on its features, in folds. A label is doubted by odds, not by the confident joint: that names a
-picture wherever classes look alike, as shirts and T-shirts do.
+picture if classes look alike, as shirts and T-shirts do.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ _DIMENSIONS = 64
 """Of the projection. With 1,280 features of photos of clothes, 64 tell photos of hands by AUROC 0.994, 128 by 0.986."""
 _SHRINKAGE = 0.01
 _MOST_LEARNED = 20_000
-"""Training pictures that the projection is worked out from."""
+"""Training pictures that the projection is computed from."""
 _UNKNOWN = "the model cannot tell unfamiliar pictures: "
 _MOST_REFERENCES = 5_000
 """Training pictures that may be neighbours."""
@@ -108,7 +108,7 @@ def project(
 
 
 def thinned(targets: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
-    """Return at most so many rows, of each class as many as possible up to an equal share, in an order by chance."""
+    """Return at most this many rows in random order, of each class as many as possible up to an equal share."""
     order = np.random.default_rng(seed).permutation(len(targets))
     turn = np.zeros(len(targets), np.int64)
     for label in np.unique(targets):
@@ -118,7 +118,7 @@ def thinned(targets: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp
 
 
 def check_rate(false_alarms: float | None, held_out: int) -> None:
-    """Raise OptionError if so many validation pictures cannot tell this rate of false alarms."""
+    """Raise OptionError if this many validation pictures cannot support this rate of false alarms."""
     if false_alarms is not None and false_alarms < 1 / (held_out + 1):
         raise OptionError(
             f"--false-alarms {false_alarms:g} takes {ceil(1 / false_alarms - 1e-9) - 1:,} validation pictures; "

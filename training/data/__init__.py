@@ -1,1 +1,1 @@
-"""Labelled pictures: where they come from, how they are divided, and the arrays that they become."""
+"""Labelled pictures: their sources, their splits, and the arrays that they become."""

@@ -182,7 +182,7 @@ def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_named(name: str) -> Split | None:
-    """Return the split that a folder or a manifest means by `name`, None where it is no split's name."""
+    """Return the split that a folder or a manifest means by `name`, None if it is no split's name."""
     return _SPLIT_NAMES.get(name.casefold())
 
 

@@ -65,7 +65,7 @@ HEADER = (",".join(_COLUMNS) + "\n").encode()
 
 
 def decisions_file(data: Path) -> Path:
-    """Return where the decisions about the pictures of a folder are, or beside a file those about the file's."""
+    """Return the file of decisions about a folder's pictures, or that beside a file of pictures."""
     if data.is_dir():
         return data / OWN_FOLDER / "decisions.csv"
     return data.parent / OWN_FOLDER / f"{data.name}.decisions.csv"
@@ -149,7 +149,7 @@ def answers(pictures: Sequence[Picture], decisions: Iterable[Decision]) -> list[
     """Return the decisions that stand, without those about pictures that are not there, in their order.
 
     It reads pictures of the sizes that were decided on, and no others. Of equal files each decision has the one at its
-    path; those that were moved are told apart by their labels.
+    path; moved ones are distinguished by their labels.
     """
     stand = standing(decisions)
     equal = _by_content(pictures, {content for each in stand for content in (each.content, each.other) if content})

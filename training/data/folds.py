@@ -1,6 +1,6 @@
 """Deal pictures into folds for cross-validation, the same way on every machine, and hold one of them out.
 
-It is told what belongs together, and opens no picture.
+It is given the groups, and opens no picture.
 """
 
 import csv
@@ -17,7 +17,7 @@ from training.errors import OptionError
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold of so many, numbered from 1."""
+    """One of several folds, numbered from 1."""
 
     number: int
     count: int

@@ -63,7 +63,7 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path, row: RowFormat) -> Self:
-        """Open the segment at `path`. Raises ValueError if it is none, or OSError."""
+        """Open the segment at `path`. Raises ValueError if it is not one, or OSError."""
         count, rest = divmod(path.stat().st_size, row.nbytes + DIGEST_BYTES + _CHECKSUM.itemsize)
         if rest or not count:
             raise ValueError(f"{path} is no segment.")

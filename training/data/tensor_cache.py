@@ -3,8 +3,8 @@ and what a network made of a picture by its pixels.
 
 What a picture becomes depends on its bytes, the preprocessing spec and the decoder, and on nothing else: those are the
 key, so a changed file or spec finds nothing, and a renamed file, another split or another data set with the same
-pictures finds them all. A row that is damaged is worked out again. Arrays that memory has no room for lie in a mapped
-file of the same folder. It decodes nothing.
+pictures finds them all. A damaged row is computed again. Arrays that memory has no room for lie in a mapped file of the
+same folder. It decodes nothing.
 """
 
 import errno
@@ -56,7 +56,7 @@ class TensorCache:
     """Where the preprocessed pictures of earlier runs lie; `folder` None knows and keeps nothing.
 
     `keeps` False neither reads nor keeps, and uses the folder only for arrays larger than memory. `in_memory_bytes` is
-    the largest array to hold in memory, a share of what is available where it is None. `say` hears, once, why nothing
+    the largest array to hold in memory, a share of what is available if it is None. `say` hears, once, why nothing
     could be kept.
     """
 
@@ -179,7 +179,7 @@ class Shelf:
     def whole(self, digests: Sequence[bytes]) -> Array | None:
         """Return the mapped rows (N, …) if a segment holds exactly these in this order.
 
-        None where there is none, where it is damaged, and where the array fits in memory, which is faster.
+        None if there is none, if it is damaged, or if the array fits in memory, which is faster.
         """
         if self._fits_in_memory():
             return None
@@ -292,7 +292,7 @@ class Shelf:
             self._places[digest] = (segment, row)
 
     def _drop(self, segment: Segment) -> None:
-        """Forget a damaged segment, so that its rows are worked out and kept anew."""
+        """Forget a damaged segment, so that its rows are computed and kept again."""
         with self._lock:
             self._segments.pop(segment.path.name, None)
             self._places = {digest: place for digest, place in self._places.items() if place[0] is not segment}
@@ -300,7 +300,7 @@ class Shelf:
             segment.path.unlink()
 
     def _touch(self) -> None:
-        """Note that the segments are used, for whoever makes room later."""
+        """Mark the segments as used; the oldest ones are evicted first."""
         for path in self._used:
             with suppress(OSError):
                 os.utime(path)

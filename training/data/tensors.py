@@ -96,8 +96,8 @@ class UnusablePictures(DataError):
         named = "; ".join(f"{picture.id}: {picture.reason.rstrip('.')}" for picture in bad[:_BAD_SHOWN])
         more = f"; and {len(bad) - _BAD_SHOWN} more" if len(bad) > _BAD_SHOWN else ""
         super().__init__(
-            f"{len(bad)} of {count} pictures cannot be used: {named}{more}. "
-            "Mend or remove them; --on-bad-image skip leaves them out."
+            f"{len(bad)} of {count} pictures cannot be used: {named}{more}. Fix or remove them, or leave them out "
+            "with --on-bad-image skip."
         )
         self.bad, self.count = tuple(bad), count
 

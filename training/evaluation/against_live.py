@@ -24,7 +24,7 @@ _LEAST_PICTURES = 6
 
 @dataclass(frozen=True)
 class AgainstLive:
-    """The new `version` beside the `live` one, None if there is none or that cannot be said.
+    """The new `version` beside the `live` one, None if there is none or it cannot be determined.
 
     `paired` counts the live version as A and the new one as B; it is None, for a `reason`, if they were not compared.
     `left_out` is the number of test pictures that the live version was trained on.

@@ -12,12 +12,13 @@ from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
 
 _DIGITS = 4
-"""Of a minimum, as it is told and kept."""
+"""The figures of a minimum, as they are printed and recorded."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Of `pictures` so many have a probability of at least the minimum, and so many of these are `right`."""
+    """How many `pictures` there are, how many have a probability of at least the minimum, and how many of those are
+    `right`."""
 
     pictures: int
     answered: int
@@ -56,7 +57,7 @@ class Sureness:
     def sentence(self) -> str:
         if self.minimum is None:
             return (
-                f"no answer will be called unsure: not even of the surest answers to validation pictures are "
+                "no answer will be called unsure: not even of the most confident answers to validation pictures are "
                 f"{self.min_precision:.2%} right. Ask for a lower --min-precision, or train a better model"
             )
         parts = []

@@ -53,7 +53,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
         done = len(checkpoint.epochs)
         kept = f"The checkpoint of epoch {done - 1} stays" if done > 1 else "There is no checkpoint yet"
         reason = f"the disk of {file.parent} is full" if exc.errno == errno.ENOSPC else f"{file}: {exc.strerror or exc}"
-        advice = "make room and run again with --resume" if exc.errno == errno.ENOSPC else "mend it, then use --resume"
+        advice = "make room and run again with --resume" if exc.errno == errno.ENOSPC else "fix it, then use --resume"
         raise CheckpointError(f"Epoch {done} cannot be saved: {reason}. {kept}; {advice}.") from exc
 
 

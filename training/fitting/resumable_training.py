@@ -78,7 +78,7 @@ def open_run_folder(
         reporter.say(f"{name} has no unfinished run, so this one starts from the beginning")
     else:
         for folder in unfinished_folders(store, name)[:1]:
-            reporter.say(f"{folder} is unfinished: --resume goes on with it, if nothing else is at work on it")
+            reporter.say(f"{folder} is unfinished: --resume continues it, unless another process is working on it")
     run_folder = new_run_folder(store, name, identity, is_chief=is_chief, say=reporter.say)
     run_folder.again = again
     return run_folder

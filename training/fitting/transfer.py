@@ -80,14 +80,14 @@ def start_from_backbone(
     problem = _Regression(train.targets, recipe, classes=classes, seed=seed)
     held_out = None
     with open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers:
-        features = _answers(last_layers, maps[0], "working out features", reporter)
+        features = _answers(last_layers, maps[0], "computing features", reporter)
         if validation is not None:
             held_out = HeldOut(last_layers.of(maps[1]), validation.targets)
         decay, head = problem.choose(features, held_out)
         if in_the_mirror is not None and held_out is not None:
             mirrors = held_out.survives_mirroring(head, last_layers.of(in_the_mirror), reporter)
         if mirrors:
-            mirrored = _answers(last_layers, maps[0], "working out features of mirrored maps", reporter, mirrored=True)
+            mirrored = _answers(last_layers, maps[0], "computing features of mirrored maps", reporter, mirrored=True)
             head = problem.solve([features, mirrored], decay, start=head)
     rest.layers[-1].set_weights([head.kernel, head.bias])
     accuracy = None if held_out is None else float(held_out.right(head, held_out.features).mean())

@@ -28,7 +28,7 @@ from training.tensorflow import keras
 _LAYOUT = 1
 _BATCH = 16
 _KEPT_TOGETHER = 512
-"""Rows, a multiple of a batch: so many are lost at most if the run is killed."""
+"""Rows, a multiple of a batch: at most this many are lost if the run is killed."""
 
 
 class Activations:

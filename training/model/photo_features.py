@@ -32,7 +32,7 @@ def photo_features(pictures: Sequence[Picture], cache: TensorCache, reporter: Re
     with (
         open_activations(front, cache) as first_layers,
         open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers,
-        reporter.task("working out features", len(pictures)) as advance,
+        reporter.task("computing features", len(pictures)) as advance,
     ):
         for begin in range(0, len(pictures), _AT_ONCE):
             part = pictures[begin : begin + _AT_ONCE]

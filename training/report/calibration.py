@@ -64,7 +64,9 @@ def _reliability(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
 
 def _risk_coverage(after: Mapping[str, Any]) -> Plot:
     points = [(each["coverage"], each["risk"]) for each in after["risk_coverage"]["points"]]
-    return plot("wrong answers", [Series("risk", points)], across="share of pictures answered, the surest first",
+    return plot("wrong answers", [Series("risk", points)], across=
+        "share of pictures answered, the most confident "
+        "first",
                 format_x=percent, format_y=percent)  # fmt: skip
 
 

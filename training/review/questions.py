@@ -67,7 +67,7 @@ def answered_questions(answers: Iterable[Answer]) -> list[Question]:
 
 
 def mistakes_of(bundle: Bundle, dataset: Dataset, *, cache: bool, reporter: Reporter) -> list[Finding]:
-    """Return the test pictures that a bundle gets wrong, the surest first. Raises an ImageclassError."""
+    """Return the test pictures that a bundle gets wrong, the most confident first. Raises an ImageclassError."""
     pictures, _ = choose_pictures(dataset, bundle, "test")
     known = [picture for picture in pictures if picture.label in bundle.manifest.labels]
     if not known:

@@ -113,5 +113,5 @@ def neighbours(preset: Preset) -> Iterator[Preset]:
 
 
 def shortened(preset: Preset, epochs: int) -> Preset:
-    """Return the preset with so many epochs, or its own if these are fewer."""
+    """Return the preset with this many epochs, or its own if these are fewer."""
     return replace(preset, recipe=replace(preset.recipe, epochs=min(epochs, preset.recipe.epochs)))

@@ -64,7 +64,7 @@ class OutOfTime(TrainingError):
 
 @dataclass(frozen=True)
 class Kept:
-    """A candidate that was trained to the end, what that gave, and the folder by which `fit` can go on with it."""
+    """A candidate that was trained to the end, what that gave, and the folder from which `fit` can resume it."""
 
     candidate: Candidate
     accuracy: float
@@ -175,7 +175,7 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
     """Train the choice, try the others within the `budget` in seconds, and return the data that all of them had.
 
     Candidates that were all named are tried for their shortest trial in any case. `options` is what the winner will be
-    trained with, but for its preset. Raises an ImageclassError.
+    trained with, except for its preset. Raises an ImageclassError.
     """
     check_can_publish(ModelStore(options.model_store), options.name)
     for candidate in sweep.candidates:

@@ -1,6 +1,6 @@
 """Decode base64 as the clients of JSON protocols write it. It knows nothing of HTTP, and nothing of pictures.
 
-Plain base64 is decoded at once. Only what is none is looked at again: protobuf's JSON has the URL-safe alphabet and no
+Plain base64 is decoded directly. Only other text is examined further: protobuf's JSON has the URL-safe alphabet and no
 padding, TensorFlow Serving reads line breaks and no padding, and browsers make data URLs.
 """
 

@@ -23,7 +23,7 @@ HEALTH_PATHS = ("/health", "/health/ready", "/health/live", "/v2/health/ready", 
 METRICS_PATHS = ("/metrics",)
 DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
 PAGE_PATHS = ("/", "/page/service.json", *(f"/page/{name}" for name in pages.MEDIA_TYPES if name != pages.INDEX))
-"""Not the samples, which are pictures: whoever may not ask the models may not see those either."""
+"""Without the samples: they are test pictures, and need the same access as the models."""
 
 _MAX_REQUEST_ID_LENGTH = 128
 _log = structlog.stdlib.get_logger(__name__)

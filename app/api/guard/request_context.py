@@ -62,7 +62,7 @@ class Entrance:
             # Starlette answers, then raises again for servers that log it. Here it is logged when answered.
             if not status:
                 await answer_error(Request(scope), exc)(scope, receive, send_with_id)
-            elif "code" not in state:  # the answer has begun: it can only be broken off
+            elif "code" not in state:  # the answer has begun: it can only be aborted
                 answer_error(Request(scope), exc)
                 raise
         finally:

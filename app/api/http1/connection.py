@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
         self.exchange = services.application(self, head) if exchange is None else exchange
 
     def _settle(self) -> None:
-        """Start the clock of the connection's new state, and go on with data that the client sent ahead."""
+        """Start the clock of the connection's new state, and continue with data that the client sent ahead."""
         if self._is_ending:
             return
         if (self._body is not None or self._reader is not None) and self._request_is_open:

@@ -34,7 +34,7 @@ def health_routes(
     @router.get("/health", summary="Readiness, with the models and workers", **options)
     @router.get("/health/ready", summary="The same as /health", **options)
     async def ready() -> dict[str, Any]:
-        """200 while the service takes requests, 503 from the moment that it is told to stop."""
+        """200 while the service accepts requests, 503 as soon as it begins to stop."""
         ready = refuse_unless_ready(lifecycle, metrics)
         return {
             "status": "ok",

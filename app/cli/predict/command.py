@@ -46,21 +46,24 @@ def predict(
     ] = None,
     min_probability: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Call answers below this probability unsure.", show_default=False),
+        typer.Option(min=0, max=1, help="Mark answers below this probability as unsure.", show_default=False),
     ] = None,
     false_alarms: Annotated[
         float | None,
-        typer.Option(
-            max=0.5, help="Call pictures unfamiliar, this share of familiar ones by mistake.", show_default=False
-        ),
+        typer.Option(max=0.5, help="Mark unfamiliar pictures, at this false-alarm rate.", show_default=False),
     ] = None,
     set_error: Annotated[
         float | None,
         typer.Option(
-            "--set", max=1, help="Name a set of labels that misses the truth for this share.", show_default=False
+            "--set",
+            max=1,
+            help="Add a set of labels that misses the true label for this share of pictures.",
+            show_default=False,
         ),
     ] = None,
-    set_method: Annotated[SetMethod, typer.Option(help="How --set is made.")] = "lac",
+    set_method: Annotated[
+        SetMethod, typer.Option(help="Method of --set: lac gives the smallest sets on average, aps never an empty one.")
+    ] = "lac",
     details: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,8 +100,8 @@ def predict(
     One line for each, in order, as soon as it is there. A picture that cannot be used is a line on standard error, and
     exit code 1 at the end. A service that asks for an API key gets IMAGECLASS_API_KEY.
 
-    With --shards, rows are written to part files instead; what cannot be used is a row with its reason. A job that ends
-    early goes on with --resume.
+    With --shards, rows are written to part files instead; what cannot be used is a row with its reason. Resume an
+    interrupted job with --resume.
     """
     files, files_from, shards = expanded(files or []), expanded(files_from), expanded(shards)
     if not files and files_from is None:
@@ -143,7 +146,7 @@ def _details(asked: list[str]) -> tuple[Detail, ...]:
     known: tuple[Detail, ...] = get_args(Detail)
     for each in asked:
         if each not in known:
-            raise typer.BadParameter(f"'{each}' is none of {', '.join(known)}.", param_hint="--details")
+            raise typer.BadParameter(f"'{each}' is not one of {', '.join(known)}.", param_hint="--details")
     return tuple(each for each in known if each in asked)
 
 

@@ -30,7 +30,7 @@ def predict_all(
     Each of those is a line on standard error, and so is, at the end, what was left out of folders. Raises what ends the
     whole, an ImageclassError.
     """
-    # Where the results themselves are on the terminal, they show how far it has come.
+    # If the results themselves are on the terminal, they show how far it has come.
     shown = sys.stderr.isatty() and not sys.stdout.isatty()
     total = sum(1 for _ in find(arguments, [])) if shown and files_from is None else None
     listed: Iterable[str | Unreadable] = () if files_from is None else lines_of(files_from)

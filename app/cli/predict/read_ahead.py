@@ -11,7 +11,7 @@ from app.cli.predict.pictures import Picture, Unreadable
 Read = Picture | Unreadable
 
 _BATCHES = 4
-"""So many batches are held at most, in pictures and in bytes."""
+"""At most this many batches are held, in pictures and in bytes."""
 
 
 class ReadAhead:
@@ -69,7 +69,7 @@ class ReadAhead:
                     self._read.append(picture)
                     self._bytes += _size(picture)
                     self._tell()
-        except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to whoever takes
+        except BaseException as exc:  # noqa: BLE001 - any error belongs to the consumer
             self._error = exc
         with self._room:
             self._ended = True

@@ -24,7 +24,7 @@ _DEFAULT_MASKS = {16: (0x7C00, 0x03E0, 0x001F), 32: (0xFF0000, 0x00FF00, 0x0000F
 
 
 MAX_RLE_BYTES = 1 << 20
-"""Run-length codes are read one by one, half a second for so many."""
+"""Run-length codes are read one by one; this many take half a second."""
 
 
 def decode_bmp(bmp: bytes) -> Pixels:
@@ -76,7 +76,7 @@ def _indices(codes: bytes, width: int, height: int, bits: int) -> bytearray:
         at += 2
         if count:
             levels = bytes((value,)) * count if bits == 8 else bytes((value >> 4, value & 15)) * (count + 1 >> 1)
-        elif value > 2:  # so many pixels as they are
+        elif value > 2:  # this many literal pixels
             count = value
             size = count if bits == 8 else count + 1 >> 1
             levels = codes[at : at + size]

@@ -25,7 +25,7 @@ _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
 _GENERAL_BRANDS = frozenset((b"mif1", b"mif2", b"msf1", b"miaf"))
 _MOST_BOXES = 4096
 MAX_ITEMS = 4096
-"""Items of a file, and so tiles of a picture: a phone's 48 megapixels have 192. A grid of 256 by 256 is none."""
+"""Items of a file, and so tiles of a picture: a phone's 48 megapixels have 192, and no camera writes 256 by 256."""
 
 _MOST_SHARED, _SMALL_BYTES = 8, 1 << 20  # encoders write equal tiles once
 _MOST_COVERED, _SMALL_PIXELS = 4, 4_000_000  # tiles at the edges reach beyond the picture
@@ -197,7 +197,7 @@ class _Items:
             pixels = found.width * found.height
             self._coded[item] = pixels * found.pictures
             if self._coded[item] > pixels + _LAYER_PIXELS:
-                raise _OutOfProportion("very many pictures in place of one")
+                raise _OutOfProportion("very many pictures instead of one")
 
     def _coded_size(self, item: int, kind: bytes, most_units: int) -> CodedSize:
         found = CodedSize()

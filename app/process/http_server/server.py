@@ -1,4 +1,4 @@
-"""Run an application on a listener until told to drain."""
+"""Run an application on a listener until it is ordered to drain."""
 
 import asyncio
 import socket
@@ -91,7 +91,7 @@ class DrainingServer(uvicorn.Server, ABC):
         self.take_connections()
 
     async def main_loop(self) -> None:
-        """Serve until told to drain, and renew the date header every second."""
+        """Serve until ordered to drain, and renew the date header every second."""
         while not self._draining.is_set():
             await self.on_tick(0)
             with suppress(TimeoutError):

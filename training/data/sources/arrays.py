@@ -37,7 +37,7 @@ def as_uint8(arrays: Mapping[str, Array]) -> dict[str, Image]:
 
 
 def as_labels(name: str, array: Array, names: Sequence[str] = ()) -> list[str]:
-    """Return labels (N,) or (N, 1) as strings; `names`, where given, are what integers stand for. Raises DataError."""
+    """Return labels (N,) or (N, 1) as strings; `names`, if given, are what integers stand for. Raises DataError."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

@@ -41,7 +41,8 @@ def model_metadata(model: Classifier) -> dict[str, Any]:
 def model_configuration(model: Classifier, *, max_batch_pictures: int) -> dict[str, Any]:
     """Return the fields of Triton's ModelConfig that apply here. Dimensions omit the batch, as Triton's do.
 
-    `max_batch_size` is the maximum number of pictures in one request, not of pictures run at once: clients obey it.
+    `max_batch_size` is the maximum number of pictures in one request, not of pictures per batch: clients limit their
+    requests by it.
     """
     signature = model.manifest.signature
     return {

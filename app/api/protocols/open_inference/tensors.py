@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def shape_of(value: Any, where: str) -> tuple[int, ...]:
-    """Return a shape. Raises MalformedRequest if it is none."""
+    """Return a shape. Raises MalformedRequest if it is not one."""
     if (
         not isinstance(value, (list, tuple))
         or not 1 <= len(value) <= _MOST_DIMENSIONS
@@ -63,7 +63,7 @@ def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
 
 
 def encoded_from_json(data: Any, shape: tuple[int, ...], where: str) -> list[bytes]:
-    """Return the pictures of a BYTES tensor in JSON, where each is a base64 string. Raises MalformedRequest."""
+    """Return the pictures of a BYTES tensor in JSON; each is a base64 string. Raises MalformedRequest."""
     pictures = []
     for index, text in enumerate(_flat(data, shape, where)):
         try:

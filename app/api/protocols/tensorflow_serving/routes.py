@@ -51,7 +51,7 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
         return await answer_request(inference, request, Classify(inference, name, version), max_bytes=max_bytes)
 
     async def regress(_: Request, name: str, version: str | None) -> Response:
-        """Always refused: a classifier has no signature for it."""
+        """Always rejected: a classifier has no signature for it."""
         model = inference.catalogue.get(name, version)
         raise MalformedRequest(f"'{model.name}' is a classifier and has nothing to regress. Use :predict or :classify.")
 

@@ -42,7 +42,7 @@ class Description:
     set_method: SetMethod = "lac"
 
     def check_goes_on(self, begun: Self) -> None:
-        """Raise OutputConflict unless a job that was begun with `begun` can go on with this."""
+        """Raise OutputConflict unless a job that was begun with `begun` can be resumed with this."""
         for name, before in asdict(begun).items():
             now = getattr(self, name)
             if now != before:

@@ -1,4 +1,4 @@
-"""Classify by a running service, in place of a model in this process."""
+"""Classify by a running service instead of a model in this process."""
 
 from collections.abc import Sequence
 

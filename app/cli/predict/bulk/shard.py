@@ -23,7 +23,7 @@ BATCH = 32
 _BATCH_BYTES = 32 << 20
 
 JOURNALS = ".journal"
-"""The folder of the journals in that of the parts: hidden, so that whoever reads the parts does not see it."""
+"""The journals' folder within the parts' folder: hidden, so that readers of the parts do not see it."""
 
 Place = tuple[int, Picture | Unreadable]
 

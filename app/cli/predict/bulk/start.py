@@ -1,4 +1,4 @@
-"""Begin a job, or go on with one, as the command has it."""
+"""Start or resume a bulk job, as the command asks."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ from app.system.wording import count_of
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for, whoever classifies."""
+    """The options of a job that do not depend on what classifies."""
 
     arguments: list[str]
     files_from: str | None
