@@ -206,7 +206,7 @@ async def test_a_bundle_without_it_says_so_if_asked(
     client = await open_client(model_store=copy_of_store, false_alarms=0.05)
     assert "unfamiliar" not in await ask(client, seven)
     response = await client.post("/predict", content=seven, headers=PNG, params={"details": "familiarity"})
-    assert_refused(response, "Train it again")
+    assert_refused(response, "Train the model again")
 
 
 def infer(seven: bytes, *names: str, **parameters: Any) -> dict[str, Any]:

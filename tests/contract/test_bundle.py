@@ -225,8 +225,11 @@ def test_manifest_of_the_second_schema_may_declare_outputs_beside_the_probabilit
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ([{**FEATURES, "name": "logits"}], "'logits' is none of the optional outputs: features, class_maps, heat_map"),
-        ([{**FEATURES, "name": "probabilities"}], "'probabilities' is none of the optional outputs"),
+        (
+            [{**FEATURES, "name": "logits"}],
+            "'logits' is not one of the optional outputs: features, class_maps, heat_map",
+        ),
+        ([{**FEATURES, "name": "probabilities"}], "'probabilities' is not one of the optional outputs"),
         ([FEATURES, FEATURES], "optional outputs repeat"),
         ([{**FEATURES, "dtype": "uint8"}], "'features' is not float32 of 2 dimensions, the first of them free"),
         ([{**FEATURES, "shape": [8, 7]}], "'features' is not float32 of 2 dimensions, the first of them free"),

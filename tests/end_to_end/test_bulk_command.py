@@ -210,7 +210,7 @@ def test_a_worker_that_is_killed_is_one_line(pictures: Path, options: list[objec
         os.kill(workers[0], signal.SIGKILL)
         _, said = job.communicate(timeout=60)
     assert (job.returncode, said.count("\n")) == (1, 1), said
-    assert said.startswith("error: A worker process was ended")
+    assert said.startswith("error: A worker process was killed")
 
 
 def test_ctrl_c_ends_it_quietly(pictures: Path, options: list[object], tmp_path: Path) -> None:
@@ -237,10 +237,13 @@ def _workers_of(process: int) -> list[int]:
         (["--output", "parquet"], "--output parquet needs a folder for the part files"),
         (["--resume"], "--resume needs a folder for the part files"),
         (["--shards", "out"], "with --shards, the format is parquet, csv or jsonl"),
-        (["--shards", "out", "--output", "csv", "--files-from", "-"], "name files, not -"),
-        (["--shards", "out", "--output", "csv", "--features", "--url", "http://localhost:1"], "neither --url nor"),
-        (["--shards", "out", "--output", "csv", "--features", "--set", "0.1"], "nor with anything else"),
-        (["--details", "age"], "'age' is none of familiarity, neighbours"),
+        (["--shards", "out", "--output", "csv", "--files-from", "-"], "give a file, not -"),
+        (
+            ["--shards", "out", "--output", "csv", "--features", "--url", "http://localhost:1"],
+            "cannot be combined with --url",
+        ),
+        (["--shards", "out", "--output", "csv", "--features", "--set", "0.1"], "or other options"),
+        (["--details", "age"], "'age' is not one of familiarity, neighbours"),
         (["--details", "neighbours"], "--output jsonl alone"),
         (["--set", "1"], "a share of pictures between 0 and 1"),
         (["--false-alarms", "0"], "a share of pictures between 0 and 1"),

@@ -138,7 +138,7 @@ def test_predict_in_column_format(server: str, pixels: Any, probabilities: Any, 
 def test_not_both_formats_at_once(server: str, pixels: Any) -> None:
     for body in ({"instances": pixels, "inputs": pixels}, {}):
         answer = post(f"{server}:predict", body)
-        assert (answer.status_code, "one of the two" in answer.json()["error"]) == (400, True)
+        assert (answer.status_code, "either as 'instances'" in answer.json()["error"]) == (400, True)
 
 
 # "JSON mapping" and "Encoding binary values"

@@ -75,7 +75,7 @@ def test_other_outputs_that_differ_are_refused(bundle: Bundle, factor: float) ->
 
 
 def test_an_engine_that_gives_probabilities_alone_says_so(bundle: Bundle) -> None:
-    with pytest.raises(EngineUnavailable, match="openvino gives probabilities alone"):
+    with pytest.raises(EngineUnavailable, match="openvino returns only probabilities"):
         proven_outputs(bundle, Answering(bundle.golden.probabilities))
 
 

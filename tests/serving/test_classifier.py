@@ -210,6 +210,6 @@ async def test_an_engine_without_other_outputs_is_found_before_a_picture_is_read
     bundle: Bundle, pool: ThreadPoolExecutor
 ) -> None:
     model = classifier_of(bundle, pool, inline_decode_pixels=0)
-    with pytest.raises(EngineUnavailable, match="gives probabilities alone"):
+    with pytest.raises(EngineUnavailable, match="returns only probabilities"):
         await model.make_ready_for(FEATURES)
     await model.aclose()

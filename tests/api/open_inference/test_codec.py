@@ -172,7 +172,10 @@ def test_what_an_output_says_of_binary_data_goes_before_what_the_request_says(
         ({"outputs": 7}, "'outputs' must be a list"),
         ({"outputs": [{"name": "probabilities", "parameters": {"classification": -1}}]}, "'classification' is -1"),
         ({"outputs": [{"name": "probabilities", "parameters": {"classification": True}}]}, "'classification' is True"),
-        ({"outputs": [{"name": "probabilities", "parameters": {"binary_data": "yes"}}]}, "'binary_data' is true or"),
+        (
+            {"outputs": [{"name": "probabilities", "parameters": {"binary_data": "yes"}}]},
+            "'binary_data' must be true or",
+        ),
         ({"parameters": []}, "'parameters' must be an object"),
         ({"parameters": {"timeout": -1}}, "'timeout' is -1"),
         ({"parameters": {"timeout": 0.5}}, "'timeout' is 0.5"),
@@ -194,7 +197,7 @@ def test_what_is_wrong_with_a_request_is_said(reader: Reader, given: dict[str, A
         (b"\x00\x00\x00\x00", 3, "'binary_data_size' is 3, but 4 bytes follow"),
         (b"\x00\x00\x00\x00", "4", "'binary_data_size' is '4'"),
         (b"\x00\x00\x00\x00", True, "'binary_data_size' is True"),
-        (b"\x00\x00\x00\x00", None, "4 bytes follow the JSON, and no 'binary_data_size'"),
+        (b"\x00\x00\x00\x00", None, "4 bytes follow the JSON, but 'binary_data_size' is missing"),
     ],
 )
 def test_what_is_wrong_with_binary_data_is_said(reader: Reader, binary: bytes, declared: Any, says: str) -> None:
@@ -208,7 +211,7 @@ def test_what_is_wrong_with_binary_data_is_said(reader: Reader, binary: bytes, d
 def test_data_in_both_places_and_shared_memory_are_refused(reader: Reader) -> None:
     sent = message(datatype="BYTES", shape=[1], data=[""])
     sent["inputs"][0]["parameters"] = {"binary_data_size": 0}
-    with pytest.raises(MalformedRequest, match="send one of them"):
+    with pytest.raises(MalformedRequest, match="Send only one of them"):
         reader.from_body(json.dumps(sent).encode(), None)
     sent["inputs"][0]["parameters"] = {"shared_memory_region": "mine"}
     with pytest.raises(MalformedRequest, match="Shared memory is not supported"):

@@ -318,7 +318,7 @@ def test_a_frame_of_another_size_than_its_sequence_is_rejected_by_name() -> None
 @pytest.mark.usefixtures("no_decoder")
 def test_very_many_pictures_in_place_of_one_are_rejected() -> None:
     content = units((1, sequence(64)), *[(6, b"\0")] * 4000)
-    with pytest.raises(UndecodableImage, match="very many pictures in place of one"):
+    with pytest.raises(UndecodableImage, match="very many pictures instead of one"):
         decode(grid(1, 2, content=content), SPEC)
 
 

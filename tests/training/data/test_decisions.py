@@ -112,7 +112,7 @@ def test_a_line_that_was_cut_off_is_passed_over_at_every_byte(pets: Path) -> Non
 def test_a_damaged_line_among_others_is_an_error_with_its_number(pets: Path) -> None:
     line = decision(by_id(pets)["cats/01.png"], "drop").line()
     decide(pets, tail=b"drop,nonsense\n" + line)
-    with pytest.raises(DataError, match=r"decisions\.csv, line 2, is no decision"):
+    with pytest.raises(DataError, match=r"decisions\.csv, line 2, is not a decision"):
         open_data(str(pets))
 
 

@@ -95,7 +95,7 @@ def test_bad_pictures_are_counted_and_the_first_five_named(tmp_path: Path) -> No
     assert "bad4.png" in message
     assert "bad5.png" not in message
     assert "and 2 more" in message
-    assert "--on-bad-image skip leaves them out" in message
+    assert "leave them out with --on-bad-image skip" in message
 
 
 def test_class_that_loses_all_its_pictures_is_an_error(tmp_path: Path) -> None:

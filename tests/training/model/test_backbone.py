@@ -212,5 +212,5 @@ def test_the_record_names_a_weights_file_without_its_folder(tmp_path: Path) -> N
 
 
 def test_options_of_a_backbone_are_refused_where_there_is_none() -> None:
-    with pytest.raises(OptionError, match=r"seed starts from nothing: .* mobilenet_v3_small, efficientnet_v2_b0"):
+    with pytest.raises(OptionError, match=r"seed has no backbone.* mobilenet_v3_small, efficientnet_v2_b0"):
         with_backbone(preset_named("seed"), {"weights": "none"})
