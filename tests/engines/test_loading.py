@@ -172,7 +172,7 @@ def test_auto_takes_tensorflow_where_openvino_is_not_installed(bundle_path: Path
     install("openvino", unavailable("OpenVINO is not installed."))
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "tensorflow"
-    assert model.reason == "openvino was refused (engine_unavailable)"
+    assert model.reason == "openvino was rejected (engine_unavailable)"
     assert [str(refusal) for refusal in model.refusals] == ["OpenVINO is not installed."]
     model.engine.close()
 
@@ -182,7 +182,7 @@ def test_auto_takes_tensorflow_where_openvino_disagrees_with_training(bundle_pat
     install("openvino", opens(wrong))
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "tensorflow"
-    assert model.reason == "openvino was refused (self_check_failed)"
+    assert model.reason == "openvino was rejected (self_check_failed)"
     assert "openvino gives probabilities for the golden pictures that differ" in str(model.refusals[0])
     assert wrong.closed
     model.engine.close()
@@ -194,7 +194,7 @@ def test_auto_takes_tensorflow_where_openvino_cannot_read_the_model(bundle_path:
 
     install("openvino", cannot_read)
     model = load_model(bundle_path, threads=2)
-    assert (model.engine.name, model.reason) == ("tensorflow", "openvino was refused (bundle_tampered)")
+    assert (model.engine.name, model.reason) == ("tensorflow", "openvino was rejected (bundle_tampered)")
     model.engine.close()
 
 
