@@ -26,8 +26,10 @@ from benchmarks.harness.workload import (
     WORK,
     WORKLOADS,
     Workload,
+    lite0,
     mnist,
     mobilenet,
+    phone,
     pictures_of_folder,
     pictures_of_npz,
     resnet50,
@@ -41,6 +43,7 @@ from benchmarks.serving.overload import overload_table
 from benchmarks.serving.protocols import measure_protocols, protocols_table
 from benchmarks.serving.ray_data import measure_ray
 from benchmarks.serving.results import Results
+from benchmarks.serving.rivals import measure_rivals
 from benchmarks.serving.scaling import Scaling, sweeps
 from benchmarks.serving.scaling_report import write_scaling
 from benchmarks.serving.soak import read_soak
@@ -141,6 +144,30 @@ def protocols(
     out.mkdir(parents=True, exist_ok=True)
     (out / "protocols.md").write_text(protocols_table(found) + "\n", encoding="utf-8")
     typer.echo(protocols_table(found))
+
+
+@cli.command()
+def rivals(
+    name: Annotated[
+        str, typer.Option("--workload", help="mnist, lite0 (photos) or phone (photos of 12 megapixels).")
+    ] = "mnist",
+    only: Annotated[
+        list[str] | None, typer.Option(help="A peer to take part; several times for more. All, if none.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which each service is driven once.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 3,
+    mnist_npz: MnistNpz = None,
+    photos: Photos = _DATA / "photos",
+    out: Out = WORK / "results",
+) -> None:
+    """Drive this service and its peers in turns, all with the same network on OpenVINO, and write rivals-NAME.md."""
+    with _one_line_errors():
+        found = measure_rivals(
+            _workload(name, photos, mnist_npz), rounds=rounds, seconds=seconds, only=tuple(only or ())
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"rivals-{name}.md").write_text(found.markdown() + "\n", encoding="utf-8")
+    typer.echo(found.markdown())
 
 
 @cli.command()
@@ -478,8 +505,10 @@ def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:
         raise BenchmarkError(f"There is no workload '{name}'; there are: {', '.join(WORKLOADS)}.")
     if name == "mnist":
         return mnist(pictures_of_npz(mnist_npz) if mnist_npz else pictures_of_folder(_DATA))
-    _build(name, _DATA / "photos")
-    return {"mobilenet": mobilenet, "resnet50": resnet50}[name](pictures_of_folder(photos))
+    for needed in ("lite0", "lite0-reduced") if name == "phone" else (name,):
+        _build(needed, _DATA / "photos")
+    made = {"mobilenet": mobilenet, "resnet50": resnet50, "lite0": lite0, "phone": phone}
+    return made[name](pictures_of_folder(photos))
 
 
 def _build(name: str, photos: Path) -> Path:

@@ -6,14 +6,15 @@ contestants/<name>/ describes a peer's tuning, with links to its documentation.
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from app.engines.registry import EngineName
 from benchmarks.harness.environment import python_of
 from benchmarks.harness.machine import has_bf16
-from benchmarks.harness.workload import HERE, Workload
+from benchmarks.harness.roads import RoadName
+from benchmarks.harness.workload import HERE, WORK, Workload
 
 Group = Literal["ours", "peer", "tutorial", "ceiling"]
 Precision = Literal["f32", "auto"]
@@ -25,6 +26,7 @@ _RAY = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+_OPENVINO = {"BENCHMARK_ENGINE": "openvino"}
 _SHARED = HERE / "contestants" / "shared"
 _ROOT = HERE.parent
 
@@ -42,12 +44,20 @@ class Contestant:
     precision: Precision = "f32"
     """The in-process upper bound that it is compared with."""
     in_short: bool = False
+    road: RoadName = "multipart"
+    """How a picture is sent to it."""
+    path: str | None = None
+    """The path to send it to, if it is not this project's."""
+    has_grpc: bool = False
+    """Whether it listens at the spare port, too, by the Open Inference Protocol."""
     takes_bodies: bool = False
     """Whether it is also measured with raw bodies and batches."""
 
     def prepare(self) -> str:
         """Return the interpreter to start it with; build its environment if needed. Raises NotBuilt."""
-        return sys.executable if self.environment is None else str(python_of(self.environment))
+        if self.environment is None:
+            return sys.executable
+        return str(python_of(self.environment, of_the_system=self.environment == "triton"))
 
     def reason_to_skip(self) -> str | None:
         """Return why it cannot take part at all, or None."""
@@ -62,8 +72,10 @@ class Contestant:
             "BENCHMARK_PORT": str(port),
             "BENCHMARK_SPARE_PORT": str(spare_port),
             "BENCHMARK_BATCH_SIZE": str(workload.batch_size),
+            "BENCHMARK_WORK": str(WORK),
         }
-        return {**inherited, **own, **run, **self.variables}
+        grpc = {"IMAGECLASS_GRPC_PORT": str(spare_port)} if self.has_grpc and self.group == "ours" else {}
+        return {**inherited, **own, **run, **grpc, **self.variables}
 
     def folder(self) -> Path:
         """Return the folder to run it in."""
@@ -92,8 +104,18 @@ def contestants() -> list[Contestant]:
     ]
 
 
-def ours(engine: EngineName, *, workers: int, precision: Precision | None = None, in_short: bool = False) -> Contestant:
-    """Return this project's service; on OpenVINO in f32 it is measured with all kinds of body."""
+def ours(
+    engine: EngineName,
+    *,
+    workers: int,
+    precision: Precision | None = None,
+    in_short: bool = False,
+    store: Path | None = None,
+) -> Contestant:
+    """Return this project's service; on OpenVINO in f32 it is measured with all kinds of body.
+
+    `store` is served instead of the workload's.
+    """
     return Contestant(
         name=f"ours-{engine}-{precision or 'f32'}-{workers}",
         group="ours",
@@ -101,7 +123,7 @@ def ours(engine: EngineName, *, workers: int, precision: Precision | None = None
         environment=None,
         command=lambda python, port, workload: [
             *(python, "-m", "app", "serve", "--host", "127.0.0.1", "--port", str(port)),
-            *("--model-store", str(workload.store), "--log-level", "warning"),
+            *("--model-store", str(store or workload.store), "--log-level", "warning"),
         ],
         variables={
             "IMAGECLASS_ENGINE": engine,
@@ -112,6 +134,23 @@ def ours(engine: EngineName, *, workers: int, precision: Precision | None = None
         in_short=in_short,
         takes_bodies=engine == "openvino" and precision is None,
     )
+
+
+def at_equal_engines() -> list[Contestant]:
+    """Return this project and the peers, all with the same SavedModel on OpenVINO in f32, two processes each."""
+    return [
+        replace(ours("openvino", workers=2), has_grpc=True),
+        replace(
+            _peer("mosec", lambda python, port, _: [python, "service.py", "--port", str(port)], _OPENVINO),
+            road="raw body",
+            path="/inference",
+        ),
+        replace(
+            _peer("triton", lambda python, *_: [python, "start.py"], _OPENVINO), road="v2 binary BYTES", has_grpc=True
+        ),
+        _peer("litserve", lambda python, *_: [python, "service.py"], _OPENVINO),
+        _peer("bentoml", _bentoml, _OPENVINO),
+    ]
 
 
 def _ours_on_ray() -> Contestant:
@@ -163,7 +202,7 @@ def _peer(
     return Contestant(
         name=name,
         group="peer",
-        about="its own batching, TensorFlow",
+        about="its own batching, " + (variables or {}).get("BENCHMARK_ENGINE", "tensorflow"),
         environment=name,
         command=command,
         variables=variables or {},

@@ -12,8 +12,10 @@ _STAMP = "requirements.lock"
 _INSTALL_TIMEOUT_S = 1800
 
 
-def python_of(contestant: str) -> Path:
+def python_of(contestant: str, *, of_the_system: bool = False) -> Path:
     """Return the interpreter of a contestant's environment; build the environment unless it is up to date.
+
+    It is made of this Python, or of the system's own if the contestant is linked to that.
 
     The stamp is a copy of the requirements, written last: an interrupted installation is repeated.
     """
@@ -26,7 +28,7 @@ def python_of(contestant: str) -> Path:
     print(f"installing {contestant} (once)", flush=True)
     home.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _run(sys.executable, "-m", "venv", "--clear", str(home))
+        _run("/usr/bin/python3" if of_the_system else sys.executable, "-m", "venv", "--clear", str(home))
         _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements))
     except NotBuilt:
         shutil.rmtree(home, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Build the bundles of the larger networks through training's own export, with random weights.
+"""Build the bundles of the larger networks through training's own export, with random weights or a random last layer.
 
 Speed does not depend on the weights. The answers mean nothing.
 """
@@ -16,25 +16,31 @@ from app.engines.loading import LoadedModel
 from benchmarks.harness.workload import WORK
 from training.bundling.export import open_draft
 from training.data.dataset import Picture
+from training.model.network import build_network
+from training.model.presets.photos import PHOTOS
 from training.tensorflow import keras
 
 _SIDE = 224
 _LABELS = tuple(str(label) for label in range(10))
-_NETWORKS = {"mobilenet": "MobileNetV2", "resnet50": "ResNet50"}
+_NETWORKS = {
+    "mobilenet": "MobileNetV2",
+    "resnet50": "ResNet50",
+    "lite0": "EfficientNet-Lite0",
+    "lite0-reduced": "EfficientNet-Lite0",
+}
 
 
 def build(name: str, pictures: Sequence[Path]) -> LoadedModel:
     """Publish a network (224×224×3, 10 classes) in benchmarks/.work/model_store. `pictures` become golden ones."""
     keras.utils.set_random_seed(0)
     architecture = _NETWORKS[name]
-    image = keras.Input((_SIDE, _SIDE, 3), dtype="uint8", name="image")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    backbone = getattr(keras.applications, architecture)(
-        input_shape=(_SIDE, _SIDE, 3), weights=None, classes=len(_LABELS)
-    )
-    network = keras.Model(image, backbone(scaled), name=name)
     spec = PreprocessingSpec(height=_SIDE, width=_SIDE, colour="rgb", resize="stretch")
-    _normalise(network, backbone, np.stack([preprocess(file.read_bytes(), spec) for file in pictures]))
+    if name == "lite0-reduced":
+        spec = PreprocessingSpec(**{**spec.model_dump(), "version": 2, "jpeg_scale": "reduced"})
+    if architecture == "EfficientNet-Lite0":
+        network = build_network(PHOTOS.layers, shape=spec.shape, classes=len(_LABELS), backbone=PHOTOS.backbone)
+    else:
+        network = _random(name, architecture, np.stack([preprocess(file.read_bytes(), spec) for file in pictures]))
     golden = [Picture(id=file.name, label=_LABELS[0], split="test", content=file) for file in pictures]
     (WORK / "model_store").mkdir(parents=True, exist_ok=True)
     with open_draft(ModelStore(WORK / "model_store"), name, labels=_LABELS, preprocessing=spec) as draft:
@@ -43,10 +49,21 @@ def build(name: str, pictures: Sequence[Path]) -> LoadedModel:
             metrics=_metrics(network),
             card=_card(name, architecture, draft.version),
             report=None,
-            training={"command": "python -m benchmarks models", "data": "none: random weights"},
+            training={"command": "python -m benchmarks models", "data": "none"},
             split={},
             split_csv="",
         )
+
+
+def _random(name: str, architecture: str, batch: NDArray[np.uint8]) -> keras.Model:
+    image = keras.Input(batch.shape[1:], dtype="uint8", name="image")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    backbone = getattr(keras.applications, architecture)(
+        input_shape=batch.shape[1:], weights=None, classes=len(_LABELS)
+    )
+    network = keras.Model(image, backbone(scaled), name=name)
+    _normalise(network, backbone, batch)
+    return network
 
 
 def _normalise(network: Any, backbone: Any, batch: NDArray[np.uint8]) -> None:
@@ -75,4 +92,4 @@ def _metrics(network: Any) -> dict[str, Any]:
 
 
 def _card(name: str, architecture: str, version: int) -> str:
-    return f"# {name} version {version}\n\n{architecture} with random weights, for measuring speed. It knows nothing.\n"
+    return f"# {name} version {version}\n\n{architecture}, for measuring speed. It knows nothing.\n"

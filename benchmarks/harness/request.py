@@ -18,9 +18,9 @@ def multipart_post(picture: bytes) -> bytes:
     return _post(b"/predict", _FORM, _form([picture], field=b"file"))
 
 
-def raw_post(picture: bytes) -> bytes:
+def raw_post(picture: bytes, path: str = "/predict") -> bytes:
     """Return a request with a picture as the whole body."""
-    return _post(b"/predict", b"image/" + _kind(picture), picture)
+    return _post(path.encode(), b"image/" + _kind(picture), picture)
 
 
 def batch_post(pictures: Sequence[bytes]) -> bytes:

@@ -2,18 +2,19 @@
 
 import contextlib
 import http.client
-import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.contract.bundle import read_manifest
 from benchmarks.harness.contestant import Contestant
 from benchmarks.harness.errors import DidNotStart
 from benchmarks.harness.processes import ProcessTree
+from benchmarks.harness.roads import label_in, requests_by
 from benchmarks.harness.workload import WORK, Workload
 
 HOST = "127.0.0.1"
@@ -25,6 +26,8 @@ _ANSWER_TIMEOUT_S = 30.0
 @dataclass(frozen=True)
 class Service:
     port: int
+    spare_port: int
+    """Where a contestant listens that has two protocols."""
     tree: ProcessTree
     start_s: float
     """Seconds from the start of the process to its first answer 200."""
@@ -55,10 +58,12 @@ def running(contestant: Contestant, workload: Workload) -> Iterator[Service]:
         )
         tree = ProcessTree(process.pid)
         try:
-            _wait_for_answer(process, port, workload.requests[0].read_bytes(), log)
+            requests = requests_by(contestant.road, workload, path=contestant.path)
+            _wait_for_answer(process, port, requests[0].read_bytes(), log)
             start_s = time.monotonic() - began
-            labels = tuple(_label(ask(port, request.read_bytes())) for request in workload.requests)
-            yield Service(port, tree, start_s, labels)
+            names = read_manifest(workload.bundle).labels
+            labels = tuple(_label(ask(port, request.read_bytes()), names) for request in requests)
+            yield Service(port, spare_port, tree, start_s, labels)
         finally:
             tree.stop()
             process.wait()
@@ -93,15 +98,9 @@ def _wait_for_answer(process: subprocess.Popen[bytes], port: int, request: bytes
     raise DidNotStart(f"no answer 200 in time ({last}): {_complaint(log)}")
 
 
-def _label(answer: tuple[int, bytes]) -> str:
+def _label(answer: tuple[int, bytes], labels: Sequence[str]) -> str:
     status, body = answer
-    if status != http.HTTPStatus.OK:
-        return f"status {status}"
-    try:
-        found = json.loads(body)
-        return str((found[0] if isinstance(found, list) else found)["label"])  # BentoML answers with a list of one
-    except (ValueError, LookupError, TypeError):
-        return "not our JSON"
+    return label_in(body, labels) if status == http.HTTPStatus.OK else f"status {status}"
 
 
 def _free_ports() -> tuple[int, int]:

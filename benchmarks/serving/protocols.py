@@ -7,8 +7,6 @@ it shares with the service, so its figure is a lower bound.
 import asyncio
 import itertools
 import socket
-import struct
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +17,13 @@ import grpc
 
 from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.contract.bundle import read_manifest
-from app.contract.preprocessing import preprocess
 from benchmarks.harness.contestant import ours
 from benchmarks.harness.errors import LoadFailed
-from benchmarks.harness.request import BATCH_PICTURES, json_post, tensor_post
+from benchmarks.harness.request import BATCH_PICTURES
+from benchmarks.harness.roads import RoadName, parts, requests_by, with_lengths
 from benchmarks.harness.service import HOST, Service, running
 from benchmarks.harness.table import number, ratio, table
-from benchmarks.harness.workload import WORK, Workload, write_requests
+from benchmarks.harness.workload import Workload
 from benchmarks.harness.wrk import drive
 
 _AT_ONCE_OF_ONE = 64
@@ -117,54 +115,22 @@ def protocols_table(found: Sequence[ProtocolSpeed]) -> str:
 
 def _protocols(workload: Workload, grpc_port: int) -> list[Protocol]:
     manifest = read_manifest(workload.bundle)
-    v1, v2 = f"/v1/models/{manifest.name}:predict", f"/v2/models/{manifest.name}/infer"
-    images = [preprocess(picture, manifest.preprocessing).tobytes() for picture in workload.pictures]
-
-    def instances(pictures: Sequence[bytes]) -> bytes:
-        return json_post(v1, {"instances": [{"b64": b64encode(picture).decode()} for picture in pictures]})
-
-    def elements(pictures: Sequence[bytes]) -> bytes:
-        tensor: dict[str, object] = {"name": "image", "datatype": "BYTES", "shape": [len(pictures)]}
-        return tensor_post(v2, tensor, _with_lengths(pictures))
-
-    def pixels(pictures: Sequence[bytes]) -> bytes:
-        shape = [len(pictures), *manifest.preprocessing.shape]
-        return tensor_post(v2, {"name": "image", "datatype": "UINT8", "shape": shape}, b"".join(pictures))
-
-    def written(name: str, write: Callable[[Sequence[bytes]], bytes], pictures: Sequence[bytes], many: int) -> Protocol:
-        requests = [write(part) for part in _parts(pictures, many)]
-        files = write_requests(WORK / "requests" / "protocols" / f"{name}-{many}".replace(" ", "-"), requests)
-        return Protocol(name, many, _by_wrk(files, many))
-
     many = BATCH_PICTURES
+    both: list[RoadName] = ["v2 binary BYTES", "v2 binary UINT8", "TensorFlow Serving b64"]
     return [
-        Protocol("multipart", 1, _by_wrk(workload.requests, 1)),
-        Protocol("raw body", 1, _by_wrk(workload.raw_requests, 1)),
-        Protocol("batch", many, _by_wrk(workload.batch_requests, many)),
+        Protocol("multipart", 1, _by_wrk(requests_by("multipart", workload), 1)),
+        Protocol("raw body", 1, _by_wrk(requests_by("raw body", workload), 1)),
+        Protocol("batch", many, _by_wrk(requests_by("batch", workload), many)),
         *(
-            written(name, write, pictures, count)
-            for name, write, pictures in (
-                ("v2 binary BYTES", elements, workload.pictures),
-                ("v2 binary UINT8", pixels, images),
-                ("TensorFlow Serving b64", instances, workload.pictures),
-            )
+            Protocol(road, count, _by_wrk(requests_by(road, workload, many=count > 1), count))
+            for road in both
             for count in (1, many)
         ),
         *(
-            Protocol("gRPC BYTES", count, _by_grpc(manifest.name, workload.pictures, grpc_port, count))
+            Protocol("gRPC BYTES", count, by_grpc(manifest.name, workload.pictures, grpc_port, count))
             for count in (1, many)
         ),
     ]
-
-
-def _parts(pictures: Sequence[bytes], count: int) -> list[list[bytes]]:
-    """Return lists of `count` pictures that cover all pictures, starting over at their end."""
-    starts = range(0, len(pictures), count)
-    return [[pictures[(start + row) % len(pictures)] for row in range(count)] for start in starts]
-
-
-def _with_lengths(pictures: Sequence[bytes]) -> bytes:
-    return b"".join(struct.pack("<I", len(picture)) + picture for picture in pictures)
 
 
 def _by_wrk(requests: Sequence[Path], pictures: int) -> Drive:
@@ -177,14 +143,15 @@ def _by_wrk(requests: Sequence[Path], pictures: int) -> Drive:
     return by_wrk
 
 
-def _by_grpc(model: str, pictures: Sequence[bytes], port: int, count: int) -> Drive:
+def by_grpc(model: str, pictures: Sequence[bytes], port: int, count: int) -> Drive:
+    """Return what sends pictures by the Open Inference Protocol over gRPC, to any server of it."""
     messages = [
         pb.ModelInferRequest(
             model_name=model,
-            inputs=[pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[count])],
-            raw_input_contents=[_with_lengths(part)],
+            inputs=[pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[count, 1])],
+            raw_input_contents=[with_lengths(part)],
         ).SerializeToString()
-        for part in _parts(pictures, count)
+        for part in parts(pictures, count)
     ]
     at_once = _AT_ONCE_OF_ONE if count == 1 else _AT_ONCE_OF_MANY
 
