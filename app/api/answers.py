@@ -1,6 +1,6 @@
 """A model's answers as JSON. The constant parts are written once, when the model goes live."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import orjson
@@ -10,7 +10,7 @@ from app.contract.bundle import Bundle
 from app.contract.judgement import Judge
 from app.contract.trust import TRUST, Neighbour
 from app.contract.wish import AnswerSettings, Wish
-from app.serving.classifier import Classifier, WithOutput
+from app.serving.classifier import WithOutput
 
 Answer = NDArray[np.float32] | WithOutput
 
@@ -89,22 +89,3 @@ class AnswerWriter:
         values = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         best = probabilities.argmax()
         return (self._labels[best], values[best], *values)
-
-
-class AnswerWriters:
-    """The writers of the live models, and of replaced ones that still answer requests in flight."""
-
-    def __init__(self, live: Callable[[], Sequence[Classifier]], settings: AnswerSettings) -> None:
-        self._live = live
-        self._settings = settings
-        self._writers: dict[Classifier, AnswerWriter] = {}
-
-    def of(self, model: Classifier) -> AnswerWriter:
-        writer = self._writers.get(model)
-        if writer is None:
-            answering = [*self._live(), model]  # another version went live: forget replaced ones
-            self._writers = {
-                each: self._writers.get(each) or AnswerWriter(each.loaded.bundle, self._settings) for each in answering
-            }
-            writer = self._writers[model]
-        return writer

@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
-from app.api.answers import AnswerWriters
+from app.api.answers import AnswerWriter
 from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
 from app.api.inference import Inference, Message, Question, Written
+from app.api.per_model import PerModel
 from app.contract.wish import AnswerSettings, Wish
 from app.errors import ImageclassError, InferenceFailed
 from app.serving.classifier import Classifier
@@ -19,7 +20,7 @@ class Questions:
     def __init__(self, inference: Inference, settings: AnswerSettings = AnswerSettings()) -> None:  # noqa: B008 - frozen
         self.inference = inference
         self.limits = inference.limits
-        self.writers = AnswerWriters(lambda: inference.catalogue.models, settings)
+        self.writers = PerModel(inference.catalogue, lambda model: AnswerWriter(model.loaded.bundle, settings))
 
     def one(self, model: str | None, wish: Wish, content_type: str) -> "OnePicture":
         return OnePicture(self, model, wish, content_type)

@@ -60,7 +60,7 @@ async def test_answers_name_the_version_that_gave_them_and_what_is_gone_is_forgo
             row = await classifier.classify(seven)
             answer = questions.one(None, Wish(), PNG).write(classifier, [row])
             assert version_of(answer.body) == version
-            assert len(questions.writers._writers) <= 2
+            assert len(questions.writers._made) <= 2
 
 
 async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Settings, seven: bytes) -> None:

@@ -16,7 +16,7 @@ def parse_json(body: bytes | memoryview, *, max_values: int) -> Any:
     text = bytes(body)
     # Every value but the first of its list or object follows a comma, and the first follows a bracket. Commas in
     # strings count too: a picture in base64 holds none, and a data URL holds one.
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > max_values:
+    if len(text) > max_values and text.count(b",") + text.count(b"[") + text.count(b"{") > max_values:
         raise UploadTooLarge(
             f"The JSON holds more than {max_values:,} values. Send encoded pictures, binary tensors, or fewer pictures."
         )

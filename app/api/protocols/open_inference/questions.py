@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from app.api.inference import Message, Question, Written
+from app.api.inference import Inference, Message, Question, Written
+from app.api.per_model import PerModel
 from app.api.protocols.open_inference.requests import DECISION, JUDGED, InferRequest, Reader
 from app.api.protocols.open_inference.responses import OutputTensor, judged_tensor, output_tensor, to_body
 from app.api.questions import Questions
@@ -15,20 +16,23 @@ from app.serving.classifier import Classifier, WithOutput
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
+def readers_of(inference: Inference) -> PerModel[Reader]:
+    return PerModel(
+        inference.catalogue,
+        lambda model: Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count),
+    )
+
+
 class InferQuestion(Question):
     """Pictures to classify, and the requested outputs."""
 
     asked: InferRequest
     """The parsed message; set by `read`."""
 
-    def __init__(self, questions: Questions, model: str, version: str | None) -> None:
+    def __init__(self, questions: Questions, readers: PerModel[Reader], model: str, version: str | None) -> None:
         self.model, self.version = model, version
-        self._inference = questions.inference
+        self.reader_of = readers.of
         self._writer_of = questions.writers.of
-
-    def reader(self, model: Classifier) -> Reader:
-        inference = self._inference
-        return Reader(model.manifest, parse_json=inference.parse_json, check_count=inference.check_count)
 
     def output_of(self, model: Classifier) -> str | None:
         if not self.asked.is_judged:
@@ -45,14 +49,14 @@ class InferQuestion(Question):
         """Return the requested outputs."""
         asked, labels = self.asked, model.manifest.labels
         if not asked.is_judged:
-            return [output_tensor(output, np.stack(outcomes), labels) for output in asked.outputs]
+            return [output_tensor(asked.outputs[0], np.array(outcomes), labels)]
         rows = [each if isinstance(each, WithOutput) else (each, None) for each in outcomes]
         judge = self._writer_of(model).judge
         judgements = [judge.judge(probabilities, features, asked.wish) for probabilities, features in rows]
         return [
             judged_tensor(output.name, judgements)
             if output.name in JUDGED
-            else output_tensor(output, np.stack([probabilities for probabilities, _ in rows]), labels)
+            else output_tensor(output, np.array([probabilities for probabilities, _ in rows]), labels)
             for output in asked.outputs
         ]
 
@@ -60,8 +64,10 @@ class InferQuestion(Question):
 class HttpInfer(InferQuestion):
     """A question over HTTP. `json_length` is the header with the length of the JSON before binary data, or None."""
 
-    def __init__(self, questions: Questions, model: str, version: str | None, json_length: str | None) -> None:
-        super().__init__(questions, model, version)
+    def __init__(
+        self, questions: Questions, readers: PerModel[Reader], model: str, version: str | None, json_length: str | None
+    ) -> None:
+        super().__init__(questions, readers, model, version)
         self._header = json_length
         self._json_length: int | None = None  # after `check_head`
 
@@ -69,7 +75,7 @@ class HttpInfer(InferQuestion):
         self._json_length = _length_of(self._header)
 
     def read(self, body: bytes, model: Classifier) -> Message:
-        asked = self.asked = self.reader(model).from_body(body, self._json_length)
+        asked = self.asked = self.reader_of(model).from_body(body, self._json_length)
         return asked.pictures, asked.timeout_s
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:

@@ -1,9 +1,8 @@
 """Parse inference requests of the protocol. It knows nothing of HTTP: a body is bytes, a header a number."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.api.protocols.open_inference.tensors import (
     Pictures,
@@ -29,10 +28,10 @@ DECISION = "decision"
 JUDGED = (FAMILIARITY, DECISION)
 """Outputs beside the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
 metadata: a request that names no output gets all that are listed there, and load generators ask for all of them."""
+_NOTHING_ELSE = Wish()
 
 
-@dataclass(frozen=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """The requested form of an output: as JSON or as `binary` data; of probabilities, the `classes` best labels."""
 
     name: str
@@ -40,22 +39,23 @@ class RequestedOutput:
     classes: int = 0
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """`id` is empty if none was given, `timeout_s` None. The `wish` is of the outputs beside the probabilities."""
 
     pictures: Pictures
     outputs: tuple[RequestedOutput, ...]
     id: str = ""
     timeout_s: float | None = None
-    wish: Wish = field(default_factory=Wish)
+    wish: Wish = _NOTHING_ELSE
 
     def asks_for(self, name: str) -> bool:
         return any(output.name == name for output in self.outputs)
 
     @property
     def is_judged(self) -> bool:
-        return any(output.name in JUDGED for output in self.outputs)
+        """Whether an output beside the probabilities is requested. Those come first, or alone."""
+        outputs = self.outputs
+        return len(outputs) > 1 or outputs[0].name in JUDGED
 
 
 class Reader:
@@ -65,8 +65,12 @@ class Reader:
     """
 
     def __init__(self, manifest: Manifest, *, parse_json: ParseJson, check_count: CheckCount) -> None:
-        self._signature = manifest.signature
+        self._input_name = manifest.signature.input.name
+        self._where = f"Input '{self._input_name}'"
         self._outputs = (manifest.signature.output.name, *(JUDGED if TRUST in manifest.files else ()))
+        self._unnamed = {
+            binary: (RequestedOutput(self._outputs[0], binary),) for binary in (False, True)
+        }  # by whether it is binary: what is answered if no output is named
         self._shape = manifest.preprocessing.shape
         self._parse_json = parse_json
         self._check_count = check_count
@@ -78,7 +82,7 @@ class Reader:
         MalformedRequest, or UploadTooLarge.
         """
         if json_length == 0:
-            return InferRequest(self._raw(body), (RequestedOutput(self._outputs[0], binary=True),))
+            return InferRequest(self._raw(body), self._unnamed[True])
         if json_length is not None and json_length > len(body):
             raise MalformedRequest(
                 f"Inference-Header-Content-Length says {json_length:,} bytes of JSON; the body has {len(body):,}."
@@ -89,17 +93,17 @@ class Reader:
         parameters = parameters_of(message, "The request")
         outputs = self._requested(message, parameters)
         return InferRequest(
-            pictures=self._input(message, b"" if json_length is None else body[json_length:]),
-            outputs=outputs,
-            id=_id_of(message),
-            timeout_s=timeout_of(parameters),
-            wish=wish_of(outputs, parameters),
+            self._input(message, b"" if json_length is None else body[json_length:]),
+            outputs,
+            _id_of(message),
+            timeout_of(parameters),
+            wish_of(outputs, parameters),
         )
 
     def check_input(self, names: Sequence[str]) -> None:
         """Raise MalformedRequest unless there is one input, of the model's name."""
-        name = self._signature.input.name
-        if list(names) != [name]:
+        name = self._input_name
+        if len(names) != 1 or names[0] != name:
             sent = ", ".join(f"'{sent[:40]}'" for sent in names[:8]) or "none"
             raise MalformedRequest(f"The model has one input, '{name}'; the request has: {sent}.")
 
@@ -130,7 +134,7 @@ class Reader:
         array: Callable[[str], Pictures],
     ) -> Pictures:
         """Return the pictures of an input; `encoded` or `array` parses its data, by datatype."""
-        where = f"Input '{self._signature.input.name}'"
+        where = self._where
         if datatype == "BYTES":
             count = pictures_of(shape, where)
             self._check_count(count)
@@ -147,7 +151,7 @@ class Reader:
         inputs = _objects(message, "inputs")
         self.check_input([str(each.get("name")) for each in inputs])
         sent = inputs[0]
-        where = f"Input '{self._signature.input.name}'"
+        where = self._where
         shape = shape_of(sent.get("shape"), where)
         data = sent.get("data")
         size = parameters_of(sent, where).get("binary_data_size")
@@ -177,8 +181,10 @@ class Reader:
         )
 
     def _requested(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
-        outputs = _objects(message, "outputs") if message.get("outputs") is not None else []
         of_all = _flag(parameters, "binary_data_output")
+        outputs = [] if message.get("outputs") is None else _objects(message, "outputs")
+        if not outputs:
+            return self._unnamed[of_all]
 
         def binary(own: Mapping[str, Any]) -> bool:
             return _flag(own, "binary_data") if own.get("binary_data") is not None else of_all
@@ -253,6 +259,8 @@ def classes_of(parameters: Mapping[str, Any]) -> int:
 
 def wish_of(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> Wish:
     """Return the wish of the outputs beside the probabilities. Raises MalformedRequest."""
+    if len(outputs) == 1 and outputs[0].name not in JUDGED:
+        return _NOTHING_ELSE
     names = {output.name for output in outputs}
     return Wish(
         min_probability=_share(parameters, "min_probability") if DECISION in names else None,
@@ -279,9 +287,13 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool:
 
 def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     objects = message.get(name)
-    if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
-        raise MalformedRequest(f"'{name}' must be a list of objects, each with a 'name'.")
-    return objects
+    if isinstance(objects, list):
+        for each in objects:
+            if not isinstance(each, dict):
+                break
+        else:
+            return objects
+    raise MalformedRequest(f"'{name}' must be a list of objects, each with a 'name'.")
 
 
 def _id_of(message: Mapping[str, Any]) -> str:

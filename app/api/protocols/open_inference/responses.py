@@ -1,7 +1,8 @@
 """Write the answer to an inference request of the protocol. It knows nothing of HTTP or gRPC."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -12,8 +13,7 @@ from app.api.protocols.open_inference.tensors import bytes_to_binary
 from app.contract.judgement import Judgement
 
 
-@dataclass(frozen=True)
-class OutputTensor:
+class OutputTensor(NamedTuple):
     """FP32 numbers or BYTES, and the shape that they have."""
 
     shape: tuple[int, ...]
@@ -60,22 +60,36 @@ def to_body(
     request: InferRequest, tensors: Sequence[OutputTensor], *, model: str, version: str
 ) -> tuple[bytes, int | None]:
     """Return the body of the answer, and the length of its JSON if binary data follows."""
+    if len(tensors) == 1 and request.outputs[0].binary and isinstance(tensors[0].values, np.ndarray) and not request.id:
+        data = tensors[0].binary()
+        text = _json_of_one(model, version, request.outputs[0].name, tensors[0].shape, len(data))
+        return text + data, len(text)
     outputs = []
-    binary = b""
+    pieces = []
     for asked, tensor in zip(request.outputs, tensors, strict=True):
         output: dict[str, object] = {"name": asked.name, "datatype": tensor.datatype, "shape": tensor.shape}
         if asked.binary:
-            data = tensor.binary()
-            output["parameters"] = {"binary_data_size": len(data)}
-            binary += data
+            pieces.append(tensor.binary())
+            output["parameters"] = {"binary_data_size": len(pieces[-1])}
         elif isinstance(tensor.values, np.ndarray):
             output["data"] = np.ascontiguousarray(tensor.values).reshape(-1)
         else:
             output["data"] = [value.decode() for value in tensor.values]
         outputs.append(output)
+    text = _json(model, version, request.id, outputs)
+    return (b"".join([text, *pieces]), len(text)) if pieces else (text, None)
+
+
+@lru_cache(maxsize=256)
+def _json_of_one(model: str, version: str, output: str, shape: tuple[int, ...], size: int) -> bytes:
+    """Return the JSON of an answer without an id whose one output is binary: most are such, and few differ."""
+    tensor = {"name": output, "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": size}}
+    return _json(model, version, "", [tensor])
+
+
+def _json(model: str, version: str, request_id: str, outputs: Sequence[Mapping[str, object]]) -> bytes:
     message: dict[str, object] = {"model_name": model, "model_version": version}
-    if request.id:
-        message["id"] = request.id
+    if request_id:
+        message["id"] = request_id
     message["outputs"] = outputs
-    text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (text + binary, len(text)) if any(asked.binary for asked in request.outputs) else (text, None)
+    return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)

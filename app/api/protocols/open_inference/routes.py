@@ -16,7 +16,7 @@ from app.api.lifecycle import Lifecycle
 from app.api.openapi.schemas import error_responses
 from app.api.protocols.model_routes import MODEL_PATHS, ModelName, ModelRoutes, model_and_version
 from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
-from app.api.protocols.open_inference.questions import JSON_LENGTH_HEADER, HttpInfer
+from app.api.protocols.open_inference.questions import JSON_LENGTH_HEADER, HttpInfer, readers_of
 from app.api.protocols.open_inference.repository import Repository
 from app.api.protocols.open_inference.requests import parameters_of
 from app.api.protocols.open_inference.schemas import (
@@ -67,6 +67,7 @@ def open_inference_routes(
 ) -> APIRouter:
     """`version` is the service's."""
     inference = questions.inference
+    readers = readers_of(inference)
     router = APIRouter(tags=["Open Inference Protocol v2"])
 
     @router.get("/v2", summary="Server name, version and extensions", response_model=ServerMetadata)
@@ -109,7 +110,7 @@ def open_inference_routes(
 
     async def infer(request: Request, name: str, asked: str | None) -> Response:
         """Send encoded pictures as BYTES [N], or preprocessed ones as UINT8 [N, H, W, C]."""
-        question = HttpInfer(questions, name, asked, request.headers.get(JSON_LENGTH_HEADER))
+        question = HttpInfer(questions, readers, name, asked, request.headers.get(JSON_LENGTH_HEADER))
         return await answer_request(inference, request, question, max_bytes=inference.limits.max_batch_bytes)
 
     routes = ModelRoutes(router, _ROOT)
@@ -133,6 +134,7 @@ def open_inference_routes(
 
 
 def open_inference_lean_routes(questions: Questions) -> list[LeanRoute]:
+    readers = readers_of(questions.inference)
     header = JSON_LENGTH_HEADER.lower().encode("ascii")
 
     def infer(names: Sequence[str], query: bytes, fields: Mapping[bytes, bytes]) -> Question | None:
@@ -140,7 +142,7 @@ def open_inference_lean_routes(questions: Questions) -> list[LeanRoute]:
             return None
         length = fields.get(header)
         text = None if length is None else length.decode("latin-1")
-        return HttpInfer(questions, *model_and_version(names), text)
+        return HttpInfer(questions, readers, *model_and_version(names), text)
 
     return [LeanRoute(f"{_ROOT}/{path}/infer", infer) for path in MODEL_PATHS]
 

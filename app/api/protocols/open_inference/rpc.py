@@ -17,11 +17,13 @@ from app.api.guard.access import Gate
 from app.api.guard.keys import RawHeaders
 from app.api.inference import Message, Written
 from app.api.lifecycle import Lifecycle
+from app.api.per_model import PerModel
 from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.api.protocols.open_inference.messages import infer_request, infer_response, read, write
 from app.api.protocols.open_inference.metadata import model_configuration, model_metadata, server_metadata
-from app.api.protocols.open_inference.questions import InferQuestion
+from app.api.protocols.open_inference.questions import InferQuestion, readers_of
 from app.api.protocols.open_inference.repository import Repository
+from app.api.protocols.open_inference.requests import Reader
 from app.api.protocols.open_inference.statistics import model_statistics
 from app.api.questions import Questions
 from app.api.routes.health import refuse_unless_ready
@@ -80,6 +82,7 @@ class OpenInferenceService:
     ) -> None:
         self._questions = questions
         self._inference = questions.inference
+        self._readers = readers_of(questions.inference)
         self._catalogue = questions.inference.catalogue
         self._repository = repository
         self._gate = gate
@@ -209,7 +212,7 @@ class OpenInferenceService:
         inference = self._inference
         with inference.admission.receive() as received:
             received(len(call.data))
-            question = _RpcInfer(self._questions, read(pb.ModelInferRequest, call.data))
+            question = _RpcInfer(self._questions, self._readers, read(pb.ModelInferRequest, call.data))
             answered = await inference.answer(question, _CallSource(call))
         return answered.written.body
 
@@ -222,12 +225,12 @@ class OpenInferenceService:
 class _RpcInfer(InferQuestion):
     """A question whose message is already parsed: `read` ignores the body."""
 
-    def __init__(self, questions: Questions, message: pb.ModelInferRequest) -> None:
-        super().__init__(questions, message.model_name, message.model_version or None)
+    def __init__(self, questions: Questions, readers: PerModel[Reader], message: pb.ModelInferRequest) -> None:
+        super().__init__(questions, readers, message.model_name, message.model_version or None)
         self._message = message
 
     def read(self, _: bytes, model: Classifier) -> Message:
-        asked = self.asked = infer_request(self._message, self.reader(model))
+        asked = self.asked = infer_request(self._message, self.reader_of(model))
         return asked.pictures, asked.timeout_s
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:

@@ -25,15 +25,15 @@ _LENGTH = struct.Struct("<I")
 
 def shape_of(value: Any, where: str) -> tuple[int, ...]:
     """Return a shape. Raises MalformedRequest if it is not one."""
-    if (
-        not isinstance(value, (list, tuple))
-        or not 1 <= len(value) <= _MOST_DIMENSIONS
-        or not all(type(size) is int and 0 <= size < 1 << 31 for size in value)
-    ):
-        raise MalformedRequest(
-            f"{where}: 'shape' must be a list of 1 to {_MOST_DIMENSIONS} whole numbers, such as [2] or [2, 28, 28, 1]."
-        )
-    return tuple(value)
+    if isinstance(value, (list, tuple)) and 1 <= len(value) <= _MOST_DIMENSIONS:
+        for size in value:
+            if type(size) is not int or not 0 <= size < 1 << 31:
+                break
+        else:
+            return tuple(value)
+    raise MalformedRequest(
+        f"{where}: 'shape' must be a list of 1 to {_MOST_DIMENSIONS} whole numbers, such as [2] or [2, 28, 28, 1]."
+    )
 
 
 def pictures_of(shape: tuple[int, ...], where: str) -> int:
@@ -45,6 +45,8 @@ def pictures_of(shape: tuple[int, ...], where: str) -> int:
 
 def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
     """Return the elements of a BYTES tensor, each a 4-byte length and that many bytes. Raises MalformedRequest."""
+    if count == 1 and len(data) >= _LENGTH.size and _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size:
+        return [data[_LENGTH.size :]]
     pictures: list[bytes] = []
     offset = 0
     for _ in range(count):

@@ -30,7 +30,7 @@ class Predict(_JsonQuestion):
         return pictures, None
 
     def write(self, _: Classifier, outcomes: Sequence[Any]) -> Written:
-        return Written(predicted(np.stack(outcomes), columns=self._in_columns))
+        return Written(predicted(np.array(outcomes), columns=self._in_columns))
 
 
 class Classify(_JsonQuestion):
@@ -40,4 +40,4 @@ class Classify(_JsonQuestion):
         return self._reader(model).classify(self._inference.parse_json(body)), None
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        return Written(classified(np.stack(outcomes), model.manifest.labels))
+        return Written(classified(np.array(outcomes), model.manifest.labels))
