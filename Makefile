@@ -117,7 +117,7 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 			--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$$@"; \
 	}; \
 	compile --group clients $(if $(UPGRADE),--upgrade) --output-file requirements/clients.txt; \
-	ours='pyproject.toml --extra grpc --extra object-storage'; \
+	ours='pyproject.toml --extra grpc --extra object-storage --extra tracing'; \
 	compile $$ours --extra training --extra parquet --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
 	compile --group build --constraint requirements/development.txt --output-file requirements/build.txt; \
 	compile $$ours --extra ray --group ray-tests --constraint requirements/development.txt --output-file requirements/ray.txt; \

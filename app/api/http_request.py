@@ -12,6 +12,7 @@ from app.api.guard.request_context import note_model
 from app.api.inference import Inference, Question, asked_seconds
 from app.api.server_timing import SERVER_TIMING_HEADER
 from app.serving.classifier import Classifier
+from app.tracing.trace import Trace
 
 
 async def answer_request(
@@ -35,6 +36,7 @@ class HttpSource:
         self._may_be_compressed = may_be_compressed
         self._inflater: Inflater | None = None
         self.receive = request.receive
+        self.trace: Trace | None = request.state.trace
 
     def about(self, model: Classifier) -> None:
         note_model(self._request, model)

@@ -28,6 +28,7 @@ from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier, WithOutput
 from app.serving.explanation import Explanation, ExplanationWish
+from app.tracing.trace import Trace
 
 _Result = TypeVar("_Result")
 _OF_ONE_PICTURE = (ImageError, InferenceFailed, UploadTooLarge)
@@ -100,6 +101,10 @@ class Source(Protocol):
     """The transport of a request: its body, and the headers that are common to all protocols."""
 
     @property
+    def trace(self) -> Trace | None:
+        """None if the request is not traced."""
+
+    @property
     def receive(self) -> Receive | None:
         """Receives the client's disconnect; None if the transport cancels the request's task instead."""
 
@@ -129,7 +134,7 @@ class Call(ABC):
 
     __slots__ = (
         *("_lease", "has_failures", "is_over", "model", "outcome", "prepared_s", "question", "queued_s", "ran_s"),
-        *("read_s", "replies", "unanswered"),
+        *("read_s", "replies", "trace", "unanswered"),
     )
 
     def __init__(self, question: Question) -> None:
@@ -139,6 +144,7 @@ class Call(ABC):
         self.replies: Sequence[Call | PictureReply] = ()
         self.read_s = 0.0
         """The seconds that the request took to arrive."""
+        self.trace: Trace | None = None
         self.is_over = False
         """Whether the call has ended and needs no answer."""
         self.has_failures = False
@@ -152,6 +158,12 @@ class Call(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Continue: every picture has its outcome."""
+
+    def arrived(self, read_s: float) -> None:
+        """Record that the whole request has arrived, and how long that took."""
+        self.read_s = read_s
+        if self.trace is not None:
+            self.trace.stage("read", read_s)
 
     def write(self, model: Classifier) -> Written:
         """Return the answer, between `finish` and `end`. Raises the error that fails the whole request."""
@@ -212,11 +224,12 @@ class Call(ABC):
 class PictureReply:
     """The Reply of one picture of many. The last to have an outcome finishes the call."""
 
-    __slots__ = ("_call", "outcome", "prepared_s", "queued_s", "ran_s")
+    __slots__ = ("_call", "outcome", "prepared_s", "queued_s", "ran_s", "trace")
 
     def __init__(self, call: Call) -> None:
         self.queued_s = self.prepared_s = self.ran_s = 0.0
         self.outcome: Outcome | None = None
+        self.trace = call.trace
         self._call = call
 
     def done(self) -> bool:
@@ -271,10 +284,11 @@ class Inference:
         timeout_s = source.check()
         began = perf_counter()
         call = _AwaitedCall(question)
+        call.trace = source.trace
         with self.admission.receive() as received:
             question.check_head()
             body = await source.read(received)
-            call.read_s = perf_counter() - began
+            call.arrived(perf_counter() - began)
             try:
                 model = self.begin(call, body, this_task(), timeout_s)
                 source.about(model)

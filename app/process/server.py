@@ -22,6 +22,7 @@ from app.settings import Settings, ignored_variables
 from app.system.cores import available_cores
 from app.system.invocation import installs
 from app.telemetry import configure_logging
+from app.tracing.environment import check_tracing
 
 _MOST_WORKERS = 4
 """The most workers to start by default: each takes memory for the models, and one service rarely has more cores for
@@ -34,6 +35,7 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Raises an ImageclassError if nothing can be served."""
     configure_logging(settings.log_format, settings.log_level)
     settings = with_workers(settings)
+    check_tracing(os.environ)
     for sentence in ignored_variables():
         _log.warning("variable ignored", reason=sentence)
     # Until the supervisor handles signals, stop at once. Process 1 of a container has no default handler for it.

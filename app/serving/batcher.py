@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from app.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown
 from app.serving.batch_plan import BatchPlan
 from app.system.wording import count_of
+from app.tracing.trace import Trace
 from app.waiting import wait_all
 
 Array = NDArray[Any]
@@ -65,6 +66,10 @@ class Reply(Protocol):
     prepared_s: float
     ran_s: float
 
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that hears of these stages; the batcher leaves it to its meters."""
+
     def done(self) -> bool: ...
 
     def set_result(self, row: Any, /) -> None: ...
@@ -76,16 +81,17 @@ class RowFuture(asyncio.Future[Any]):
     """The Reply for a coroutine."""
 
     queued_s = prepared_s = ran_s = 0.0
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Meters:
     """Callbacks for metrics, on the event loop. No call may take long or raise."""
 
-    waited: Callable[[float], None]
-    """The seconds that an item waited for its batch."""
-    ran: Callable[[int, float], None]
-    """The items of a batch, without padding, and the seconds that it took."""
+    waited: Callable[[Reply, float], None]
+    """The seconds that the item of this reply waited for its batch, which takes it now."""
+    ran: Callable[[Collection[Reply], float], None]
+    """The replies of a batch that has just ended, and the seconds that it took."""
     gave: Callable[[Rows, int], None]
     """The rows of a batch that succeeded, and how many of them are items'; the rest are padding."""
     expired: Callable[[], None]
@@ -308,7 +314,7 @@ class Batcher(Generic[Item]):
                 self._expire_one(reply)
                 continue
             reply.queued_s = waited = monotonic() - arrived
-            self._meters.waited(waited)
+            self._meters.waited(reply, waited)
             try:
                 array = self._prepared(item)
             except Exception as exc:  # noqa: BLE001 - any exception goes to this caller
@@ -337,7 +343,7 @@ class Batcher(Generic[Item]):
             began = monotonic()
             outcome = self._outcome(part, size)
             seconds = monotonic() - began
-            meters.ran(len(part), seconds)
+            meters.ran(part, seconds)
             parts += self._settle(part, outcome, seconds, meters)
 
     async def _run_in_thread(self, batch: dict[Reply, Array], size: int, meters: Meters) -> None:
@@ -349,7 +355,7 @@ class Batcher(Generic[Item]):
                 began = monotonic()
                 outcome = await self._outcome_in_thread(part, size)
                 seconds = monotonic() - began
-                meters.ran(len(part), seconds)
+                meters.ran(part, seconds)
                 parts += self._singly(part) if outcome is None else self._settle(part, outcome, seconds, meters)
 
     async def _outcome_in_thread(self, batch: dict[Reply, Array], size: int) -> Rows | Exception | None:

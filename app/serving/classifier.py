@@ -1,7 +1,7 @@
 """Classify encoded pictures by one live model. It knows nothing of HTTP or of other models."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import monotonic, time
@@ -25,6 +25,7 @@ from app.serving.batcher import Batcher, Meters, Reply, RowFuture, Rows, refusal
 from app.serving.explanation import Explanation, ExplanationWish, Rise, View, view_of
 from app.serving.predictions import Predictions
 from app.serving.tuning import Tuning
+from app.tracing.trace import trace_batch
 from app.waiting import wait_all
 
 _Made = TypeVar("_Made")
@@ -102,16 +103,21 @@ class Classifier:
         set_last_inference = metrics.version_last_inference(self.name, self.version).set
         batches = {size: metrics.version_batch_seconds(self.name, self.version, size) for size in tuning.plan.sizes}
 
-        def waited(seconds: float) -> None:
+        def waited(reply: Reply, seconds: float) -> None:
             observe_queue(seconds)
             observe_queue_of_version(seconds)
+            if reply.trace is not None:
+                reply.trace.stage("queue", seconds)
 
-        def ran(items: int, seconds: float) -> None:
+        def ran(replies: Collection[Reply], seconds: float) -> None:
+            items = len(replies)
             observe_size(items)
             observe_inference(seconds)
             batches[tuning.plan.size_of(items)].observe(seconds)
             add_pictures(items)
             set_last_inference(time())
+            if traces := [reply.trace for reply in replies if reply.trace is not None]:
+                trace_batch(traces, seconds, size=items, model=self.name, version=self.version)
 
         def gave(rows: Rows, items: int) -> None:
             probabilities = (
@@ -270,7 +276,10 @@ class Classifier:
             view = await self._in_pool(lambda: view_of(data, spec, header=header, drawn=wish.drawn), reply, deadline)
             lease.end()
             explain = self._by_masks if output is None else self._by_class_maps
+            began = monotonic()
             explanation = await explain(view, reply, wish, deadline)
+            if reply.trace is not None:
+                reply.trace.stage("explain", monotonic() - began)
             if wish.drawn:
                 png = await asyncio.get_running_loop().run_in_executor(self._decode_pool, explanation.drawn_over, view)
                 explanation = explanation._replace(png=png)
@@ -310,6 +319,7 @@ class Classifier:
     async def _row(self, batcher: "_PictureBatcher", tensor: Image, reply: Reply, deadline: float | None) -> Any:
         """Return the row of a tensor; `reply` gets its times."""
         times = RowFuture()
+        times.trace = reply.trace
         batcher.put(tensor, times, deadline=deadline)
         try:
             return await times
@@ -357,16 +367,18 @@ class Classifier:
         is_reduced = header.format == "jpeg" and spec.jpeg_scale == "reduced" and not jpeg_coefficient_bytes(data)
         return size // jpeg_divisor(header, spec) ** 2 if is_reduced else size
 
-    def _decoded(self, seconds: float) -> None:
+    def _decoded(self, reply: Reply, seconds: float) -> None:
+        reply.prepared_s = seconds
         self._observe_decode(seconds)
         self._observe_decode_of_version(seconds)
+        if reply.trace is not None:
+            reply.trace.stage("decode", seconds)
 
     def _prepare(self, item: "Image | _Encoded") -> Image:
         if isinstance(item, _Encoded):
             began = monotonic()
             image = preprocess(item.data, self.manifest.preprocessing, header=item.header)
-            item.reply.prepared_s = seconds = monotonic() - began
-            self._decoded(seconds)
+            self._decoded(item.reply, monotonic() - began)
             return image
         return item
 
@@ -411,8 +423,7 @@ class Classifier:
         except TimeoutError:
             self._expired()
             raise DeadlineExceeded("The picture could not be decoded before its deadline. Try again.") from None
-        reply.prepared_s = seconds
-        self._decoded(seconds)  # here, not in the thread: each metric has one writer
+        self._decoded(reply, seconds)  # here, not in the thread: each metric has one writer
         return made
 
 

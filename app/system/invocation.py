@@ -17,7 +17,7 @@ SCRIPT = "imageclass"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
-Extra = Literal["training", "grpc", "object-storage", "parquet", "ray"]
+Extra = Literal["training", "grpc", "object-storage", "parquet", "ray", "tracing"]
 
 _EXTRAS: dict[str, Extra] = {
     "google": "grpc",
@@ -26,6 +26,7 @@ _EXTRAS: dict[str, Extra] = {
     "jinja2": "training",
     "keras": "training",
     "obstore": "object-storage",
+    "opentelemetry": "tracing",  # all of it but the API, which FastAPI needs
     "pyarrow": "parquet",
     "ray": "ray",
     "scipy": "training",
@@ -72,7 +73,7 @@ def installs(extra: Extra | None) -> str:
         return f"run `pip install {package}`"  # in no lock but that of the tests
     if extra == "ray":
         return f"run `make setup-ray` and use .venv-ray, or `pip install {package}`"
-    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC and obstore
+    target = "setup-training" if extra == "training" else "setup"  # whose lock has gRPC, obstore and OpenTelemetry
     return f"run `make {target}`, or `pip install {package}`"
 
 

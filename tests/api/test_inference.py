@@ -64,6 +64,8 @@ class Probabilities(Question):
 class AtHand:
     """The Source of a request whose body is at hand."""
 
+    trace = None
+
     def __init__(self, *, timeout_s: float | None, receive: Receive | None) -> None:
         self.receive = receive
         self._timeout_s = timeout_s

@@ -66,6 +66,7 @@ class Caller:
         self.outcomes: list[Array | Exception] = []
         self.gone = False
         self.queued_s = self.prepared_s = self.ran_s = 0.0
+        self.trace = None
 
     def done(self) -> bool:
         return self.gone or bool(self.outcomes)
@@ -88,7 +89,11 @@ class Told:
     @property
     def meters(self) -> Meters:
         return Meters(
-            self.waited.append, lambda items, _: self.ran.append(items), lambda *_: None, self.expire, self.cancel
+            lambda _, seconds: self.waited.append(seconds),
+            lambda replies, _: self.ran.append(len(replies)),
+            lambda *_: None,
+            self.expire,
+            self.cancel,
         )
 
     def expire(self) -> None:

@@ -1,4 +1,4 @@
-"""Authorize requests, and count and log answers. This module knows nothing of ASGI or of routes.
+"""Authorize requests, and count, log and trace answers. This module knows nothing of ASGI or of routes.
 
 Both FastAPI (`app.api.guard.request_context`) and the fast path call it. For an answered request, all of it costs one
 to two microseconds.
@@ -16,6 +16,7 @@ from app.api.guard.hosts import AllowedHosts
 from app.api.guard.keys import ApiKeys, RawHeaders
 from app.api.guard.request_log import RefusalLog
 from app.metrics import Counter, Histogram, Metrics, Summary
+from app.tracing.trace import Trace, Tracer
 
 Access = Literal["open", "key", "off"]
 
@@ -25,7 +26,14 @@ DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-
 PAGE_PATHS = ("/", "/page/service.json", *(f"/page/{name}" for name in pages.MEDIA_TYPES if name != pages.INDEX))
 """Without the samples: they are test pictures, and need the same access as the models."""
 
+_UNTRACED = frozenset(HEALTH_PATHS + METRICS_PATHS)
+"""Probes and scrapes ask for these every few seconds."""
+
+RPC = "RPC"
+"""The method of calls over gRPC, as it is logged."""
+
 _MAX_REQUEST_ID_LENGTH = 128
+_MOST_OF_A_PATH = 256
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -52,6 +60,7 @@ class Gate:
         page_access: Access,
         metrics: Metrics,
         access_log: bool,
+        tracer: Tracer | None = None,
     ) -> None:
         self._keys = keys
         self._allowed_hosts = allowed_hosts
@@ -65,6 +74,7 @@ class Gate:
         )
         self._metrics = metrics
         self._access_log = access_log
+        self._tracer = tracer
         self._refusals = RefusalLog()
         self._counts: dict[tuple[str, str, str, int, str | None], _Counts] = {}
         self._prefix = secrets.token_hex(8) + "-"
@@ -94,6 +104,12 @@ class Gate:
                 break
         return f"{self._prefix}{next(self._numbers):x}"
 
+    def trace(self, path: str, headers: RawHeaders, began: float) -> Trace | None:
+        """Return the trace of a request that began at this time of `perf_counter`; None if it is not traced."""
+        if self._tracer is None or path in _UNTRACED:
+            return None
+        return self._tracer.trace(headers, began)
+
     def note(
         self,
         *,
@@ -106,8 +122,9 @@ class Gate:
         status: int,
         code: str | None,
         seconds: float,
+        trace: Trace | None = None,
     ) -> None:
-        """Count an answer, and log it if it rejects the request or if every request is logged.
+        """Count an answer, end its trace, and log it if it rejects the request or if every request is logged.
 
         `route` is the template, which bounds the number of series; `code` is that of an error. A 500 is logged, with
         its reason, by the code that answers it.
@@ -125,6 +142,18 @@ class Gate:
                 counts.errors.add()
             if status != 500:
                 self._refusals.note(request_id=request_id, method=method, path=path, status=status, code=code)
+        if trace is not None:
+            _end_trace(
+                trace,
+                request_id=request_id,
+                method=method,
+                path=path,
+                route=route,
+                model=model,
+                version=version,
+                status=status,
+                code=code,
+            )
         if self._access_log:
             _log.info(
                 "request",
@@ -151,3 +180,35 @@ class Gate:
             else None,
             errors=None if code is None else self._metrics.error(route, code),
         )
+
+
+def _end_trace(
+    trace: Trace,
+    *,
+    request_id: str,
+    method: str,
+    path: str,
+    route: str,
+    model: str,
+    version: str,
+    status: int,
+    code: str | None,
+) -> None:
+    """End a trace with what is known of the answer, by OpenTelemetry's names for it and a few of our own."""
+    attributes: dict[str, str | int] = {"imageclass.request_id": request_id}
+    if method == RPC:
+        name = route[1:]
+        attributes |= {"rpc.system.name": "grpc", "rpc.method": name}
+    else:
+        name = f"{method} {route}"
+        attributes |= {
+            "http.request.method": method,
+            "http.route": route,
+            "url.path": path[:_MOST_OF_A_PATH],
+            "http.response.status_code": status,
+        }
+    if model:
+        attributes |= {"imageclass.model": model, "imageclass.version": version}
+    if code is not None:
+        attributes["error.type"] = code
+    trace.end(name, attributes, has_failed=status >= 500)

@@ -27,7 +27,7 @@ def note_model(request: Request, model: Classifier) -> None:
 
 
 class Entrance:
-    """Gives a request its id, counts and logs its answer, and answers unhandled exceptions."""
+    """Gives a request its id and its trace, counts and logs its answer, and answers unhandled exceptions."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
@@ -40,6 +40,7 @@ class Entrance:
         began = time.perf_counter()
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request_id = state["request_id"] = self._gate.request_id(scope["headers"])
+        trace = state["trace"] = self._gate.trace(scope["path"], scope["headers"], began)
         status = 0
         # HEAD gets the answer of GET (RFC 9110, section 9.3.2); the server leaves the body out.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -77,6 +78,7 @@ class Entrance:
                     status=status,
                     code=state.get("code"),
                     seconds=time.perf_counter() - began,
+                    trace=trace,
                 )
 
 

@@ -83,10 +83,11 @@ class LeanExchange(Call):
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
         self._request_id = self._gate.request_id(headers)
+        self.trace = self._gate.trace(self._path.path, headers, self._began)
         try:
             self._gate.check(self._path.path, headers)
             self.question.check_head()
-            self.read_s = perf_counter() - self._began
+            self.arrived(perf_counter() - self._began)
             timeout_s = None if timeout is None else asked_seconds(timeout.decode("latin-1"))
             self._inference.begin(self, body, self, timeout_s, size=len(body))
         except Exception as exc:  # noqa: BLE001 - the client gets any error in the same shape
@@ -153,5 +154,6 @@ class LeanExchange(Call):
             status=status,
             code=code,
             seconds=perf_counter() - self._began,
+            trace=self.trace,
         )
         self._connection.answer_lines(status, fields, body)

@@ -13,7 +13,7 @@ import structlog
 from grpc.aio import ServicerContext
 
 from app.api.errors import status_of
-from app.api.guard.access import Gate
+from app.api.guard.access import RPC, Gate
 from app.api.guard.keys import RawHeaders
 from app.api.inference import Message, Written
 from app.api.lifecycle import Lifecycle
@@ -30,6 +30,7 @@ from app.api.routes.health import refuse_unless_ready
 from app.errors import ImageclassError, Overloaded
 from app.metrics import Metrics
 from app.serving.classifier import Classifier
+from app.tracing.trace import Trace
 
 SERVICE = "inference.GRPCInferenceService"
 OPEN_CALLS = ("ServerLive", "ServerReady")
@@ -57,11 +58,12 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Call(NamedTuple):
-    """One call: its message's bytes, the seconds until the client's deadline, and its model."""
+    """One call: its message's bytes, the seconds until the client's deadline, its model, and its trace."""
 
     data: bytes
     timeout_s: float | None
     about: Callable[[Classifier], None]
+    trace: Trace | None
 
 
 Answer = Callable[[Call], Awaitable[bytes]]
@@ -122,6 +124,7 @@ class OpenInferenceService:
             headers = _headers(context)
             request_id = self._gate.request_id(headers)
             context.set_trailing_metadata((("x-request-id", request_id),))
+            trace = None if name in OPEN_CALLS else self._gate.trace(path, headers, began)
             noted = {"model": "", "version": ""}
             status, code = 200, None
 
@@ -131,7 +134,7 @@ class OpenInferenceService:
             try:
                 if name not in OPEN_CALLS:
                     self._gate.check_key(headers)
-                return await answer(Call(data, context.time_remaining(), about))
+                return await answer(Call(data, context.time_remaining(), about, trace))
             except ImageclassError as exc:
                 status, code = status_of(exc), exc.code
                 if status == 500:
@@ -145,12 +148,13 @@ class OpenInferenceService:
             finally:
                 self._gate.note(
                     request_id=request_id,
-                    method="RPC",
+                    method=RPC,
                     path=path,
                     route=path,
                     status=status,
                     code=code,
                     seconds=perf_counter() - began,
+                    trace=trace,
                     **noted,
                 )
             return b""
@@ -246,6 +250,7 @@ class _CallSource:
     def __init__(self, call: Call) -> None:
         self._call = call
         self.about = call.about
+        self.trace = call.trace
 
     def check(self) -> float | None:
         return self._call.timeout_s

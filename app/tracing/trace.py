@@ -1,0 +1,177 @@
+"""Record what a traced request goes through, as spans.
+
+A sampled request has a `Trace`, which goes with it: whoever observes one of its stages for the metrics tells the trace
+too, at the moment that the stage ends. Spans are made when the request has been answered. A request that is not sampled
+has None, and so has every request if tracing is off. All of it happens on the event loop.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter, time_ns
+from typing import NamedTuple
+
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_SAMPLED = 0x01
+_NS = 1_000_000_000
+
+Attributes = Mapping[str, str | int | float]
+
+
+class Place(NamedTuple):
+    """A span's own place: its trace and its id."""
+
+    trace_id: int
+    span_id: int
+
+
+class Parent(NamedTuple):
+    """The caller's span, from the headers of a request (W3C Trace Context)."""
+
+    place: Place
+    is_sampled: bool
+    state: str
+
+
+class Span(NamedTuple):
+    """A finished span. Times are in nanoseconds since 1970."""
+
+    name: str
+    place: Place
+    began_ns: int
+    ended_ns: int
+    attributes: Attributes
+    parent: Place | None = None
+    links: Sequence[Place] = ()
+    answers: bool = False
+    """Whether it is the span of a request to this service, whose parent, if any, is in another process."""
+    has_failed: bool = False
+    state: str = ""
+    """What the caller's tracing system wants to be passed on."""
+
+
+class Sampling(NamedTuple):
+    """Which requests are traced: as the caller has decided, if `follows_parent`; else this share of the traces."""
+
+    follows_parent: bool
+    share: float
+
+
+class Tracer:
+    """Decides which requests are traced. `emit` takes finished spans; it must neither take long nor raise."""
+
+    def __init__(self, sampling: Sampling, emit: Callable[[Span], None]) -> None:
+        self._follows_parent = sampling.follows_parent
+        self._below = round(sampling.share * (1 << 64))
+        self._emit = emit
+
+    def trace(self, headers: Iterable[tuple[bytes, bytes]], began: float) -> "Trace | None":
+        """Return the trace of a request that began at this time of `perf_counter`; None if it is not sampled."""
+        parent = None
+        for name, value in headers:
+            if name == b"traceparent":
+                parent = parent_of(value, headers)
+                break
+        trace_id = random.getrandbits(128) if parent is None else parent.place.trace_id
+        if parent is not None and self._follows_parent:
+            is_sampled = parent.is_sampled
+        else:
+            is_sampled = trace_id & 0xFFFF_FFFF_FFFF_FFFF < self._below  # as every OpenTelemetry SDK does
+        return Trace(trace_id, parent, began, self._emit) if is_sampled else None
+
+
+class Trace:
+    """One sampled request and its stages."""
+
+    def __init__(self, trace_id: int, parent: Parent | None, began: float, emit: Callable[[Span], None]) -> None:
+        self.place = Place(trace_id, _new_span_id())
+        self.emit = emit
+        self._parent = parent
+        self._began_ns = time_ns() - round((perf_counter() - began) * _NS)
+        self._stages: dict[str, _Stage] = {}
+        self._spans: list[Span] = []
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Record a stage that ends now and took so long.
+
+        A stage of several pictures is one span, from the first picture's beginning to the last one's end.
+        """
+        now = time_ns()
+        began = now - round(seconds * _NS)
+        stage = self._stages.get(name)
+        self._stages[name] = (
+            _Stage(began, now, 1, seconds)
+            if stage is None
+            else _Stage(min(began, stage.began_ns), now, stage.pictures + 1, stage.seconds + seconds)
+        )
+
+    def add(self, name: str, began_ns: int, ended_ns: int, attributes: Attributes, link: Place) -> None:
+        """Record a stage that is a span of its own, however often it is repeated."""
+        self._spans.append(Span(name, self._new_place(), began_ns, ended_ns, attributes, self.place, [link]))
+
+    def end(self, name: str, attributes: Attributes, *, has_failed: bool) -> None:
+        """Emit all spans: the request has its answer."""
+        parent, emit = self._parent, self.emit
+        for stage_name, stage in self._stages.items():
+            several = {"imageclass.pictures": stage.pictures, "imageclass.seconds": stage.seconds}
+            about = several if stage.pictures > 1 else {}
+            emit(Span(stage_name, self._new_place(), stage.began_ns, stage.ended_ns, about, self.place))
+        for span in self._spans:
+            emit(span)
+        emit(
+            Span(
+                name,
+                self.place,
+                self._began_ns,
+                time_ns(),
+                attributes,
+                None if parent is None else parent.place,
+                answers=True,
+                has_failed=has_failed,
+                state="" if parent is None else parent.state,
+            )
+        )
+
+    def _new_place(self) -> Place:
+        return Place(self.place.trace_id, _new_span_id())
+
+
+class _Stage(NamedTuple):
+    began_ns: int
+    ended_ns: int
+    pictures: int
+    seconds: float
+
+
+def trace_batch(traces: Sequence[Trace], seconds: float, *, size: int, model: str, version: str) -> None:
+    """Emit the span of a batch that ends now and took so long, and record it as the inference of these requests.
+
+    `traces` are those of the traced pictures in it, one for each; `size` counts all pictures. The batch belongs to
+    several requests, and so it is in a trace of its own that links them, and their spans link to it.
+    """
+    ended = time_ns()
+    began = ended - round(seconds * _NS)
+    batch = Place(random.getrandbits(128), _new_span_id())
+    about: Attributes = {"imageclass.batch.size": size, "imageclass.model": model, "imageclass.version": version}
+    pictures = Counter(traces)
+    for trace, count in pictures.items():
+        trace.add("inference", began, ended, {**about, "imageclass.pictures": count} if count > 1 else about, batch)
+    traces[0].emit(Span("batch", batch, began, ended, about, links=[trace.place for trace in pictures]))
+
+
+def parent_of(traceparent: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Parent | None:
+    """Return the caller's span, from the header and those beside it; None if the header is invalid."""
+    found = _TRACEPARENT.fullmatch(traceparent.strip())
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    place = Place(int(trace_id, 16), int(span_id, 16))
+    if version == b"ff" or (version == b"00" and more is not None) or not place.trace_id or not place.span_id:
+        return None
+    state = b",".join(value for name, value in headers if name == b"tracestate").decode("latin-1")
+    return Parent(place, bool(int(flags, 16) & _SAMPLED), state)
+
+
+def _new_span_id() -> int:
+    return random.getrandbits(64) or 1
