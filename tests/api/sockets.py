@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uvicorn
 
@@ -19,6 +19,9 @@ from app.process.http_server.server import uvicorn_config
 from app.serving.catalogue import Catalogue
 from app.serving.versions import LoadedStore
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.tracing.otlp import Exporter
 
 TIMEOUT_S = 60
 
@@ -100,8 +103,14 @@ class LongWay(ServerConnection):
 class Server:
     """The service's own uvicorn in a thread, with a protocol of the test's choice."""
 
-    def __init__(self, settings: Settings, loaded: LoadedStore, protocol: type[ServerConnection]) -> None:
-        app = create_app(settings, loaded)
+    def __init__(
+        self,
+        settings: Settings,
+        loaded: LoadedStore,
+        protocol: type[ServerConnection],
+        exporter: "Exporter | None" = None,
+    ) -> None:
+        app = create_app(settings, loaded, exporter=exporter)
         self.catalogue: Catalogue = app.state.inference.catalogue
         config = uvicorn_config(settings, app)
         config.http = protocol

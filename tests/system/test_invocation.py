@@ -1,5 +1,6 @@
 """What is not installed is named with what installs it, and commands are printed so that they can be pasted."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,18 @@ def test_the_extra_of_grpc_is_named_if_its_port_is_set(run_without: RunWithout) 
     done = run_without("grpc_health", "app", "serve", "--port", "0", "--grpc-port", "8001")
     assert done.returncode == 1
     assert "run `make setup`, or `pip install '.[grpc]'`" in done.stderr.splitlines()[-1]
+
+
+def test_the_extra_of_tracing_is_named_if_the_environment_asks_for_it(
+    run_without: RunWithout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    done = run_without("opentelemetry.sdk", "app", "serve", "--port", "0")
+    assert done.returncode == 1
+    assert json.loads(done.stderr.splitlines()[-1])["reason"] == (
+        "OTEL_* variables ask for traces, but OpenTelemetry's exporter is not installed: "
+        "run `make setup`, or `pip install '.[tracing]'`, or set OTEL_SDK_DISABLED=true."
+    )
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_defect_and_keeps_its_traceback(run_without: RunWithout) -> None:
