@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,14 @@ def watch(event, args):
 sys.addaudithook(watch)
 
 import httpx
-from app.main import create_app, load_from
+from app.api.lifecycle import Lifecycle
+from app.main import worker_app
+from app.metrics import Metrics
 from app.settings import Settings
 
 async def serve():
     settings = Settings(model_store=Path(sys.argv[1]), engine=sys.argv[2])
-    app = create_app(settings, load_from(settings))
+    app = worker_app(settings, Metrics(), Lifecycle())
     async with app.router.lifespan_context(app), httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://service"
     ) as client:
@@ -60,24 +63,43 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home)}
 
 
+Watch = Callable[..., list[str]]
+
+
+@pytest.fixture
+def watch(trained_store: Path, data_folder: Path, tmp_path: Path, repository: Path) -> Watch:
+    """Return the function that runs a process which serves, and tells whom it called."""
+
+    def run(engine: str = "openvino", **variables: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, str(trained_store), engine, str(data_folder / "7-00000.png"), "1"],
+            cwd=repository,
+            env=environment(tmp_path) | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        seen: list[str] = json.loads(done.stdout.splitlines()[-1])
+        return seen
+
+    return run
+
+
 @pytest.mark.parametrize("engine", ["openvino", pytest.param("tensorflow", marks=pytest.mark.slow)])
-def test_a_process_that_serves_reports_to_nobody(
-    trained_store: Path, data_folder: Path, tmp_path: Path, repository: Path, engine: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(trained_store), engine, str(data_folder / "7-00000.png"), "1"],
-        cwd=repository,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+def test_a_process_that_serves_reports_to_nobody(watch: Watch, tmp_path: Path, engine: str) -> None:
+    assert watch(engine) == []
     if engine == "openvino":  # TensorFlow brings Keras and Matplotlib, which keep settings of their own there
         assert list(tmp_path.iterdir()) == []
+
+
+def test_traces_go_to_the_collector_that_is_asked_for_and_to_nobody_else(watch: Watch) -> None:
+    seen = watch(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_BSP_SCHEDULE_DELAY="50")
+    assert {call for call in seen if "socket.connect" in call} == {"socket.connect (('127.0.0.1', 9),)"}
+    assert {call.partition(" ")[0] for call in seen} <= {"socket.connect", "socket.getaddrinfo"}
+    assert all("127.0.0.1" in call for call in seen)
 
 
 def test_the_watch_sees_what_it_watches_for(tmp_path: Path) -> None:
