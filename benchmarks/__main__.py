@@ -50,6 +50,7 @@ from benchmarks.serving.soak import read_soak
 from benchmarks.serving.soak import soak as run_soak
 from benchmarks.serving.stages import measure_stages
 from benchmarks.serving.swap import measure_swaps
+from benchmarks.serving.tracing_overhead import measure_tracing_overhead, tracing_overhead_line
 from benchmarks.training import accuracy as accuracy_benchmark
 from benchmarks.training import photos as photos_benchmark
 from benchmarks.training import signs as signs_benchmark
@@ -225,6 +226,21 @@ def metrics_overhead(
         workload = _workload("mnist", _DATA / "photos", mnist_npz)
         found = measure_metrics_overhead(workload, workers=workers, rounds=rounds, seconds=seconds)
     typer.echo(metrics_overhead_line(found))
+
+
+@cli.command()
+def tracing_overhead(
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that are traced.")] = 0.01,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of one load on each.")] = 15,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 3,
+    mnist_npz: MnistNpz = None,
+) -> None:
+    """Say how much CPU time a request takes without tracing, with a share of the requests traced, and with all."""
+    with _one_line_errors():
+        workload = _workload("mnist", _DATA / "photos", mnist_npz)
+        found = measure_tracing_overhead(workload, share=share, workers=workers, rounds=rounds, seconds=seconds)
+    typer.echo(tracing_overhead_line(found))
 
 
 @cli.command()

@@ -67,6 +67,14 @@ def test_compose_passes_every_setting_on_but_those_that_it_fixes_itself() -> Non
     assert passed == sorted(env_name(field) for field in Settings.model_fields if field not in fixed)
 
 
+def test_compose_passes_on_what_the_page_about_tracing_names() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    passed = re.findall(r"^ +- (OTEL_\w+)$", text, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
+    assert passed == sorted(passed)
+    assert set(re.findall(r"\bOTEL_\w+\b", page)) <= set(passed)
+
+
 @pytest.mark.parametrize("value", ["9000", "tcp://10.96.0.7:9000"])
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
 def test_the_health_check_asks_at_the_port_of_the_service(

@@ -1,0 +1,90 @@
+"""Measure the cost of tracing: CPU time a request, off, at a sampled share, and of all requests, in turns."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from statistics import median
+from threading import Thread
+
+from benchmarks.harness.contestant import Contestant, ours
+from benchmarks.harness.service import Service, running
+from benchmarks.harness.workload import Workload
+from benchmarks.serving.sampling import warm_up
+
+TracingRound = dict[str, float]
+"""The microseconds of CPU time that a request takes, by what is traced; in one round, one right after the other."""
+
+_OFF = "off"
+
+
+def measure_tracing_overhead(
+    workload: Workload, *, share: float, workers: int, rounds: int, seconds: float
+) -> list[TracingRound]:
+    """Load services that run side by side, in turns. Raises a BenchmarkError."""
+    off = ours("openvino", workers=workers)
+    found = []
+    with ExitStack() as stack:
+        collector = stack.enter_context(_collecting())
+        contestants = {
+            _OFF: replace(off, variables={**off.variables, "OTEL_SDK_DISABLED": "true"}),
+            f"{share:.0%}": _traced(off, collector, share),
+            "all": _traced(off, collector, 1.0),
+        }
+        services = {name: stack.enter_context(running(each, workload)) for name, each in contestants.items()}
+        for service in services.values():
+            warm_up(workload, service, seconds=2)
+        for number in range(rounds):
+            order = list(services) if number % 2 else list(services)[::-1]
+            measured = {name: _cpu_us(workload, services[name], seconds) for name in order}
+            found.append({name: measured[name] for name in services})
+            print(", ".join(f"{name} {us:.1f} µs" for name, us in found[-1].items()), flush=True)
+    return found
+
+
+def tracing_overhead_line(rounds: Sequence[TracingRound]) -> str:
+    off = median(each[_OFF] for each in rounds)
+    costs = []
+    for name in list(rounds[0])[1:]:
+        shares = sorted(each[name] / each[_OFF] - 1 for each in rounds)
+        costs.append(f"{name} {median(shares):+.1%} ({shares[0]:+.1%} to {shares[-1]:+.1%})")
+    return f"A request takes {off:.1f} µs of CPU with tracing off; traced: {', '.join(costs)}. {len(rounds)} rounds."
+
+
+def _traced(contestant: Contestant, collector: str, share: float) -> Contestant:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": str(share),
+        "OTEL_BSP_SCHEDULE_DELAY": "500",  # so that the last spans of a load are sent within it
+    }
+    return replace(
+        contestant, name=f"{contestant.name}-traced-{share}", variables={**contestant.variables, **variables}
+    )
+
+
+def _cpu_us(workload: Workload, service: Service, seconds: float) -> float:
+    before = service.tree.cpu_seconds()
+    load = warm_up(workload, service, seconds=seconds)
+    return (service.tree.cpu_seconds() - before) / load.requests * 1e6
+
+
+@contextmanager
+def _collecting() -> Iterator[str]:
+    """Run a collector that drops what it is sent, in this process: its CPU time is not the services'."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield "http://{}:{}".format(*server.server_address[:2])
+        server.shutdown()
