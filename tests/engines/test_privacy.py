@@ -17,7 +17,7 @@ seen = []
 
 def watch(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "os.fork", "os.posix_spawn"):
-        seen.append(f"{event} {args[1:]!r}")
+        seen.append(f"{event} {args[0 if event == 'socket.getaddrinfo' else 1 :]!r}")  # not the socket
     elif event == "subprocess.Popen" and args[1][0] not in ("uname", "fc-list"):  # TensorFlow's, and Matplotlib's
         seen.append(f"{event} {args[1]!r}")
 
