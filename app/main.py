@@ -368,7 +368,7 @@ def worker_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> Fa
     """
     keep_standard_error_for_the_log(settings.log_format, settings.log_level)
     give_back_freed_memory()
-    exporter = open_exporter(os.environ, version=_version())
+    exporter = open_exporter(os.environ, version=release())
     app = create_app(settings, load_from(settings), metrics, lifecycle, exporter)
     # What exists now stays: no collection of garbage needs to look at it again. It would take 70 ms, amid requests.
     gc.freeze()

@@ -70,7 +70,7 @@ def test_compose_passes_every_setting_on_but_those_that_it_fixes_itself() -> Non
 def test_compose_passes_on_what_the_page_about_tracing_names() -> None:
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     passed = re.findall(r"^ +- (OTEL_\w+)$", text, flags=re.MULTILINE)
-    page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "tracing.md").read_text(encoding="utf-8")
     assert passed == sorted(passed)
     assert set(re.findall(r"\bOTEL_\w+\b", page)) <= set(passed)
 
