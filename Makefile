@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := env TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos release format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos docs release format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not par
 
 chaos: setup-training ## kill, stop, replace and reload replicas behind a proxy under load (Docker, haproxy, nginx; ARGS="-k processes")
 	@$(BIN)/python -m pytest -q -s -m "" --chaos-requests $(REQUESTS) $(addprefix tests/end_to_end/test_,replicas.py haproxy.py canary.py nginx.py) $(ARGS)
+
+docs: ## build docs/ as a site in build/docs/site/; a dead link fails it (needs a package index)
+	@$(call with_tool,--require-hashes --requirement requirements/docs.txt); "$$tools/bin/python" tools/docs_site.py
 
 release: ## check, build and try the release that HEAD is tagged as: wheel and sdist in dist/ (needs a package index)
 	@$(call with_tool,--require-hashes --requirement requirements/build.txt); "$$tools/bin/python" tools/release.py
@@ -119,7 +122,9 @@ lock: ## write requirements/ anew from pyproject.toml, changing no more than nee
 	compile --group clients $(if $(UPGRADE),--upgrade) --output-file requirements/clients.txt; \
 	ours='pyproject.toml --extra grpc --extra object-storage --extra tracing'; \
 	compile $$ours --extra training --extra parquet --group dev $(if $(UPGRADE),--upgrade) --output-file requirements/development.txt; \
-	compile --group build --constraint requirements/development.txt --output-file requirements/build.txt; \
+	for tool in build docs; do \
+		compile --group $$tool --constraint requirements/development.txt --output-file requirements/$$tool.txt; \
+	done; \
 	compile $$ours --extra ray --group ray-tests --constraint requirements/development.txt --output-file requirements/ray.txt; \
 	for set in training serving; do \
 		rm -f requirements/$$set.txt; \

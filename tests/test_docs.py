@@ -10,6 +10,7 @@ from app.__main__ import cli
 from app.api.errors import STATUS
 from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
+from tools.docs_site import navigation
 from training.audit.checks import CHECKS
 from training.model.presets import PRESETS
 from training.options import FIT_OPTIONS
@@ -88,7 +89,7 @@ def test_links_between_pages_lead_somewhere(repository: Path) -> None:
         repository / "benchmarks" / "README.md",
     ]:
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
-            if not target.startswith("http"):
+            if not target.startswith(("http://", "https://")):
                 linked = page.parent / target if target else page
                 assert linked.exists(), f"{page.name} links to {target}"
                 assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}#{anchor}"
@@ -106,6 +107,10 @@ def test_the_index_lists_every_page(repository: Path) -> None:
     index = (repository / "docs" / "README.md").read_text()
     for page in (repository / "docs").glob("*/*.md"):
         assert f"]({page.relative_to(repository / 'docs')})" in index, page
+
+
+def test_the_site_has_the_pages_of_the_index_and_no_others(repository: Path) -> None:
+    assert navigation(repository / "docs")  # which raises NotListed
 
 
 def test_no_page_has_a_hole_left_to_fill(docs: dict[str, str]) -> None:
