@@ -52,8 +52,10 @@ from benchmarks.serving.stages import measure_stages
 from benchmarks.serving.swap import measure_swaps
 from benchmarks.serving.tracing_overhead import measure_tracing_overhead, tracing_overhead_line
 from benchmarks.training import accuracy as accuracy_benchmark
+from benchmarks.training import explanations as explanations_benchmark
 from benchmarks.training import photos as photos_benchmark
 from benchmarks.training import signs as signs_benchmark
+from benchmarks.training import strange as strange_benchmark
 from benchmarks.training import trust as trust_benchmark
 from training.model.presets import PRESETS, preset_named
 
@@ -427,6 +429,36 @@ def trust(
         bundle = open_bundle(ModelStore(store).newest(model))
         tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores())
     _write_page(out / "trust.md", tables, this_machine())
+
+
+@cli.command()
+def strange(
+    mnist: Annotated[Path, typer.Option(help="mnist.npz, Keras's file.", show_default=False)],
+    fonts: Annotated[Path, typer.Option(help="Folder with fonts.")] = Path("/usr/share/fonts/truetype"),
+    out: Out = WORK / "strange",
+) -> None:
+    """Write MNIST's test digits and pictures that are none, a folder for each kind, for `trust`."""
+    for name, count in strange_benchmark.write(mnist, fonts, out).items():
+        typer.echo(f"{count:,} in {out / name}")
+
+
+@cli.command()
+def explanations(
+    store: Annotated[Path, typer.Option(help="Store of a model with class maps.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    pictures: Annotated[Path, typer.Option(help="Pictures that it has not learned.", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 60,
+    few: Annotated[int, typer.Option(min=0, help="How many of them for RISE.")] = 20,
+    masks: Annotated[int, typer.Option(min=1, help="Masks of RISE for each.")] = 300,
+    out: Out = WORK / "results",
+) -> None:
+    """Measure how well heat maps say what a network looks at, and write explanations.md."""
+    with _one_line_errors():
+        bundle = open_bundle(ModelStore(store).newest(model))
+        found = explanations_benchmark.measure(
+            bundle, pictures, count=count, few=few, masks=masks, threads=available_cores(), say=typer.echo
+        )
+    _write_page(out / "explanations.md", found, this_machine())
 
 
 @cli.command()

@@ -171,6 +171,10 @@ class FitOptions:
         description="Let the service mark unfamiliar pictures, at this false-alarm rate: the share of familiar "
         "pictures marked by mistake; for example 0.01.",
     )
+    keep_thumbnails: bool = Field(
+        default=False,
+        description="Keep small copies of training pictures in the bundle, for whoever asks for neighbours to see.",
+    )
     resume: Annotated[bool, NEVER] = Field(
         default=False, description="Resume the unfinished run of this name, if there is one."
     )

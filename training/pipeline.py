@@ -195,6 +195,7 @@ def publish_trained(
             splits["train"],
             splits.get("validation"),
             known=features,
+            keep_thumbnails=options.keep_thumbnails,
             seed=options.seed,
             reporter=reporter,
         )

@@ -1,5 +1,6 @@
 """A model's answers as JSON. The constant parts are written once, when the model goes live."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,10 +68,12 @@ class AnswerWriter:
         return said
 
     def _neighbour(self, near: Neighbour) -> bytes:
-        return b'{"id":%b,"label":%b,"similarity":%.4f}' % (
+        thumbnail = b"" if near.thumbnail is None else b',"thumbnail":"%b"' % b64encode(near.thumbnail)
+        return b'{"id":%b,"label":%b,"similarity":%.4f%b}' % (
             orjson.dumps(near.id),
             self._labels[near.label],
             near.similarity,
+            thumbnail,
         )
 
     def _set(self, labels: Sequence[int], wish: Wish) -> bytes:

@@ -24,11 +24,15 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A training picture that is like the one that was sent."""
+    """A training picture that is like the one that was sent.
+
+    `thumbnail` is a JPEG in base64, if the bundle keeps any.
+    """
 
     id: str
     label: str
     similarity: float
+    thumbnail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ def _prediction(body: Any, model: ModelReference) -> Prediction:
 
 
 def _neighbour(body: Any) -> Neighbour:
-    return Neighbour(body["id"], body["label"], body["similarity"])
+    return Neighbour(body["id"], body["label"], body["similarity"], body.get("thumbnail"))
 
 
 def _label_set(body: Any) -> LabelSet:

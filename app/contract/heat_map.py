@@ -1,5 +1,7 @@
 """Heat maps: how much each place of a picture speaks for a class, as a grid of numbers and drawn over the picture."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +35,7 @@ def overlay(image: Image, grid: NDArray[np.float32], box: Box) -> Image:
     height, width = image.shape[:2]
     left, top = round(box.left * width), round(box.top * height)
     below, beside = round((box.top + box.height) * height), round((box.left + box.width) * width)
-    spec = PreprocessingSpec(
-        height=max(1, below - top), width=max(1, beside - left), colour="grey", interpolation="linear"
-    )
-    heat = prepare(_levels(grid), spec)[max(0, -top) :, max(0, -left) :, 0]
+    heat = enlarged(grid, max(1, below - top), max(1, beside - left))[max(0, -top) :, max(0, -left) :]
     top, left = max(0, top), max(0, left)
     heat = heat[: height - top, : width - left]
     seen = np.s_[top : top + heat.shape[0], left : left + heat.shape[1]]
@@ -47,12 +46,24 @@ def overlay(image: Image, grid: NDArray[np.float32], box: Box) -> Image:
     return np.asarray(np.rint(drawn), np.uint8)
 
 
+def enlarged(grid: NDArray[np.float32], height: int, width: int) -> Image:
+    """Return a map as grey levels (height, width), smoothed by a Gaussian as wide as one of its places.
+
+    A place of a map sees more of the picture than it covers. Without smoothing, the hottest pixels would be islands
+    in the middles of places: hiding them takes the label's probability away much later.
+    """
+    spec = PreprocessingSpec(height=height, width=width, colour="grey", interpolation="linear")
+    levels = prepare(_levels(grid), spec)[..., 0].astype(np.float32)
+    place = width / grid.shape[1], height / grid.shape[0]
+    return _levels(cv2.GaussianBlur(levels, (0, 0), sigmaX=place[0], sigmaY=place[1], borderType=cv2.BORDER_REPLICATE))
+
+
 def png_of(image: Image) -> bytes:
     """Return a picture (H, W, 3) as PNG."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def _levels(grid: NDArray[np.float32]) -> Image:
+def _levels(grid: NDArray[Any]) -> Image:
     """Return a map as grey levels, from its least value to its largest; one that is the same everywhere is 0."""
     low, high = float(grid.min()), float(grid.max())
     return np.asarray(np.rint((grid - low) * (255 / (high - low) if high > low else 0)), np.uint8)

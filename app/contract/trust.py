@@ -13,7 +13,7 @@ Training makes a `Trust` and services read it; both use these functions.
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any, NamedTuple, Self
 
@@ -30,6 +30,7 @@ MAX_TRUST_BYTES = 1_500_000
 _VERSION = 1
 """How the scores are defined: a number on held-out pictures means nothing beside another definition. The first files
 have none."""
+_OPTIONAL = ("thumbnails", "thumbnail_ends")
 _SORTED = ("kind_scores", "class_scores", "overall_scores", "lac_scores", "aps_scores")
 
 
@@ -42,11 +43,15 @@ class Familiarity(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A picture that was learned, the index of its label, and the cosine between its features and the asked one's."""
+    """A picture that was learned, the index of its label, and the cosine between its features and the asked one's.
+
+    `thumbnail` is a JPEG, None if the bundle keeps none.
+    """
 
     id: str
     label: int
     similarity: float
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +61,10 @@ class Trust:
     `projection` (D, P) takes normalised features into a space in which the pictures of each class scatter evenly in all
     directions about its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references`
     (R, P) are unit vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and
-    `reference_ids` (R,). The other arrays, (N,), are the sorted scores of the N held-out pictures: both signals; minus
-    the product of both p-values, each times N + 1; and those of the prediction sets.
+    `reference_ids` (R,). If these have thumbnails, `thumbnails` (B,) has the bytes of all, and `thumbnail_ends` (R,)
+    tells where each ends; else both are empty, and left out of the file. The other arrays, (N,), are the sorted scores
+    of the N held-out pictures: both signals; minus the product of both p-values, each times N + 1; and those of the
+    prediction sets.
     """
 
     projection: Floats
@@ -72,6 +79,8 @@ class Trust:
     overall_scores: NDArray[np.float64]
     lac_scores: NDArray[np.float64]
     aps_scores: NDArray[np.float64]
+    thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    thumbnail_ends: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def held_out(self) -> int:
@@ -94,9 +103,18 @@ class Trust:
         """Return the nearest pictures that were learned, the nearest first."""
         similarity = self.references @ directions(features[None], self.projection, self.centres)[0]
         return [
-            Neighbour(str(self.reference_ids[row]), int(self.reference_labels[row]), float(similarity[row]))
+            Neighbour(
+                str(self.reference_ids[row]),
+                int(self.reference_labels[row]),
+                float(similarity[row]),
+                self._thumbnail(row) if len(self.thumbnail_ends) else None,
+            )
             for row in np.argsort(-similarity, kind="stable")[:count]
         ]
+
+    def _thumbnail(self, row: int) -> bytes:
+        begin = self.thumbnail_ends[row - 1] if row else 0
+        return self.thumbnails[begin : self.thumbnail_ends[row]].tobytes()
 
     def prediction_set(self, probabilities: Floats, error_rate: float, method: SetMethod) -> list[int]:
         """Return the labels' indices, the most probable first, of a set that misses the truth at that rate.
@@ -145,7 +163,11 @@ class Trust:
 
     def to_npz(self) -> bytes:
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays: dict[str, Any] = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in _OPTIONAL or len(self.thumbnail_ends)
+        }
         arrays["version"] = np.array(_VERSION)
         for name in ("projection", "kernel", "references"):
             arrays[name] = arrays[name].astype(np.float16)
@@ -158,13 +180,16 @@ class Trust:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 version = int(file["version"]) if "version" in file else 1
-                arrays = {field.name: file[field.name] for field in fields(cls)} if version == _VERSION else {}
+                names = [each.name for each in fields(cls) if each.name in file or each.name not in _OPTIONAL]
+                arrays = {name: file[name] for name in names} if version == _VERSION else {}
         except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
             raise ValueError(f"it cannot be read ({exc})") from exc
         if version != _VERSION:
             raise ValueError(f"its scores are of version {version}, this release reads version {_VERSION}")
         sizes = {"D": features, "K": classes}
         for name, kind, axes in _SHAPES:
+            if name not in arrays:
+                continue
             array = arrays[name]
             expected = [sizes.setdefault(axis, size) for axis, size in zip(axes, array.shape, strict=False)]
             if array.dtype.kind != kind or list(array.shape) != expected or array.ndim != len(axes):
@@ -176,6 +201,9 @@ class Trust:
         for name in _SORTED:
             if (np.diff(arrays[name]) < 0).any():
                 raise ValueError(f"{name} is not sorted")
+        ends = arrays.get("thumbnail_ends", np.zeros(0, np.int64))
+        if len(ends) and (ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] != sizes.get("B")):
+            raise ValueError("thumbnail_ends do not fit to the thumbnails")
         labels = arrays["reference_labels"]
         if not sizes["N"] or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
             raise ValueError("it has no held-out pictures, or labels that the model has not")
@@ -190,6 +218,8 @@ _SHAPES = (
     ("references", "f", "RP"),
     ("reference_labels", "i", "R"),
     ("reference_ids", "U", "R"),
+    ("thumbnail_ends", "i", "R"),
+    ("thumbnails", "u", "B"),
     *((name, "f", "N") for name in _SORTED),
 )
 """Each array, the kind of its numbers, and its axes by the letters that `Trust` gives them."""

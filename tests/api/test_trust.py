@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def trusted_store(
         reference_labels=targets,
         reference_ids=np.array([file.name for file, _ in mnist_pictures]),
     )
+    names = [file.name.encode() for file, _ in mnist_pictures]
+    trust = replace(
+        trust,
+        thumbnails=np.frombuffer(b"".join(names), np.uint8),
+        thumbnail_ends=np.cumsum([len(name) for name in names]),
+    )
     (path / TRUST).write_bytes(trust.to_npz())
     sign(path)
     return store
@@ -139,6 +146,8 @@ async def test_neighbours_are_training_pictures_of_the_label(client: httpx.Async
     assert [near["similarity"] for near in found] == sorted((near["similarity"] for near in found), reverse=True)
     assert found[0]["label"] == answer["label"]
     assert not any(near["id"].startswith("/") for near in found)
+    thumbnail = base64.b64decode(found[0]["thumbnail"])
+    assert thumbnail.decode() == found[0]["id"]
 
 
 @pytest.mark.parametrize("method", ["lac", "aps"])

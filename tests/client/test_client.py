@@ -103,7 +103,7 @@ def test_what_is_asked_of_an_answer_is_sent_and_read(client: Client) -> None:
         "decision": "unfamiliar",
         "unfamiliar": True,
         "familiarity": {"overall": 0.01, "same_kind": 0.02, "clear_class": 0.3},
-        "neighbours": [{"id": "7/a.png", "label": "7", "similarity": 0.9}],
+        "neighbours": [{"id": "7/a.png", "label": "7", "similarity": 0.9, "thumbnail": "/9j/"}],
         "set": {"labels": ["7", "1"], "error_rate": 0.1, "method": "aps", "held_out": 80, "calibration": "abc"},
     }
     service = Script(ok(**said))
@@ -116,7 +116,7 @@ def test_what_is_asked_of_an_answer_is_sent_and_read(client: Client) -> None:
     answer = client.ask(service, "predict", b"picture", min_probability=None, **asked)
     assert (answer.decision, answer.unfamiliar) == ("unfamiliar", True)
     assert answer.familiarity == Familiarity(0.01, 0.02, 0.3)
-    assert answer.neighbours == (Neighbour("7/a.png", "7", 0.9),)
+    assert answer.neighbours == (Neighbour("7/a.png", "7", 0.9, "/9j/"),)
     assert answer.set == LabelSet(("7", "1"), 0.1, "aps", 80, "abc")
     assert service.requests[0].url.params.multi_items() == [
         ("false_alarms", "0.05"),

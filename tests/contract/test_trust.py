@@ -110,6 +110,22 @@ def test_scores_of_another_definition_are_refused_and_files_without_a_version_re
         Trust.from_npz(_saved({**arrays, "version": np.zeros(2)}), features=D, classes=K)
 
 
+def test_thumbnails_come_with_their_neighbours(
+    world: tuple[Trust, np.random.Generator, np.ndarray[Any, Any]],
+) -> None:
+    trust, _, means = world
+    kept = [b"first", b"", b"third", b"4"]
+    joined = np.frombuffer(b"".join(kept), np.uint8)
+    shown = replace(trust, thumbnails=joined, thumbnail_ends=np.cumsum([len(each) for each in kept]))
+    again = Trust.from_npz(shown.to_npz(), features=D, classes=K)
+    plain = {near.id: near for near in trust.neighbours(means[0], count=4)}
+    for near in again.neighbours(means[0], count=4):
+        assert near.thumbnail == kept[list(trust.reference_ids).index(near.id)]
+        assert near._replace(thumbnail=None) == plain[near.id]
+    with pytest.raises(ValueError, match="thumbnail_ends do not fit"):
+        Trust.from_npz(replace(shown, thumbnails=joined[:-1]).to_npz(), features=D, classes=K)
+
+
 def _saved(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

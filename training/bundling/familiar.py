@@ -1,13 +1,16 @@
 """Learn from a network's features what familiar pictures look like, for trust.npz."""
 
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contract.bundle import FEATURES, Signature
+from app.contract.preprocessing import PreprocessingSpec, prepare
 from app.contract.trust import MAX_TRUST_BYTES, Trust, directions, normalised
 from app.engines.engine import Engine, GivesOutputs
 from training.data.tensors import Tensors
@@ -26,6 +29,7 @@ _MOST_LEARNED = 20_000
 _UNKNOWN = "the model cannot tell unfamiliar pictures: "
 _MOST_REFERENCES = 5_000
 """Training pictures that may be neighbours."""
+_THUMBNAIL_SIDE = 64
 
 
 def learn_trust(
@@ -36,12 +40,14 @@ def learn_trust(
     validation: Tensors | None,
     *,
     known: NDArray[np.float16] | None,
+    keep_thumbnails: bool,
     seed: int,
     reporter: Reporter,
 ) -> Trust | None:
     """Return what familiar pictures look like to `network`, as `engine` runs it; if that is unknown, say why.
 
-    `known` are the features of the training pictures, if something has worked them out already.
+    `known` are the features of the training pictures, if something has worked them out already. With
+    `keep_thumbnails`, the pictures that may be neighbours are kept, too.
     """
     if all(tensor.name != FEATURES for tensor in signature.other_outputs) or not isinstance(engine, GivesOutputs):
         reporter.say(_UNKNOWN + "the network does not end in a dense layer")
@@ -74,11 +80,26 @@ def learn_trust(
             reference_ids=np.array([within_data(train.pictures[rows[row]].id) for row in near], np.str_),
         )
         if len(trust.to_npz()) <= MAX_TRUST_BYTES:
-            return trust
+            return _with_thumbnails(trust, train.images, rows[near]) if keep_thumbnails else trust
         if not len(near):
             reporter.say(_UNKNOWN + f"the last layer alone takes more than {MAX_TRUST_BYTES:,} bytes")
             return None
         near = near[: len(near) // 2] if len(near) > 1 else near[:0]
+
+
+def _with_thumbnails(trust: Trust, images: NDArray[Any], rows: NDArray[np.intp]) -> Trust:
+    encoded = [_thumbnail(images[row]) for row in rows]
+    joined = np.frombuffer(b"".join(encoded), np.uint8)
+    return replace(trust, thumbnails=joined, thumbnail_ends=np.cumsum([len(each) for each in encoded], dtype=np.int64))
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> bytes:
+    """Return a tensor (H, W, C), as the network sees it, as a small JPEG."""
+    height, width = image.shape[:2]
+    scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
+    spec = PreprocessingSpec(height=max(1, round(height * scale)), width=max(1, round(width * scale)), colour="rgb")
+    shown = prepare(image[..., 0] if image.shape[2] == 1 else image, spec)
+    return cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def project(

@@ -39,6 +39,9 @@ class Neighbour(_Schema):
     id: str = Field(description="The training picture's name within its data.")
     label: str
     similarity: float = Field(description="Cosine of the features' directions, -1 to 1.")
+    thumbnail: str | None = Field(
+        None, description="A JPEG of it in base64, if the model was trained with --keep-thumbnails."
+    )
 
 
 class LabelSet(_Schema):

@@ -3,6 +3,7 @@
 import csv
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain, islice
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ from app.client import Prediction
 from app.contract.wish import Wish
 
 _ROWS_THAT_SET_WIDTHS = 100
+_JUDGED = ("decision", "unfamiliar", "familiarity", "neighbours", "set")
 
 
 class Output(ABC):
@@ -108,14 +110,20 @@ class _Table(Output):
 def json_fields(prediction: Prediction) -> dict[str, Any]:
     """Return `PredictionAnswer` of the service's interface."""
     model = prediction.model
-    judged = ("decision", "unfamiliar", "familiarity", "neighbours", "set")
+    judged = {name: value for name in _JUDGED if (value := getattr(prediction, name)) is not None}
+    if prediction.neighbours is not None:
+        judged["neighbours"] = [asdict(near, dict_factory=_without_none) for near in prediction.neighbours]
     return {
-        **{name: value for name in judged if (value := getattr(prediction, name)) is not None},
+        **judged,
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,
         "model": {"name": model.name, "version": model.version},
     }
+
+
+def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value is not None}
 
 
 def csv_header(wish: Wish) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.contract.bundle import Bundle, open_bundle
+from app.contract.preprocessing import decode
 from training.__main__ import cli
 
 FIT = (
@@ -27,7 +28,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle, Re
     """The same network calibrated and not, and what was said of the first."""
     store = tmp_path_factory.mktemp("store")
     done = run(f"{FIT} --model-store {store}")
-    run(f"{FIT} --model-store {store} --calibration none --min-precision 0.99")
+    run(f"{FIT} --model-store {store} --calibration none --min-precision 0.99 --keep-thumbnails")
     return open_bundle(store / "d" / "1"), open_bundle(store / "d" / "2"), done
 
 
@@ -56,6 +57,18 @@ def test_the_held_out_pictures_say_what_is_familiar(fitted: tuple[Bundle, Bundle
         # The last layer in trust.npz is the served one, temperature included.
         assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(golden.probabilities, abs=0.01)
         assert np.median([trust.familiarity(row).overall for row in features]) > 0.1
+
+
+def test_training_pictures_are_kept_if_asked_for(fitted: tuple[Bundle, Bundle, Result]) -> None:
+    private, shown, _ = fitted
+    assert private.trust is not None
+    assert shown.trust is not None
+    features = shown.golden.other_outputs["features"][0]
+    assert all(near.thumbnail is None for near in private.trust.neighbours(features))
+    for near in shown.trust.neighbours(features):
+        assert near.thumbnail is not None
+        picture = decode(near.thumbnail, shown.manifest.preprocessing)
+        assert picture.shape[:2] == shown.manifest.preprocessing.shape[:2]
 
 
 def test_the_served_model_is_the_uncalibrated_one_at_that_temperature(fitted: tuple[Bundle, Bundle, Result]) -> None:
