@@ -31,7 +31,7 @@ RULES = {
     r"in place of": "instead of",
     r"go(?:es|ing)? on with": "continue, resume",
     r"gives? (?:its|their) places? back": "release",
-    r"what (?:is held|waits)": "in flight, queued",
+    r"what (?:is held(?! out)|waits)": "in flight, queued",
     r"bur(?:y|ies|ied)": "reap",
     r"obeys?": "handle",
     r"br(?:oken|oke|eaks?) off": "interrupted",

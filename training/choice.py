@@ -39,7 +39,7 @@ _SECONDS = {
     "photos_quick": (30, 0.05),
     "photos": (30, 0.04),
 }
-"""CPU seconds of `fit`, about: of itself, and a picture, from the tables of docs/reference/training.md (AMD EPYC)."""
+"""CPU seconds of `fit`, about: of itself, and a picture, from the tables of docs/explanation/accuracy.md (AMD EPYC)."""
 _EPOCH_SECONDS = 0.037
 """CPU seconds a picture of an epoch of `photos`."""
 _PARALLEL = 0.8

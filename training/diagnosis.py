@@ -1,6 +1,6 @@
 """Diagnose a finished run: each problem with its evidence and the next command to try.
 
-Pure functions from the run's figures to problems. docs/reference/training.md gives the origin of each threshold.
+Pure functions from the run's figures to problems. docs/reference/report.md gives the origin of each threshold.
 Held-out pictures are those of validation if there are any, so a choice made on this advice does not use the test set.
 """
 

@@ -59,7 +59,7 @@ class Exporter:
                 await ended.wait()
 
     def _emit(self, span: Span) -> None:
-        # Made by hand, not by the SDK's tracer, which takes ten times as long and decides on each span anew.
+        # Made by hand, not by the SDK's tracer, which takes ten times as long and decides for each span separately.
         self._processor.on_end(
             ReadableSpan(
                 span.name,

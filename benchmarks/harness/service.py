@@ -27,7 +27,7 @@ _ANSWER_TIMEOUT_S = 30.0
 class Service:
     port: int
     spare_port: int
-    """Where a contestant listens that has two protocols."""
+    """The addresses of a contestant that has two protocols."""
     tree: ProcessTree
     start_s: float
     """Seconds from the start of the process to its first answer 200."""

@@ -196,7 +196,7 @@ def test_a_kustomization_as_the_page_has_it_sets_namespace_and_image(docs_kustom
 @pytest.fixture
 def docs_kustomization(repository: Path, tmp_path: Path) -> Path:
     """The page's kustomization of one's own, in a folder beside a checkout."""
-    page = (repository / "docs" / "how-to" / "kubernetes.md").read_text("utf-8")
+    page = (repository / "docs" / "how-to" / "kustomize.md").read_text("utf-8")
     [text] = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", page, re.DOTALL)
     (tmp_path / "imageclass").symlink_to(repository)
     (tmp_path / "my-cluster").mkdir()

@@ -1,7 +1,7 @@
 """Thousands of bad uploads among good ones, at full load over real sockets, to a service of two workers.
 
-BAD_UPLOADS=20000 sends as many as the promise in docs/reference/settings.md; with -s, the test prints the memory before
-and after.
+BAD_UPLOADS=20000 sends as many as the promise in docs/explanation/promises.md; with -s, the test prints the memory
+before and after.
 """
 
 import http.client

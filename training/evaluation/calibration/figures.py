@@ -40,7 +40,7 @@ def before_and_after(
 def figures(
     probabilities: Floats, targets: NDArray[np.int64], groups: Sequence[str | None] | None = None
 ) -> dict[str, Any]:
-    """Return the figures of probabilities (N, K) in JSON's types; docs/reference/training.md explains each."""
+    """Return the figures of probabilities (N, K) in JSON's types; docs/explanation/calibration.md explains each."""
     rows = np.arange(len(targets))
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
