@@ -2,7 +2,6 @@
 
 import sys
 
-import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +10,8 @@ _WIDTH_IN_A_PIPE = 160
 
 def log_errors_only() -> None:
     """Keep the log to what is wrong, and out of the output."""
+    import structlog  # not for --help
+
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("error"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -28,9 +28,21 @@ AT_ONCE = 4
 class ServiceClient:
     """A connection pool to one service, safe to share between threads.
 
-    `timeout_s` is how long each try may take to connect, to send a piece of the request, and to get a piece of the
-    answer. Every method raises ServiceError with the service's own sentence, or saying that it does not answer, once
-    `retry` allows no further try.
+    Args:
+        url: the service's address, as `http://127.0.0.1:8000`.
+        api_key: the key that a service with API keys asks for.
+        timeout_s: how long each try may take to connect, to send a piece of the request, and to receive a piece of
+            the answer.
+        max_connections: how many connections are open at once.
+        retry: when a request is sent again; `Retry()` if left out.
+        transport: how requests are sent, for tests.
+
+    Every method raises ServiceError, with the service's own sentence or saying that it does not answer, once `retry`
+    allows no further try.
+
+    >>> with ServiceClient("http://127.0.0.1:8000", transport=service) as client:
+    ...     client.predict(picture).label
+    '7'
     """
 
     def __init__(
@@ -63,10 +75,16 @@ class ServiceClient:
         self.close()
 
     def close(self) -> None:
+        """Close the connections. A `with` block does it at its end."""
         self._http.close()
 
     def predict(self, picture: bytes, **options: Unpack[Options]) -> Prediction:
-        """Return the answer to one encoded picture."""
+        """Return the answer to one picture, which is the bytes of a file.
+
+        >>> answer = client.predict(picture, top_k=1)
+        >>> answer.label, answer.probability, answer.model.version
+        ('7', 0.75, 1)
+        """
         return self._ask(calls.predict(picture, calls.query_of(**options)))
 
     def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
@@ -74,8 +92,13 @@ class ServiceClient:
         return self._ask(calls.explain(picture, model, label))
 
     def predict_batch(self, pictures: Sequence[bytes], **options: Unpack[Options]) -> list[Outcome]:
-        """Return the answer to each encoded picture, or why there is none; in one request if the service takes it,
-        in several if it says that they are too many or too large."""
+        """Return the answer to each picture, or the reason why it has none.
+
+        The pictures are sent in one request, or in several if the service says that they are too many or too large.
+
+        >>> [type(outcome).__name__ for outcome in client.predict_batch([picture, b"no picture"])]
+        ['Prediction', 'Failure']
+        """
         return self._batch(pictures, calls.query_of(**options))
 
     def predict_many(
@@ -86,7 +109,16 @@ class ServiceClient:
         at_once: int = AT_ONCE,
         **options: Unpack[Options],
     ) -> Iterator[Outcome]:
-        """Yield what `predict_batch` returns, for any number of pictures: in order, and a few batches at once."""
+        """Yield what `predict_batch` returns, in order, for any number of pictures.
+
+        Args:
+            pictures: read as they are sent, so an iterator of very many takes little memory.
+            batch_size: pictures in a request.
+            at_once: requests that are sent at the same time.
+
+        >>> next(client.predict_many(iter([picture, b"no picture"]))).label
+        '7'
+        """
         query = calls.query_of(**options)
         batches = in_batches(pictures, batch_size)
         for outcomes in in_order_by_threads(batches, lambda batch: self._batch(batch, query), at_once=at_once):
@@ -102,7 +134,11 @@ class ServiceClient:
         return [outcome for part in parts for outcome in self._batch(part, query)]
 
     def models(self) -> list[ServedModel]:
-        """Return the models that are served."""
+        """Return the models that are served.
+
+        >>> [(model.name, model.labels) for model in client.models()]
+        [('mnist', ('1', '7'))]
+        """
         return self._ask(calls.models())
 
     def model(self, name: str) -> ServedModel:
@@ -120,7 +156,14 @@ class ServiceClient:
 
 
 class AsyncServiceClient:
-    """The same on an event loop: see ServiceClient for what its methods return and raise."""
+    """ServiceClient on an event loop: the same arguments, methods, answers and errors; see there.
+
+    >>> async def ask() -> str:
+    ...     async with AsyncServiceClient("http://127.0.0.1:8000", transport=service) as client:
+    ...         return (await client.predict(picture)).label
+    >>> asyncio.run(ask())
+    '7'
+    """
 
     def __init__(
         self,

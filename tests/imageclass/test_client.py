@@ -3,10 +3,14 @@
 import doctest
 import subprocess
 import sys
+from types import ModuleType
 
 import httpx
+import pytest
 
+import app.client.service
 import imageclass.client
+from imageclass.client import ServiceClient
 
 SEVEN = {"label": "7", "probability": 0.75, "probabilities": {"7": 0.75, "1": 0.25}}
 MODEL = {"name": "mnist", "version": 1}
@@ -14,15 +18,22 @@ UNUSABLE = {"error": "This is not a picture.", "code": "not_a_picture"}
 
 
 def _answer(request: httpx.Request) -> httpx.Response:
+    if request.url.path == "/models":
+        return httpx.Response(200, json={"models": [{**MODEL, "labels": ["1", "7"], "metrics": {}}]})
     if request.url.path == "/predict":
         return httpx.Response(200, json={**SEVEN, "model": MODEL})
     return httpx.Response(200, json={"predictions": [SEVEN, UNUSABLE], "model": MODEL})
 
 
-def test_the_examples_of_the_client_run() -> None:
-    given = {"service": httpx.MockTransport(_answer), "picture": b"seven"}
-    (examples,) = doctest.DocTestFinder().find(imageclass.client, "imageclass.client", extraglobs=given)
-    assert doctest.DocTestRunner().run(examples) == doctest.TestResults(failed=0, attempted=5)
+@pytest.mark.parametrize("module", [imageclass.client, app.client.service], ids=lambda module: module.__name__)
+def test_the_examples_of_the_client_run(module: ModuleType) -> None:
+    service = httpx.MockTransport(_answer)
+    with ServiceClient("http://127.0.0.1:8000", transport=service) as client:
+        given = {"service": service, "picture": b"seven", "client": client}
+        found = [each for each in doctest.DocTestFinder().find(module, extraglobs=given) if each.examples]
+        results = [doctest.DocTestRunner().run(each) for each in found]
+    assert results
+    assert all(result.failed == 0 < result.attempted for result in results)
 
 
 def test_the_client_needs_httpx_and_orjson_alone() -> None:

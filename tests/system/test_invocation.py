@@ -89,6 +89,12 @@ def test_every_extra_has_what_installs_it(repository: Path) -> None:
         assert f"'.[{extra}]'" in invocation.installs(extra)
 
 
+def test_an_installed_package_has_its_extras_from_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(invocation, "_CHECKOUT", tmp_path)
+    assert invocation.installs("training") == "run `pip install 'imageclass[training]'`"
+    assert invocation.installs(None) == "run `pip install 'imageclass'`"
+
+
 def test_commands_name_the_interpreter_as_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", [".venv/bin/python", "-m", "training", "fit", "--data", "my pictures"])
     assert command_line("app", "serve", "--model-store", "my store") == (
