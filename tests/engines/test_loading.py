@@ -1,6 +1,7 @@
 """A bundle is served by the fastest engine that is proven to agree with training, or refused with the reason."""
 
 import json
+import mmap
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,20 @@ def test_a_prepared_batch_size_gives_the_answers_of_an_unprepared_one(
         assert (found.shape, str(found.dtype)) == ((size, 10), "float32")
         np.testing.assert_allclose(found, models[name].engine.predict(random_batch(size)), atol=1e-5)
     fresh.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
+def test_preparing_a_size_frees_the_memory_of_larger_batches(bundle_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+
+    engine = load_model(bundle_path, engine="openvino", threads=1).engine
+    before = resident()
+    engine.predict(random_batch(4096))
+    taken = resident() - before
+    engine.prepare(1)
+    assert resident() - before < taken / 3
+    engine.close()
 
 
 def test_answers_of_a_prepared_size_are_the_callers_own(bundle_path: Path) -> None:

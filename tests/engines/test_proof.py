@@ -68,7 +68,8 @@ def test_other_outputs_are_those_of_training(bundle: Bundle, engine: EngineName)
 def test_other_outputs_that_differ_are_refused(bundle: Bundle, factor: float) -> None:
     class Other(Answering):
         def outputs(self, batch: Image) -> dict[str, NDArray[np.float32]]:
-            return {"features": bundle.golden.other_outputs["features"] * np.float32(factor)}
+            (place,) = np.flatnonzero((bundle.golden.images == batch).all(axis=(1, 2, 3)))[:1]
+            return {"features": bundle.golden.other_outputs["features"][place : place + 1] * np.float32(factor)}
 
     with pytest.raises(SelfCheckFailed, match="openvino gives other features for the golden pictures than training"):
         proven_outputs(bundle, Other(bundle.golden.probabilities))
