@@ -39,7 +39,7 @@ def test_help_fits_80_columns_and_names_every_option_whole() -> None:
             for name in [*each.opts, *each.secondary_opts]:
                 assert name in help_.replace(",", " ").split(), (words, name)
         seen.append(words)
-    assert len(seen) == 23
+    assert len(seen) > 20
 
 
 @pytest.mark.parametrize("line", LINES)
