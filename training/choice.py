@@ -1,4 +1,4 @@
-"""Choose a preset for data when none was named: look at some of its pictures, and say what was chosen and why."""
+"""Choose a preset for data if none was named, from some of its pictures, and say which and why."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +39,8 @@ _SECONDS = {
     "photos_quick": (30, 0.05),
     "photos": (30, 0.04),
 }
-"""CPU seconds of `fit`, about: of itself, and a picture, from the tables of docs/explanation/accuracy.md (AMD EPYC)."""
+"""Approximate CPU seconds of `fit`: fixed, and per picture, from the tables of docs/explanation/accuracy.md (AMD
+EPYC)."""
 _EPOCH_SECONDS = 0.037
 """CPU seconds a picture of an epoch of `photos`."""
 _PARALLEL = 0.8

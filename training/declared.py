@@ -18,7 +18,7 @@ from training.errors import OptionError
 
 @dataclass(frozen=True)
 class Option:
-    """What a command line has to know of a field beyond its declaration; it stands in the field's `Annotated`.
+    """Properties of an option beyond its field's declaration, as metadata in the field's `Annotated`.
 
     - `name`: the option's parameter, if it is not the field's own name.
     - `variable`: the environment variable that stands for the option.

@@ -32,7 +32,7 @@ USUAL_RATES: Mapping[OptimizerName, float] = {
     "adam": 0.001,
     "adamw": 0.001,
 }
-"""Where the search for a learning rate begins; Keras's own defaults for the last three."""
+"""Usual learning rates of the optimizers; for the last three, Keras's own defaults."""
 
 # Of the training loss: what share of the largest fall in an epoch the last one has to be, and how much must be left of
 # it, for a rate that is too low; after how many steps that can be said.
@@ -112,7 +112,7 @@ class Facts:
 
     @property
     def family(self) -> Family:
-        """To which family of the choice the pictures belong."""
+        """The family of the pictures, by which presets are chosen."""
         return family_of(self.pictures, self.all_pictures)
 
     @property
@@ -197,7 +197,7 @@ class Problem:
 
 
 def diagnose(facts: Facts) -> list[Problem]:
-    """Return what is wrong with the run, what spoils its figures first; nothing of a run that has no problem.
+    """Return the run's problems, those that distort its figures first; empty for a healthy run.
 
     If the learning rate is wrong, what the network did not learn says nothing else about it or about the labels. If
     another preset does better, so does the accuracy of this one.
@@ -255,7 +255,7 @@ def _rate_too_low(facts: Facts) -> Problem | None:
 
 
 def _rate_too_high(facts: Facts) -> Problem | None:
-    """One epoch says nothing of the rate, nor do a few steps that have not made the loss larger than at the start."""
+    """A single epoch, or a few steps that have not raised the loss, say nothing about the rate."""
     recipe, losses, chance = facts.options.preset.recipe, facts.losses, facts.chance_loss
     if len(losses) < 2:
         return None
@@ -358,7 +358,7 @@ def _gain(preset: Preset, better: Preset) -> str:
 
 
 def _label_noise(facts: Facts) -> Problem | None:
-    """Wrong labels are independent of how sure the model is; mistakes of its own are among its unsure answers.
+    """Wrong labels do not depend on the model's confidence; its own mistakes are among its unsure answers.
 
     A model that has not learned its training pictures, or learns photos from nothing, cannot tell one from the other.
     """
@@ -555,8 +555,8 @@ def _instead(facts: Facts, **changes: Any) -> NextRun:
 
 
 def _with_preset(facts: Facts, preset: Preset) -> NextRun:
-    """Return the run with another preset, and with what was changed of this one's: all but the number of epochs if both
-    fine-tune the same backbone, else only what says nothing of how a network learns."""
+    """Return the run with another preset, keeping the changed options: all but the number of epochs if both fine-tune
+    the same backbone, else only those that do not concern how a network learns."""
     options = facts.options
     now, own, changed = options.preset, preset_named(options.preset.name), {}
     for field in fields(Recipe):

@@ -72,9 +72,9 @@ class Prediction:
 class Explanation:
     """How much each place of a picture speaks for `label`.
 
-    `map` has the rows of the map from above; it lies over the part `box` of the upright picture, which is left, top,
-    width and height in shares of the picture's. `method` is "cam", or "rise" with the number of `masks`. `prediction`
-    is the answer to the picture.
+    `map` has the rows of the map from the top. It covers the part `box` of the upright picture: left, top, width and
+    height as shares of the picture's size. `method` is "cam", or "rise" with the number of `masks`. `prediction` is the
+    answer to the picture.
     """
 
     label: str

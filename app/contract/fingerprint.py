@@ -1,4 +1,4 @@
-"""Whether a version's files are what they were at the last look: cheap enough to ask twice a second.
+"""Detect whether a version's files have changed since the last scan, cheaply enough to ask twice a second.
 
 It reads no file's content: what is in them is for the digests of the manifest to say.
 """

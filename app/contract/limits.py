@@ -1,4 +1,4 @@
-"""How large a picture may be: what the service accepts by default, and what training warns of."""
+"""Limits on pictures: what the service accepts by default, and training warns about."""
 
 from collections.abc import Callable, Mapping
 

@@ -124,7 +124,7 @@ class ModelStore:
             stream.write(f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
-        """Have the newest version that is not held back served again. Raises OSError."""
+        """Remove the pin, so that the newest version that is not held back is served again. Raises OSError."""
         (self.root / name / PINNED).unlink(missing_ok=True)
 
     def publish(self, folder: Path, name: str, version: int, *, held_back: str | None) -> None:

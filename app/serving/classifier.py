@@ -212,7 +212,7 @@ class Classifier:
     def put(self, data: bytes, reply: Reply, *, deadline: float | None = None, output: str | None = None) -> None:
         """Classify one encoded picture; `reply` gets the probabilities (K,), or an exception.
 
-        With `output` it gets a `WithOutput`; the first who wants that output waits until it is proven. `deadline` is in
+        With `output` it gets a `WithOutput`; the first such call waits until that output is verified. `deadline` is in
         seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and ShuttingDown are raised
         here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`, and what `make_ready_for` raises.
         """

@@ -34,8 +34,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class FixedRate:
-    """One rate of the open loop, as a share of the closed loop's requests/s just before; `capped` if the generator
-    could not send as many."""
+    """One rate of the open loop, as a share of the closed loop's requests/s measured just before; `capped` if the
+    generator could not reach it."""
 
     share: float
     capped: bool

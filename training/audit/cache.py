@@ -1,8 +1,7 @@
 """Cache the results of an audit between runs, so that a second one takes seconds. It decides nothing about pictures.
 
-All of it is keyed by what it is about: looks by a file's path, size and time of change, near duplicates and
-probabilities by the digest of decoded pixels. A cache that is damaged, of another version or cannot be written is as
-good as none.
+Looks are keyed by a file's path, size and time of change; near duplicates and probabilities by the digest of the
+decoded pixels. A cache that is damaged, of another version or not writable is ignored.
 """
 
 import hashlib
@@ -89,7 +88,7 @@ class Cache:
             self._write_json("looks.json", {"scale": asdict(scale), "files": files})
 
     def near(self, side: int, threshold: float) -> KnownPairs:
-        """Return what is known of near duplicates at this side of thumbnails and this threshold."""
+        """Return the known near duplicates for this thumbnail size and threshold."""
         stored = self._read_json("near.json")
         with suppress(*_DAMAGE):
             if stored is not None and (stored["side"], stored["threshold"]) == (side, threshold):
@@ -107,8 +106,8 @@ class Cache:
     ) -> Floats | None:
         """Return out-of-fold probabilities (N, K) from a run of `model` that knew all these pictures and classes.
 
-        What a model without a picture thinks of it does not depend on that picture's label, and hardly on the few that
-        a person has removed or renamed since.
+        The out-of-fold opinion on a picture does not depend on its own label, and hardly on the few pictures that were
+        removed or renamed since.
         """
         stored, array = self._read_json("labels.json"), self._read_array("labels.npy")
         if stored is None or array is None:

@@ -1,4 +1,4 @@
-"""Look at pairs of pictures again, at more pixels and in colour: thumbnails of two shirts may well be equal.
+"""Compare pairs of pictures in detail, with more pixels and in colour: thumbnails of two different shirts may be equal.
 
 Two pictures that are one agree in their details, which is what remains of them without slow changes of light, once one
 is laid over the other exactly. It knows nothing of how the pairs were found, nor how alike is alike enough.

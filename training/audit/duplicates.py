@@ -1,4 +1,4 @@
-"""Find pictures that are there twice, and say whether that crosses classes or the splits that the data gives.
+"""Find duplicate pictures, and whether they cross classes or the data's own splits.
 
 It is given the pictures that are alike (by digest, or by `training.audit.near`), and compares no pixels itself.
 """

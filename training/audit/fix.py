@@ -27,7 +27,7 @@ class Fix:
 
 
 def left_out(audit: Audit) -> dict[str, str]:
-    """Return the ids of what a cleaned data set does without, each with the reason.
+    """Return the ids of pictures to leave out of a cleaned data set, each with the reason.
 
     Of equal pictures in one class the one in the latest split stays, so that a test keeps its pictures and training
     loses what it must not know; of those in several classes none does, for one of the labels is wrong. Near duplicates

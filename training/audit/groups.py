@@ -1,6 +1,6 @@
-"""Tell which pictures belong together because somebody says so: by a pattern over paths, a CSV column, or file numbers.
+"""Group pictures as the user says: by a pattern over paths, a CSV column, or file numbers.
 
-It opens no picture. What belongs together must not be divided between the splits.
+It opens no picture. A group must not be divided between splits.
 """
 
 import re
@@ -42,7 +42,7 @@ def groups_of(dataset: Dataset, data: str, group_by: str | None) -> dict[str, st
 
 
 def together(pictures: Sequence[Picture], alike: Sequence[Sequence[int]], groups: Mapping[str, str]) -> dict[str, str]:
-    """Return what must not be divided: by picture id, the id of the first picture that it belongs together with.
+    """Return the units that must not be divided: for each picture's id, the id of the first picture of its unit.
 
     `alike` lists rows of pictures that are one, exactly or nearly; they and the groups are joined, through one another.
     Pictures that stand alone are left out.
@@ -71,8 +71,9 @@ def together(pictures: Sequence[Picture], alike: Sequence[Sequence[int]], groups
 def _runs(pictures: Sequence[Picture], labels: Sequence[str]) -> dict[str, str]:
     """Return one group for each run of file numbers that step by two at most while the class rises.
 
-    So numbers a camera that shows one person, or one thing, class by class. A step of two is a picture thrown away.
-    Neighbouring runs that have one class in common at most are one group: somebody paused, or changed the order.
+    A camera numbers files like this if one person, or one thing, is photographed class by class. A step of two is a
+    discarded picture. Neighbouring runs that have at most one class in common are one group, because of a pause or a
+    change of order.
     """
     order = {label: place for place, label in enumerate(labels)}
     by_prefix: dict[str, list[tuple[int, int, str]]] = defaultdict(list)

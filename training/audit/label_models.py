@@ -1,4 +1,4 @@
-"""Say which model judges the labels of some data. This is the one place that tells photos from other pictures."""
+"""Choose the model that judges the labels of some data. Only this module distinguishes photos from other pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

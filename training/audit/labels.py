@@ -1,4 +1,4 @@
-"""Find labels that are likely wrong: what pictures are called, against what a model that has not seen them thinks.
+"""Find labels that are likely wrong: compare them with the predictions of a model that has not seen the picture.
 
 The model is ridge regression on patch features, in folds: its fit has a closed form, and a share of wrong labels only
 shrinks its answers, while a network would memorise them. Copies, and pictures of a group, are in one fold: they cannot

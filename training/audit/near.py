@@ -51,7 +51,7 @@ _USUAL_OF = 100  # pairs
 
 @dataclass(frozen=True, slots=True)
 class AlignedPairs:
-    """Candidates that were laid over each other, (M,): how alike they are, and how alike other pictures are to them.
+    """Aligned candidate pairs, (M,): their similarity, and that of other pictures to them.
 
     `usual` is the median of 1 - correlation over a picture's candidates, of the two the smaller. `drawn` says that both
     lie on an even ground.
@@ -132,8 +132,9 @@ def near_pairs(
 def is_near(found: AlignedPairs, threshold: float) -> NDArray[np.bool_]:
     """Say which of the aligned pairs are near duplicates.
 
-    A pair has to be alike, and far more alike than what is usual around it: two plain strokes are alike as well. What
-    is all but equal needs no such proof. Drawings have to be twice as alike: their even ground agrees by itself.
+    A pair must be alike, and much more alike than is usual among its neighbours, since any two plain strokes are alike.
+    A pair that is almost equal needs no such evidence. Drawings have to be twice as alike: their even ground agrees by
+    itself.
     """
     difference = 1 - found.correlation
     allowed = np.where(found.drawn, (1 - threshold) / 2, 1 - threshold)

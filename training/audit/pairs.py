@@ -1,4 +1,4 @@
-"""Two pictures that are one, and how the second was made of the first. It knows nothing of how they were found."""
+"""A pair of near duplicates, and the transformation from one to the other. It does not know how the pair was found."""
 
 import math
 from dataclasses import dataclass

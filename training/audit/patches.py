@@ -1,4 +1,4 @@
-"""Describe small pictures by which patches they show where: features on which a linear model tells classes apart.
+"""Describe small pictures by patches and their places: features with which a linear model can separate classes.
 
 Filters are learned from the pictures themselves without labels, by spherical k-means on whitened patches (Coates and Ng
 2012), so that wrong labels cannot mislead them. It knows nothing of classes.

@@ -1,5 +1,5 @@
-"""Judge the labels of photos by what a network that knows ImageNet's makes of them: it can tell classes apart that
-thumbnails cannot.
+"""Judge the labels of photos by the features of a network trained on ImageNet, which separates classes that thumbnails
+do not.
 
 Softmax regression on its features, in folds. A label is doubted by odds, not by the confident joint: that names a
 picture if classes look alike, as shirts and T-shirts do.

@@ -32,7 +32,7 @@ _SMALLEST_COMPARED = 16  # pixels a side
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What to look for: near duplicates and wrong labels take time, all else comes with one look at each picture.
+    """What to look for. Near duplicates and wrong labels take time; everything else needs one look at each picture.
 
     `tensors` keeps what a network makes of photos, for trainings as well.
     """

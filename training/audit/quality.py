@@ -1,7 +1,7 @@
 """Find pictures that are dark, bright, blank, blurred or of an odd size, from the numbers of their looks.
 
-It opens no picture. What "odd" and "blurred" mean is taken from the data itself, so drawings are not held to the
-standards of photos.
+It opens no picture. "Odd" and "blurred" are relative to the data itself, so drawings are not judged by the standards of
+photos.
 """
 
 from collections.abc import Iterator, Sequence

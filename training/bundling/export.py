@@ -81,8 +81,8 @@ class BundleDraft:
     def save(self, network: keras.Model, golden: Sequence[Picture]) -> Engine:
         """Write `network` and golden pictures, and return the SavedModel as reopened on the engine that will serve it.
 
-        That is the fastest whose answers to the golden pictures are TensorFlow's. The engine is closed with the draft.
-        Raises PublishError if TensorFlow cannot write the network.
+        That is the fastest engine whose answers to the golden pictures agree with TensorFlow's. The engine is closed
+        with the draft. Raises PublishError if TensorFlow cannot write the network.
         """
         self.folder.mkdir(parents=True)
         self.signature = Signature.of(self._preprocessing, self._labels, other_outputs(network))

@@ -34,7 +34,7 @@ def compare(
     cache: CacheOption = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Put two bundles side by side on the same labelled pictures, and test whether the difference is real."""
+    """Compare two bundles on the same labelled pictures, and test whether the difference is significant."""
     store = ModelStore(model_store)
     first, second = find_bundle(store, a), find_bundle(store, b)
     check_comparable(first, second)

@@ -57,9 +57,9 @@ def evaluate(
     max_recall_drop: MaxRecallDropOption = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a bundle, or a running service, on labelled pictures.
+    """Evaluate a bundle, or a running service, on labelled pictures.
 
-    Exit code 1 if it does not reach what --require and --against say.
+    The exit code is 1 if it fails --require or --against.
     """
     reporter = Reporter()
     store = ModelStore(model_store)

@@ -25,7 +25,7 @@ def folds(
     group_by: GroupByOption = None,
     out: Annotated[Path, typer.Option(help="CSV file to write, with the columns id and fold.")] = Path("folds.csv"),
 ) -> None:
-    """Write down which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
+    """Write which pictures `fit --fold 1/N`, `fit --fold 2/N` and so on hold out."""
     reporter = Reporter()
     found = open_inspected(data, in_folds=True, group_by=group_by, reporter=reporter)
     dealt = deal(found.dataset, count=count, seed=seed, together=found.inspection.together)

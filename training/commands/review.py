@@ -42,7 +42,7 @@ def review(
 ) -> None:
     """Correct labelled pictures on a page in the browser: relabel, keep, drop, or leave for later.
 
-    What you decide is in a CSV file at once, and fit, sweep, evaluate and audit follow it. Pictures are not touched.
+    Each decision is saved to a CSV file at once, and fit, sweep, evaluate and audit apply it. Pictures are not touched.
     """
     if not Path(data).exists():
         raise OptionError(

@@ -80,10 +80,10 @@ def sweep(
     allow_leakage: AllowLeakageOption = False,
     cache: CacheOption = True,
 ) -> None:
-    """Try several candidates within a time, and publish the best of them, which is never worse than what fit chooses.
+    """Try several candidates within a time budget, and publish the best, which is never worse than what fit chooses.
 
-    The validation pictures decide; only what is published is measured on the test pictures. What was found is printed
-    even if it is stopped.
+    The validation pictures decide; only the published model is measured on the test pictures. An interrupted sweep
+    prints its results so far.
     """
     started, reporter = time.monotonic(), Reporter()
     found = None

@@ -1,4 +1,4 @@
-"""Describe labelled pictures: a `Picture` each, and the `Dataset` with its classes in order.
+"""Labelled pictures: `Picture`, and `Dataset` with its classes in order.
 
 It does not know where pictures come from (`training.data.sources`), nor how they are split, decoded or learned. A
 picture that is a file stays on disk until somebody asks for it.
@@ -76,11 +76,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Decided:
-    """What a person has decided about the pictures of a source, by their ids.
+    """A person's decisions about the pictures of a source, by id.
 
-    `dropped` are no part of the data any more. `was` is the label that the source gives to a picture with another one
-    now. `kept` has, for each check, the pictures that a person looked at and kept: alone with "", and beside the other
-    picture of a pair with its id.
+    `dropped` pictures are excluded from the data. `was` is the label that the source gives to a picture with another
+    one now. `kept` has, for each check, the pictures that a person looked at and kept: alone with "", and beside the
+    other picture of a pair with its id.
     """
 
     dropped: tuple[Picture, ...] = ()
@@ -126,8 +126,8 @@ class Dataset:
     def of(cls, origin: str, found: Listing | Iterable[Picture], *, tolerant: bool = False) -> Self:
         """Gather pictures and check that a classifier can be trained on them.
 
-        Raises DataError for a fault, unless faults are tolerated: then they are kept with the data, and of pictures
-        with one id the first.
+        Raises DataError for a fault. If faults are tolerated, they are kept with the data, and the first of several
+        pictures with one id is used.
         """
         listing = found if isinstance(found, Listing) else Listing(list(found))
         left_out, faults = tuple(listing.left_out), list(listing.faults)
@@ -187,7 +187,7 @@ def split_named(name: str) -> Split | None:
 
 
 def _portable(text: str) -> str:
-    """Return text as NFC, which macOS and Linux then spell alike; what is not Unicode becomes visible escapes."""
+    """Return text in NFC, so that macOS and Linux agree; bytes that are not Unicode become visible escapes."""
     if text.isascii():
         return text
     return unicodedata.normalize("NFC", text.encode("utf-8", "backslashreplace").decode("utf-8"))

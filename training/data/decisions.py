@@ -1,7 +1,7 @@
-"""What a person decided about pictures: a CSV file that only grows, and what becomes of the data by it.
+"""Read a person's decisions about pictures from an append-only CSV file, and apply them to the data.
 
-A line is a decision, flushed to the disk before the next picture is shown. A decision belongs to a picture by its
-content, so it stays when files are moved or renamed; of equal files it belongs to the one whose path it names.
+A line is a decision, flushed to disk before the next picture is shown. It names its picture by content, so it still
+applies when files are moved or renamed; among equal files it applies to the one with its path.
 """
 
 import csv
@@ -83,7 +83,7 @@ def read_decisions(file: Path) -> list[Decision]:
 
 
 def parse_decisions(data: bytes, shown: str) -> tuple[list[Decision], int]:
-    """Return the decisions of a file and how many of its bytes they are; a last line that was cut off is passed over.
+    """Return the decisions of a file and how many of its bytes they are; a truncated last line is ignored.
 
     Raises DataError if any other line is no decision; `shown` is what people call the file.
     """
@@ -122,7 +122,7 @@ def standing(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def content_of(picture: Picture) -> str:
-    """Return what tells a picture from all others: its size in bytes, and their SHA-256. Raises DataError."""
+    """Return the identity of a picture: its size in bytes, and their SHA-256. Raises DataError."""
     if isinstance(picture.content, np.ndarray):
         shape = f"{picture.content.shape} {picture.content.dtype} ".encode()
         return f"{picture.content.nbytes}:{hashlib.sha256(shape + picture.content.tobytes()).hexdigest()}"
@@ -132,8 +132,8 @@ def content_of(picture: Picture) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decision that stands, the picture that it is about, as the source labels it, and those that it was compared
-    with: several if there are equal files."""
+    """A decision in force, its picture with the label of the source, and the pictures that it was compared with,
+    several if there are equal files."""
 
     decision: Decision
     picture: Picture
@@ -141,12 +141,12 @@ class Answer:
 
     @property
     def counts(self) -> bool:
-        """Whether the label is still the one that was decided about, and not one that the source has given since."""
+        """Whether the source still gives the label that the decision was about."""
         return self.picture.label in (self.decision.was, self.decision.label)
 
 
 def answers(pictures: Sequence[Picture], decisions: Iterable[Decision]) -> list[Answer]:
-    """Return the decisions that stand, without those about pictures that are not there, in their order.
+    """Return the decisions in force in their order, without those about missing pictures.
 
     It reads pictures of the sizes that were decided on, and no others. Of equal files each decision has the one at its
     path; moved ones are distinguished by their labels.
@@ -169,9 +169,9 @@ def answers(pictures: Sequence[Picture], decisions: Iterable[Decision]) -> list[
 
 
 def corrected(listing: Listing, decisions: Iterable[Decision]) -> Listing:
-    """Return what a source holds, as a person has decided on it.
+    """Return the content of a source with a person's decisions applied.
 
-    A label that the source itself has changed since counts more than what was decided about the one before.
+    If the source has changed the label since, the source's label counts.
     """
     labels = {picture.label for picture in listing.pictures}
     dropped: dict[str, Picture] = {}
@@ -224,7 +224,7 @@ def _no_class(label: str, pictures: Sequence[str]) -> str:
 
 
 def _assigned(was: Mapping[str, str], equal: Sequence[Picture]) -> dict[str, Picture]:
-    """Return the one of the equal pictures that each path means; `was` has the label that it had by its path."""
+    """Return, for each path, which of the equal pictures it means; `was` has the label that it had by its path."""
     left = {picture.id: picture for picture in equal}
     found = {path: left.pop(path) for path in was if path in left}
     for path in sorted(was.keys() - found.keys())[: len(left)]:

@@ -22,7 +22,8 @@ _LOOKED_AT = 200
 _LOOKED_AT_FOR_COLOUR = 40
 _SMALL = PreprocessingSpec(version=2, height=32, width=32, colour="rgb", jpeg_scale="reduced")
 _COLOURED = 8.0
-"""Mean levels between the strongest and the weakest channel; paper, lamps and JPEG make a few of grey."""
+"""Mean difference in levels between the strongest and the weakest channel, above which a picture has colour; paper,
+lamps and JPEG cause a few levels in grey pictures."""
 
 
 @dataclass(frozen=True)

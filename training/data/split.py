@@ -69,7 +69,7 @@ class Assignment:
 def assign_splits(
     dataset: Dataset, *, seed: int, validation: float, test: float, together: Mapping[str, str] | None = None
 ) -> Assignment:
-    """Hold out a fraction of every class for validation and for test, of what the source does not hold out itself.
+    """Hold out a fraction of every class for validation and for test, unless the source has that split itself.
 
     Pictures whose ids have the same value in `together` come into the same split, which moves the fractions a little.
     Every class keeps a training picture, and has one in each split that is held out if it has enough pictures to
@@ -171,7 +171,7 @@ def units(
 ) -> list[list[Picture]]:
     """Return the pictures in lists that must not be divided, in the order in which they are held out.
 
-    `given` is in which split the source holds out pictures of what belongs together.
+    `given` is the split into which the source puts held-out pictures of a unit.
     """
     units: dict[str, list[Picture]] = defaultdict(list)
     alone = []
@@ -191,7 +191,7 @@ def units(
 
 
 def _fits(need: Mapping[str, int], wanted: Mapping[str, Mapping[Split, int]], split: Split) -> bool:
-    """Say whether a split still wants most of these pictures: each class some, and all together at least half."""
+    """Say whether a split still needs most of these pictures: some of each class, and at least half in total."""
     useful = sum(max(0, min(count, wanted[label].get(split, 0))) for label, count in need.items())
     return 2 * useful > sum(need.values()) or useful == sum(need.values())
 

@@ -1,10 +1,10 @@
 """Keep rows between runs, each under the digest of what it was made from: preprocessed pictures by their file's bytes,
 and what a network made of a picture by its pixels.
 
-What a picture becomes depends on its bytes, the preprocessing spec and the decoder, and on nothing else: those are the
-key, so a changed file or spec finds nothing, and a renamed file, another split or another data set with the same
-pictures finds them all. A damaged row is computed again. Arrays that memory has no room for lie in a mapped file of the
-same folder. It decodes nothing.
+A preprocessed picture depends only on its bytes, the preprocessing spec and the decoder, which are the key. So a
+changed file or spec is a miss, and a renamed file, another split or another data set with the same pictures is a hit. A
+damaged row is computed again. Arrays that memory has no room for lie in a mapped file of the same folder. It decodes
+nothing.
 """
 
 import errno
@@ -48,7 +48,7 @@ _UNFINISHED_FOR_S = 24 * 3600
 
 
 def digest_of(data: bytes) -> bytes:
-    """Return what names the content of a picture's file."""
+    """Return the key of a picture file's content."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
@@ -157,7 +157,7 @@ class Shelf:
         return digest in self._places
 
     def take(self, row: int, digest: bytes) -> bool:
-        """Fill a row of the array with what an earlier run kept; False if there is none that is whole."""
+        """Fill a row of the array from an earlier run; return False if there is no intact one."""
         place = self._places.get(digest)
         if place is None:
             return False

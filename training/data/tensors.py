@@ -90,7 +90,7 @@ def load_tensors(
 
 
 class UnusablePictures(DataError):
-    """Some of `count` pictures are `bad`, and none is to be left out."""
+    """Some of `count` pictures are `bad`, and bad pictures may not be left out."""
 
     def __init__(self, bad: Sequence[BadPicture], count: int) -> None:
         named = "; ".join(f"{picture.id}: {picture.reason.rstrip('.')}" for picture in bad[:_BAD_SHOWN])

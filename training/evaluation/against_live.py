@@ -1,7 +1,7 @@
 """Compare a new version with the live one on its test pictures, to say whether it is to be held back.
 
-It is held back if McNemar's test tells the two apart and the new one has fewer pictures right. A comparison that is not
-possible holds nothing back.
+It is held back if McNemar's test finds a significant difference and the new version has fewer pictures right. If no
+comparison is possible, it is not held back.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,8 @@ class AgainstLive:
     ) -> Self:
         """Compare, by the answers that the new version has given to its `test` pictures, and say what was found.
 
-        The live version has learned pictures with the ids that its record has, whatever that data was called: data
-        grows, and is then called otherwise.
+        The live version's record lists the ids of its training pictures; they count even if the data set has another
+        name by now.
         """
         live, left_out = None, 0
         try:

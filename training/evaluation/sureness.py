@@ -1,4 +1,4 @@
-"""From which probability on answers are right as often as wished, and what leaving out the others costs."""
+"""Choose the probability above which answers reach a wished precision, and measure what share is answered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Sureness:
 
     @classmethod
     def of(cls, scored: Mapping[Split, Scored], min_precision: float) -> Self:
-        """Choose the least minimum at which so large a share of the validation pictures at or above it is right."""
+        """Choose the lowest minimum at or above which the wished share of validation pictures is right."""
         validation = scored["validation"]
         minimum = least_minimum(validation.probabilities.max(axis=1), validation.right, min_precision)
         splits: tuple[Split, ...] = ("validation", "test")

@@ -13,7 +13,7 @@ from training.evaluation.score import Scores
 
 _MISTAKES_SHOWN = 20
 _NARROWEST_NAME = 16
-"""Characters that a name is given at least; a longer one goes on in the next line."""
+"""Minimum width of a name in characters; a longer name wraps."""
 _FRAME = 3
 """Characters around each cell."""
 

@@ -1,4 +1,4 @@
-"""Start a network from what its backbone has learned of other pictures.
+"""Transfer learning: start a network from a backbone trained on other pictures.
 
 The blocks that stay as they are answer each picture once, and their answers, the maps, are kept. Then a softmax
 regression on the backbone's features becomes the last layer, so that the blocks which learn after it are not spoiled by

@@ -1,4 +1,4 @@
-"""What a network makes of pictures, computed once on the fastest engine and kept under the content of each picture.
+"""A network's answers to pictures, computed once on the fastest engine and cached under each picture's content.
 
 It serves networks that do not learn: the first layers of a backbone, or all of it. If all answers are kept already, no
 engine is opened: writing and compiling a backbone takes seconds.
@@ -106,7 +106,7 @@ def _fastest(folder: Path, signature: Signature) -> Engine:
 
 
 def _name_of(network: keras.Model) -> str:
-    """Return what names the function that the network is: its shapes and weights. Keras's names for it change."""
+    """Return a key of the function that the network computes, from its shapes and weights; Keras's names change."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(repr((_LAYOUT, network.input_shape, network.output_shape)).encode())
     for weights in network.get_weights():

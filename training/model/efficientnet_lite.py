@@ -89,7 +89,7 @@ def _weights_of(layer: keras.layers.Layer, arrays: Arrays) -> Iterator[NDArray[n
 
 
 def _names_of(layer: keras.layers.Layer) -> Iterator[tuple[str, tuple[int, ...] | None]]:
-    """Yield the .pth's name of each of a layer's weights, and the order of axes that Keras has."""
+    """Yield, for each weight of a layer, its name in the .pth file and the transposition into Keras's order of axes."""
     block, _, role = layer.name.partition("_")
     prefix = f"_blocks.{block.removeprefix('block')}." if block.startswith("block") else ""
     name = prefix + _ROLES[role if prefix else layer.name]

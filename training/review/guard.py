@@ -1,7 +1,7 @@
-"""Let nobody but the person at this machine use the page: host, origin and token are checked before anything else.
+"""Restrict the page to the person at this machine: check host, origin and token before anything else.
 
-A page of another site can have a browser send requests here, also under a name of its own that leads to 127.0.0.1. It
-knows neither the token nor the cookie, and the browser tells the name and the origin.
+Another site's page can make a browser send requests here, even through a host name of its own that resolves to
+127.0.0.1. It does not know the token or the cookie, and the browser reveals the host name and the origin.
 """
 
 import secrets

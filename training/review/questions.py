@@ -19,7 +19,7 @@ from training.report.mistakes import worst_mistakes
 _LABEL = "wrong-label"
 _COPIES = ("leakage", "near-leakage", "conflict", "duplicate", "near-duplicate")
 _NEVER_KEPT = ("corrupt", "leakage")
-"""Nothing can be trained on the one, and a test on what was learned proves nothing: a person cannot wish that away."""
+"""Findings that cannot be answered with "keep": broken files cannot be trained on, and leakage invalidates the test."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Question:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """What is equal for the same question in another session."""
+        """A key that is the same for the same question in another session."""
         return self.check, *sorted(picture.id for picture in self.pictures)
 
 

@@ -1,4 +1,4 @@
-"""The questions of a review and their answers. An answer is in the journal before it is here."""
+"""The questions of a review and their answers. An answer is written to the journal first."""
 
 import threading
 from collections import defaultdict

@@ -40,8 +40,8 @@ class Candidate:
 
     @property
     def first_trial(self) -> int:
-        """The epochs of the shortest trial that says something: one, or all of what starts from a backbone. Those are
-        few, and come after a regression that takes most of the time."""
+        """The epochs of the shortest useful trial: one, or all for a candidate with a backbone, whose few epochs follow
+        a regression that takes most of the time."""
         epochs = self.preset.recipe.epochs
         return epochs if self.preset.backbone is not None and self.preset.backbone.is_taught else min(1, epochs)
 
@@ -73,7 +73,7 @@ def parse_candidate(text: str, *, validation: float) -> Candidate:
 
 
 def candidate_of(preset: Preset) -> Candidate:
-    """Return a candidate that is named by what `fit` would have to be given after --preset."""
+    """Return a candidate that is named like the arguments of `fit` after --preset."""
     own = preset_named(preset.name)
     parts: dict[type, tuple[Any, Any]] = {
         Recipe: (preset.recipe, own.recipe),

@@ -45,16 +45,16 @@ from training.report.robustness import answers_needed
 from training.sweep.candidates import Candidate, candidate_of, neighbours, shortened
 
 _TRIALS_SHARE = 0.5
-"""Of the time for trials that are no whole trainings; the rest is for the winner's."""
+"""Share of the time for partial trials; the rest is for training the winner."""
 _PUBLISHING_S = 5.0
-"""What starting, the report and the export take, whatever the data."""
+"""Seconds for start, report and export, for any data."""
 _OF_TENSORFLOW = 0.25
 """The share of TensorFlow's time that the fastest engine takes for a network with a backbone."""
 _LONGER = 3
 _TIMED = 32
 """Pictures that show how long the whole network takes to answer, if the trial did not need its answers."""
 _SLACK = 0.05
-"""Of the budget, by which a training may end later than it should before it is stopped."""
+"""Share of the budget by which a training may overrun before it is stopped."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -75,7 +75,7 @@ class Kept:
 
 @dataclass
 class Sweep:
-    """What is known so far: it grows while `run_trials` works, so that an interrupted sweep can show it.
+    """The state of a sweep; it grows while `run_trials` works, so that an interrupted sweep can show it.
 
     As a context it leaves an unfinished run behind if it is stopped, that of the best so far. `choice`, the first of
     the candidates, is what `fit` would have chosen; None if all were named.
@@ -115,7 +115,7 @@ class Sweep:
         return Paired.of(best.right, candidate.right).p_value
 
     def verdict(self) -> str:
-        """Say what was trained to the end and is best, and that it is no worse than the choice."""
+        """Say which finished candidate is best, and that it is no worse than the choice."""
         if self.best is None:
             return "nothing was trained to the end"
         best, choice = self.best.candidate, self.choice
@@ -351,7 +351,7 @@ def _new_run(
 
 
 def _measure(candidate: Candidate, trained: Trained, pictures: Tensors, labels: Sequence[str]) -> None:
-    """Measure what the candidate has right, and how long it takes to answer."""
+    """Measure a candidate's accuracy on the validation pictures, and its inference time."""
     network, validation = trained.network, trained.validation
     if validation is None:
         raise OptionError("A sweep needs validation pictures to choose by. Give --validation a share.")

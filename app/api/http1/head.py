@@ -60,7 +60,7 @@ class Head:
     headers: list[tuple[bytes, bytes]]
     """In the order sent; names in lower case."""
     fields: dict[bytes, bytes]
-    """Headers by name; of repeated ones, the first."""
+    """Headers by name; the first if a header is repeated."""
     is_1_0: bool
     keep_alive: bool
     """Whether the client allows another request on this connection."""

@@ -53,8 +53,8 @@ def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iter
     """Yield the pictures that each argument stands for.
 
     That is a file itself, what a pattern fits, the pictures below a folder or within an archive, or the rows of a CSV
-    manifest. Of folders and archives that is every file that `app.contract.picture_files` takes for a picture, in the
-    order of names; the others are added to `left_out`. `-` stands for itself.
+    manifest. Folders and archives yield every file that `app.contract.picture_files` recognises as a picture, in the
+    order of names; other files are added to `left_out`. `-` stands for itself.
     """
     for argument in arguments:
         if argument == STANDARD_INPUT or isinstance(argument, Unreadable):

@@ -1,6 +1,6 @@
 """Fetch a well-known data set by its name: through `keras.datasets`, or `digits`, which scikit-learn brings along.
 
-Both libraries are imported only when they are asked for. Keras downloads once and keeps what it has.
+Both libraries are imported only when needed. Keras downloads a file once and keeps it.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Read an .npz file in the layout of Keras's own data sets: x_train, y_train and, if there, x_test, y_test, x_val, …
 
-It never unpickles, so that opening a stranger's file runs nothing of theirs.
+It never unpickles, so opening an untrusted file runs no code.
 """
 
 import zipfile

@@ -16,7 +16,8 @@ _Z = 1.959964
 
 @dataclass(frozen=True)
 class Paired:
-    """Counts of pictures by whether A and B have them right. Only those that one has right show a difference."""
+    """Counts of pictures by whether A and B are right. Only pictures on which one of them is wrong show a
+    difference."""
 
     both: int
     only_a: int
@@ -55,7 +56,7 @@ class Paired:
         return (self.only_b - self.only_a) / self.pictures
 
     def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval of the difference: Wald's with one more picture on either side.
+        """Return the 95 % interval of the difference: Wald's interval after adding one picture to each side.
 
         Bonett & Price 2012, Journal of Educational and Behavioral Statistics 37.
         """
