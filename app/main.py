@@ -67,9 +67,9 @@ if TYPE_CHECKING:
     from app.tracing.otlp import Exporter
 
 _LONGEST_BURST_S = 2.0
-"""A crowd that arrives at once is served if it can be within this time, or within half of the deadline."""
+"""A burst is accepted if it can be answered within this time, or within half of the deadline."""
 _LIFE_MARGIN_S = 10.0
-"""How long a request may outlive its arrival and its deadline before the worker counts as stuck."""
+"""Seconds by which a request may exceed its arrival time and deadline before the worker counts as stuck."""
 
 
 def create_app(
@@ -328,7 +328,7 @@ def open_store(settings: Settings) -> ModelStore:
 
 
 def _has_older(mirror: Mirror) -> bool:
-    """Pull the next version in order, as what is here fails its check; return whether there was one."""
+    """Pull the next version in order, because those here fail their check; return whether there was one."""
     try:
         return mirror.fetch_older()
     except ObjectStoreError:
@@ -352,7 +352,7 @@ def loader(settings: Settings) -> Loader:
 
 
 def _ask_to_be_replaced() -> None:
-    """End this worker as its supervisor would: what it can still answer is answered, and another takes its place."""
+    """Ask to be replaced: this worker answers what it has accepted, and another takes its place."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

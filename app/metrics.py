@@ -1,9 +1,8 @@
-"""What the service counts and measures, in memory that all workers share: a row for each, which it alone writes.
+"""Counters and measurements of the service, in memory that all workers share; each worker alone writes its row.
 
 A number is changed in place, in some tens of nanoseconds, without a lock, a flush or a message; any worker can read the
-rows of all. A worker that is replaced goes on in the row of the one before it, so totals never fall and nothing is
-counted twice, whatever ended that worker. It knows nothing of HTTP, nor of Prometheus: `app.api.routes.metrics` writes
-the page.
+rows of all. A replacement continues in its predecessor's row, so totals never fall and nothing is counted twice,
+however that worker ended. It knows nothing of HTTP, nor of Prometheus: `app.api.routes.metrics` writes the page.
 """
 
 import json
@@ -314,12 +313,12 @@ class Metrics:
         return self._gauge("imageclass_connections")
 
     def begin(self) -> None:
-        """Count this worker as started, and take back what the one before it in this row said of the moment."""
+        """Count this worker as started, and reset its predecessor's gauges."""
         self.vacate()
         self._counter("imageclass_worker_starts").add()
 
     def vacate(self) -> None:
-        """Take back what the worker in this row said of the moment: it is gone. What it counted stays."""
+        """Reset this worker's gauges, because it has ended; its counters persist."""
         self._own.head[_LAST_SIGN] = self._own.head[_READY] = 0.0
         for series in self._own.read():
             if FAMILIES[series.family].kind == "gauge":
@@ -327,7 +326,7 @@ class Metrics:
 
     @property
     def last_sign_of_life(self) -> float:
-        """When the worker in this row last showed that it runs, on the monotonic clock that all processes share."""
+        """The last heartbeat of the worker in this row, on the monotonic clock that all processes share."""
         return self._own.head[_LAST_SIGN]
 
     def sign_of_life(self, *, resident_bytes: int | None = None) -> None:
@@ -339,7 +338,7 @@ class Metrics:
         self._own.head[_READY] = float(ready)
 
     def workers_ready(self) -> int:
-        """Return how many workers say that they are ready, and have shown lately that they run."""
+        """Return how many workers are ready and have had a recent heartbeat."""
         now = time.monotonic()
         return sum(row.head[_READY] == 1.0 and now - row.head[_LAST_SIGN] < _SILENT_S for row in self._rows)
 

@@ -437,7 +437,7 @@ def strange(
     fonts: Annotated[Path, typer.Option(help="Folder with fonts.")] = Path("/usr/share/fonts/truetype"),
     out: Out = WORK / "strange",
 ) -> None:
-    """Write MNIST's test digits and pictures that are none, a folder for each kind, for `trust`."""
+    """Write MNIST's test digits and pictures that are not digits, a folder for each kind, for `trust`."""
     for name, count in strange_benchmark.write(mnist, fonts, out).items():
         typer.echo(f"{count:,} in {out / name}")
 

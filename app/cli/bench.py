@@ -22,9 +22,9 @@ def bench(
     ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object for each model.")] = False,
 ) -> None:
-    """Load the model as a worker would, and show what was chosen for it and how fast it is without HTTP.
+    """Load the model as a worker would, and show its tuning and its speed without HTTP.
 
-    Every setting counts, from its environment variable: IMAGECLASS_WORKERS, IMAGECLASS_PRECISION and so on.
+    All settings are read from the environment: IMAGECLASS_WORKERS, IMAGECLASS_PRECISION and so on.
     """
     given = {"model": model, "model_store": model_store}
     with one_line_errors():

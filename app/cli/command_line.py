@@ -18,7 +18,7 @@ PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,  # Rich's table cuts the names of options at 80 columns
     "pretty_exceptions_enable": False,
 }
-"""How every `Typer` of this project is made."""
+"""Arguments of every `Typer` of this project."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a command does about errors that a user can cause: a line on standard error, and exit code 1."""
+"""Report errors that a user can cause: one line on standard error, and exit code 1."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

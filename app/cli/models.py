@@ -102,14 +102,14 @@ def models_pin(
     version: VersionArgument,
     model_store: ModelStoreOption = None,
 ) -> None:
-    """Have one version served, whatever newer ones there are. It is checked first, as the service does at load."""
+    """Serve one version, even if there are newer ones. It is checked first, as the service does at load."""
     with one_line_errors():
         _pin(_store(model_store), name, version)
 
 
 @models_cli.command("unpin")
 def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
-    """Have the newest version served again that is not held back."""
+    """Remove the pin, so that the newest version that is not held back is served again."""
     with one_line_errors():
         store = _store(model_store)
         store.check_has(name)
@@ -127,7 +127,7 @@ def models_unpin(name: ModelArgument, model_store: ModelStoreOption = None) -> N
 
 @models_cli.command("rollback")
 def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -> None:
-    """Pin the version below the one that is to be served now: the nearest that passes and is not held back."""
+    """Pin the next lower version that passes its check and is not held back."""
     with one_line_errors():
         store = _store(model_store)
         store.check_has(name)
@@ -146,7 +146,7 @@ def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -
 
 @models_cli.command("promote")
 def models_promote(name: ModelArgument, version: VersionArgument, model_store: ModelStoreOption = None) -> None:
-    """Hold a version back no longer, which `fit` does to one that is worse than the live one. A pin stays."""
+    """Release a version that `fit` has held back because it is worse than the live one. A pin stays."""
     with one_line_errors():
         store = _store(model_store)
         with _plain_write_errors(store, name):
@@ -183,7 +183,8 @@ def models_push(
     version: VersionOption = None,
     model_store: ModelStoreOption = None,
 ) -> None:
-    """Publish a version in a bucket: its files, then its manifest. One that is held back stays so."""
+    """Publish a version in a bucket: first its files, then its manifest. A version that is held back stays held
+    back."""
     from app.contract.bundle import open_bundle
     from app.object_storage.store import BucketStore
 
@@ -208,7 +209,7 @@ def models_pull(
     version: VersionOption = None,
     model_store: ModelStoreOption = None,
 ) -> None:
-    """Copy a version from a bucket into a folder, every file checked. One that is held back stays so."""
+    """Copy a version from a bucket into a folder and check every file. A version that is held back stays held back."""
     from app.object_storage.pull import pull
     from app.object_storage.store import BucketStore
 
@@ -260,7 +261,7 @@ def _plain_write_errors(store: "Store", name: str) -> Iterator[None]:
 
 
 def _pinned(store: "Store", name: str) -> int | None:
-    """Return the pinned version; what is wrong with the pin is said, and no reason to fail."""
+    """Return the pinned version; report an invalid pin without failing."""
     try:
         return store.pinned(name)
     except BundleNotFound as exc:
@@ -323,7 +324,7 @@ def _bundle_path(store: "Store", name: str, version: int | None) -> Path:
 
 
 def _pinning(address: BucketAddress, bundle: Path) -> str:
-    """Return the setting that has this version served, and no other that somebody may write into the bucket."""
+    """Return the setting that serves only this version, whatever else is written into the bucket."""
     from app.object_storage.store import manifest_digest
 
     return f"IMAGECLASS_MODEL_STORE={BucketAddress(address.url, manifest_digest(bundle))}"

@@ -36,7 +36,7 @@ def help_headings(names: Iterable[str], *, most_used: Iterable[str], first_of: M
 
 
 def with_parameters(parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that has Typer see these parameters as the command's own."""
+    """Return a decorator that makes Typer see these parameters as the command's own."""
     signature = inspect.Signature(list(parameters))
 
     def given_to(command: Callable[..., None]) -> Callable[..., None]:

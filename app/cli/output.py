@@ -1,4 +1,4 @@
-"""What the commands print, beside their results, and how."""
+"""How commands print tables and logs."""
 
 import sys
 
@@ -9,7 +9,7 @@ _WIDTH_IN_A_PIPE = 160
 
 
 def log_errors_only() -> None:
-    """Keep the log to what is wrong, and out of the output."""
+    """Log warnings and errors only, to standard error."""
     import structlog  # not for --help
 
     structlog.configure(

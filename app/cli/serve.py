@@ -62,8 +62,8 @@ def _settings() -> list[inspect.Parameter]:
 def serve(**given: Any) -> None:
     """Serve the models of the store over HTTP.
 
-    Every option is also an environment variable: --max-pending is IMAGECLASS_MAX_PENDING. IMAGECLASS_API_KEYS is one
-    only: other users could read it from the command line.
+    Every option is also an environment variable: --max-pending is IMAGECLASS_MAX_PENDING. IMAGECLASS_API_KEYS is only a
+    variable, because other users could read it from the command line.
     """
     with one_line_errors():
         settings = Settings.load(**{name: value for name, value in given.items() if value is not None})

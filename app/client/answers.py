@@ -1,4 +1,4 @@
-"""What a service answers, as typed objects. What is no answer of such a service raises ServiceError."""
+"""The answers of a service as typed objects. Other JSON raises ServiceError."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ class ModelReference:
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """Which share of familiar pictures looks as strange as this one, or stranger: near 0, it is unlike them."""
+    """The share of familiar pictures that look as strange as this one or stranger; near 0, the picture is
+    unfamiliar."""
 
     overall: float
     same_kind: float
@@ -24,7 +25,7 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A training picture that is like the one that was sent.
+    """A training picture that is similar to the one that was sent.
 
     `thumbnail` is a JPEG in base64, if the bundle keeps any.
     """
@@ -70,7 +71,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How much each place of a picture speaks for `label`.
+    """A heat map: how much each place of a picture contributes to `label`.
 
     `map` has the rows of the map from the top. It covers the part `box` of the upright picture: left, top, width and
     height as shares of the picture's size. `method` is "cam", or "rise" with the number of `masks`. `prediction` is the

@@ -1,4 +1,4 @@
-"""What can be asked of a service, and how its answer is read: what the clients with and without threads share."""
+"""The calls of the HTTP interface and the parsing of their answers, shared by both clients."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Query = dict[str, str | int | float | Sequence[str]]
 
 
 class Options(TypedDict, total=False):
-    """What can be wished of a prediction, as the query of HTTP names it: what is None or left out, the service decides.
+    """Options of a prediction, named like the HTTP query. The service decides about options that are None or left out.
 
     With `top_k`, only the k most probable labels come, best first. With `min_probability` or `false_alarms`, a decision
     says whether the answer is unsure, or the picture unfamiliar. `details` adds familiarity and neighbours, `set` a set
@@ -36,7 +36,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """A request, and what makes an answer of the JSON that it gets."""
+    """A request, and the function that parses the JSON of its answer."""
 
     method: str
     path: str
@@ -105,7 +105,7 @@ def model(name: str) -> Call[ServedModel]:
 
 
 def no_answer(url: httpx.URL, error: Exception) -> ServiceError:
-    """Return the error that says why nothing came back."""
+    """Return the error for a call that got no answer."""
     return ServiceError(f"{url} does not answer: {str(error) or type(error).__name__}. Is the service running there?")
 
 
@@ -125,8 +125,7 @@ def smaller(pictures: Sequence[bytes], refusal: ServiceError) -> tuple[Sequence[
 def _form(pictures: Sequence[bytes], boundary: str) -> bytes:
     """Return a form with the pictures as its fields `files`.
 
-    Parts that are all alike take a tenth of the time that HTTPX spends on them, which for small pictures is more than
-    to read them takes.
+    Building uniform parts takes a tenth of HTTPX's time, which for small pictures is more than reading them.
     """
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="picture"\r\n\r\n'.encode()
     parts = [part for picture in pictures for part in (head, picture, b"\r\n")]

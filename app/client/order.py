@@ -1,4 +1,4 @@
-"""Do many pieces of work at once and hand over what becomes of them in their order, without holding much."""
+"""Process many pieces of work concurrently and yield the results in order, in bounded memory."""
 
 import asyncio
 from collections import deque
@@ -19,7 +19,7 @@ async def in_order(
     *,
     at_once: int,
 ) -> AsyncGenerator[Result, None]:
-    """Yield what `work` makes of each piece that `take` gives, as soon as it and those before it are there.
+    """Yield the result of `work` for each piece from `take`, as soon as it and those before it are done.
 
     `take` is called when fewer than `at_once` pieces are worked on, so a piece may be as much as waits by then; None is
     the end.
@@ -52,7 +52,7 @@ async def in_order(
 
 
 def in_order_by_threads(pieces: Iterable[Piece], work: Callable[[Piece], Result], *, at_once: int) -> Iterator[Result]:
-    """Yield what `work` makes of each piece, in order, with `at_once` threads."""
+    """Yield the result of `work` for each piece, in order, with `at_once` threads."""
     futures: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(at_once, thread_name_prefix="client") as threads:
         try:

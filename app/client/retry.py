@@ -1,7 +1,7 @@
-"""Whether a call is tried again, and when: exponential backoff with full jitter, or what `Retry-After` says.
+"""Decide whether and when a call is tried again: exponential backoff with full jitter, or the wait of `Retry-After`.
 
-Why jitter: clients that fail together would else come back together (Marc Brooker, "Exponential Backoff And Jitter",
-AWS Architecture Blog, 2015). Every call of this client can be repeated: none changes anything.
+Without jitter, clients that fail together would retry together (Marc Brooker, "Exponential Backoff And Jitter", AWS
+Architecture Blog, 2015). Every call of this client can be repeated: none changes anything.
 """
 
 import random
@@ -43,8 +43,8 @@ class Attempt:
 class Retry:
     """How often a call is tried again after 429, 503 or a connection that failed, and how long is waited before.
 
-    The wait before the nth retry is random, below `base_s` times 2 to the power of n - 1, and below `longest_s`. A
-    service that names a wait is obeyed, unless it is above `longest_retry_after_s`: then there is no retry.
+    The wait before the nth retry is random, below `base_s` times 2 to the power of n - 1, and below `longest_s`. A wait
+    that the service names is kept, unless it is above `longest_retry_after_s`: then there is no retry.
     """
 
     retries: int = 4
@@ -76,7 +76,7 @@ class Retry:
 
 
 def _may_pass(outcome: httpx.Response | httpx.RequestError) -> bool:
-    """Say whether the same call may fare better in a moment. One that timed out would take as long again."""
+    """Say whether the same call may succeed soon. A call that timed out would take as long again."""
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in _TRY_AGAIN
     return isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)

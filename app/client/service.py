@@ -20,9 +20,9 @@ Answer = TypeVar("Answer")
 BATCH_SIZE = 64
 """Pictures in a request: as many as a service takes if its settings say nothing else."""
 BATCH_BYTES = 8 * 1024 * 1024
-"""A batch ends with the picture that makes it so large."""
+"""A batch ends with the picture that reaches this size, in bytes."""
 AT_ONCE = 4
-"""Requests that are under way at once."""
+"""Concurrent requests."""
 
 
 class ServiceClient:

@@ -1,4 +1,4 @@
-"""What training and serving agree on: preprocessing, the bundle's layout, and the store that holds bundles.
+"""The contract between training and serving: preprocessing, the bundle's layout, and the model store.
 
 Importing it loads neither FastAPI nor TensorFlow.
 """

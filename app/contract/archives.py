@@ -41,8 +41,7 @@ _UNPACK = "Unpack it, and name the folder."
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most that an archive may hold: files, their bytes in all, and those in relation to its own size, if they are
-    more than `free`."""
+    """Limits of an archive: files, their total bytes, and the ratio of these to its own size if they exceed `free`."""
 
     entries: int = 1_000_000
     content: int = 1 << 40
@@ -278,7 +277,7 @@ def _of_packed_tar(unpacked: Callable[[Path], io.BufferedIOBase], path: Path, li
 
 
 class _Counted(io.RawIOBase):
-    """What comes out of a compressed tar, until it is more than may be held."""
+    """The content of a compressed tar, up to the limit on memory."""
 
     def __init__(self, stream: io.BufferedIOBase, limits: _Limits) -> None:
         self._stream, self._limits, self._count = stream, limits, 0

@@ -41,9 +41,9 @@ SchemaVersion = Literal[1, 2]
 FEATURES = "features"
 CLASS_MAPS = "class_maps"
 OPTIONAL_OUTPUTS = {FEATURES: 2, CLASS_MAPS: 4, "heat_map": 3}
-"""What a network may give beside its probabilities, with the number of dimensions: what its last layer reads (N, D);
-each class's logit at each place (N, h, w, K), whose mean over the places is the logit; and (N, h, w), which no release
-has written."""
+"""Optional outputs of a network with their number of dimensions: the features that its last layer reads (N, D); each
+class's logit at each place (N, h, w, K), whose mean over the places is the logit; and (N, h, w), which no release has
+written."""
 
 _HASH_CHUNK_BYTES = 1 << 20
 

@@ -59,10 +59,10 @@ class Trust:
     """The arrays of trust.npz.
 
     `projection` (D, P) takes normalised features into a space in which the pictures of each class scatter evenly in all
-    directions about its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references`
-    (R, P) are unit vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and
+    directions about its row of `centres` (K, P). `kernel` (D, K) and `bias` (K,) are the last layer's. `references` (R,
+    P) are unit vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and
     `reference_ids` (R,). If these have thumbnails, `thumbnails` (B,) has the bytes of all, and `thumbnail_ends` (R,)
-    tells where each ends; else both are empty, and left out of the file. The other arrays, (N,), are the sorted scores
+    gives the end of each; else both are empty, and left out of the file. The other arrays, (N,), are the sorted scores
     of the N held-out pictures: both signals; minus the product of both p-values, each times N + 1; and those of the
     prediction sets.
     """

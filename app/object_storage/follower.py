@@ -11,7 +11,7 @@ import structlog
 from app.object_storage.mirror import Mirror
 
 _SPREAD = 0.2
-"""Each wait is that much longer or shorter, at random, so that many machines do not ask at once."""
+"""Each wait is longer or shorter by up to this share, at random, so that many machines do not ask simultaneously."""
 _LONGEST_WAIT_S = 5.0
 """While the bucket cannot be reached, waits grow up to this, or to the interval if that is longer."""
 

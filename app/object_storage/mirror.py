@@ -1,10 +1,10 @@
 """This machine's copy of a bucket: a folder of models that workers serve as they serve any other.
 
-The process that holds the lock of the copy, one per machine, polls the bucket and pulls what is to be served. What was
-found out is written beside the models, so that every worker can tell it, also after a restart without the bucket. The
+The process that holds the lock of the copy, one per machine, polls the bucket and pulls what is to be served. The
+result is written beside the models, so that every worker can report it, even after a restart without the bucket. The
 rules:
 
-- of each model the version that is to be served is pulled, else the next in order;
+- for each model, the version that is to be served is pulled, or else the next in order;
 - a version appears by a rename, when every file has its digest: readers of the folder see all of it or nothing;
 - a version that the bucket no longer has goes from the copy once another one is there to be served;
 - a bucket that cannot be reached, or has lost a model, changes nothing.
@@ -38,7 +38,7 @@ _OWN = ".mirror"
 """The folder beside the models with the lock and the state. No reader takes it for a model."""
 _STATE = "state.json"
 _TRY_AGAIN_S = 30.0
-"""How long a version is left alone that could not be written here."""
+"""How long to wait before pulling a version again that could not be written here."""
 _SPARE_BYTES = 16 << 20
 """Left free on the disk."""
 _WAIT_S = 0.05
@@ -86,7 +86,7 @@ class Mirror:
         self._unwritten: State | None = None
 
     def start(self) -> None:
-        """Pull what is to be served, before it is: one process does, and others wait for it.
+        """Pull the versions to be served before the start; one process does, and others wait for it.
 
         If the bucket cannot be reached, what the copy holds is served. Raises an ImageclassError if that is nothing.
         """
@@ -124,7 +124,7 @@ class Mirror:
         return self.store.path(name, version)
 
     def copy_for_training(self, name: str, versions: set[int]) -> None:
-        """Pull what a run that publishes the model's next version looks at: the newest, the live one, and `versions`.
+        """Pull the versions that publishing the model's next version needs: the newest, the live one, and `versions`.
 
         Versions of this machine that were not pushed stay. Raises an ImageclassError.
         """
@@ -158,7 +158,7 @@ class Mirror:
     # Asking
 
     def _begin(self) -> None:
-        """Ask for the first time: what was rejected is tried again, and what would be served from here is checked."""
+        """Ask for the first time: try rejected versions again, and check those that would be served from here."""
         for left_behind in self.store.root.glob(f"*/{PULLING}*"):
             shutil.rmtree(left_behind, ignore_errors=True)
         state = self._read()
@@ -202,7 +202,7 @@ class Mirror:
         self._write(state)
 
     def _follow(self, contents: Contents, state: State) -> dict[str, str]:
-        """Bring the copy in line with the bucket; return what stands in the way, by model."""
+        """Synchronise the copy with the bucket; return the problems, by model."""
         problems: dict[str, str] = {}
         if self.address.digest is not None:
             self._follow_digest(contents, state, problems)
@@ -259,7 +259,7 @@ class Mirror:
     def _have(
         self, contents: Contents, name: str, version: int, state: State, problems: dict[str, str] | None = None
     ) -> bool:
-        """Say whether a version is in the copy; it is pulled unless it is. What stands in the way is a problem."""
+        """Pull a version unless it is in the copy; return whether it is there. Problems are recorded."""
         if version not in contents.versions(name):
             return False
         key, tag = f"{name}/{version}", contents.files[name][version][MANIFEST].tag

@@ -1,4 +1,4 @@
-"""Copy one version from a bucket into a folder of models: all of it, proven by its digests, or nothing."""
+"""Copy one version from a bucket into a folder of models: all of it, verified by its digests, or nothing."""
 
 import errno
 import hashlib
@@ -14,7 +14,7 @@ from app.object_storage.store import BucketStore, Contents
 from app.system.atomic_write import make_durable
 
 PULLING = ".pulling-"
-"""How the hidden folder begins in which a version is put together."""
+"""Prefix of the hidden folder in which a version is assembled."""
 _AT_ONCE = 4
 """Files that are downloaded at once: a bundle has some thirty, most of them small."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

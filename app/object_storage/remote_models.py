@@ -1,4 +1,4 @@
-"""A bucket as the commands `models` see it: with the questions and changes of a folder of models."""
+"""A bucket with the methods of a folder of models, for the commands `models`."""
 
 from pathlib import Path
 

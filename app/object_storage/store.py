@@ -28,7 +28,7 @@ _PUBLISHER = ".publisher"
 
 @dataclass(frozen=True)
 class Contents:
-    """What one listing has found, by model: the objects of each version, and the marks beside the versions."""
+    """The result of one listing, by model: the objects of each version, and the markers beside the versions."""
 
     files: dict[str, dict[int, dict[str, Entry]]]
     marks: dict[str, dict[str, Entry]]
@@ -146,16 +146,16 @@ class BucketStore:
         return True
 
     def pin(self, name: str, version: int) -> None:
-        """Have this version served, whatever newer ones there are. Raises BundleNotFound."""
+        """Pin this version, so that it is served even if there are newer ones. Raises BundleNotFound."""
         self.check_has(self.contents(), name, version)
         self.bucket.upload(f"{name}/{PINNED}", f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
-        """Have the newest version that is not held back served again."""
+        """Remove the pin, so that the newest version that is not held back is served again."""
         self.bucket.delete(f"{name}/{PINNED}")
 
     def promote(self, name: str, version: int) -> None:
-        """Hold a version back no longer. Raises BundleNotFound, or StoreConflict if it is not held back."""
+        """Release a version that is held back. Raises BundleNotFound, or StoreConflict if it is not held back."""
         contents = self.contents()
         self.check_has(contents, name, version)
         if version not in contents.held_back(name):

@@ -1,4 +1,4 @@
-"""The page at `/`: HTML, CSS, ES modules and an icon, sent as they are here. The one framework is the browser.
+"""The page at `/`: HTML, CSS, ES modules and an icon, sent unchanged. No framework is used.
 
 `app.api.routes.page` serves them. Text that comes from outside is put into the page as text, never as markup: the page
 assigns no HTML, and its content security policy lets no script do so.

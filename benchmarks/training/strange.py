@@ -70,7 +70,7 @@ def _smooth_noise() -> Iterator[Grey]:
 
 
 def _halves(images: Grey) -> Iterator[Grey]:
-    """Yield the lower, upper, right and left half of digits by turns."""
+    """Yield the lower, upper, right and left half of digits in turn."""
     half = _SIDE // 2
     hidden = (np.s_[:half], np.s_[half:], np.s_[:, :half], np.s_[:, half:])
     for index, image in enumerate(images):

@@ -1,4 +1,5 @@
-"""Find and read the pictures that a command names. What is named itself is taken as it is: its decoder judges it."""
+"""Find and read the pictures that a command names. A file that is named directly is not filtered: its decoder judges
+it."""
 
 import glob
 import os
@@ -29,7 +30,7 @@ class Picture(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """What a name leads to instead, as a sentence, and its stable name for programs."""
+    """The reason why a name leads to no picture, as a sentence, and its stable code for programs."""
 
     name: str
     reason: str
@@ -117,7 +118,7 @@ def stamp_of(found: Found) -> str:
 
 
 def path_of(found: Found) -> str:
-    """Return the path that tells the picture from every other."""
+    """Return the path that identifies the picture."""
     return found.path if isinstance(found, Packed) else found
 
 

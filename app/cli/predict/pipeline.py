@@ -1,4 +1,4 @@
-"""From what the command line names to what it prints: read ahead, classify a few batches at once, write in order."""
+"""From names to printed answers: read ahead, classify a few batches concurrently, write in order."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from app.client import BATCH_BYTES, BATCH_SIZE, Failure, Outcome, in_order
 from app.contract.picture_files import LeftOut, told
 
 Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
-"""What becomes of each encoded picture, in their order."""
+"""Returns the outcome of each encoded picture, in order."""
 
 
 def predict_all(
@@ -25,10 +25,10 @@ def predict_all(
     *,
     at_once: int,
 ) -> int:
-    """Write the prediction for every picture that arguments and the file of names lead to; return how many have none.
+    """Write the prediction for every named picture; return how many have none.
 
-    Each of those is a line on standard error, and so is, at the end, what was left out of folders. Raises what ends the
-    whole, an ImageclassError.
+    Each failure is a line on standard error; files that were left out of folders follow at the end. Raises the
+    ImageclassError that ends the command early.
     """
     # If the results themselves are on the terminal, they show how far it has come.
     shown = sys.stderr.isatty() and not sys.stdout.isatty()

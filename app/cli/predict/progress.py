@@ -1,4 +1,4 @@
-"""Show on a terminal how far it has come, and say what is wrong, both on standard error."""
+"""Show progress on a terminal, and report problems, both on standard error."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Read in a thread, and hand over what has been read by the time that it can be used."""
+"""Read pictures ahead in a thread, and hand over those that are ready."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ class ReadAhead:
     """Takes pictures from an iterator that may block, and gives batches of up to `batch_size` and `batch_bytes`.
 
     An idle caller gets each picture as soon as it is read, a busy one finds a full batch. The thread ends with the
-    process: an iterator that never comes back, on a pipe that nobody writes to, keeps nobody.
+    process, so an iterator that blocks forever, such as an idle pipe, does not keep the process alive.
     """
 
     def __init__(self, pictures: Iterator[Read], *, batch_size: int, batch_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Classify any number of pictures into part files, so that a job which is killed goes on as if it had not been.
+"""Classify any number of pictures into part files; a killed job resumes as if it had not been interrupted.
 
 job      which pictures make a shard, what is done already, and who works on it
 shard    one shard: read, answer, record in its journal, write its part

@@ -17,7 +17,7 @@ Values = NDArray[np.float32]
 DECISIONS = ("label", "unsure", "unfamiliar")
 
 Classify = Callable[[Sequence[bytes]], Sequence[Values | Failure]]
-"""What becomes of each encoded picture, in their order. It never fails for a picture that cannot be used."""
+"""Returns the outcome of each encoded picture, in order. An unusable picture is an outcome, not an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Who works on shards: a process for each core with a model of its own, or threads that ask a service."""
+"""The workers of a bulk job: a process per core with its own model, or threads that call a service."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from app.cli.predict.bulk.shard import Finished, Shard, Target, work_on
 
 
 class Stopped(Exception):
-    """The job ends, so this shard does: its journal has what is answered."""
+    """The job ends, so this shard ends; its journal keeps the answers."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def threads(classify: Classify, target: Target, signals: Signals, size: int) -> 
 
 
 def until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
-    """Yield the crew once; then have it end what it works on, and begin nothing more."""
+    """Yield the crew once; then let it finish its current shards, and begin no more."""
     try:
         yield crew
     finally:
@@ -81,7 +81,7 @@ def until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
 
 
 class _Worker:
-    """A worker process's own: the model, opened with the first shard, so that an error of it reaches the job."""
+    """The state of a worker process: the model, opened with the first shard, so that its errors reach the job."""
 
     model: ModelHere
     target: Target

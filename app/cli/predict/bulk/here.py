@@ -24,7 +24,8 @@ from app.errors import BundleIncompatible, BundleNotFound, ImageError, ModelNotN
 from app.settings import Settings
 
 BATCH = 16
-"""Twice as many gain 5 % with a small network and nothing with a large one, of which each picture more takes 20 MB."""
+"""Twice as many gain 5 % with a small network and nothing with a large one, for which each further picture takes 20
+MB."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ModelHere:
 
     @classmethod
     def of(cls, settings: Settings, bundle: Bundle, wish: Wish, *, features: bool) -> Self:
-        """Return the version as the settings have models run.
+        """Return the version, to be run as the settings say.
 
         Raises MalformedRequest if it knows too little for the wish.
         """

@@ -1,4 +1,4 @@
-"""A job: a folder of parts that one process at a time writes to, and the loop that has its shards worked on."""
+"""A job: a folder of parts that one process at a time writes to, and the loop that hands out its shards."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ _DESCRIPTION = "job.json"
 
 @dataclass(frozen=True)
 class Description:
-    """What every run of a job must agree on; it lies in the folder."""
+    """The options on which all runs of a job must agree; stored in the folder."""
 
     output: PartFormat
     top_k: int | None
@@ -53,7 +53,7 @@ class Description:
 
 
 def begun_with(folder: Path) -> Description | None:
-    """Return what the job in a folder was begun with; None if there is none. Raises OutputConflict."""
+    """Return the options with which the job in a folder was begun; None if there is no job. Raises OutputConflict."""
     file = folder / JOURNALS / _DESCRIPTION
     try:
         return Description(**orjson.loads(file.read_bytes()))
@@ -86,7 +86,7 @@ def held(folder: Path, *, resume: bool) -> Iterator[None]:
 
 
 def begin(folder: Path, description: Description) -> None:
-    """Write what the job is begun with. Raises OutputNotWritable."""
+    """Write the options with which the job is begun. Raises OutputNotWritable."""
     try:
         with atomic_write(folder / JOURNALS / _DESCRIPTION, durable=True, mode=0o644) as stream:
             stream.write(orjson.dumps(asdict(description), option=orjson.OPT_INDENT_2))
@@ -128,7 +128,7 @@ def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Return whether anything lies in the folder, but the place of a job that never began."""
+    """Return whether the folder holds anything, except the hidden folder of a job that never began."""
     begun = (folder / JOURNALS / _DESCRIPTION).exists()
     return begun or (folder.exists() and any(each.name != JOURNALS for each in folder.iterdir()))
 

@@ -1,7 +1,7 @@
-"""The journal of a shard: what became of each of its pictures so far, by path, stamp and digest.
+"""The journal of a shard: the outcome of each of its pictures so far, by path, stamp and digest.
 
-It is a file of JSON lines that is only ever appended to, so a job that is killed loses the line that it was writing, at
-most. A later line about a picture replaces an earlier one. Each line is one of these:
+It is an append-only file of JSON lines, so a killed job loses at most the line that it was writing. A later line about
+a picture replaces an earlier one. Each line is one of these:
 
     {"pictures": ["a.png", …]}     what the shard holds, by path; the lines that follow name pictures by place
     {"rows": [0, …], "sha256": […], "stamps": […], "failures": {"0": ["…", "code"]}, "values": "base64 of float32"}
@@ -41,7 +41,7 @@ class JournalWriter:
         self._stream = stream
 
     def begin(self, pictures: Sequence[str]) -> None:
-        """Say what the shard holds."""
+        """Record the pictures of the shard."""
         self._append(json.dumps({"pictures": pictures}).encode())  # not orjson: a path need not be text
 
     def add(self, places: Sequence[int], answers: Sequence[Answer]) -> None:
@@ -72,7 +72,7 @@ class JournalWriter:
 
 
 def recorded_in(file: Path, *, values: bool = True) -> Recorded:
-    """Return what a journal says, up to a line that was not written whole; nothing if there is no journal.
+    """Return the content of a journal, up to an incomplete last line; empty if there is no journal.
 
     Without `values`, the answers have empty ones. Raises OSError.
     """

@@ -30,7 +30,7 @@ _LOCAL_STORE_BYTES = 100_000_000
 
 @contextmanager
 def cluster(model: ModelHere, target: Target, signals: Signals, address: str) -> Iterator[Crew]:
-    """Open a crew of as many as the cluster has cores. Every node must see the files under the same paths.
+    """Open a crew with one worker per core of the cluster. Every node must see the files under the same paths.
 
     Raises EngineUnavailable if Ray is not installed or no cluster answers.
     """
@@ -85,5 +85,5 @@ def _work_there(shard: Shard, target: Target, model: ModelHere, place: Path) -> 
 
 @cache
 def _opened(model: ModelHere) -> Classify:
-    """Load the model once in each process: Ray gives it the next shard, too."""
+    """Load the model once in each process, which Ray reuses for further shards."""
     return model.open()

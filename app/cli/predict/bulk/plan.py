@@ -1,7 +1,7 @@
-"""Plan a job: which pictures are in a valid part already, and which shards the others make.
+"""Plan a job: find the pictures that are in a valid part already, and divide the others into shards.
 
-A shard that was begun keeps its pictures, so a job that is killed and goes on gives the parts of one that was not.
-New pictures make new shards. What has changed, or is no longer there, has the shard it is in worked on again.
+A shard that was begun keeps its pictures, so a resumed job gives the same parts as an uninterrupted one. New pictures
+make new shards. If a picture has changed or is gone, its shard is processed again.
 """
 
 import os
@@ -32,7 +32,8 @@ class _Known:
 
 @dataclass
 class Plan:
-    """What is to do. `total` counts pictures, `done` those in valid parts, `failed` those of them without an answer."""
+    """The work to do. `total` counts pictures, `done` those in valid parts, `failed` those of them without an
+    answer."""
 
     target: Target
     sources: Sources
@@ -72,7 +73,7 @@ class Plan:
         return plan
 
     def shards(self, unreadable: Callable[[Unreadable], None]) -> Iterator[Shard]:
-        """Yield what is to be worked on; `unreadable` hears of what leads to no picture at all."""
+        """Yield the shards to process; `unreadable` is called for names that lead to no picture."""
         begun: dict[int, list[Found]] = {}
         fresh: list[Found] = []
         used = {known.shard for known in self._known.values()}
@@ -127,7 +128,7 @@ def _is_there(folder: Path, name: str, size: int) -> bool:
 
 
 def _once(pictures: Iterator[Found | Unreadable]) -> Iterator[Found | Unreadable]:
-    """Leave out what is named again."""
+    """Leave out repeated names."""
     seen: set[bytes] = set()
     for each in pictures:
         key = _hash(each.name) if isinstance(each, Unreadable) else _key(each)
@@ -141,5 +142,5 @@ def _key(found: Found) -> bytes:
 
 
 def _hash(path: str) -> bytes:
-    """Return what stands for a path: a million paths would take several times as much memory."""
+    """Return a hash of a path: a million paths would take several times as much memory."""
     return blake2b(os.fsencode(path), digest_size=16).digest()

@@ -1,6 +1,6 @@
 """Work on one shard: read ahead, answer in batches, record each batch in the journal, and write the part at the end.
 
-What the journal holds already is not answered again while the picture has the same stamp, or the same digest.
+A picture whose answer is in the journal is not answered again if it has the same stamp or the same digest.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from app.errors import OutputNotWritable
 from app.system.atomic_write import atomic_write, remove_unfinished
 
 BATCH = 32
-"""Pictures that are answered and recorded at once, so what a killed job loses in each process."""
+"""Pictures per recorded batch: the most that a killed job loses in each process."""
 _BATCH_BYTES = 32 << 20
 
 JOURNALS = ".journal"

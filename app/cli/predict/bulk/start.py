@@ -72,7 +72,7 @@ def write_shards_here(job: Job, settings: Settings, *, ray_address: str | None =
 
 
 def write_shards_by_service(job: Job, settings: Settings, service: Service) -> int:
-    """Have a service classify; return how many pictures have no answer. Raises an ImageclassError."""
+    """Classify by a service; return how many pictures have no answer. Raises an ImageclassError."""
     check_format(job.output)
     retry = Retry(retries=service.retries)
     with (
