@@ -34,6 +34,7 @@ from benchmarks.harness.workload import (
     pictures_of_npz,
     resnet50,
 )
+from benchmarks.serving import trust_overhead as trust_overhead_benchmark
 from benchmarks.serving.bulk import bulk_table, measure_memory, measure_speed
 from benchmarks.serving.campaign import Campaign, Plan
 from benchmarks.serving.in_process import pipelines
@@ -427,8 +428,25 @@ def trust(
     """Measure how well unfamiliar pictures are recognised, whether rates hold, and the cost, and write trust.md."""
     with _one_line_errors():
         bundle = open_bundle(ModelStore(store).newest(model))
-        tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores())
+        tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores(), plots=out)
     _write_page(out / "trust.md", tables, this_machine())
+
+
+@cli.command("trust-overhead")
+def trust_overhead(
+    store: Annotated[Path, typer.Option(help="Store of a model with trust.npz.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    pictures: Annotated[Path, typer.Option(help="Folder of pictures to send; the first 50.", show_default=False)],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of all kinds of request.")] = 5,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each kind in a round.")] = 50,
+    out: Out = WORK / "results",
+) -> None:
+    """Measure what answers about trust cost in CPU time, and write trust-overhead.md."""
+    with _one_line_errors():
+        bundle = open_bundle(ModelStore(store).newest(model))
+        sent = [file.read_bytes() for file in trust_benchmark.pictures_in(pictures)[:50]]
+        found = trust_overhead_benchmark.measure(bundle, sent, rounds=rounds, requests=requests)
+    _write_page(out / "trust-overhead.md", found, this_machine())
 
 
 @cli.command()
@@ -456,7 +474,7 @@ def explanations(
     with _one_line_errors():
         bundle = open_bundle(ModelStore(store).newest(model))
         found = explanations_benchmark.measure(
-            bundle, pictures, count=count, few=few, masks=masks, threads=available_cores(), say=typer.echo
+            bundle, pictures, count=count, few=few, masks=masks, threads=available_cores(), say=typer.echo, plots=out
         )
     _write_page(out / "explanations.md", found, this_machine())
 

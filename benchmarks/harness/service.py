@@ -42,7 +42,7 @@ def running(contestant: Contestant, workload: Workload) -> Iterator[Service]:
     Raises NotBuilt or DidNotStart.
     """
     python = contestant.prepare()
-    port, spare_port = _free_ports()
+    port, spare_port = free_ports()
     log = WORK / "logs" / f"{workload.name}-{contestant.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -103,7 +103,7 @@ def _label(answer: tuple[int, bytes], labels: Sequence[str]) -> str:
     return label_in(body, labels) if status == http.HTTPStatus.OK else f"status {status}"
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     with socket.socket() as first, socket.socket() as second:
         first.bind((HOST, 0))
         second.bind((HOST, 0))

@@ -24,15 +24,20 @@ from app.engines.openvino import import_openvino
 from app.serving.explanation import Rise
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.table import table
+from benchmarks.training.trust_plots import draw_maps
 
 Map = NDArray[np.float32]
 Outputs = Callable[[Image], Mapping[str, NDArray[np.float32]]]
 Maps = Callable[[Image, int], Map]
 """Makes the map (h, w) of a picture (H, W, C) and a label's index."""
 
+MAPS = "heat-maps.jpg"
+
 _STEPS = 8
 _BLUR = 0.08
 _TOLD_EVERY = 5
+_SHOWN = 5
+_OURS = ("CAM", "RISE")
 _AROUND = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
 
@@ -49,9 +54,19 @@ class Fidelity:
 
 
 def measure(
-    bundle: Bundle, pictures: Path, *, count: int, few: int, masks: int, threads: int, say: Callable[[str], None]
+    bundle: Bundle,
+    pictures: Path,
+    *,
+    count: int,
+    few: int,
+    masks: int,
+    threads: int,
+    say: Callable[[str], None],
+    plots: Path,
 ) -> str:
     """Return a table in Markdown, of `count` pictures drawn from a folder; for RISE, of the first `few` of them.
+
+    Maps of some by the service's methods are drawn beside each other into the folder `plots`.
 
     Raises BenchmarkError if the network has no class maps.
     """
@@ -77,15 +92,20 @@ def measure(
     }
     scores: dict[str, list[Fidelity]] = {name: [] for name in methods}
     correlations: dict[str, list[float]] = {name: [] for name in methods}
+    shown: list[tuple[Image, list[Map]]] = []
     for row, file in enumerate(drawn):
         picture = preprocess(file.read_bytes(), manifest.preprocessing)
         label = int(engine.predict(picture[np.newaxis])[0].argmax())
+        heats = {}
         for name, (maps, of_shuffled, most) in methods.items():
             if row < most:
-                heat = maps(picture, label)
+                heat = heats[name] = maps(picture, label)
                 scores[name].append(fidelity(engine, picture, label, heat))
                 if of_shuffled is not None:
                     correlations[name].append(_rank_correlation(heat, of_shuffled(picture, label)))
+        shown.append((picture, [heats[name] for name in _OURS if name in heats]))
+        if row + 1 == min(_SHOWN, len(drawn)):
+            draw_maps(shown, plots / MAPS)
         if (row + 1) % _TOLD_EVERY == 0:
             say(f"{row + 1} of {len(drawn)} pictures\n{_table(scores, correlations)}")
     engine.close()

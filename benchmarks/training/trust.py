@@ -17,6 +17,10 @@ from app.engines.engine import GivesOutputs
 from app.engines.loading import load_model
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.table import table
+from benchmarks.training.trust_plots import draw_coverage, draw_roc
+
+ROC = "trust-roc.svg"
+COVERAGE = "trust-coverage.svg"
 
 _BATCH = 32
 _RATES = (0.01, 0.05, 0.1)
@@ -35,8 +39,10 @@ class Seen:
     p_values: NDArray[np.float64]
 
 
-def measure(bundle: Bundle, familiar: Path, strange: Sequence[Path], *, threads: int) -> str:
-    """Return tables in Markdown. `familiar` has a folder of pictures for each label, `strange` others.
+def measure(bundle: Bundle, familiar: Path, strange: Sequence[Path], *, threads: int, plots: Path) -> str:
+    """Return tables in Markdown, and draw two plots into a folder.
+
+    `familiar` has a folder of pictures for each label, `strange` others.
 
     Raises BenchmarkError if the bundle has no trust.npz, or a folder no picture.
     """
@@ -46,12 +52,14 @@ def measure(bundle: Bundle, familiar: Path, strange: Sequence[Path], *, threads:
     loaded = load_model(bundle.path, threads=threads)
     try:
         labels = bundle.manifest.labels
-        files = [file for file in _pictures(familiar) if file.parent.name in labels]
+        files = [file for file in pictures_in(familiar) if file.parent.name in labels]
         seen = _look(loaded.engine, bundle, trust, files)
         targets = np.array([labels.index(file.parent.name) for file in files])
-        others = {folder.name: _look(loaded.engine, bundle, trust, _pictures(folder)) for folder in strange}
+        others = {folder.name: _look(loaded.engine, bundle, trust, pictures_in(folder)) for folder in strange}
     finally:
         loaded.engine.close()
+    draw_roc(seen.p_values[:, 0], {name: other.p_values[:, 0] for name, other in others.items()}, plots / ROC)
+    draw_coverage(trust, seen.probabilities, targets, plots / COVERAGE)
     bytes_ = (bundle.path / TRUST).stat().st_size
     cost = f"{TRUST} has {bytes_:,} bytes. " + _cost(trust, seen)
     return "\n\n".join(
@@ -79,7 +87,7 @@ def _look(engine: object, bundle: Bundle, trust: Trust, files: Sequence[Path]) -
     return Seen(features, probabilities, np.array([trust.familiarity(row) for row in features]))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in {".jpg", ".jpeg", ".png"}]
     if not files:
         raise BenchmarkError(f"{folder} holds no .jpg or .png.")
@@ -88,11 +96,14 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _separation(seen: Seen, others: dict[str, Seen]) -> str:
     rows = []
-    for name, other in others.items():
-        columns = [Familiarity._fields.index(signal) for signal in _SIGNALS]
-        figures = [f"{auroc(seen.p_values[:, column], other.p_values[:, column]):.4f}" for column in columns]
-        caught = [f"{(other.p_values[:, 0] <= rate).mean():.1%}" for rate in _RATES]
-        rows.append([name, f"{len(other.features):,}", *figures, *caught])
+    columns = [Familiarity._fields.index(signal) for signal in _SIGNALS]
+    strange = {name: other.p_values for name, other in others.items()}
+    if len(strange) > 1:
+        strange["all of these"] = np.concatenate(list(strange.values()))
+    for name, p_values in strange.items():
+        figures = [f"{auroc(seen.p_values[:, column], p_values[:, column]):.4f}" for column in columns]
+        caught = [f"{(p_values[:, 0] <= rate).mean():.1%}" for rate in _RATES]
+        rows.append([name, f"{len(p_values):,}", *figures, *caught])
     told = [f"found at {rate:.0%}" for rate in _RATES]
     return table(["AUROC against", "pictures", *_SIGNALS.values(), *told], rows)
 

@@ -21,6 +21,7 @@ _LEAST_PICTURES = 50
 """With fewer pictures, one confident mistake would decide."""
 _BOUNDS = (0.05, 20.0)
 _BATCH = 32
+_SURE = 0.95
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Calibration:
 def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calibration:
     """Fit a temperature on the validation pictures and divide the weights of the last layer of `network` by it.
 
+    It stays 1 if the pictures cannot tell the fitted one from 1.
+
     `network` is a `keras.Model` and is changed in place. It stays as it is, with the reason, if the options say so or
     if it cannot be calibrated.
     """
@@ -62,7 +65,12 @@ def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calib
     last = network.layers[-1]
     if type(last).__name__ != "Dense" or getattr(last.activation, "__name__", None) != "softmax":
         return _untouched("the network does not end in a Dense layer with softmax")
-    temperature = fit_temperature(_logits(network, last, validation.images), validation.targets)
+    logits = _logits(network, last, validation.images)
+    temperature = fit_temperature(logits, validation.targets)
+    if not differs_from_one(logits, validation.targets, temperature):
+        return Calibration(
+            "temperature", 1.0, count, f"as {count:,} validation pictures cannot tell {temperature:.3f} from 1"
+        )
     last.set_weights([weights / temperature for weights in last.get_weights()])
     return Calibration("temperature", temperature, count, f"fitted on {count:,} validation pictures")
 
@@ -88,6 +96,21 @@ def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> 
 
     found = minimize_scalar(cost, bounds=np.log(_BOUNDS), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
+
+
+def differs_from_one(logits: NDArray[np.float64], targets: NDArray[np.int64], temperature: float) -> bool:
+    """Return whether true labels (N,) are likelier at this temperature than at 1 by more than chance explains.
+
+    A likelihood-ratio test at 5 %.
+    """
+    from scipy.special import logsumexp
+    from scipy.stats import chi2
+
+    rows = np.arange(len(targets))
+    plain, scaled = (
+        float((scores[rows, targets] - logsumexp(scores, axis=1)).sum()) for scores in (logits, logits / temperature)
+    )
+    return bool(2 * (scaled - plain) > chi2(1).ppf(_SURE))
 
 
 def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

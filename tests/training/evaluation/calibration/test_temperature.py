@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 
 from training.data.tensors import Tensors
 from training.errors import TrainingError
-from training.evaluation.calibration.temperature import calibrate, fit_temperature, recorded_temperature, uncalibrated
+from training.evaluation.calibration.temperature import (
+    calibrate,
+    differs_from_one,
+    fit_temperature,
+    recorded_temperature,
+    uncalibrated,
+)
 from training.model.layers import Conv2D, GlobalAveragePool2D
 from training.model.network import build_network
 from training.model.tta import average_shifts
@@ -65,6 +71,14 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
         fit_temperature(np.array([[np.nan, 0.0]]), np.array([0]))
 
 
+@pytest.mark.parametrize(
+    ("count", "temperature", "differs"), [(5000, 1.0, False), (100, 1.1, False), (2000, 1.5, True)]
+)
+def test_a_temperature_near_1_is_told_from_it_by_enough_pictures(count: int, temperature: float, differs: bool) -> None:
+    logits, targets = pictures(count, temperature=temperature)
+    assert differs_from_one(logits, targets, fit_temperature(logits, targets)) is differs
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
 def test_the_uncalibrated_softmax_comes_back(temperature: float) -> None:
     logits = np.random.default_rng(0).normal(0, 5, (100, 10))
@@ -79,11 +93,14 @@ def test_a_bundle_from_before_calibration_has_temperature_1() -> None:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
+    """A network that is certain of labels that are drawn by chance: no temperature near 1 suits it."""
     import keras
 
     keras.utils.set_random_seed(0)
     layers = (Conv2D(4, batch_normalization=True), GlobalAveragePool2D())
-    return build_network(layers, shape=(8, 8, 1), classes=3)
+    built = build_network(layers, shape=(8, 8, 1), classes=3)
+    built.layers[-1].set_weights([weights * 30 for weights in built.layers[-1].get_weights()])
+    return built
 
 
 def validation(count: int) -> Tensors:
