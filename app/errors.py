@@ -126,7 +126,7 @@ class ModelNotFound(RequestError):
 
 
 class ModelNotNamed(RequestError):
-    """The message leaves open how to name one: that differs between HTTP and a command line, which say it."""
+    """The message does not say how to name a model, because HTTP and the command line differ; they add it."""
 
     code = "model_not_named"
 

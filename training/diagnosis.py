@@ -199,8 +199,8 @@ class Problem:
 def diagnose(facts: Facts) -> list[Problem]:
     """Return the run's problems, those that distort its figures first; empty for a healthy run.
 
-    If the learning rate is wrong, what the network did not learn says nothing else about it or about the labels. If
-    another preset does better, so does the accuracy of this one.
+    If the learning rate is wrong, its mistakes are no evidence for any other problem. If another preset does better,
+    neither is the accuracy of this one.
     """
     rate = _rate_too_low(facts) or _rate_too_high(facts)
     harm = None if rate else _harmful_fine_tuning(facts)

@@ -165,7 +165,7 @@ class Manifest(_Frozen):
 def oldest_schema(
     signature: Signature, preprocessing: PreprocessingSpec, min_probability: float | None
 ) -> SchemaVersion:
-    """Return the oldest schema that says all of this: bundles are written in it, so that older releases read them."""
+    """Return the oldest schema version that can express this manifest, so that older releases can read the bundle."""
     return 2 if signature.other_outputs or preprocessing.version == 2 or min_probability is not None else 1
 
 

@@ -147,8 +147,8 @@ class _Stage(NamedTuple):
 def trace_batch(traces: Sequence[Trace], seconds: float, *, size: int, model: str, version: str) -> None:
     """Emit the span of a batch that ends now and took so long, and record it as the inference of these requests.
 
-    `traces` are those of the traced pictures in it, one for each; `size` counts all pictures. The batch belongs to
-    several requests, and so it is in a trace of its own that links them, and their spans link to it.
+    `traces` are those of the traced pictures in it, one for each; `size` counts all pictures. A batch belongs to
+    several requests, so it has a trace of its own, linked with the spans of those requests in both directions.
     """
     ended = time_ns()
     began = ended - round(seconds * _NS)

@@ -10,7 +10,7 @@ from training.data.dataset import Picture
 
 
 def find_small_classes(pictures: Sequence[Picture], thresholds: Thresholds) -> Iterator[Finding]:
-    """Find classes that are small beside the largest, or small at all, among what can be trained on."""
+    """Find classes with few usable pictures, compared with the largest class or in absolute numbers."""
     counts = Counter(picture.label for picture in pictures if picture.split in (None, "train"))
     if not counts:
         return

@@ -148,7 +148,7 @@ def check_rate(false_alarms: float | None, held_out: int) -> None:
 
 
 def within_data(picture_id: str) -> str:
-    """Return an id without the folders of this machine, which a list of absolute paths would tell to every client."""
+    """Return an id without the folders of this machine: absolute paths would be visible to every client."""
     return Path(picture_id).name if Path(picture_id).is_absolute() else picture_id
 
 

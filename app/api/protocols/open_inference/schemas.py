@@ -112,9 +112,12 @@ INFER_REQUEST: dict[str, Any] = {
                 "binary_data_output": {"type": "boolean"},
                 "min_probability": {
                     "type": "number",
-                    "description": "As for /predict; the output decision goes by it.",
+                    "description": "As for /predict; it determines the output decision.",
                 },
-                "false_alarms": {"type": "number", "description": "As for /predict; the output decision goes by it."},
+                "false_alarms": {
+                    "type": "number",
+                    "description": "As for /predict; it determines the output decision.",
+                },
             },
         },
         "inputs": {
