@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SHAPE = (64, 64, 3)
 RECIPE = replace(PRESETS["photos"].recipe, epochs=1, batch_size=8)
-BACKBONE = Backbone("efficientnet_lite0", fine_tune_from="block11")
+BACKBONE = Backbone("efficientnet_lite0", fine_tune_from="block15")
 Start = tuple[keras.Model, HeadStart, list[str]]
 
 
@@ -122,7 +122,7 @@ def test_the_head_is_right_before_anything_else_is_trained(has_validation: bool,
 def test_what_is_left_to_train_reads_maps_and_is_the_same_network(starts: dict[bool, Start]) -> None:
     train = stripes(40, seed=0)
     network, start, _ = starts[False]
-    assert start.train.images.shape == (40, 4, 4, 112)
+    assert start.train.images.shape == (40, 2, 2, 192)
     assert start.train.images.dtype == np.float16
     maps = start.train.images.astype(np.float32)
     np.testing.assert_allclose(start.network(maps), network(train.images), atol=0.01)
@@ -134,7 +134,7 @@ def test_what_is_left_to_train_reads_maps_and_is_the_same_network(starts: dict[b
         if any((a != b).any() for a, b in zip(old, layer.get_weights(), strict=True))
     }
     network.set_weights(whole)  # other tests look at this start too
-    assert "block11_expand_conv" in changed
+    assert "block15_expand_conv" in changed
     assert not any(name.startswith(tuple(f"block{block}_" for block in range(11))) for name in changed)
     assert not any(name.endswith("_bn") for name in changed)
 
@@ -179,7 +179,7 @@ def test_fine_tuning_from_maps_mixes_weighs_and_stops_early() -> None:
     network, start, _ = started(stripes(40, seed=0), held_out, recipe=recipe)
     batches = Batches(start.train, start.recipe, classes=2, seed=0)
     maps, targets, weights = next(iter(batches.epoch(0)))
-    assert maps.shape == (8, 4, 4, 112)
+    assert maps.shape == (8, 2, 2, 192)
     assert weights.shape == (8,)
     assert ((np.asarray(targets) > 0.06) & (np.asarray(targets) < 0.94)).any(), "smoothing alone gives 0.05 and 0.95"
     result = fit(start.network, start.recipe, start.train, start.validation, classes=2, seed=0, reporter=Heard())

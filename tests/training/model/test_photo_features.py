@@ -56,6 +56,6 @@ def test_features_are_the_networks_and_a_training_finds_its_maps(
         raise AssertionError("maps were computed again")
 
     front, _ = divide_network(whole, UNTRAINED.fine_tune_from)
+    monkeypatch.setattr("training.model.activations.save", computed)
     with open_activations(front, cache) as first_layers:
-        monkeypatch.setattr(first_layers._engine, "predict", computed)
         assert len(first_layers.of(images)) == 6
