@@ -112,7 +112,8 @@ def project(
     """
     unit = normalised(features).astype(np.float64)
     middle = unit.mean(axis=0)
-    _, axes = np.linalg.eigh((unit - middle).T @ (unit - middle))
+    # Not of `unit - middle`, which is 200 MB for 20,000 photos, and would be there twice.
+    _, axes = np.linalg.eigh(unit.T @ unit - len(unit) * np.outer(middle, middle))
     kept = axes[:, ::-1][:, :_DIMENSIONS]
     places = unit @ kept
     means = np.stack(
