@@ -10,7 +10,7 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 _AHEAD = 2
-"""Results that wait for an earlier one, for each piece that is worked on."""
+"""Finished results that may wait for an earlier one, per piece in progress."""
 
 
 async def in_order(

@@ -19,7 +19,7 @@ _INNER = 20 / 28
 _LEAST_CONTRAST = 32
 """Levels between the ground and the strongest ink; with fewer, nothing is drawn."""
 _INK = 4
-"""A pixel is ink if it is above the ground by a quarter of what the strongest ink is."""
+"""A pixel is ink if it exceeds the ground by at least a quarter of the strongest ink's excess."""
 _MARGIN = 10
 """Around the ink a tenth of its longer side is kept, for the faint edges of strokes."""
 

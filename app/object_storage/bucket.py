@@ -144,7 +144,7 @@ class Bucket:
 
     @contextmanager
     def _plain_errors(self, what: str) -> Iterator[None]:
-        """Raise one of our errors for one of obstore's, without a trace of its text."""
+        """Translate obstore's error into one of ours, without its text."""
         from obstore.exceptions import BaseError
 
         try:

@@ -167,8 +167,8 @@ def _best(points: Floats, own: Rows, columns: Floats, width: int, wanted: int) -
 
     Of columns that lie a multiple of `width` apart only the nearest is seen.
 
-    Columns come in tiles of `width`, small enough for the processor's caches, and only the running maximum over them
-    is kept: sorting all would take far longer than the products. Which tile it is from stands in its last five bits.
+    Columns come in tiles of `width`, small enough for the processor's caches, and only the running maximum over them is
+    kept: sorting all would take far longer than the products. The last five bits of each value encode its tile.
     """
     best = np.full((len(points), width), -2, np.float32)
     tile = np.empty((len(points), width), np.float32)

@@ -53,11 +53,11 @@ def digest_of(data: bytes) -> bytes:
 
 
 class TensorCache:
-    """Where the preprocessed pictures of earlier runs lie; `folder` None knows and keeps nothing.
+    """The preprocessed pictures of earlier runs; with `folder` None, nothing is cached.
 
-    `keeps` False neither reads nor keeps, and uses the folder only for arrays larger than memory. `in_memory_bytes` is
-    the largest array to hold in memory, a share of what is available if it is None. `say` hears, once, why nothing
-    could be kept.
+    With `keeps` False, rows are neither read nor written, and the folder is only used for arrays larger than memory.
+    `in_memory_bytes` is the largest array to hold in memory, a share of what is available if it is None. `say` hears,
+    once, why nothing could be kept.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ from training.tensorflow import keras, tf
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, the recipe that it followed, and the part of it that was trained, which shares its layers:
-    without a backbone, all of it.
+    """A trained network, its recipe, and the part of it that was trained (all of it without a backbone), which shares
+    its layers.
 
     The part reads `train` and `validation`.
     """

@@ -134,7 +134,7 @@ class LeanExchange(Call):
         self._answer(response.status_code, fields, bytes(response.body), request.scope["state"]["code"])
 
     def _request(self) -> Request:
-        """Return what errors are answered and logged by."""
+        """Return the request in the form that error answers and the log need."""
         return Request({"type": "http", "headers": (), "state": {"request_id": self._request_id}})
 
     def _answer(self, status: int, fields: bytes, body: bytes, code: str | None) -> None:

@@ -93,6 +93,6 @@ def compare(
 
 
 def _names(a: Bundle, b: Bundle) -> tuple[str, str]:
-    """Return name:version of each, or the paths if that is the same."""
+    """Return name:version of each bundle, or their paths if these names are equal."""
     first, second = f"{a.name}:{a.version}", f"{b.name}:{b.version}"
     return (first, second) if first != second else (str(a.path), str(b.path))
