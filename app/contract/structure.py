@@ -144,7 +144,8 @@ def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
 
 
 def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:
-    """Return the PNG without what says nothing of its pixels, and check that it inflates to no more than they need.
+    """Return the PNG without chunks that do not affect its pixels, and check that it inflates to no more than they
+    need.
 
     libpng inflates every text and profile, 8 MB from as many kilobytes, and what follows the last row. The file itself
     is returned if there is nothing to leave out. Raises UndecodableImage.

@@ -13,7 +13,7 @@ from benchmarks.harness.workload import Workload
 from benchmarks.serving.sampling import warm_up
 
 TracingRound = dict[str, float]
-"""The microseconds of CPU time that a request takes, by what is traced; in one round, one right after the other."""
+"""Microseconds of CPU time per request, by tracing mode; each round measures the modes one after another."""
 
 _OFF = "off"
 

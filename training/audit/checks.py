@@ -54,9 +54,10 @@ _CHECKS = (
         0.982, "correlation",
         "Laid over each other, copies planted in sign_digits correlate at 0.982 to 1, its closest different pictures "
         "at 0.983 at most. Drawings on an even ground have to be twice as alike (0.99), and every pair has to differ "
-        "by less than a third of what is usual around it: two plain strokes are alike without being one. Pictures of "
-        "128 pixels a side and more are proposed by that, with some slack, and decided by their details in colour: "
-        "these may differ four times as much (0.928), and by at most a twelfth of what those of other pictures do.",
+        "by less than a third of what is usual around it: two plain strokes are alike without being one. For "
+        "pictures of 128 pixels a side and more, this only proposes pairs, with some slack. Their details in colour "
+        "decide: they may differ four times as much (0.928), and by at most a twelfth of the difference between "
+        "other pictures.",
     ),
     Check(
         "wrong-label", "warning", "labels that a model which has not seen the picture finds unlikely", 1.0,
