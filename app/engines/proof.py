@@ -53,7 +53,8 @@ def check_preprocessing(bundle: Bundle) -> Image:
 
 def check_probabilities(bundle: Bundle, engine: Engine, *, max_difference: float = MAX_PROBABILITY_DIFFERENCE) -> Proof:
     """Raise SelfCheckFailed unless `engine` reproduces TensorFlow's probabilities for the golden pictures."""
-    return _compare(bundle, engine, engine.predict(check_preprocessing(bundle)), max_difference)
+    found = [engine.predict(image) for image in _one_at_a_time(check_preprocessing(bundle))]
+    return _compare(bundle, engine, np.concatenate(found), max_difference)
 
 
 def check_batch_size(bundle: Bundle, engine: Engine, size: int, *, max_difference: float) -> Proof:
@@ -73,8 +74,7 @@ def proven_outputs(bundle: Bundle, engine: Engine) -> GivesOutputs:
     golden = bundle.golden
     if not isinstance(engine, GivesOutputs):
         raise EngineUnavailable(f"{engine.name} returns only probabilities. Set another engine.")
-    # One at a time: an engine keeps the memory of the largest batch.
-    found = [engine.outputs(image[np.newaxis]) for image in golden.images]
+    found = [engine.outputs(image) for image in _one_at_a_time(golden.images)]
     for name, expected in golden.other_outputs.items():
         values = np.concatenate([outputs[name] for outputs in found])
         difference = float(np.abs(values - expected).max()) / float(np.abs(expected).max() or 1)
@@ -84,6 +84,11 @@ def proven_outputs(bundle: Bundle, engine: Engine) -> GivesOutputs:
                 f"{difference:.2g} of the largest (allowed: {MAX_OUTPUT_DIFFERENCE:g})."
             )
     return engine
+
+
+def _one_at_a_time(images: Image) -> list[Image]:
+    """Return batches of one. An engine keeps the memory of its largest batch: 16 photos take more than the network."""
+    return np.split(images, len(images))
 
 
 def _compare(bundle: Bundle, engine: Engine, found: NDArray[np.float32], max_difference: float) -> Proof:
