@@ -105,8 +105,8 @@ class Source(Protocol):
         """None if the request is not traced."""
 
     @property
-    def receive(self) -> Receive | None:
-        """Receives the client's disconnect; None if the transport cancels the request's task instead."""
+    def receive(self) -> Receive:
+        """Receives the client's disconnect."""
 
     def about(self, model: Classifier) -> None:
         """Record the request's model."""
@@ -292,10 +292,26 @@ class Inference:
             try:
                 model = self.begin(call, body, this_task(), timeout_s)
                 source.about(model)
-                await (call.finished if source.receive is None else unless_gone(source.receive, call.finished))
+                await unless_gone(source.receive, call.finished)
                 return Answered(call.write(model), model, call.server_timing())
             finally:
                 call.end()
+
+    async def answer_arrived(
+        self, question: Question, *, size: int, timeout_s: float | None, trace: Trace | None
+    ) -> Written:
+        """Answer a request whose message of `size` bytes has arrived, and whose question needs no body.
+
+        Raises an ImageclassError. If its task is cancelled, work that has not begun is dropped.
+        """
+        call = _AwaitedCall(question)
+        call.trace = trace
+        try:
+            model = self.begin(call, b"", this_task(), timeout_s, size=size)
+            await call.finished
+            return call.write(model)
+        finally:
+            call.end()
 
     def begin(self, call: Call, body: bytes, owner: Owner, timeout_s: float | None, *, size: int = 0) -> Classifier:
         """Parse a whole body and hand its pictures to the model. `Call.end` must follow, even if this raises.

@@ -274,13 +274,17 @@ class Admission:
 
         Raises Overloaded at once if a picture would be rejected anyway. The callback raises it for too many bytes.
         """
-        if self.is_full and not self.make_room():
-            raise self.reject()
+        self.check_place()
         lease = self.hold(this_task(), 0)
         try:
             yield lease.hold
         finally:
             lease.end()
+
+    def check_place(self) -> None:
+        """Raise Overloaded if a picture would be rejected for lack of a place."""
+        if self.is_full and not self.make_room():
+            raise self.reject()
 
     def _check_room(self, size: int, *, own: int = 0) -> None:
         if self._bytes > own and self._bytes + size > self._max_bytes:

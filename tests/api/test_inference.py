@@ -66,7 +66,7 @@ class AtHand:
 
     trace = None
 
-    def __init__(self, *, timeout_s: float | None, receive: Receive | None) -> None:
+    def __init__(self, *, timeout_s: float | None, receive: Receive) -> None:
         self.receive = receive
         self._timeout_s = timeout_s
 
@@ -80,6 +80,12 @@ class AtHand:
         return b"a body"
 
 
+async def stays() -> Message:
+    """Receive nothing: the client neither says more nor leaves."""
+    nothing: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await nothing
+
+
 async def infer(
     asked: Inference,
     name: str | None,
@@ -87,7 +93,7 @@ async def infer(
     *,
     version: str | None = None,
     timeout_s: float | None = None,
-    receive: Receive | None = None,
+    receive: Receive = stays,
 ) -> tuple[Answered, NDArray[np.float32]]:
     question = Probabilities(pictures, name, version)
     answered = await asked.answer(question, AtHand(timeout_s=timeout_s, receive=receive))

@@ -64,13 +64,7 @@ def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest
         )
     else:
         pictures = _typed(sent, shape, reader)
-    return InferRequest(
-        pictures=pictures,
-        outputs=outputs,
-        id=message.id,
-        timeout_s=timeout_of(parameters),
-        wish=wish_of(outputs, parameters),
-    )
+    return InferRequest(pictures, outputs, message.id, timeout_of(parameters), wish_of(outputs, parameters))
 
 
 def infer_response(request: InferRequest, tensors: Sequence[OutputTensor], *, model: str, version: str) -> bytes:
@@ -105,7 +99,9 @@ def _typed(sent: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], 
 
 
 def _parameters(sent: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
+    if not sent:
+        return found
     for name, parameter in sent.items():
         choice = parameter.WhichOneof("parameter_choice")
         found[name] = None if choice is None else getattr(parameter, choice)

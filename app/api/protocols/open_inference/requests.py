@@ -114,13 +114,15 @@ class Reader:
 
         `binary` reads off the parameters whether the output is to be binary. Raises MalformedRequest.
         """
+        if not asked:
+            return self._unnamed[binary({})]
         names = [name for name, _ in asked]
         if len(set(names)) < len(names) or not set(names) <= set(self._outputs):
             has = ", ".join(f"'{name}'" for name in self._outputs)
             said = f"one output, {has}" if len(self._outputs) == 1 else f"the outputs {has}"
             listed = ", ".join(f"'{name[:40]}'" for name in names[:8])
             raise MalformedRequest(f"The model has {said}; the request asks for: {listed}.")
-        found = [RequestedOutput(name, binary(own), classes_of(own)) for name, own in asked or [(self._outputs[0], {})]]
+        found = [RequestedOutput(name, binary(own), classes_of(own)) for name, own in asked]
         if any(output.classes and output.name != self._outputs[0] for output in found):
             raise MalformedRequest(f"'classification' is a parameter of the output '{self._outputs[0]}' alone.")
         return tuple(found)
@@ -183,8 +185,6 @@ class Reader:
     def _requested(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
         of_all = _flag(parameters, "binary_data_output")
         outputs = [] if message.get("outputs") is None else _objects(message, "outputs")
-        if not outputs:
-            return self._unnamed[of_all]
 
         def binary(own: Mapping[str, Any]) -> bool:
             return _flag(own, "binary_data") if own.get("binary_data") is not None else of_all

@@ -5,8 +5,9 @@ the service, and only in workers that serve it, after the fork, which its thread
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import structlog
@@ -57,13 +58,14 @@ CODES = {
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Call(NamedTuple):
-    """One call: its message's bytes, the seconds until the client's deadline, its model, and its trace."""
+@dataclass(slots=True)
+class Call:
+    """One call: its message's bytes, the seconds until the client's deadline, its trace, and its model once known."""
 
     data: bytes
     timeout_s: float | None
-    about: Callable[[Classifier], None]
     trace: Trace | None
+    model: Classifier | None = None
 
 
 Answer = Callable[[Call], Awaitable[bytes]]
@@ -125,16 +127,12 @@ class OpenInferenceService:
             request_id = self._gate.request_id(headers)
             context.set_trailing_metadata((("x-request-id", request_id),))
             trace = None if name in OPEN_CALLS else self._gate.trace(path, headers, began)
-            noted = {"model": "", "version": ""}
+            asked = Call(data, context.time_remaining(), trace)
             status, code = 200, None
-
-            def about(model: Classifier) -> None:
-                noted.update(model=model.name, version=model.version)
-
             try:
                 if name not in OPEN_CALLS:
                     self._gate.check_key(headers)
-                return await answer(Call(data, context.time_remaining(), about, trace))
+                return await answer(asked)
             except ImageclassError as exc:
                 status, code = status_of(exc), exc.code
                 if status == 500:
@@ -155,7 +153,8 @@ class OpenInferenceService:
                     code=code,
                     seconds=perf_counter() - began,
                     trace=trace,
-                    **noted,
+                    model="" if asked.model is None else asked.model.name,
+                    version="" if asked.model is None else asked.model.version,
                 )
             return b""
 
@@ -214,11 +213,13 @@ class OpenInferenceService:
 
     async def _model_infer(self, call: Call) -> bytes:
         inference = self._inference
-        with inference.admission.receive() as received:
-            received(len(call.data))
-            question = _RpcInfer(self._questions, self._readers, read(pb.ModelInferRequest, call.data))
-            answered = await inference.answer(question, _CallSource(call))
-        return answered.written.body
+        inference.admission.check_place()
+        question = _RpcInfer(self._questions, self._readers, read(pb.ModelInferRequest, call.data))
+        call.model = inference.catalogue.get(question.model, question.version)
+        written = await inference.answer_arrived(
+            question, size=len(call.data), timeout_s=call.timeout_s, trace=call.trace
+        )
+        return written.body
 
     def _model_of(
         self, asked: pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest
@@ -240,23 +241,6 @@ class _RpcInfer(InferQuestion):
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
         tensors = self.tensors(model, outcomes)
         return Written(infer_response(self.asked, tensors, model=model.name, version=model.version))
-
-
-class _CallSource:
-    """The Source of a call, whose message has arrived. If the client disconnects, gRPC cancels the task."""
-
-    receive = None
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self.about = call.about
-        self.trace = call.trace
-
-    def check(self) -> float | None:
-        return self._call.timeout_s
-
-    async def read(self, _: Callable[[int], None]) -> bytes:
-        return self._call.data
 
 
 def _headers(context: ServicerContext[Any, Any]) -> RawHeaders:
