@@ -234,7 +234,7 @@ async def test_errors_have_the_code_of_their_status_and_the_same_sentence(
             grpc.StatusCode.DEADLINE_EXCEEDED,
             "deadline_exceeded",
         )
-        await assert_refused(running.raw("ModelInfer", b"\xff"), invalid, "malformed_request", "not a ModelInferRequest")
+        await assert_refused(running.raw("ModelInfer", b"\xff"), invalid, "malformed_request", "not a ModelInfer")
 
 
 async def test_a_defect_is_told_without_what_is_inside(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
