@@ -207,7 +207,8 @@ class _Row:
 
     @cached_property
     def _indices(self) -> dict[tuple[str, ...], int]:
-        """Of the one process that writes this row, which has taken it over as it is: where each series begins."""
+        """The offset of each series, in the one process that writes this row and that has taken it over with its
+        content."""
         return {(family, *labels): index for family, labels, index, _ in self._entries()}
 
     @cached_property

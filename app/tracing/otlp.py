@@ -91,7 +91,7 @@ def _resource(version: str) -> Resource:
 
 
 class _FirstLine(logging.Handler):
-    """Keeps the first line of OpenTelemetry's own log since it was last taken, and nothing of it reaches the service's.
+    """Keeps the first line of OpenTelemetry's own log until it is taken; none of that log reaches the service's log.
 
     An unreachable collector would fill that with several lines every few seconds.
     """

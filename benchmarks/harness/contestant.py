@@ -114,7 +114,7 @@ def ours(
 ) -> Contestant:
     """Return this project's service; on OpenVINO in f32 it is measured with all kinds of body.
 
-    `store` is served instead of the workload's.
+    Serve `store` instead of the workload's store.
     """
     return Contestant(
         name=f"ours-{engine}-{precision or 'f32'}-{workers}",

@@ -31,7 +31,7 @@ def _photos(data: str, split: Split, size: int, colour: Literal["grey", "rgb"] =
 
 def histograms(seed: int, data: str) -> float:
     """A logistic regression on histograms of gradients (Dalal & Triggs 2005) of grey pictures of 128×128 pixels; its
-    strength is the best on the validation pictures."""
+    regularisation is the one that is best on the validation pictures."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -34,8 +34,8 @@ _WITH_PARTS = (b"grid", b"iovl", b"iden")
 _CODED = {b"av01": b"av1C", b"hvc1": b"hvcC"}
 _IN_IDAT = 1
 _PADDED_TO = 64
-"""HEVC codes whole blocks of up to 64 by 64, and the size in the boxes leaves out what was added to fill them. AV1 adds
-nothing, but its encoders in hardware do."""
+"""HEVC codes whole blocks of up to 64 by 64, and the size in the boxes leaves out what was added to fill them. AV1
+itself needs no padding, but its hardware encoders add some."""
 
 _MOST_UNITS = 8 * MAX_ITEMS  # an item of an ordinary file has 2 to 6
 

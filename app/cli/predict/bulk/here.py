@@ -44,7 +44,7 @@ class ModelHere:
 
     @classmethod
     def of(cls, settings: Settings, bundle: Bundle, wish: Wish, *, features: bool) -> Self:
-        """Return the version, to be run as the settings say.
+        """Return a reference to the version, with the settings under which it runs.
 
         Raises MalformedRequest if it knows too little for the wish.
         """
