@@ -13,6 +13,7 @@ from time import perf_counter, time_ns
 from typing import NamedTuple
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_NO_TRACE, _NO_SPAN = b"0" * 32, b"0" * 16
 _SAMPLED = 0x01
 _NS = 1_000_000_000
 
@@ -26,12 +27,12 @@ class Place(NamedTuple):
     span_id: int
 
 
-class Parent(NamedTuple):
-    """The caller's span, from the headers of a request (W3C Trace Context)."""
+class Caller(NamedTuple):
+    """The caller's span, as the header `traceparent` names it (W3C Trace Context). The ids are hexadecimal."""
 
-    place: Place
+    trace_id: bytes
+    span_id: bytes
     is_sampled: bool
-    state: str
 
 
 class Span(NamedTuple):
@@ -68,26 +69,35 @@ class Tracer:
 
     def trace(self, headers: Iterable[tuple[bytes, bytes]], began: float) -> "Trace | None":
         """Return the trace of a request that began at this time of `perf_counter`; None if it is not sampled."""
-        parent = None
+        caller = None
         for name, value in headers:
             if name == b"traceparent":
-                parent = parent_of(value, headers)
+                caller = caller_of(value)
                 break
-        trace_id = random.getrandbits(128) if parent is None else parent.place.trace_id
-        if parent is not None and self._follows_parent:
-            is_sampled = parent.is_sampled
-        else:
-            is_sampled = trace_id & 0xFFFF_FFFF_FFFF_FFFF < self._below  # as every OpenTelemetry SDK does
-        return Trace(trace_id, parent, began, self._emit) if is_sampled else None
+        if caller is None:
+            trace_id = random.getrandbits(128)
+            return Trace(trace_id, None, "", began, self._emit) if self._samples(trace_id) else None
+        if not (caller.is_sampled if self._follows_parent else self._samples(int(caller.trace_id, 16))):
+            return None
+        parent = Place(int(caller.trace_id, 16), int(caller.span_id, 16))
+        state = b",".join(value for name, value in headers if name == b"tracestate").decode("latin-1")
+        return Trace(parent.trace_id, parent, state, began, self._emit)
+
+    def _samples(self, trace_id: int) -> bool:
+        """Decide as every OpenTelemetry SDK does, so that all sample the same traces."""
+        return trace_id & 0xFFFF_FFFF_FFFF_FFFF < self._below
 
 
 class Trace:
     """One sampled request and its stages."""
 
-    def __init__(self, trace_id: int, parent: Parent | None, began: float, emit: Callable[[Span], None]) -> None:
+    def __init__(
+        self, trace_id: int, parent: Place | None, state: str, began: float, emit: Callable[[Span], None]
+    ) -> None:
         self.place = Place(trace_id, _new_span_id())
         self.emit = emit
         self._parent = parent
+        self._state = state
         self._began_ns = time_ns() - round((perf_counter() - began) * _NS)
         self._stages: dict[str, _Stage] = {}
         self._spans: list[Span] = []
@@ -112,7 +122,7 @@ class Trace:
 
     def end(self, name: str, attributes: Attributes, *, has_failed: bool) -> None:
         """Emit all spans: the request has its answer."""
-        parent, emit = self._parent, self.emit
+        emit = self.emit
         for stage_name, stage in self._stages.items():
             several = {"imageclass.pictures": stage.pictures, "imageclass.seconds": stage.seconds}
             about = several if stage.pictures > 1 else {}
@@ -126,10 +136,10 @@ class Trace:
                 self._began_ns,
                 time_ns(),
                 attributes,
-                None if parent is None else parent.place,
+                self._parent,
                 answers=True,
                 has_failed=has_failed,
-                state="" if parent is None else parent.state,
+                state=self._state,
             )
         )
 
@@ -160,17 +170,15 @@ def trace_batch(traces: Sequence[Trace], seconds: float, *, size: int, model: st
     traces[0].emit(Span("batch", batch, began, ended, about, links=[trace.place for trace in pictures]))
 
 
-def parent_of(traceparent: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Parent | None:
-    """Return the caller's span, from the header and those beside it; None if the header is invalid."""
+def caller_of(traceparent: bytes) -> Caller | None:
+    """Return the caller's span; None if the header is invalid."""
     found = _TRACEPARENT.fullmatch(traceparent.strip())
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
-    place = Place(int(trace_id, 16), int(span_id, 16))
-    if version == b"ff" or (version == b"00" and more is not None) or not place.trace_id or not place.span_id:
+    if version == b"ff" or (version == b"00" and more is not None) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    state = b",".join(value for name, value in headers if name == b"tracestate").decode("latin-1")
-    return Parent(place, bool(int(flags, 16) & _SAMPLED), state)
+    return Caller(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 
 
 def _new_span_id() -> int:

@@ -8,7 +8,7 @@ from statistics import median
 from threading import Thread
 
 from benchmarks.harness.contestant import Contestant, ours
-from benchmarks.harness.service import Service, running
+from benchmarks.harness.service import running
 from benchmarks.harness.workload import Workload
 from benchmarks.serving.sampling import warm_up
 
@@ -34,9 +34,15 @@ def measure_tracing_overhead(
         services = {name: stack.enter_context(running(each, workload)) for name, each in contestants.items()}
         for service in services.values():
             warm_up(workload, service, seconds=2)
+        # The spans of a load are sent up to five seconds later: what a service does until its next load ends counts.
+        before = {name: service.tree.cpu_seconds() for name, service in services.items()}
         for number in range(rounds):
-            order = list(services) if number % 2 else list(services)[::-1]
-            measured = {name: _cpu_us(workload, services[name], seconds) for name in order}
+            measured = {}
+            for name in list(services) if number % 2 else list(services)[::-1]:
+                requests = warm_up(workload, services[name], seconds=seconds).requests
+                after = services[name].tree.cpu_seconds()
+                measured[name] = (after - before[name]) / requests * 1e6
+                before[name] = after
             found.append({name: measured[name] for name in services})
             print(", ".join(f"{name} {us:.1f} µs" for name, us in found[-1].items()), flush=True)
     return found
@@ -56,17 +62,10 @@ def _traced(contestant: Contestant, collector: str, share: float) -> Contestant:
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": str(share),
-        "OTEL_BSP_SCHEDULE_DELAY": "500",  # so that the last spans of a load are sent within it
     }
     return replace(
         contestant, name=f"{contestant.name}-traced-{share}", variables={**contestant.variables, **variables}
     )
-
-
-def _cpu_us(workload: Workload, service: Service, seconds: float) -> float:
-    before = service.tree.cpu_seconds()
-    load = warm_up(workload, service, seconds=seconds)
-    return (service.tree.cpu_seconds() - before) / load.requests * 1e6
 
 
 @contextmanager

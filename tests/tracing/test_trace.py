@@ -4,7 +4,7 @@ from time import perf_counter
 
 import pytest
 
-from app.tracing.trace import Place, Sampling, Span, Trace, Tracer, parent_of, trace_batch
+from app.tracing.trace import Place, Sampling, Span, Trace, Tracer, caller_of, trace_batch
 
 TRACE, CALLER = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
 SAMPLED = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -54,7 +54,7 @@ def test_a_trace_continues_the_callers() -> None:
     ],
 )
 def test_a_header_that_is_no_traceparent_is_ignored(header: bytes) -> None:
-    assert parent_of(header, ()) is None
+    assert caller_of(header) is None
     traced = Traced()
     traced.one((b"traceparent", header)).end("POST /predict", {}, has_failed=False)
     assert traced.spans[0].parent is None
@@ -63,10 +63,7 @@ def test_a_header_that_is_no_traceparent_is_ignored(header: bytes) -> None:
 
 @pytest.mark.parametrize("header", [b"01" + SAMPLED[2:] + b"-what a later version adds", b"cc" + SAMPLED[2:]])
 def test_a_traceparent_of_a_later_version_is_understood(header: bytes) -> None:
-    parent = parent_of(header, ())
-    assert parent is not None
-    assert parent.place == Place(TRACE, CALLER)
-    assert parent.is_sampled
+    assert caller_of(header) == (b"%032x" % TRACE, b"%016x" % CALLER, True)
 
 
 @pytest.mark.parametrize(
