@@ -54,6 +54,7 @@ from benchmarks.serving.swap import measure_swaps
 from benchmarks.serving.tracing_overhead import measure_tracing_overhead, tracing_overhead_line
 from benchmarks.training import accuracy as accuracy_benchmark
 from benchmarks.training import explanations as explanations_benchmark
+from benchmarks.training import left_out as left_out_benchmark
 from benchmarks.training import photos as photos_benchmark
 from benchmarks.training import signs as signs_benchmark
 from benchmarks.training import strange as strange_benchmark
@@ -430,6 +431,21 @@ def trust(
         bundle = open_bundle(ModelStore(store).newest(model))
         tables = trust_benchmark.measure(bundle, familiar, strange, threads=available_cores(), plots=out)
     _write_page(out / "trust.md", tables, this_machine())
+
+
+@cli.command("left-out")
+def left_out(
+    store: Annotated[Path, typer.Option(help="Store of the model.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder with train, validation and test.", show_default=False)],
+    out: Out = WORK / "results",
+) -> None:
+    """Leave each class in turn out of the last layer, measure how its pictures are told, and write left-out.md."""
+    with _one_line_errors():
+        bundle = open_bundle(ModelStore(store).newest(model))
+        splits = (data / "train", data / "validation", data / "test")
+        found = left_out_benchmark.measure(bundle, *splits, threads=available_cores(), say=typer.echo)
+    _write_page(out / "left-out.md", found, this_machine())
 
 
 @cli.command("trust-overhead")

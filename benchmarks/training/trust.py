@@ -25,7 +25,7 @@ COVERAGE = "trust-coverage.svg"
 _BATCH = 32
 _RATES = (0.01, 0.05, 0.1)
 _METHODS: tuple[SetMethod, ...] = ("lac", "aps")
-_SIGNALS = {"same_kind": "another kind", "clear_class": "between classes", "overall": "both"}
+SIGNALS = {"same_kind": "another kind", "clear_class": "between classes", "overall": "both"}
 _TIMED = 500
 _HALVINGS = 5
 
@@ -53,9 +53,9 @@ def measure(bundle: Bundle, familiar: Path, strange: Sequence[Path], *, threads:
     try:
         labels = bundle.manifest.labels
         files = [file for file in pictures_in(familiar) if file.parent.name in labels]
-        seen = _look(loaded.engine, bundle, trust, files)
+        seen = look(loaded.engine, bundle, trust, files)
         targets = np.array([labels.index(file.parent.name) for file in files])
-        others = {folder.name: _look(loaded.engine, bundle, trust, pictures_in(folder)) for folder in strange}
+        others = {folder.name: look(loaded.engine, bundle, trust, pictures_in(folder)) for folder in strange}
     finally:
         loaded.engine.close()
     draw_roc(seen.p_values[:, 0], {name: other.p_values[:, 0] for name, other in others.items()}, plots / ROC)
@@ -73,7 +73,8 @@ def auroc(familiar: NDArray[np.float64], strange: NDArray[np.float64]) -> float:
     return float((ranks.sum() - len(familiar) * (len(familiar) + 1) / 2) / (len(familiar) * len(strange)))
 
 
-def _look(engine: object, bundle: Bundle, trust: Trust, files: Sequence[Path]) -> Seen:
+def look(engine: object, bundle: Bundle, trust: Trust, files: Sequence[Path]) -> Seen:
+    """Return what the bundle's network makes of pictures. Raises BenchmarkError if the engine gives no features."""
     if not isinstance(engine, GivesOutputs):
         raise BenchmarkError("This engine gives probabilities alone. Measure on another.")
     found: list[dict[str, NDArray[np.float32]]] = []
@@ -88,6 +89,7 @@ def _look(engine: object, bundle: Bundle, trust: Trust, files: Sequence[Path]) -
 
 
 def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures below a folder, in the order of their names. Raises BenchmarkError if there are none."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in {".jpg", ".jpeg", ".png"}]
     if not files:
         raise BenchmarkError(f"{folder} holds no .jpg or .png.")
@@ -96,7 +98,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _separation(seen: Seen, others: dict[str, Seen]) -> str:
     rows = []
-    columns = [Familiarity._fields.index(signal) for signal in _SIGNALS]
+    columns = [Familiarity._fields.index(signal) for signal in SIGNALS]
     strange = {name: other.p_values for name, other in others.items()}
     if len(strange) > 1:
         strange["all of these"] = np.concatenate(list(strange.values()))
@@ -105,7 +107,7 @@ def _separation(seen: Seen, others: dict[str, Seen]) -> str:
         caught = [f"{(p_values[:, 0] <= rate).mean():.1%}" for rate in _RATES]
         rows.append([name, f"{len(p_values):,}", *figures, *caught])
     told = [f"found at {rate:.0%}" for rate in _RATES]
-    return table(["AUROC against", "pictures", *_SIGNALS.values(), *told], rows)
+    return table(["AUROC against", "pictures", *SIGNALS.values(), *told], rows)
 
 
 def _rates(trust: Trust, seen: Seen, targets: NDArray[np.int64]) -> str:

@@ -164,6 +164,32 @@ def test_a_good_request(both_ways: BothWays, seven: bytes, query: str) -> None:
     assert both_ways.send(request(form(seven), query=query, content_type=FORM)).body == raw.body
 
 
+@pytest.fixture(scope="module")
+def both_ways_of_mnist(repository: Path, load: Load) -> Iterator[BothWays]:
+    settings = Settings(model_store=repository / "model_store", engine="openvino", workers=1)
+    with (
+        Server(settings, load(settings), Watched) as fast,
+        Server(settings, load(settings), LongWay) as long,
+    ):
+        yield BothWays(fast, long)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?details=familiarity",
+        "?details=neighbours&details=familiarity",
+        "?false_alarms=0.05",
+        "?set=0.1",
+        "?model=mnist&top_k=2&min_probability=0.5&false_alarms=0.5&details=familiarity&set=0.01&set_method=aps",
+    ],
+)
+def test_what_is_asked_of_trust(both_ways_of_mnist: BothWays, seven: bytes, query: str) -> None:
+    answer = both_ways_of_mnist.send(request(seven, query=query))
+    assert answer.status == 200
+    assert json.loads(answer.body)["label"] == "7"
+
+
 @pytest.mark.parametrize(
     ("query", "content_type", "body", "status"),
     [
@@ -183,6 +209,8 @@ def test_a_good_request(both_ways: BothWays, seven: bytes, query: str) -> None:
         ("?model=cats", "image/png", b"junk", 404),
         ("?model=cats&top_k=2", "image/png", b"junk", 404),
         ("", "image/png", b"", 422),
+        ("?details=familiarity", "image/png", b"junk", 400),
+        ("?set=0.5", "image/png", b"junk", 400),
     ],
 )
 def test_a_bad_request(both_ways: BothWays, query: str, content_type: str | None, body: bytes, status: int) -> None:
@@ -200,6 +228,11 @@ def test_a_bad_request(both_ways: BothWays, query: str, content_type: str | None
         ("?top_k=1&top_k=2", 200),
         ("?something=else", 200),
         ("?top_k=99999999999999999999", 200),
+        ("?false_alarms=0.51", 400),
+        ("?false_alarms=0.0", 400),
+        ("?set=0.00", 400),
+        ("?details=age", 400),
+        ("?set_method=other", 400),
     ],
 )
 def test_an_unusual_query_takes_the_long_way(both_ways: BothWays, seven: bytes, query: str, status: int) -> None:

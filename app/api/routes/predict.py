@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
@@ -15,6 +15,8 @@ from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.api.questions import Questions
 from app.contract.wish import Detail, SetMethod, Wish
+
+MOST_FALSE_ALARMS = 0.5
 
 TopK = Annotated[
     int | None, Query(ge=1, description="Return only the k most probable labels, best first.", examples=[TOP_K])
@@ -33,7 +35,7 @@ FalseAlarms = Annotated[
     float | None,
     Query(
         gt=0,
-        le=0.5,
+        le=MOST_FALSE_ALARMS,
         description="Mark unfamiliar pictures, in the fields unfamiliar and decision, at this false-alarm rate: the "
         "share of familiar pictures marked by mistake. Default: the service's setting, else the bundle's "
         "rate.",
@@ -61,8 +63,13 @@ ModelName = Annotated[
 ]
 
 _PLAIN_QUERY = re.compile(
-    rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?(?:min_probability=(0\.[0-9]{1,9}))?"
+    rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?"
+    rb"(?:min_probability=(0\.[0-9]{1,9})(?:&|$))?(?:false_alarms=(0\.[0-9]{1,9})(?:&|$))?"
+    rb"(?:details=(familiarity|neighbours)(?:&|$))?(?:details=(familiarity|neighbours)(?:&|$))?"
+    rb"(?:set=(0\.[0-9]{1,9})(?:&|$))?(?:set_method=(lac|aps)(?:&|$))?"
 )
+_DETAILS: Mapping[bytes, Detail] = {each.encode("ascii"): each for each in get_args(Detail)}
+_SET_METHODS: Mapping[bytes, SetMethod] = {each.encode("ascii"): each for each in get_args(SetMethod)}
 _PICTURE = {"type": "string", "format": "binary"}
 PREDICT_BODY = {
     "requestBody": {
@@ -163,6 +170,19 @@ def _plain(query: bytes) -> tuple[str | None, Wish] | None:
     plain = _PLAIN_QUERY.fullmatch(query)
     if plain is None:
         return None
-    name, top_k, minimum = plain.groups()
-    wish = Wish(None if top_k is None else int(top_k), None if minimum is None else float(minimum))
+    name, top_k, minimum, false_alarms, first, second, set_error, method = plain.groups()
+    wish = Wish(
+        None if top_k is None else int(top_k),
+        _share(minimum),
+        _share(false_alarms),
+        tuple(_DETAILS[detail] for detail in (first, second) if detail is not None),
+        _share(set_error),
+        "lac" if method is None else _SET_METHODS[method],
+    )
+    if (wish.false_alarms is not None and not 0 < wish.false_alarms <= MOST_FALSE_ALARMS) or wish.set == 0:
+        return None
     return None if name is None else name.decode("ascii"), wish
+
+
+def _share(value: bytes | None) -> float | None:
+    return None if value is None else float(value)
