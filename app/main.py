@@ -82,7 +82,8 @@ def create_app(
     """Return the application that serves the models of `loaded`. With an exporter, requests are traced."""
     if settings.model_control and not settings.reload_interval_s:
         raise InvalidSetting(
-            "IMAGECLASS_MODEL_CONTROL needs the service to follow its store. Set IMAGECLASS_RELOAD_INTERVAL_S above 0."
+            "IMAGECLASS_MODEL_CONTROL works only if the service follows its store. Set "
+            "IMAGECLASS_RELOAD_INTERVAL_S above 0."
         )
     metrics = metrics or Metrics()
     lifecycle = lifecycle or Lifecycle()

@@ -74,7 +74,7 @@ class Declared:
         return f"--{self.name.replace('_', '-')}"
 
     def words(self, value: Any, *, usual: Any, here: bool) -> list[str]:
-        """Return what a command that repeats a run says of the option: nothing if it need not be named.
+        """Return the words by which a command that repeats a run names the option; empty if it need not be named.
 
         An option that is repeated if it was changed is named if either `value` or the `usual` one, which another
         version of the program may have changed, is not the field's default.

@@ -255,8 +255,8 @@ def _plain_write_errors(store: "Store", name: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise StoreNotWritable(
-            f"{store.root}/{name} cannot be written: {exc.strerror}. Run this as its owner, on a machine that "
-            "has it mounted for writing."
+            f"{store.root}/{name} cannot be written: {exc.strerror}. Run this as its owner, on a machine on which it "
+            "is mounted writable."
         ) from exc
 
 

@@ -2,8 +2,8 @@
 
     saved_model.pb  variables/  …    what TensorFlow and OpenVINO load
     manifest.json                    `Manifest`: labels, preprocessing, signature, and the sha256 of every other file
-    golden/                          pictures as original bytes, and expected.npz with what they must become
-    trust.npz                        how far answers can be trusted: `Trust`; not in every bundle
+    golden/                          pictures as original bytes, and expected.npz with tensors and outputs to expect
+    trust.npz                        the data behind trust: `Trust`; not in every bundle
     metrics.json  MODEL_CARD.md  …   for people
 
 It knows nothing of engines: whether the model reproduces the golden probabilities is proven in `app.engines`.

@@ -128,7 +128,7 @@ class Watcher:
             except Exception as exc:  # noqa: BLE001 - the next scan may succeed
                 if self._failure != repr(exc):  # log it once, not twice a second
                     self._failure = repr(exc)
-                    _log.exception("looking at the model store failed")
+                    _log.exception("scanning the model store failed")
 
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._catalogue.stopping

@@ -1,8 +1,8 @@
 """Write a cleaned copy of the data, or a manifest of it, without what an audit found. Originals are never touched.
 
 It leaves out only what is certain to be wrong: what cannot be read, copies beyond the first, and what training must not
-know of a test. Labels are for a person to judge: they are those that the person has decided on, what the person dropped
-is left out, and copies that the person kept stay.
+know of a test. Only a person judges labels: the copy has the labels that the person decided on, without dropped
+pictures and with kept copies.
 """
 
 import csv

@@ -35,7 +35,7 @@ class Decision:
 
     `label` is the new one, empty unless it is a relabelling; `was` the label that the source gives. `check` and
     `reason` are what was asked about the picture, and `other` is the content of the picture that it was compared with.
-    `at` is a time of a fixed length: at the end of the line, it tells a whole line from one that was cut off.
+    `at` is a time of fixed length: as the last field, it shows whether a line is complete.
     """
 
     action: Action

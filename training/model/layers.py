@@ -73,7 +73,8 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer with ReLU. The last layer, softmax over the classes, is not listed: all have it."""
+    """A fully connected layer with ReLU. The last layer, softmax over the classes, is not listed, because every network
+    has it."""
 
     units: int
 
