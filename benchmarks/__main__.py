@@ -440,7 +440,8 @@ def left_out(
     data: Annotated[Path, typer.Option(help="Folder with train, validation and test.", show_default=False)],
     out: Out = WORK / "results",
 ) -> None:
-    """Leave each class in turn out of the last layer, measure how its pictures are told, and write left-out.md."""
+    """Leave each class in turn out of the last layer, measure how well its pictures are recognised as unfamiliar, and
+    write left-out.md."""
     with _one_line_errors():
         bundle = open_bundle(ModelStore(store).newest(model))
         splits = (data / "train", data / "validation", data / "test")

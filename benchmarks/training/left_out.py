@@ -1,4 +1,4 @@
-"""How well a picture of a class is told that the last layer has not learned: each class in turn is left out of it."""
+"""Measure how well pictures of an unlearned class are recognised: each class in turn is left out of the last layer."""
 
 from collections.abc import Callable
 from pathlib import Path
