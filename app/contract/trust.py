@@ -43,7 +43,8 @@ class Familiarity(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A picture that was learned, the index of its label, and the cosine between its features and the asked one's.
+    """A training picture, the index of its label, and the cosine between its features and those of the classified
+    picture.
 
     `thumbnail` is a JPEG, None if the bundle keeps none.
     """

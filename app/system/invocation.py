@@ -65,7 +65,7 @@ def _script() -> str | None:
 
 
 def installs(extra: Extra | None) -> str:
-    """Return what to run to have an extra's modules, or those that the service needs."""
+    """Return the command that installs an extra's modules, or those that the service needs."""
     if not (_CHECKOUT / "Makefile").exists():  # installed from a wheel
         return f"run `pip install '{SCRIPT}{f'[{extra}]' if extra else ''}'`"
     package = f"'.[{extra}]'" if extra else "."

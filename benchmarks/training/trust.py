@@ -126,7 +126,7 @@ def _rates(trust: Trust, seen: Seen, targets: NDArray[np.int64]) -> str:
 
 
 def _by_halves(trust: Trust, seen: Seen, targets: NDArray[np.int64]) -> str:
-    """Return the false alarms if half of the pictures calibrate, and the other half is fresh: the same in all else."""
+    """Return the false alarms if half of the pictures calibrate and the other half, from the same source, is fresh."""
     chance = np.random.default_rng(0)
     rates = [rate for rate in _RATES if rate >= 2 / len(targets)]
     alarms = []

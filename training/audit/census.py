@@ -49,7 +49,7 @@ def find_odd_files(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterat
 
 
 def find_layout(dataset: Dataset) -> Iterator[Finding]:
-    """Find what keeps the data from being trained on, and what is no part of it."""
+    """Find faults of the layout that prevent training, and files that are not part of the data."""
     for fault in dataset.faults:
         yield Finding("layout", (), 1.0, fault)
     names: dict[str, list[str]] = defaultdict(list)

@@ -51,7 +51,7 @@ _USUAL_OF = 100  # pairs
 
 @dataclass(frozen=True, slots=True)
 class AlignedPairs:
-    """Aligned candidate pairs, (M,): their similarity, and that of other pictures to them.
+    """Aligned candidate pairs, (M,): the similarity of each pair, and of each picture to its other candidates.
 
     `usual` is the median of 1 - correlation over a picture's candidates, of the two the smaller. `drawn` says that both
     lie on an even ground.
