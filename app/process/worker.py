@@ -46,6 +46,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 def preload() -> None:
     """Import the other modules that every worker needs, in the process that they are forked from."""
+    # The tuning draws a picture, and FastAPI looks at each route's types.
+    import numpy.random  # noqa: F401
+    import pydantic.v1  # noqa: F401
+
     with suppress(ImportError):  # the worker reports what is wrong
         import_openvino()
 
