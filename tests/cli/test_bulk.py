@@ -339,7 +339,7 @@ def test_a_disk_that_is_full_is_said_and_leaves_no_part(
     shard = Shard(0, tuple(sorted(map(str, pictures.rglob("*.png")))[:40]))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OutputNotWritable, match=r"out cannot be written: No space left on device\. Mend that"):
+        with pytest.raises(OutputNotWritable, match=r"out cannot be written: No space left on device\. Fix that"):
             work_on(shard, target, Model(), lambda _: None)
     assert parts(target) == {}
     again = Model()

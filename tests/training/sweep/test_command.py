@@ -70,8 +70,8 @@ def test_what_is_known_when_it_is_stopped_is_printed(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--try seed", "two candidates"),
-        ("--try seed --try seed", "each once"),
+        ("--try seed", "two different candidates"),
+        ("--try seed --try seed", "different candidates"),
         ("--try seed --try resnet", "no preset 'resnet'"),
         ("--try seed --try seed@fast", "seed@fast"),
         ("--try seed --try quick --effort quick", "--effort and --try both say what to try"),
