@@ -48,7 +48,7 @@ def test_a_folder_in_the_users_home_is_found() -> None:
     ],
 )
 def test_what_is_no_address_is_told_with_the_forms_that_are(text: str) -> None:
-    with pytest.raises(InvalidSetting, match=r"is not an address .* give s3://BUCKET/PREFIX, gs://"):
+    with pytest.raises(InvalidSetting, match=r"is not an address .* Give s3://BUCKET/PREFIX, gs://"):
         parse_location(text)
 
 
