@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on(
 
     done = predict(pictures, "--shards", folder, *options, before=limit)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith(f"error: {folder} cannot be written: File too large. Mend that")
+    assert done.stderr.startswith(f"error: {folder} cannot be written: File too large. Fix that")
     before = recorded(folder)
     assert 0 < before < count(pictures)
     assert predict(pictures, "--shards", folder, "--resume", *options).returncode == 1
