@@ -49,7 +49,7 @@ from benchmarks.serving.scaling import Scaling, sweeps
 from benchmarks.serving.scaling_report import write_scaling
 from benchmarks.serving.soak import read_soak
 from benchmarks.serving.soak import soak as run_soak
-from benchmarks.serving.stages import measure_stages
+from benchmarks.serving.stages import ROADS, measure_stages
 from benchmarks.serving.swap import measure_swaps
 from benchmarks.serving.tracing_overhead import measure_tracing_overhead, tracing_overhead_line
 from benchmarks.training import accuracy as accuracy_benchmark
@@ -253,12 +253,17 @@ def stages(
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of the load.")] = 5,
     out: Out = WORK / "results",
 ) -> None:
-    """Show where the time of a request is spent, and write stages.md."""
+    """Show where the time of a request is spent, by /predict, v2 and gRPC, and write stages.md."""
+    tables = []
     with _one_line_errors():
-        found = measure_stages(_workload("mnist", _DATA / "photos", mnist_npz), seconds=seconds)
+        workload = _workload("mnist", _DATA / "photos", mnist_npz)
+        for road in ROADS:
+            found = measure_stages(workload, road, seconds=seconds)
+            cores = this_machine().cores
+            tables.append(f"{found.markdown()}\n\nAt {found.requests_per_s:,.0f} requests/s on {cores} cores.")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "stages.md").write_text(found.markdown() + "\n", encoding="utf-8")
-    typer.echo(f"{found.markdown()}\n\nAt {found.requests_per_s:,.0f} requests/s on {this_machine().cores} cores.")
+    (out / "stages.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    typer.echo("\n\n".join(tables))
 
 
 @cli.command()

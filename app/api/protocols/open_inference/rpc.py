@@ -214,7 +214,7 @@ class OpenInferenceService:
     async def _model_infer(self, call: Call) -> bytes:
         inference = self._inference
         inference.admission.check_place()
-        question = _RpcInfer(self._questions, self._readers, read(pb.ModelInferRequest, call.data))
+        question = RpcInfer(self._questions, self._readers, read(pb.ModelInferRequest, call.data))
         call.model = inference.catalogue.get(question.model, question.version)
         written = await inference.answer_arrived(
             question, size=len(call.data), timeout_s=call.timeout_s, trace=call.trace
@@ -227,7 +227,7 @@ class OpenInferenceService:
         return self._catalogue.get(asked.name, asked.version or None)
 
 
-class _RpcInfer(InferQuestion):
+class RpcInfer(InferQuestion):
     """A question whose message is already parsed: `read` ignores the body."""
 
     def __init__(self, questions: Questions, readers: PerModel[Reader], message: pb.ModelInferRequest) -> None:
