@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 from app.contract.bundle import read_manifest
 from benchmarks.harness.contestant import Contestant, at_equal_engines, ours
@@ -23,6 +23,8 @@ from benchmarks.serving.protocols import by_grpc
 
 _OUR_ROADS: tuple[RoadName, ...] = ("raw body", "multipart", "v2 binary BYTES", "TensorFlow Serving b64")
 _GRPC_AT_ONCE = 64
+_SETTLE_S = 1.5
+"""A service still works on what it holds when its clients are gone; the next one would share the cores with it."""
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Entry:
         self.p99_ms.append(p99)
         self.cpu_us.append(1e6 * cores / max(rate, 1e-9))
         self.not_ok.append(not_ok)
+        sleep(_SETTLE_S)
 
 
 @dataclass(frozen=True)
