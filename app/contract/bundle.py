@@ -1,4 +1,4 @@
-"""The bundle: a SavedModel directory with everything needed to trust it, as `open_bundle` reads it and checks it.
+"""Read and check a bundle: a SavedModel directory with everything that is needed to verify its answers.
 
     saved_model.pb  variables/  …    what TensorFlow and OpenVINO load
     manifest.json                    `Manifest`: labels, preprocessing, signature, and the sha256 of every other file
@@ -76,7 +76,7 @@ class TensorSpec(_Frozen):
 class Signature(_Frozen):
     """The one signature that is served: uint8 pictures in, probabilities out.
 
-    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines answer with them if they are asked.
+    `other_outputs` are some of OPTIONAL_OUTPUTS, float32. Engines return them on request.
     """
 
     name: str = "serving_default"
@@ -120,8 +120,8 @@ class GoldenPicture(_Frozen):
 class Manifest(_Frozen):
     """What manifest.json says. `files` maps every other file of the bundle to its sha256.
 
-    An answer whose probability is below `min_probability`, if there is one, is called unsure. If there is a rate of
-    `false_alarms`, pictures are called unfamiliar so that this happens to that share of familiar ones.
+    If `min_probability` is set, an answer with a lower probability is called unsure. If `false_alarms` is set, unlike
+    pictures are called unfamiliar, and so is this share of familiar ones.
     """
 
     schema_version: SchemaVersion = 1
@@ -171,10 +171,10 @@ def oldest_schema(
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """The golden pictures with what training made of them.
+    """The golden pictures, with the tensors and outputs that training computed from them.
 
     `encoded`: the original bytes; `images`: (N, H, W, C) uint8; `probabilities`: (N, K) float32 by TensorFlow; and
-    `other_outputs`, float32 by name, of which the first bundles of schema 2 say nothing.
+    `other_outputs`, float32 by name, which the first bundles of schema 2 do not have.
     """
 
     names: tuple[str, ...]
@@ -224,7 +224,7 @@ class Bundle:
 
     @cached_property
     def trust(self) -> Trust | None:
-        """What is known of unlike pictures; None if nothing is. Raises BundleTampered if it does not fit the model."""
+        """The data to judge trust by, None if there is none. Raises BundleTampered if it does not fit the model."""
         manifest = self.manifest
         if TRUST not in manifest.files:
             return None

@@ -14,7 +14,7 @@ from app.system.home import expanded
 def rows(manifest: Path, *needed: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row that is not empty, with its line's number; columns are in lower case.
 
-    Raises UnusableSource if the file is not such a manifest or has not the columns that are `needed`, or OSError.
+    Raises UnusableSource if the file is not such a manifest or lacks a column of `needed`, or OSError.
     """
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:  # Excel writes UTF-8 with a byte order mark

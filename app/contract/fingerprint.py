@@ -1,6 +1,6 @@
 """Detect whether a version's files have changed since the last scan, cheaply enough to ask twice a second.
 
-It reads no file's content: what is in them is for the digests of the manifest to say.
+It does not read the content of files; the manifest's digests check that.
 """
 
 import os
@@ -22,7 +22,7 @@ class Fingerprint:
 
 
 def fingerprint_of(folder: Path) -> Fingerprint | None:
-    """Return the folder's fingerprint, without files if it is not a folder; None if there is nothing.
+    """Return the folder's fingerprint, without files if it is not a folder; None if it does not exist.
 
     Raises OSError if it may not be read.
     """

@@ -1,4 +1,4 @@
-"""Bring what is drawn on a plain ground to one place and size, as MNIST's makers did with their digits.
+"""Scale and centre a drawing on a plain background, as MNIST's makers did with their digits.
 
 LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition" (Proc. IEEE 86(11), 1998),
 section III A: a digit fits into 20 of 28 pixels, and its centre of mass lies in the middle. A picture that was made so
@@ -25,7 +25,7 @@ _MARGIN = 10
 
 
 class Framed(NamedTuple):
-    """A framed picture, and the part of the original that it shows, in pixels of the original. It may reach beyond."""
+    """A framed picture, and the part of the original that it shows, in pixels; this may reach beyond the original."""
 
     image: Grey
     left: float
@@ -35,9 +35,9 @@ class Framed(NamedTuple):
 
 
 def frame(image: Grey, height: int, width: int, *, ground: int) -> Framed | None:
-    """Return (height, width): what is drawn in light on the level `ground`, scaled, centred by mass, on black.
+    """Return a picture (height, width) of the light ink on the level `ground`: scaled, and centred by mass on black.
 
-    Its ground becomes 0, its strongest ink 255. None if nothing is drawn: no pixel is much lighter than the ground.
+    The ground becomes 0, the strongest ink 255. None if nothing is drawn: no pixel is much lighter than the ground.
     """
     strongest = int(cv2.minMaxLoc(image)[1])
     if strongest - ground < _LEAST_CONTRAST:

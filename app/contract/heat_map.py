@@ -28,7 +28,7 @@ def canvas(image: Image) -> Image:
 
 
 def overlay(image: Image, grid: NDArray[np.float32], box: Box) -> Image:
-    """Return a picture (H, W, 3) under the map of its part `box`, whose hottest place is red and coldest is blue.
+    """Return a picture (H, W, 3) with the map of its part `box` drawn over it, from blue (lowest) to red (highest).
 
     What lies outside of that part is dark.
     """
@@ -49,8 +49,8 @@ def overlay(image: Image, grid: NDArray[np.float32], box: Box) -> Image:
 def enlarged(grid: NDArray[np.float32], height: int, width: int) -> Image:
     """Return a map as grey levels (height, width), smoothed by a Gaussian as wide as one of its places.
 
-    A place of a map sees more of the picture than it covers. Without smoothing, the hottest pixels would be islands
-    in the middles of places: hiding them takes the label's probability away much later.
+    A place's receptive field is larger than the place itself. Without smoothing, the hottest pixels would be islands in
+    the middle of the places, and more of them would have to be hidden before the label's probability falls.
     """
     spec = PreprocessingSpec(height=height, width=width, colour="grey", interpolation="linear")
     levels = prepare(_levels(grid), spec)[..., 0].astype(np.float32)

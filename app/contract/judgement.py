@@ -1,4 +1,4 @@
-"""Judge how far an answer can be trusted, by what the request wishes, the settings say, and the bundle knows."""
+"""Judge how far an answer can be trusted, by the request's wish, the service's settings, and the bundle's data."""
 
 from math import ceil
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ Decision = Literal["label", "unsure", "unfamiliar"]
 
 
 class Judgement(NamedTuple):
-    """What is said of one answer; None is what nobody asked for. `set` has indices of labels."""
+    """The judgement of one answer. A field that nothing asks for is None; `set` has indices of labels."""
 
     decision: Decision | None = None
     unfamiliar: bool | None = None
@@ -25,7 +25,7 @@ class Judgement(NamedTuple):
 
 
 class Judge:
-    """Judges the answers of one model. What the settings leave open, the bundle says."""
+    """Judges the answers of one model. The bundle decides what the settings leave open."""
 
     def __init__(self, bundle: Bundle, settings: AnswerSettings) -> None:
         minimum = settings.min_probability
@@ -35,13 +35,13 @@ class Judge:
 
     @property
     def decides(self) -> bool:
-        """Whether answers have a decision unasked."""
+        """Whether answers have a decision even if the request does not ask for one."""
         return self.minimum is not None or self.rate is not None
 
     def output_for(self, wish: Wish) -> str | None:
         """Return which output of the network is needed besides the probabilities, if any.
 
-        Raises MalformedRequest if the model knows too little for the wish.
+        Raises MalformedRequest if the bundle lacks the data that the wish needs.
         """
         if wish.is_of_trust:
             self._check(wish)
@@ -92,9 +92,9 @@ class Judge:
 
 
 def rate_of_false_alarms(bundle: Bundle, setting: float | None) -> float | None:
-    """Return the rate at which a service calls familiar pictures of this model unfamiliar; None if it calls none so.
+    """Return the rate at which a service calls familiar pictures of this model unfamiliar, None if it never does.
 
-    The setting counts before the bundle, unless the bundle's held-out pictures cannot tell that rate.
+    The setting overrides the bundle's rate. None, too, if the bundle has too few held-out pictures for the rate.
     """
     rate, trust = bundle.manifest.false_alarms if setting is None else setting, bundle.trust
     return None if rate is None or trust is None or rate < trust.least_rate else rate

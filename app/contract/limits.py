@@ -18,8 +18,8 @@ _LEAST, _MOST = 6, 28  # bytes for each pixel, as measured at 25 and 64 megapixe
 def check_size(data: bytes, header: ImageHeader, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ImageTooLarge for a picture of more pixels than `max_pixels`, or one that takes too much memory to decode.
 
-    The latter are of kinds whose pixels take more than the 6 bytes of an opaque JPEG or PNG: with alpha, of 16 bits,
-    progressive without subsampled colours, and formats whose decoders keep more copies.
+    The bound on memory is for kinds that take more than the 6 bytes a pixel of an opaque JPEG or PNG: with alpha, of 16
+    bits, progressive without subsampled colours, and formats whose decoders keep more copies.
     """
     pixels = header.pixels
     if pixels > max_pixels:

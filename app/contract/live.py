@@ -1,4 +1,4 @@
-"""Which version of a model is live by what its store holds, and so which ones may be removed."""
+"""Find the live version of a model by the content of its store, and the versions that may be removed."""
 
 from app.contract.bundle import Bundle, open_bundle
 from app.contract.store import ModelStore
@@ -17,7 +17,7 @@ def live_bundle(store: ModelStore, name: str) -> Bundle | None:
 def removable(store: ModelStore, name: str) -> list[int]:
     """Return the versions that may be removed, in ascending order: all but the live one.
 
-    A pin on a missing version is passed over, as at the start of a service. Raises BundleNotFound if the pin names no
+    A pin on a missing version is ignored, as at the start of a service. Raises BundleNotFound if the pin names no
     version, or the model's folder cannot be read.
     """
     versions, live = store.versions(name), store.pinned(name)

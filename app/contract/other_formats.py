@@ -1,4 +1,4 @@
-"""Recognise files that are no picture which is accepted here, for the sentence that says what to send instead.
+"""Identify unsupported formats, so that the error can name them and say what to send instead.
 
 It decides nothing: bytes of a format that it does not know are rejected as well.
 """
@@ -83,7 +83,7 @@ _DOCTYPE = re.compile(r"<!doctype\s+(\w+)", re.IGNORECASE)
 
 
 def name_of_other(data: bytes) -> str | None:
-    """Return what the bytes are, as it reads after "This is "; None if they are not known."""
+    """Return what the bytes are, in words that follow "This is "; None if they are not known."""
     for at, signature, name in _SIGNATURES:
         if data[at : at + len(signature)] == signature:
             return name

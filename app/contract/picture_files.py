@@ -1,8 +1,9 @@
-"""Find the pictures in a folder, and give a reason for every file that is not taken for one.
+"""Find the pictures in a folder, and give a reason for every other file.
 
-The bytes decide, not the name. A file that is named like a picture is taken for one unopened: its decoder says what is
-wrong with it, by name. Any other file is opened, and is a picture if its first bytes are one's. Links to folders are
-followed. Hidden files and folders are counted and not read; what systems leave behind is passed over without a count.
+The bytes decide, not the name. A file with a picture's suffix is listed without being opened; if it is not a picture,
+its decoder reports it by name later. Any other file is opened, and is listed if its first bytes are those of a picture.
+Links to folders are followed. Hidden files and folders are counted and not read; files that systems and version control
+leave behind are neither read nor counted.
 """
 
 import os
@@ -95,14 +96,14 @@ def plural(reason: str, count: int) -> str:
 
 
 def judge_folder(name: str) -> str | None:
-    """Return FOLDER, or why a folder of this name is not looked into; None if nobody misses it."""
+    """Return FOLDER, or why a folder of this name is not read; None if it is skipped without being counted."""
     if _is_litter(name):
         return None
     return _HIDDEN_FOLDER if name.startswith(".") else FOLDER
 
 
 def judge(name: str, first_bytes: Callable[[], bytes]) -> str | None:
-    """Return PICTURE, or why a file of this name is left out; None if nobody misses it.
+    """Return PICTURE, or why a file of this name is left out; None if it is skipped without being counted.
 
     `first_bytes` returns up to FIRST_BYTES of the file and is called only if they decide; it may raise OSError.
     """
@@ -158,7 +159,7 @@ class Folder:
         return cls(path, frozenset(_identity(each) for each in (real, *real.parents)))
 
     def look(self) -> "Level":
-        """Return what lies in the folder itself, in the order of names. Raises OSError."""
+        """Return the folder's own entries, without those of folders in it, by name. Raises OSError."""
         level = Level([], [], [])
         with os.scandir(self.path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):

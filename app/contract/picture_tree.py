@@ -26,9 +26,9 @@ StoredFile = Path | PackedFile
 
 @dataclass
 class Folder:
-    """A folder. `path` names it within the source, "" for the source itself; so are pictures and what is left out.
+    """A folder. Its `path`, and those of its pictures and left-out files, are within the source; "" is the source.
 
-    `faults` are sentences on what cannot be looked into.
+    `faults` are sentences about what cannot be read.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Folder:
         return self.path.rpartition("/")[2]
 
     def within(self, name: str) -> str:
-        """Return the path of what has this name in the folder."""
+        """Return the path of the entry with this name in the folder."""
         return f"{self.path}/{name}" if self.path else name
 
     def all(self) -> Iterator["Folder"]:

@@ -50,7 +50,7 @@ class PreprocessingSpec(BaseModel):
     """What happens to every picture, in this order:
 
     decode → EXIF orientation → 8 bit → alpha over `background` → `colour` → `resize` → `polarity` → padding;
-    with `framing`, `polarity` and `framing` take the place of all after `colour`, if anything is drawn.
+    with `framing`, and if anything is drawn, `polarity` and then `framing` replace all steps after `colour`.
 
     The result is uint8 of `shape` (height, width, channels). `version` numbers the semantics: a change of one pixel of
     any output needs a new version, and readers reject versions that they do not know. Version 2 has `jpeg_scale` and
@@ -104,7 +104,7 @@ class PreprocessingSpec(BaseModel):
 def preprocess(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None = None) -> Image:
     """Return the tensor of an encoded picture: uint8, `spec.shape`.
 
-    `header` spares a second look at the header if the caller has read it already. Raises UnsupportedFormat or
+    Pass `header` if it has been read already, so that it is not read again. Raises UnsupportedFormat or
     UndecodableImage.
     """
     return prepare(decode(data, spec, header=header), spec)
@@ -120,7 +120,7 @@ def decode(data: bytes, spec: PreprocessingSpec, *, header: ImageHeader | None =
 
 
 def jpeg_divisor(header: ImageHeader, spec: PreprocessingSpec) -> int:
-    """Return by what `decode` divides the sides of a JPEG, 1, 2, 4 or 8: the same in every EXIF orientation."""
+    """Return the number by which `decode` divides the sides of a JPEG, 1, 2, 4 or 8, in any EXIF orientation."""
     if spec.jpeg_scale == "full":
         return 1
     shorter, needed = min(header.width, header.height), _REDUCED_SIDES * max(spec.height, spec.width)
@@ -141,7 +141,7 @@ def prepare(image: Image, spec: PreprocessingSpec) -> Image:
 
 
 class Box(NamedTuple):
-    """A part of a picture, in shares of its width and its height from its left upper corner."""
+    """A part of a picture, as shares of its width and height, measured from its upper left corner."""
 
     left: float
     top: float

@@ -58,7 +58,7 @@ def serving_order(versions: Iterable[int], *, held_back: set[int], pinned: int |
 
 @dataclass(frozen=True)
 class ModelStore:
-    """A folder of models. Folders whose names are no model name or no version are not looked at."""
+    """A folder of models. Folders whose names cannot be those of a model or a version are ignored."""
 
     root: Path
 
@@ -105,7 +105,7 @@ class ModelStore:
         return self.path(name, versions[-1])
 
     def pinned(self, name: str) -> int | None:
-        """Return the pinned version, None if none is. Raises BundleNotFound if the pin names no version."""
+        """Return the pinned version, None if there is no pin. Raises BundleNotFound if the pin names no version."""
         file = self.root / name / PINNED
         try:
             text = file.read_text(encoding="utf-8", errors="replace").strip()
@@ -148,7 +148,7 @@ class ModelStore:
                 raise
 
     def promote(self, name: str, version: int) -> None:
-        """Hold a version back no longer. Raises BundleNotFound, StoreConflict if it is not held back, or OSError."""
+        """Stop holding a version back. Raises BundleNotFound, StoreConflict if it is not held back, or OSError."""
         self.check_has(name, version)
         with self._changing(name):
             try:
@@ -159,7 +159,7 @@ class ModelStore:
     def remove(self, name: str, version: int) -> None:
         """Hide a version from readers by a rename, then delete it and its marker.
 
-        Whether it may go is for `app.contract.live` to say. Raises BundleNotFound or OSError.
+        `app.contract.live` decides whether it may be removed. Raises BundleNotFound or OSError.
         """
         self.check_has(name, version)
         path = self.path(name, version)
@@ -168,7 +168,7 @@ class ModelStore:
             self._marker(name, version).unlink(missing_ok=True)
 
     def check_has(self, name: str, version: int | None = None) -> None:
-        """Raise BundleNotFound, with those that exist, if the model or the version does not."""
+        """Raise BundleNotFound, which lists those that exist, if the model or the version does not exist."""
         self.newest(name)
         versions = self.versions(name)
         if version is not None and version not in versions:

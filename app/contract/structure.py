@@ -1,7 +1,8 @@
-"""Walk the segments, chunks and tags of an encoded picture, and reject those that would cost out of proportion.
+"""Walk the segments, chunks and tags of an encoded picture, and reject one that costs too much for its pixels.
 
 A decoder follows every scan, text and tile that a file claims, so a few kilobytes can cost it seconds and gigabytes
-though the picture has few pixels. All that is seen here without decoding. It knows no pixels and no limits of settings.
+though the picture has few pixels. This module finds such files without decoding them. It knows neither pixels nor the
+limits of the settings.
 """
 
 import re
@@ -147,8 +148,8 @@ def png_of_pixels(png: bytes, chunks: dict[bytes, int]) -> bytes:
     """Return the PNG without chunks that do not affect its pixels, and check that it inflates to no more than they
     need.
 
-    libpng inflates every text and profile, 8 MB from as many kilobytes, and what follows the last row. The file itself
-    is returned if there is nothing to leave out. Raises UndecodableImage.
+    libpng inflates every text and profile, to 8 MB from 8 kB, and also the data after the last row. The file itself is
+    returned if there is nothing to leave out. Raises UndecodableImage.
     """
     if not chunks.keys() <= _PNG_PIXEL_CHUNKS:
         kept = [png[:8]]
@@ -202,7 +203,7 @@ class TiffEntry:
 
 
 def tiff_directory(data: bytes) -> dict[int, TiffEntry]:
-    """Return the tags of the first directory of a TIFF file; of equal ones the first, as libtiff does.
+    """Return the tags of the first directory of a TIFF file; if a tag is repeated, the first one, as libtiff does.
 
     Raises struct.error if the directory is cut off, UndecodableImage if it is larger than libtiff reads.
     """
@@ -225,8 +226,8 @@ def _tiff_order(data: bytes) -> str:
 def tiff_number(data: bytes, entry: TiffEntry) -> int:
     """Return the first value of a tag of 16 or 32 bits.
 
-    Raises UndecodableImage for other types, which libtiff reads too: a number that only it can read would get past the
-    limits.
+    Raises UndecodableImage for the other types that libtiff reads: a number that only libtiff can read would get past
+    the limits.
     """
     order = _tiff_order(data)
     if entry.kind not in (3, 4) or entry.count == 0:

@@ -1,11 +1,12 @@
-"""What a bundle knows of how far its answers can be trusted: trust.npz, and the numbers that come of it.
+"""How far a bundle's answers can be trusted: trust.npz, and the numbers that are computed from it.
 
 Two signals say that a picture is unlike those that the network has learned from. *Another kind of picture*: the
 distance of its features to the nearest class (Mahalanobis distance of normalised features: Lee et al. 2018,
 arXiv:1807.03888; Müller and Hein 2025, arXiv:2505.18032). *Between the classes*: the energy of its logits (Liu et al.
-2020, arXiv:2010.03759). Each becomes a conformal p-value by the same signal on pictures that were held out, so that a
-threshold is a rate of false alarms. Prediction sets are split conformal: LAC (Sadinle et al. 2019, arXiv:1609.00451)
-and APS (Romano et al. 2020, arXiv:2006.02544), without chance: a set goes on to the label that completes it.
+2020, arXiv:2010.03759). Each becomes a conformal p-value by comparison with the same signal of held-out pictures, so
+that a threshold is a rate of false alarms. Prediction sets are split conformal: LAC (Sadinle et al. 2019,
+arXiv:1609.00451) and APS (Romano et al. 2020, arXiv:2006.02544), without randomisation: a set includes the label that
+completes it.
 
 Training makes a `Trust` and services read it; both use these functions.
 """
@@ -64,8 +65,8 @@ class Trust:
     P) are unit vectors from the middle of all `centres` to training pictures, with `reference_labels` (R,) and
     `reference_ids` (R,). If these have thumbnails, `thumbnails` (B,) has the bytes of all, and `thumbnail_ends` (R,)
     gives the end of each; else both are empty, and left out of the file. The other arrays, (N,), are the sorted scores
-    of the N held-out pictures: both signals; minus the product of both p-values, each times N + 1; and those of the
-    prediction sets.
+    of the N held-out pictures: of both signals; of both together (p-values times N + 1, multiplied, negated); and of
+    the prediction sets.
     """
 
     projection: Floats
@@ -93,7 +94,7 @@ class Trust:
         return 1 / (self.held_out + 1)
 
     def familiarity(self, features: Floats) -> Familiarity:
-        """Return the p-values of a picture by what the last layer reads of it (D,)."""
+        """Return the p-values of a picture from its features, the input of the last layer (D,)."""
         rows = features[None]
         kind = _stranger(self.kind_scores, kind_scores(rows, self.projection, self.centres))
         clear = _stranger(self.class_scores, energies(rows, self.kernel, self.bias))
@@ -101,7 +102,7 @@ class Trust:
         return Familiarity(*(float(1 + count[0]) / (self.held_out + 1) for count in (overall, kind, clear)))
 
     def neighbours(self, features: Floats, count: int = 3) -> list[Neighbour]:
-        """Return the nearest pictures that were learned, the nearest first."""
+        """Return the nearest training pictures, the nearest first."""
         similarity = self.references @ directions(features[None], self.projection, self.centres)[0]
         return [
             Neighbour(
@@ -120,8 +121,8 @@ class Trust:
     def prediction_set(self, probabilities: Floats, error_rate: float, method: SetMethod) -> list[int]:
         """Return the labels' indices, the most probable first, of a set that misses the truth at that rate.
 
-        A set of LAC may be empty: no label is likely enough. One of APS holds the most probable label at least, so that
-        it misses less often than asked if the model does.
+        A set of LAC may be empty, if no label is likely enough. One of APS always holds the most probable label, so it
+        misses less often than requested if the model itself does.
         """
         scores = self.lac_scores if method == "lac" else self.aps_scores
         rank = ceil((len(scores) + 1) * (1 - error_rate) - 1e-9)  # 100 · (1 - 0.01) is a little more than 99
@@ -239,7 +240,7 @@ def kind_scores(features: Floats, projection: Floats, centres: Floats) -> NDArra
 
 
 def energies(features: Floats, kernel: Floats, bias: Floats) -> NDArray[np.float64]:
-    """Return minus the logarithm of the sum of exp(logits) for each row (N, D); great if no class is clear."""
+    """Return minus the logarithm of the sum of exp(logits) for each row (N, D); large if no class stands out."""
     logits = (features @ kernel + bias).astype(np.float64)
     most = logits.max(axis=1, keepdims=True)
     return -np.asarray(most[:, 0] + np.log(np.exp(logits - most).sum(axis=1)))
@@ -251,9 +252,9 @@ def directions(features: Floats, projection: Floats, centres: Floats) -> Floats:
 
 
 def set_scores(probabilities: Floats, method: SetMethod) -> NDArray[np.float64]:
-    """Return for each label (N, K) how far a prediction set must go to hold it.
+    """Return for each label (N, K) the threshold from which a prediction set includes it.
 
-    For LAC that is what the label lacks of 1; for APS, the probability of all likelier labels.
+    For LAC, this is 1 minus the label's probability; for APS, the sum of the probabilities of all likelier labels.
     """
     if method == "lac":
         return 1 - probabilities.astype(np.float64)

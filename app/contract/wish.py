@@ -1,4 +1,4 @@
-"""What is wished of an answer, in plain values, by the names that HTTP gives them."""
+"""A request's wishes for its answer, as plain values, with the names that they have in HTTP."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -9,8 +9,8 @@ SetMethod = Literal["lac", "aps"]
 class Wish(NamedTuple):
     """What a request wishes of its answer.
 
-    `min_probability` of a sure answer and the rate of `false_alarms` take the place of those that the settings and the
-    bundle have. A `set` of labels misses the truth at that rate, None for no set.
+    `min_probability` and the rate of `false_alarms` override those of the settings and the bundle. `set` is the rate at
+    which a set of labels may miss the truth, None for no set.
     """
 
     top_k: int | None = None
@@ -25,7 +25,7 @@ class Wish(NamedTuple):
         return bool(self.details) or self.false_alarms is not None or self.set is not None
 
     def given(self) -> dict[str, Any]:
-        """Return what is wished for, without what is left out."""
+        """Return the wishes that differ from their defaults, by name."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 
     @property
@@ -34,7 +34,7 @@ class Wish(NamedTuple):
 
 
 class AnswerSettings(NamedTuple):
-    """What the service's settings say of all answers; None leaves it to each model's bundle."""
+    """The service's settings for all answers; None leaves one to each model's bundle."""
 
     min_probability: float | None = None
     false_alarms: float | None = None

@@ -29,10 +29,10 @@ class CodedSize:
 
 
 def add_av1(found: CodedSize, data: bytes, most_units: int) -> None:
-    """Add what the open bitstream units of an AV1 picture say, those of every layer and frame.
+    """Add the sizes in the open bitstream units of an AV1 picture, of every layer and frame.
 
-    Raises IndexError if they end early or are more than `most_units`, UnsupportedLayout for a frame that is not of the
-    size that its sequence header says: that may be far larger, and no decoder compares them.
+    Raises IndexError if they end early or are more than `most_units`, and UnsupportedLayout for a frame with a size of
+    its own: it may be far larger than its sequence header says, and no decoder compares the two.
     """
     sequence: _Sequence | None = None
     at = 0
@@ -60,7 +60,7 @@ def add_av1(found: CodedSize, data: bytes, most_units: int) -> None:
 
 
 def add_hevc(found: CodedSize, data: bytes, most_units: int) -> None:
-    """Add what the NAL units of an HEVC picture say, each behind its length in 4 bytes: libheif reads no other.
+    """Add the sizes in the NAL units of an HEVC picture, each after its length in 4 bytes: libheif reads no other form.
 
     Raises IndexError if they end early or are more than `most_units`.
     """
@@ -75,7 +75,7 @@ def add_hevc(found: CodedSize, data: bytes, most_units: int) -> None:
 
 
 def add_nal_unit(found: CodedSize, unit: bytes, most_units: int) -> None:
-    """Add what one NAL unit says. Raises as `add_hevc`."""
+    """Add the size in one NAL unit. Raises as `add_hevc`."""
     found.units += 1
     if found.units > most_units:
         raise IndexError

@@ -2,8 +2,8 @@
 
 Pixels that it does not cover, or leaves transparent, show the background.
 
-Only that picture's own blocks are given to Pillow: comments, later pictures and how they replace each other say nothing
-of it.
+Only that picture's own blocks are given to Pillow: comments, later pictures and how these replace each other do not
+affect it.
 """
 
 import struct

@@ -63,7 +63,7 @@ def heif_format_of(data: bytes) -> Literal["avif", "heic"] | None:
 def heif_size(data: bytes) -> tuple[int, int]:
     """Return the width and height of the primary picture as stored, before it is turned.
 
-    Raises struct.error or IndexError if the boxes end early or do not say it.
+    Raises struct.error or IndexError if the boxes end early or do not state it.
     """
     at, end = _meta(data)
     _, item, _ = _find(data, at, end, b"pitm")

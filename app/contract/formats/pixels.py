@@ -1,4 +1,4 @@
-"""What a decoder returns, and how Pillow is asked for it."""
+"""The pixels that a decoder returns, and how to get them from Pillow."""
 
 import math
 from io import BytesIO
@@ -42,10 +42,10 @@ def unsupported(name: str, what: str, instead: str) -> UnsupportedLayout:
 
 
 def open_with_pillow(data: bytes, plugin: str, name: str, *, most_pixels: float = math.inf) -> Pillow.Image:
-    """Return the first picture of a file, decoded by one of Pillow's plugins, unless that finds more pixels than these.
+    """Return the first picture of a file, of at most `most_pixels`, decoded by one of Pillow's plugins.
 
-    Raises UndecodableImage if the file is damaged, and PIL.UnidentifiedImageError if the plugin does not know its
-    layout.
+    Raises UndecodableImage if the file is damaged or has more pixels, and PIL.UnidentifiedImageError if the plugin does
+    not know its layout.
     """
     try:
         picture = Pillow.open(BytesIO(data), formats=(plugin,))

@@ -1,4 +1,4 @@
-"""Decode the first picture of a TIFF with Pillow, which has libtiff's codecs, and finish what its modes leave open.
+"""Decode the first picture of a TIFF with Pillow, which has libtiff's codecs, and convert Pillow's modes to `Pixels`.
 
 A layout that docs/reference/formats.md does not list is rejected by name. OpenCV, for one, reports success for planes
 of 16 bits without filling them. tests/contract/formats/test_tiff.py generates a file of every layout and compares it
