@@ -210,7 +210,7 @@ class Admission:
     def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0, explains: bool = False) -> Lease:
         """Take places for `pictures` and `size` bytes until the lease ends. Raises Overloaded if there is no room.
 
-        A lease that `explains` has a bound of its own too, and says nothing of how many pictures the worker can answer.
+        A lease that `explains` also counts against a bound of its own, and is left out of the measured rate of answers.
         """
         if explains and self._explaining >= self._max_explanations:
             raise self.reject(pictures, "The service explains as many answers as it may at once.")

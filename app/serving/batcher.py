@@ -68,7 +68,7 @@ class Reply(Protocol):
 
     @property
     def trace(self) -> Trace | None:
-        """The trace that hears of these stages; the batcher leaves it to its meters."""
+        """The trace that records these stages. The meters use it, not the batcher itself."""
 
     def done(self) -> bool: ...
 
@@ -103,7 +103,7 @@ class Meters:
 class Batcher(Generic[Item]):
     """An async context manager around `run`: (N, *item_shape) → N rows.
 
-    `prepare` makes an array of `item_shape` and `item_dtype` of an item. `plan` has the batch sizes. With `slots`, at
+    `prepare` makes an item into an array of `item_shape` and `item_dtype`. `plan` has the batch sizes. With `slots`, at
     most that many batches run at once in threads of the batcher's own; with 0, one at a time on the event loop. A batch
     in a thread that takes longer than `run_timeout_s` counts as hung; `give_up` is called when too many hang.
     """
@@ -167,11 +167,11 @@ class Batcher(Generic[Item]):
         return await row_for(lambda reply: self.put(item, reply, deadline=deadline), self.withdraw)
 
     def put(self, item: Item, reply: Reply, *, deadline: float | None = None) -> None:
-        """Queue an item whose row `reply` gets, or an exception: DeadlineExceeded, ShuttingDown, the exception of
-        `prepare`, or InferenceFailed if `run` failed on this very item.
+        """Queue an item; `reply` gets its row, or an exception.
 
-        `deadline` is in seconds of the event loop's clock. Raises Overloaded when the queue is full, and ShuttingDown
-        after `aclose`.
+        The exception is DeadlineExceeded, ShuttingDown, that of `prepare`, or InferenceFailed if `run` failed on this
+        very item. `deadline` is in seconds of the event loop's clock. Raises Overloaded when the queue is full, and
+        ShuttingDown after `aclose`.
         """
         if self._closing:
             raise refusal_while_stopping()
@@ -188,7 +188,7 @@ class Batcher(Generic[Item]):
             self._schedule_dispatch()
 
     def put_idle(self, item: Item, reply: Reply) -> None:
-        """Run an item alone, at a moment when no other is queued. The meters do not see it. Else as `put`."""
+        """Run an item alone, when no other item is queued, and without the meters. Otherwise as `put`."""
         if self._closing:
             raise refusal_while_stopping()
         self._idle[reply] = item

@@ -60,8 +60,8 @@ class WithOutput(NamedTuple):
 class Classifier:
     """Owns its engine and its batchers; `aclose` and `close` end them.
 
-    Pictures of which the probabilities alone are wanted go through one batcher. Each other output has a batcher of its
-    own, from when it is first wanted: so it costs nothing before, and never delays who did not ask for it.
+    Pictures for which only the probabilities are requested share one batcher. Each other output gets a batcher of its
+    own when it is first requested: it costs nothing before, and never delays requests that do not need it.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Classifier:
 
     @property
     def explained_by(self) -> str | None:
-        """The output that says which places speak for a label; None if the network has none that is worth showing."""
+        """The output that a label's heat map is made from; None if the network has none that is worth showing."""
         maps = (tensor for tensor in self.manifest.signature.other_outputs if tensor.name == CLASS_MAPS)
         sizes = next((tensor.shape[1:3] for tensor in maps), ())
         return CLASS_MAPS if sizes and all(size is not None and size >= _FEWEST_PLACES for size in sizes) else None
@@ -174,7 +174,7 @@ class Classifier:
     async def make_ready_for(self, output: str) -> None:
         """Prove on the golden pictures, in a thread, that the engine gives this output as training did.
 
-        Raises EngineUnavailable or SelfCheckFailed if it does not. The output is one that the manifest has.
+        The manifest has to list the output. Raises EngineUnavailable or SelfCheckFailed if the proof fails.
         """
         preparing = self._preparing.get(output)
         if preparing is None:
@@ -214,7 +214,7 @@ class Classifier:
 
         With `output` it gets a `WithOutput`; the first such call waits until that output is verified. `deadline` is in
         seconds of the event loop's clock. ImageTooLarge and UnsupportedFormat, Overloaded and ShuttingDown are raised
-        here; UndecodableImage, DeadlineExceeded and InferenceFailed go to `reply`, and what `make_ready_for` raises.
+        here; UndecodableImage, DeadlineExceeded, InferenceFailed and the errors of `make_ready_for` go to `reply`.
         """
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)
@@ -260,8 +260,8 @@ class Classifier:
         """Classify and explain one encoded picture; `reply` gets an `Explanation`; else as `put`.
 
         `output` is `explained_by`. If it is None, the network is run on many masked pictures, each of them run while no
-        other picture is queued: the more time until `deadline`, the more of them. Raises MalformedRequest if the label
-        that is asked for is none of the model's.
+        other picture is queued: the more time until `deadline`, the more of them. Raises MalformedRequest if the model
+        does not have the requested label.
         """
         labels = self.manifest.labels
         if wish.label is not None and wish.label not in labels:

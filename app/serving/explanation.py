@@ -1,6 +1,6 @@
 """Why a picture was classified as it was: a heat map of one label.
 
-`Rise` makes one of any network: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+`Rise` makes one for any network: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
 Models" (BMVC 2018, arXiv:1806.07421).
 """
 
@@ -21,7 +21,7 @@ _PLACES = 28
 
 
 class ExplanationWish(NamedTuple):
-    """What a request wishes of an explanation: of which label, None for the most probable; and whether it is drawn."""
+    """A request's wishes for an explanation: the label, None for the most probable; and whether the map is drawn."""
 
     label: str | None = None
     drawn: bool = False
@@ -31,7 +31,7 @@ class ExplanationWish(NamedTuple):
 
 
 class View(NamedTuple):
-    """A decoded picture: its tensor, which part of it that shows, and a picture to draw on if one is wanted."""
+    """A decoded picture: its tensor, the part that the tensor shows, and a picture to draw on if one is wanted."""
 
     tensor: Image
     box: Box
@@ -41,8 +41,8 @@ class View(NamedTuple):
 class Explanation(NamedTuple):
     """The probabilities (K,) of a picture, and the map (h, w) of the label with this index.
 
-    By "cam", the values are logits: the label's logit at each place, whose mean is its logit. By "rise", they are
-    probabilities: the label's mean probability over the `masks` masks, weighted by how much of the place each shows.
+    With "cam", a place's value is the label's logit there; the mean over all places is the label's logit. With "rise",
+    it is the label's mean probability over the `masks` masks, weighted by how much of the place each mask shows.
     """
 
     probabilities: NDArray[np.float32]

@@ -22,10 +22,10 @@ class SelfCheck:
         self._suspects: set[Lease] = set()
 
     def look(self) -> str | None:
-        """Release each lease whose owner was already over at the last check. Return why to replace the worker, if so.
+        """Release each lease whose owner was already over at the last check.
 
-        The worker should be replaced if a place has been held for longer than any request may live, or if the worker is
-        full and nothing has been released for that long.
+        Return the reason to replace the worker, or None. A worker should be replaced if a place has been held for
+        longer than any request may live, or if the worker is full and nothing has been released for that long.
         """
         admission = self._admission
         over = {lease for lease in admission.leases if lease.owner.done()}

@@ -6,7 +6,7 @@ and tuned. No request waits for it. The rules:
 - the pinned version is served, else the newest that passes its check and is not held back;
 - a version is tried when two scans in a row have found the same files, so not while it is being copied;
 - a rejected version is tried again only when its files have changed, and the live one stays;
-- a pin that cannot be followed leaves the live version: half of the workers may still follow the pin before it;
+- a pin that cannot be followed leaves the live version, because some workers may still follow the pin before it;
 - only the mark for unloading removes a model, nothing else that happens to the store: a model in memory has passed its
   check.
 """

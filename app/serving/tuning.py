@@ -60,7 +60,7 @@ class Tuning:
 
 
 def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = None, busy: bool = False) -> Tuning:
-    """Find the batch sizes that gain, prepare the engine for them, and check its answers on each.
+    """Find the batch sizes that are worth using, prepare the engine for them, and check its answers in each.
 
     `known` is the tuning of a model of the same kind in this process: then nothing is measured. On a machine that is
     `busy` with other work, more calls are timed before the fastest counts. Raises SelfCheckFailed if the engine gives

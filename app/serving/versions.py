@@ -26,7 +26,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that was rejected, with the reason's stable code. The version is None if a pin names none.
+    """A version that was rejected, with the reason's stable code. The version is None if the pin names no version.
 
     `fingerprint` is that of the rejected files, None if there were none.
     """
@@ -42,7 +42,7 @@ class Refusal:
 class TunedModel:
     """A model that is ready to serve, its tuning, and the fingerprint of its files before the load.
 
-    `outputs` are those besides the probabilities that are proven already: every answer is made of them.
+    `outputs` are the outputs besides the probabilities that every answer needs; they are proven already.
     """
 
     loaded: LoadedModel
@@ -126,8 +126,8 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
     """Load every model of the store, or the model `only`, each in the version that is to be served.
 
     A version that fails is logged, and the newest that passes is served. A model without any is left out if another
-    model has one. Raises the BundleError of the first version tried if there is nothing to serve, or not the model
-    `required`; BundleNotFound if the store is empty; EngineUnavailable if the engine is.
+    model has one. If there is nothing to serve, or the model `required` cannot be served, raises the BundleError of the
+    first version tried. Raises BundleNotFound if the store is empty, and EngineUnavailable if the engine is.
     """
     names = [only] if only else _to_serve(loader.store, required)
     if not names:
