@@ -83,7 +83,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def log_failure(request: Request, error: errors.ImageclassError) -> None:
-    """Log a failure of a request, even if its answer holds more than the error."""
+    """Log a failure of a request, even if its answer also has results of other pictures."""
     _log.error("request failed", request_id=request_id_of(request), code=error.code, exc_info=error)
 
 

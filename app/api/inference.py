@@ -84,7 +84,7 @@ class Question(ABC):
     def output_of(self, _: Classifier) -> str | None:
         """Return which other output of the model is read beside the probabilities; outcomes are then `WithOutput`.
 
-        None if the probabilities are enough. Raises an ImageclassError if the model has not what is asked for.
+        None if the probabilities are enough. Raises an ImageclassError if the model does not have the requested output.
         """
         return None
 
@@ -383,9 +383,9 @@ def asked_seconds(timeout: str) -> float | None:
 
 
 async def unless_gone(receive: Receive, answer: asyncio.Future[_Result]) -> _Result:
-    """Return the answer, or raise ClientDisconnect if the client disconnects first.
+    """Return the awaited answer, or raise ClientDisconnect if the client disconnects first.
 
-    The answer is then cancelled: asyncio would log a later error of it as never retrieved.
+    Then the answer is cancelled, because asyncio would log an error that it raises later as never retrieved.
     """
     leaving = asyncio.create_task(_gone(receive))
     try:

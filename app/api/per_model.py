@@ -1,4 +1,4 @@
-"""What is made once of each model, because requests need it all the time."""
+"""Objects that are built once for each model, because every request needs them."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ _Made = TypeVar("_Made")
 
 
 class PerModel(Generic[_Made]):
-    """Things made of the live models, and of replaced ones that still answer requests in flight."""
+    """The objects of the live models, and of replaced models that still answer requests in flight."""
 
     def __init__(self, catalogue: Catalogue, make: Callable[[Classifier], _Made]) -> None:
         self._catalogue = catalogue

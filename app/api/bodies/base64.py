@@ -12,9 +12,9 @@ _LINE_BREAKS = b"\r\n"
 
 
 def decode_base64(text: Any) -> bytes:
-    """Return what a text stands for: base64 of either alphabet, with line breaks or without padding, or a data URL.
+    """Decode base64 of either alphabet, also with line breaks or without padding, or a data URL.
 
-    Raises ValueError, or TypeError if it is no text.
+    Raises ValueError, or TypeError if `text` is not a string.
     """
     try:
         return a2b_base64(text, strict_mode=True)

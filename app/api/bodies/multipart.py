@@ -14,7 +14,8 @@ Clients agree on the framing, but not on how to write names and file names. The 
   a backslash is a character of the name, as in "C:\dir\x.png". A name is never shortened to its last part.
 - In a quoted value %22, %0D and %0A are a quotation mark, CR and LF, which is how browsers write them; any other
   percent sign is itself.
-- A parameter with an asterisk (RFC 8187: filename*=utf-8''x.png) counts before the plain one if it can be decoded.
+- A parameter with an asterisk (RFC 8187: filename*=utf-8''x.png) takes precedence over the plain one if it can be
+  decoded.
 - A boundary has up to 70 printable ASCII characters; unquoted, neither blanks nor quotation marks, backslashes or ";".
 """
 

@@ -1,8 +1,9 @@
 """Reject requests to lean routes under overload as cheaply as possible, to leave the CPU to accepted requests.
 
 A plain request to `/predict` that arrives in one piece is recognised by one regular expression, which matches nothing
-that `app.api.http1.head` would read differently or reject. Any other of a known length is rejected after its head, and
-its body is read and dropped; a chunked one goes to the application. This module knows nothing of pictures or models.
+that `app.api.http1.head` would read differently or reject. Any other request whose body has a known length is rejected
+after its head, and the body is read and dropped; a request with a chunked body goes to the application. This module
+knows nothing of pictures or models.
 """
 
 import re

@@ -1,5 +1,5 @@
 """The JSON of the interface, as OpenAPI documents it. The routes build the same shapes as plain dictionaries, because
-validating our own answers on every request would buy nothing; the tests hold the two together."""
+validating our own answers on every request would gain nothing; tests check that the two agree."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class Neighbour(_Schema):
 
 
 class LabelSet(_Schema):
-    """Labels that hold the truth for all but a share of pictures, if these are like the held-out ones."""
+    """A prediction set: for pictures like the held-out ones, it is expected to miss the true label at `error_rate`."""
 
     labels: list[str] = Field(description="Most probable first; may be empty with lac.")
     error_rate: float = Field(description="The expected share of pictures whose true label is not in the set.")
@@ -98,7 +98,7 @@ class PredictionAnswer(Prediction):
 
 
 class MapBox(_Schema):
-    """The part of the picture, as it is shown upright, over which the map lies."""
+    """The part of the upright picture that the map covers."""
 
     left: float = Field(description="Left edge, as a share of the picture's width; below 0 if the picture is padded.")
     top: float = Field(description="Upper edge, as a share of the picture's height.")

@@ -56,8 +56,9 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
     ) -> Response:
         """Send the picture as for /predict. The map says how much each place speaks for the label.
 
-        Networks whose last layer reads the means of maps say it exactly, for little more than a prediction (cam). Of
-        others the picture is classified many times with parts of it hidden, while nothing else waits (rise).
+        If the network's last layer reads the means of feature maps, the map is exact and costs little more than a
+        prediction (cam). Otherwise, the picture is classified many times with parts of it hidden, while no other
+        picture is queued (rise).
         """
         question = ExplainedPicture(questions, model, label, answer_format, request.headers.get("content-type", ""))
         if not allowed:
@@ -76,7 +77,7 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
 
 
 class ExplainedPicture(OnePicture):
-    """One picture as for /predict, and of which label a map is wanted in which form."""
+    """One picture as for /predict, with the label to explain and the form of the map."""
 
     def __init__(
         self, questions: Questions, model: str | None, label: str | None, answer_format: Format, content_type: str

@@ -22,7 +22,7 @@ def health_routes(
     workers: int,
     store_health: Callable[[], StoreHealth] | None,
 ) -> APIRouter:
-    """`workers` is the wanted number; `metrics` knows how many are ready. `store_health` is of a store in a bucket."""
+    """`workers` is the wanted number; `metrics` knows how many are ready. `store_health` is for a store in a bucket."""
     router = APIRouter(tags=["health"])
 
     options: dict[str, Any] = {

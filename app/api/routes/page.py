@@ -1,7 +1,7 @@
 """GET /: the page on which a person tries the models, served entirely by this service, so it works offline.
 
-The page asks the same interface as any client. It has two sources of its own: `/page/service.json`, what it needs to
-know before it asks, and `/page/samples/…`, the golden pictures of the models' bundles.
+The page uses the same interface as any client. Two routes are for it alone: `/page/service.json`, what it needs to know
+before it asks, and `/page/samples/…`, the golden pictures of the models' bundles.
 """
 
 from collections.abc import Awaitable, Callable

@@ -40,7 +40,7 @@ class RequestedOutput(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """`id` is empty if none was given, `timeout_s` None. The `wish` is of the outputs beside the probabilities."""
+    """`id` is empty if none was given, `timeout_s` None. The `wish` is for outputs other than the probabilities."""
 
     pictures: Pictures
     outputs: tuple[RequestedOutput, ...]
@@ -53,7 +53,7 @@ class InferRequest(NamedTuple):
 
     @property
     def is_judged(self) -> bool:
-        """Whether an output beside the probabilities is requested. Those come first, or alone."""
+        """Whether other outputs than the probabilities are requested; if probabilities are, too, they come first."""
         outputs = self.outputs
         return len(outputs) > 1 or outputs[0].name in JUDGED
 
@@ -112,7 +112,7 @@ class Reader:
     ) -> tuple[RequestedOutput, ...]:
         """Return the requested outputs by their names and parameters; if there are none, the probabilities.
 
-        `binary` reads off the parameters whether the output is to be binary. Raises MalformedRequest.
+        `binary` decides by an output's parameters whether it is to be binary. Raises MalformedRequest.
         """
         if not asked:
             return self._unnamed[binary({})]
@@ -258,7 +258,7 @@ def classes_of(parameters: Mapping[str, Any]) -> int:
 
 
 def wish_of(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> Wish:
-    """Return the wish of the outputs beside the probabilities. Raises MalformedRequest."""
+    """Return the wish for the outputs other than the probabilities. Raises MalformedRequest."""
     if len(outputs) == 1 and outputs[0].name not in JUDGED:
         return _NOTHING_ELSE
     names = {output.name for output in outputs}

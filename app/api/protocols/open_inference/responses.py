@@ -49,7 +49,7 @@ def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], l
 
 
 def judged_tensor(name: str, judgements: Sequence[Judgement]) -> OutputTensor:
-    """Return what is said of pictures: FP32 familiarity (N, 3) as `Familiarity` has it, or BYTES of decisions (N,)."""
+    """Return the judgements of pictures: FP32 familiarity (N, 3), as in `Familiarity`, or BYTES of decisions (N,)."""
     count = len(judgements)
     if name == FAMILIARITY:
         return OutputTensor((count, 3), np.array([each.familiarity for each in judgements], np.float32))

@@ -90,7 +90,7 @@ class IndexEntry(_Schema):
 
 
 class Changed(_Schema):
-    """Empty: that it is 200 says all."""
+    """Empty: status 200 is the whole answer."""
 
 
 CHANGE_REQUEST: dict[str, Any] = {"type": "object", "properties": {"parameters": {"type": "object"}}}
