@@ -66,7 +66,7 @@ _RAW_SUFFIXES = {
 
 
 class LeftOut(NamedTuple):
-    """A file, or a link, that is not read. `reason` reads after "This is "."""
+    """A file, or a link, that is not read. `reason` is in words that follow "This is "."""
 
     name: str
     reason: str
@@ -87,7 +87,7 @@ def counted(left_out: Iterable[LeftOut]) -> dict[str, int]:
 
 
 def plural(reason: str, count: int) -> str:
-    """Return a reason as it reads after a count."""
+    """Return a reason in the words that follow a count."""
     for article in ("a ", "an "):
         if reason.startswith(article):
             noun = reason.removeprefix(article)

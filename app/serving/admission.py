@@ -88,7 +88,7 @@ class RateWindow:
     def look(self, now: float, *, busy: bool) -> float | None:
         """Update the rate. If the window has been long enough, begin a new one and return the share of rejections.
 
-        The share is rejected / answered; None if the window goes on.
+        The share is rejected / answered; None if the window is not over.
         """
         if busy:
             self._busy_s += now - self._busy_since

@@ -440,7 +440,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def end_slow_request(self) -> None:
-        """A request has been arriving for too long, or none came at all."""
+        """Reject a request that has been arriving for too long, or end a connection on which none came."""
         self._clock = None
         if self.exchange is None and self._body is not None:
             self._end()  # it is answered already

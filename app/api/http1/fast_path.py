@@ -55,7 +55,7 @@ class FastPath:
 
 
 class LeanExchange(Call):
-    """One request and its answer: the connection's Exchange, a Call, and the owner of its lease."""
+    """One request and its answer. It is the connection's Exchange, a Call, and the owner of its lease, all in one."""
 
     __slots__ = ("_began", "_connection", "_gate", "_head", "_inference", "_path", "_pieces", "_request_id")
 

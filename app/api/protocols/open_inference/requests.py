@@ -53,7 +53,7 @@ class InferRequest(NamedTuple):
 
     @property
     def is_judged(self) -> bool:
-        """Whether other outputs than the probabilities are requested; if probabilities are, too, they come first."""
+        """Whether outputs other than the probabilities are requested. Requested probabilities come first."""
         outputs = self.outputs
         return len(outputs) > 1 or outputs[0].name in JUDGED
 
