@@ -1,8 +1,8 @@
 """Open loop: send requests at a fixed rate whatever the service does, and measure latency from when each was due.
 
-A closed loop sends its next request when the last was answered. If a service stalls, it is asked less meanwhile, and
-the stall hides in one sample (coordinated omission). Here every request that was due during the stall counts, as in
-wrk2; if all connections are busy, a request waits, and its wait counts. All samples are kept.
+A closed loop sends its next request when the last was answered. If the service stalls, a closed loop sends less
+meanwhile, and the stall appears in one sample only (coordinated omission). Here every request that was due during the
+stall counts, as in wrk2; if all connections are busy, a request waits, and its wait counts. All samples are kept.
 
 One thread, one epoll, bytes prepared in advance: asyncio would cost several times as much per request, and this
 generator shares its cores with the service. `select` sleeps to the microsecond, `epoll` only to the millisecond.

@@ -1,8 +1,9 @@
 """Closed loop: load a service with wrk, which posts the prepared requests in turn on every connection.
 
 One thread: it is far from busy at these rates, and takes the least from the cores that it shares with the service. For
-the same reason the script has no `response` hook: calling Lua for every answer cost the bare application a fifth of its
-requests/s and more. wrk itself counts the statuses from 400 on, and each picture has been answered with 200 before.
+the same reason the script has no `response` hook: calling Lua for every answer cost the bare application at least a
+fifth of its requests/s. wrk itself counts the statuses from 400 on, and before the load each picture was answered with
+200.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The open loop's part of a run: a contestant at shares of its rate in the closed loop at that moment."""
+"""Load a contestant in an open loop, at fractions of the rate that it has just reached in the closed loop."""
 
 from collections.abc import Sequence
 

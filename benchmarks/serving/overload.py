@@ -2,8 +2,8 @@
 
 Three loads a round, with the same generator and on one service: as fast as it goes (the peak), 80 % of that, and three
 times that, at a fixed rate. There are more connections than the service holds pictures, so that the excess reaches it
-instead of waiting here. The load of three times the peak runs for some seconds before it is measured: the effect of a
-burst, before the service has detected overload, is another question.
+instead of waiting here. The load of three times the peak runs for some seconds before it is measured, so the effect of
+a burst, before the service has detected overload, is not measured.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Measure this project beside its peers at equal engines: the same SavedModel on the same OpenVINO in each.
 
-All services are started once and take turns within each round, so that a ratio compares minutes that are alike. What
-one request costs in CPU is more steady than its rate, because other work on the machine does not count.
+All services are started once and take turns within each round, so that a ratio compares measurements under the same
+conditions. The CPU time per request varies less than the rate, because other work on the machine does not count.
 """
 
 from collections.abc import Callable, Sequence

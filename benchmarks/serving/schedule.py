@@ -1,4 +1,4 @@
-"""The order of a round: this project's service beside the bounds that it is compared with, all rotating."""
+"""The order of a round: this project's service and the bounds that it is compared with, in rotation."""
 
 from collections.abc import Sequence
 

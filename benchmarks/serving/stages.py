@@ -1,4 +1,4 @@
-"""Measure a request's CPU time by stage, in microseconds that add up, by each of three roads.
+"""Measure a request's CPU time by stage, in microseconds that add up, for each of three ways to send it.
 
 The service runs under the closed loop to measure the total of the service and the generator. Then its own protocol,
 predictor and batcher are run in this process without a socket, with one stage after another replaced by a known answer:

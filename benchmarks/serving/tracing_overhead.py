@@ -1,4 +1,4 @@
-"""Measure the cost of tracing: CPU time a request, off, at a sampled share, and of all requests, in turns."""
+"""Measure the CPU time per request without tracing, with a sampled share traced, and with all traced, alternately."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

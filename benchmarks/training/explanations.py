@@ -1,9 +1,9 @@
-"""How well heat maps say what a network looks at.
+"""Measure how faithfully heat maps show what a network looks at.
 
-A map is good if hiding its hottest places first takes the label's probability away soon (deletion), and showing them
-first brings it back soon (insertion): Petsiuk, Das and Saenko, "RISE" (BMVC 2018). It is a map of the network, and not
-of the picture, if that of a network with shuffled weights is another one: Adebayo et al., "Sanity Checks for Saliency
-Maps" (NeurIPS 2018).
+A map is good if the label's probability falls soon when its hottest places are hidden first (deletion), and rises soon
+when they are shown first (insertion): Petsiuk, Das and Saenko, "RISE" (BMVC 2018). A map depends on the network, and
+not only on the picture, if a network with shuffled weights gives a different map: Adebayo et al., "Sanity Checks for
+Saliency Maps" (NeurIPS 2018).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""What people do with a folder of photos without this project: `python -m benchmarks.training.photo_baselines NAME SEED
-DATA` prints JSON.
+"""Train what people use for a folder of photos without this project: `python -m benchmarks.training.photo_baselines
+NAME SEED DATA` prints JSON.
 
-Every baseline is what its source says, with no more tuning than that, on pictures read by the contract, which are no
-worse than those of Keras's own reader. None looks at the test pictures before it is done.
+Every baseline follows its source, without further tuning, on pictures read by the contract, which are no worse than
+those of Keras's own reader. No baseline uses the test pictures before its training is finished.
 """
 
 import json

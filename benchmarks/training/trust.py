@@ -1,4 +1,4 @@
-"""How well a bundle tells unfamiliar pictures, and whether its rates hold on pictures that it has not seen."""
+"""Measure how well a bundle recognises unfamiliar pictures, and whether its rates hold on pictures it has not seen."""
 
 import time
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 
     python recipe.py FOLDER OUT ACTORS CORES_OF_EACH
 
-Tuned: batches of 32, which is what ours takes; a thread of TensorFlow for each actor; progress bars off. Actors that
-take all cores leave none to read with, and no row comes: CORES_OF_EACH is a share.
+Tuned: batches of 32, as in this project; one TensorFlow thread per actor; progress bars off. If the actors take all
+cores, none is left to read pictures, and no row is written: hence CORES_OF_EACH is a fraction.
 """
 
 import json
