@@ -1,1 +1,1 @@
-"""The audit: what is wrong with labelled pictures, before anything is trained on them."""
+"""The audit: find what is wrong with labelled pictures before a network is trained on them."""

@@ -1,7 +1,7 @@
 """Cache the results of an audit between runs, so that a second one takes seconds. It decides nothing about pictures.
 
-Looks are keyed by a file's path, size and time of change; near duplicates and probabilities by the digest of the
-decoded pixels. A cache that is damaged, of another version or not writable is ignored.
+The `Look` of a file is keyed by its path, size and time of change; near duplicates and probabilities are keyed by the
+digest of the decoded pixels. A cache that is damaged, of another version or not writable is ignored.
 """
 
 import hashlib

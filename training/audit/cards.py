@@ -1,4 +1,4 @@
-"""The findings of a check as pages show them: a number and a card each, with pictures. Reports show them too."""
+"""Prepare a check's findings for audit pages and reports: their number, and for each a card with pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Compare pairs of pictures in detail, with more pixels and in colour: thumbnails of two different shirts may be equal.
 
-Two pictures that are one agree in their details, which is what remains of them without slow changes of light, once one
-is laid over the other exactly. It knows nothing of how the pairs were found, nor how alike is alike enough.
+Details are what remains of a picture without slow changes of light. Two copies of one picture agree in their details
+once one is aligned with the other exactly. This module does not know how the pairs were found, nor how similar two
+copies must be.
 """
 
 from collections.abc import Callable, Sequence

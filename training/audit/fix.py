@@ -1,8 +1,8 @@
 """Write a cleaned copy of the data, or a manifest of it, without what an audit found. Originals are never touched.
 
-It leaves out only what is certain to be wrong: what cannot be read, copies beyond the first, and what training must not
-know of a test. Only a person judges labels: the copy has the labels that the person decided on, without dropped
-pictures and with kept copies.
+It leaves out only what is certain to be wrong: files that cannot be read, copies beyond the first, and training
+pictures that leak the test. Only a person judges labels: the copy has the labels that the person decided on, without
+dropped pictures and with kept copies.
 """
 
 import csv

@@ -1,7 +1,7 @@
-"""Look at every picture once: its digests, what its header says, a few numbers of its pixels, and a thumbnail.
+"""Read every picture once and keep its `Look`: digests, facts from the header, a few pixel statistics, and a thumbnail.
 
-A look holds a kilobyte or so, never the picture: a hundred thousand photos need no more memory than their thumbnails.
-It knows nothing of checks or thresholds, and nothing of labels.
+A `Look` takes about a kilobyte and never holds the picture: a hundred thousand photos need no more memory than their
+thumbnails. It knows nothing of checks or thresholds, and nothing of labels.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """The audit as the first step of `fit`: reject splits that leak, and group pictures that must stay in one split.
 
-It looks for copies alone: the rest of an audit is for people, who have time for it.
+It only looks for copies. The other checks of an audit take longer, and their findings are for people.
 """
 
 from collections.abc import Mapping

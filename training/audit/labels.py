@@ -1,8 +1,8 @@
 """Find labels that are likely wrong: compare them with the predictions of a model that has not seen the picture.
 
 The model is ridge regression on patch features, in folds: its fit has a closed form, and a share of wrong labels only
-shrinks its answers, while a network would memorise them. Copies, and pictures of a group, are in one fold: they cannot
-vouch for each other. It knows nothing of files.
+shrinks its outputs, while a network would memorise them. Copies, and pictures of a group, are in one fold, so none of
+them is judged by a model that was trained on another. It knows nothing of files.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Find near duplicates among thumbnails: propose pairs, lay them over each other, and accept those that stand out.
+"""Find near duplicates among thumbnails: propose pairs, align them, and accept those that stand out.
 
-It knows nothing of files, labels or splits. Equal pictures are expected to be left out, all but one.
+It knows nothing of files, labels or splits. Of several equal pictures it must be given only one.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,9 +1,9 @@
 """Propose pairs of pictures that may be near duplicates, from short descriptors. It decides nothing about them.
 
 Every picture is compared with every other, but in matrix products of a few dozen numbers each: 60,000 pictures in
-seconds. Two descriptors cover for each other: the plain one for photos, whose frame moves little, and one that is
-centred and sized by what is drawn, for drawings on an even ground, which may lie anywhere in their frame. Drawings are
-asked about turned as well: thin strokes hardly overlap with themselves when turned.
+seconds. Two descriptors complement each other. The plain one is for photos, whose framing varies little. The other is
+centred on and scaled to the drawing, for drawings on an even ground, which may be anywhere in their frame. Drawings are
+also compared rotated, because thin strokes hardly overlap with themselves after a rotation.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""An audit as one self-contained HTML page: the pictures worst first, each with what is wrong with it."""
+"""Write an audit as one self-contained HTML page: the pictures, worst first, each with its defects."""
 
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
 """Judge the labels of photos by the features of a network trained on ImageNet, which separates classes that thumbnails
 do not.
 
-Softmax regression on its features, in folds. A label is doubted by odds, not by the confident joint: that names a
-picture if classes look alike, as shirts and T-shirts do.
+A softmax regression is fitted on these features, in folds. A label is reported by its odds, not by the confident joint,
+which also reports correct labels if classes look alike, as shirts and T-shirts do.
 """
 
 from collections.abc import Sequence

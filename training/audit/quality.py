@@ -1,4 +1,4 @@
-"""Find pictures that are dark, bright, blank, blurred or of an odd size, from the numbers of their looks.
+"""Find pictures that are dark, bright, blank, blurred or of an odd size, from the numbers in their `Look`.
 
 It opens no picture. "Odd" and "blurred" are relative to the data itself, so drawings are not judged by the standards of
 photos.

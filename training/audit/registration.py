@@ -1,8 +1,8 @@
-"""Lay pictures over each other: find the shift, turn and zoom that make two alike, and say how alike they then are.
+"""Align pictures: find the shift, rotation and zoom that make two alike, and measure how alike they then are.
 
-Many pairs go side by side. Each is aligned by Gauss-Newton steps on the first picture's own gradients (inverse
-compositional alignment, Baker and Matthews 2004) with free contrast and brightness. It knows nothing of which pairs are
-worth the work, nor how alike is alike enough.
+Many pairs are aligned at once, each by Gauss-Newton steps on the first picture's own gradients (inverse compositional
+alignment, Baker and Matthews 2004) with free contrast and brightness. This module does not know which pairs are worth
+aligning, nor how similar copies must be.
 """
 
 from dataclasses import dataclass
