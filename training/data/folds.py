@@ -1,4 +1,4 @@
-"""Deal pictures into folds for cross-validation, the same way on every machine, and hold one of them out.
+"""Assign pictures to folds for cross-validation, the same way on every machine, and hold one fold out.
 
 It is given the groups, and opens no picture.
 """

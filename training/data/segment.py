@@ -1,8 +1,8 @@
-"""One file of rows: preprocessed pictures, or what a network made of them; then a digest and a checksum for each.
+"""One file of rows (preprocessed pictures, or a network's outputs for them), then a digest and a checksum of each row.
 
-The rows come first, so that they can be mapped into memory while the rest is not known yet. How many rows there are
-follows from the file's size. A segment is written under a hidden name, renamed, and never changed after that, so that
-readers see a whole one or none. It knows nothing of files of pictures, nor of which segments there are.
+The rows come first, so that they can be mapped into memory before the rest is known. The number of rows follows from
+the file's size. A segment is written under a hidden name, renamed, and never changed after that, so that readers see a
+complete segment or none. This module knows nothing of files of pictures, nor of other segments.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Divide a data set into training, validation and test pictures, the same way on every machine.
 
-The source's own split is kept if it has one. It knows nothing of what the pictures show: which of them belong together,
-such as near duplicates or pictures of one person, are given to it.
+If the source has its own split, that is kept. This module looks at no picture: the caller says which of them belong
+together, such as near duplicates or pictures of one person.
 """
 
 import csv

@@ -1,10 +1,11 @@
-"""Keep rows between runs, each under the digest of what it was made from: preprocessed pictures by their file's bytes,
-and what a network made of a picture by its pixels.
+"""Cache rows between runs, each under the digest of its source.
+
+A source is a file's bytes for a preprocessed picture, and a picture's pixels for a network's outputs.
 
 A preprocessed picture depends only on its bytes, the preprocessing spec and the decoder, which are the key. So a
 changed file or spec is a miss, and a renamed file, another split or another data set with the same pictures is a hit. A
-damaged row is computed again. Arrays that memory has no room for lie in a mapped file of the same folder. It decodes
-nothing.
+damaged row is computed again. Arrays that do not fit into memory are kept in a mapped file in the same folder. This
+module decodes nothing.
 """
 
 import errno

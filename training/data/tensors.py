@@ -1,7 +1,7 @@
 """Turn pictures into the arrays that a network is trained on, through the preprocessing that serving uses.
 
-Every picture is decoded once, on all cores, straight into its place, and not again in later runs: see
-`training.data.tensor_cache`. It knows nothing of splits, batches or models.
+Every picture is decoded once, on all cores, directly into its row of the array; later runs read it from the cache
+(`training.data.tensor_cache`). It knows nothing of splits, batches or models.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,7 @@
-"""Open labelled pictures, whatever they lie in: folders, archives, .npz, MNIST's IDX files, a CSV manifest, or a name.
+"""Open labelled pictures from any source: folders, archives, .npz, MNIST's IDX files, a CSV manifest, or a name.
 
-It chooses the reader and knows no format itself. Files of pictures are listed, not read. What a person has decided
-about them is applied here, for all commands alike.
+It chooses the reader and knows no format itself. Files of pictures are listed, not read. A person's decisions about
+them are applied here, for all commands alike.
 """
 
 from collections.abc import Callable

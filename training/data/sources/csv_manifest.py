@@ -1,6 +1,6 @@
-"""Read a CSV manifest, `path,label[,split]` with a header; further columns are for other people and are left alone.
+"""Read a CSV manifest, `path,label[,split]` with a header; further columns are ignored.
 
-Paths are as in `app.contract.csv_manifest`. Files are checked to be there, not opened.
+Paths are as in `app.contract.csv_manifest`. It checks that the files exist, and does not open them.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Find the classes of a tree: a folder for each, or such folders under train/, validation/ and test/.
 
-It goes by the names of folders alone, and knows nothing of where they lie.
+It looks only at the names of folders, and does not know what contains them.
 """
 
 from collections.abc import Iterator

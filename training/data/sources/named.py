@@ -1,4 +1,4 @@
-"""Fetch a well-known data set by its name: through `keras.datasets`, or `digits`, which scikit-learn brings along.
+"""Fetch a well-known data set by its name: through `keras.datasets`, or `digits`, which is part of scikit-learn.
 
 Both libraries are imported only when needed. Keras downloads a file once and keeps it.
 """
