@@ -1,7 +1,7 @@
-"""A network's answers to pictures, computed once on the fastest engine and cached under each picture's content.
+"""Compute a network's outputs for pictures once, on the fastest engine, and cache them under each picture's content.
 
-It serves networks that do not learn: the first layers of a backbone, or all of it. If all answers are kept already, no
-engine is opened: writing and compiling a backbone takes seconds.
+It is for frozen networks: the first layers of a backbone, or all of it. If all outputs are cached already, no engine is
+opened, because writing and compiling a backbone takes seconds.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Backbones: networks with weights trained on ImageNet, without their heads, and which of their layers learn.
+"""Backbones: networks with weights trained on ImageNet, without their heads, and which of their layers are trained.
 
 Each scales its own input, so it takes uint8 pictures.
 """

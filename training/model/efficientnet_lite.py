@@ -2,8 +2,8 @@
 
 The network is EfficientNet-B0 (Tan & Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6, and with a
 stem and a head of fixed width: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite. It
-scales pictures to (x − 127) / 128 and pads as TensorFlow's "same" does. With other scaling or padding the weights load
-just as well, and 4 to 10 pictures in a hundred more are wrong.
+scales pictures to (x − 127) / 128 and pads as TensorFlow's "same" does. With other scaling or padding the weights still
+load, but 4 to 10 more pictures in a hundred are classified wrong.
 """
 
 from collections.abc import Iterator

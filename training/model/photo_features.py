@@ -1,7 +1,7 @@
-"""Describe photos by the features of a network that has learned from ImageNet.
+"""Describe photos by the features of a network that was trained on ImageNet.
 
-Its networks are those of the preset `photos`, so a training and an audit find each other's maps and features in the
-cache. It knows nothing of labels.
+Its networks are those of the preset `photos`, so training and audit share the cached maps and features. It knows
+nothing of labels.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Fit a linear layer with softmax to features that do not change: a convex problem, solved with L-BFGS.
+"""Fit a linear layer with softmax to fixed features: a convex problem, solved with L-BFGS.
 
 Features are read in pieces, so they may be larger than memory. It knows nothing of pictures or networks.
 """

@@ -2,9 +2,9 @@
 
 python -m training fit --data mnist.npz --name mnist --preset handwriting
 
-Preprocessing inverts dark strokes on a light ground, fits what is drawn into the picture as MNIST's digits lie, and
-puts its centre of mass in the middle: so polarity, size and place look alike to the network. Small random rotations,
-shifts and stretches imitate other hands, and a grey, uneven ground paper and camera.
+Preprocessing inverts dark strokes on a light ground, scales the drawing as MNIST's digits are scaled, and puts its
+centre of mass in the middle, so polarity, size and place are always the same for the network. Small random rotations,
+shifts and stretches imitate other people's handwriting; a grey, uneven ground imitates paper and camera.
 """
 
 from app.contract.preprocessing import PreprocessingSpec

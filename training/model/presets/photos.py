@@ -1,11 +1,11 @@
-"""Photos, on backbones that have learned from ImageNet: some hundred pictures of a class are plenty, and ten a start.
+"""Photos, on backbones that were trained on ImageNet: a few hundred pictures of a class are plenty, ten are a start.
 
 python -m training fit --data my-photos --name mine
 
-`photos_quick` and `photos` differ in one thing: how much learns. The first fits the last layer alone to features that
-do not change; the second then lets the last third of the network learn, from maps that the blocks before it made once.
-Weights of `photos` and `photos_quick` are installed with the training environment; those of the other two are
-downloaded by Keras, or given by --weights FILE. What those reach has not been measured here.
+`photos_quick` and `photos` differ only in how many layers are trained. The first trains the last layer alone, on fixed
+features; the second then trains the last third of the network, on maps that the blocks before it computed once. Weights
+of `photos` and `photos_quick` are installed with the training environment; those of the other two are downloaded by
+Keras, or given by --weights FILE. The accuracy of those two has not been measured here.
 """
 
 from app.contract.preprocessing import PreprocessingSpec

@@ -5,8 +5,8 @@ python -m training fit --data sign_digits --name signs --preset photos_from_scra
 About 3 minutes of CPU; on sign_digits 99.7 % of new people's hands (five folds by person: `python -m benchmarks
 signs`). 191,706 parameters with ten classes.
 
-Nothing is taken from other data. Mirrored, rotated, differently lit and partly covered pictures imitate other people,
-lamps and cameras.
+It uses no other data and no pretrained weights. Mirrored, rotated, differently lit and partly covered pictures imitate
+other people, lamps and cameras.
 """
 
 from app.contract.preprocessing import PreprocessingSpec
