@@ -1,7 +1,7 @@
 """Make the training batches: the choice, order and augmentation of pictures.
 
 All randomness depends only on the seed and the number of the epoch, so a resumed run sees the same batches as an
-unbroken one.
+uninterrupted one.
 """
 
 import math

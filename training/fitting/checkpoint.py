@@ -1,6 +1,7 @@
 """Save and load checkpoints: all state of a training between two epochs, as one file.
 
-A new checkpoint is written beside the old one, made durable, and renamed over it: one of the two is always whole.
+A new checkpoint is written beside the old one, flushed to the disk, and renamed over it, so there is always a complete
+one.
 """
 
 import errno

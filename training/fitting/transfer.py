@@ -1,9 +1,9 @@
 """Transfer learning: start a network from a backbone trained on other pictures.
 
-The blocks that stay as they are answer each picture once, and their answers, the maps, are kept. Then a softmax
-regression on the backbone's features becomes the last layer, so that the blocks which learn after it are not spoiled by
-random gradients (Kumar et al. 2022, arXiv:2202.10054). What is left to train reads maps instead of pictures, unless
-pictures are to be augmented in ways that maps cannot be.
+The frozen blocks compute the feature maps of each picture once, and the maps are cached. Then a softmax regression on
+the backbone's features becomes the last layer, so that random gradients do not distort the blocks that are trained
+after it (Kumar et al. 2022, arXiv:2202.10054). Those blocks are trained on maps instead of pictures, unless the
+augmentation cannot be applied to maps.
 """
 
 from collections.abc import Sequence
