@@ -1,4 +1,4 @@
-"""Choose the probability above which answers reach a wished precision, and measure what share is answered."""
+"""Choose the probability above which answers reach a requested precision, and measure the share of such answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Show scores to a person at a terminal: names of classes stay whole, however narrow it is."""
+"""Print scores to the terminal; names of classes are never cut, however narrow it is."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Bin pictures by confidence: each bin's mean confidence, accuracy, and the accuracy of a calibrated model.
 
 Confidence is the largest probability of a picture. Consistency resampling (Bröcker & Smith 2007, Weather and
-Forecasting 22) draws from it whether the answer is right, as if the confidence were true.
+Forecasting 22) draws whether the answer is right, as if the confidence were the true probability.
 """
 
 from collections.abc import Sequence
