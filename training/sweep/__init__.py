@@ -1,1 +1,1 @@
-"""Several presets and learning rates tried for a while each, and the best of them published."""
+"""Try several presets and learning rates for a limited time each, and publish the best."""

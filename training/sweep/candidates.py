@@ -1,4 +1,4 @@
-"""What a sweep tries: a preset, with changes of its recipe or backbone, and what its trials have shown."""
+"""A candidate of a sweep: a preset, with changes of its recipe or backbone, and the results of its trials."""
 
 import re
 from collections.abc import Iterator

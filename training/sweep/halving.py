@@ -1,13 +1,14 @@
-"""Try candidates for a while each, and publish the best of them, within a time.
+"""Try several candidates within a time budget, and publish the best.
 
-What `fit` would choose by itself, if nothing else is named, is trained first, as `fit` trains it. The others have to be
-right more often on the same validation pictures; otherwise it is published.
+If no candidates are named, the preset that `fit` would choose is trained first, as `fit` trains it. It is published
+unless another candidate has more of the same validation pictures right.
 
-Those that start from a backbone are trained to the end, one after another, from maps that they share. Those that begin
-from nothing are tried by successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) by time, since an epoch of
-one preset is worth ten of another: every candidate is trained for one epoch, then for as many as fit into three times
-the slowest one's, the better half for three times as long, and so on; the best is then trained in the time that is
-left. One that has had all of its epochs waits for the others. Only what is published sees the test pictures.
+Candidates with a backbone are trained to the end, one after another, from maps that they share. Candidates without one
+are tried by successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) in units of time, because one epoch of a
+preset may be worth ten of another. Every candidate is trained for one epoch; then for as many epochs as fit into three
+times the time of the slowest; then the better half for three times as long, and so on. The best is trained in the time
+that is left. A candidate that has had all of its epochs waits for the others. Only the published model is measured on
+the test pictures.
 """
 
 import math
