@@ -1,4 +1,4 @@
-"""Fields that are declared with pydantic's `Field`, as options of a command line and as the words that repeat them.
+"""Turn fields declared with pydantic's `Field` into command-line options, and their values back into a command line.
 
 A field that has a description is an option: its name, type, range, default and help are those of the field.
 """

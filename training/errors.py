@@ -1,14 +1,14 @@
-"""What can go wrong in training, beside what `app.errors` has already.
+"""The errors of training, in addition to those of `app.errors`.
 
 ImageclassError
 └── TrainingError
     ├── DataError           the data cannot be used as it is
-    ├── LeakageError        what is learned would be tested on as well
-    ├── OptionError         options that do not go together, or that this data cannot take
-    ├── DivergedError       the loss is no number any more
-    ├── CheckpointError     an unfinished training cannot be kept, or not be taken up again
+    ├── LeakageError        a model would be tested on pictures that it was trained on
+    ├── OptionError         options that contradict each other, or do not suit the data
+    ├── DivergedError       the loss is no longer a finite number
+    ├── CheckpointError     the state of an unfinished training cannot be saved or loaded
     ├── WorkerLost          another worker of a distributed training has gone
-    ├── ChiefPublishes      this worker has done its part, and nothing is wrong
+    ├── ChiefPublishes      this worker is done, and the chief publishes: not a failure
     ├── PublishError        the bundle cannot be written
     └── NotGoodEnough       the model does not reach what was required of it
 """

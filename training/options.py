@@ -1,4 +1,4 @@
-"""What `fit` can be asked for, from the words of its command line and back."""
+"""The options of `fit`: read from its command line, and written back as a command line."""
 
 from collections.abc import Mapping
 from dataclasses import replace

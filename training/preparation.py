@@ -1,6 +1,6 @@
 """Prepare data in the same way for `fit`, `sweep` and `folds`: open, group, inspect, assign to splits, load as tensors.
 
-It stands above the audit, which finds what must not be divided, and above the options, which say how to divide.
+It uses the audit, which finds pictures that must stay together, and the options, which say how to split the data.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Show how far long work has come: bars on a terminal, plain lines elsewhere. It knows nothing of what the work is."""
+"""Show the progress of long work: bars on a terminal, plain lines elsewhere. It does not know what the work is."""
 
 import time
 from collections.abc import Callable, Iterator

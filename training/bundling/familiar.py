@@ -1,4 +1,4 @@
-"""Learn from a network's features what familiar pictures look like, for trust.npz."""
+"""Compute statistics of familiar pictures from a network's features, for trust.npz."""
 
 from dataclasses import replace
 from math import ceil

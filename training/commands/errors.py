@@ -1,4 +1,4 @@
-"""How every command of `python -m training` ends if it cannot do what it was asked."""
+"""End every command of `python -m training` with one line and an exit code if it fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""A page on which a person answers what the audit and a model found, one picture after another."""
+"""A page on which a person decides about findings of the audit and mistakes of a model, one picture after another."""

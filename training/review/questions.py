@@ -1,4 +1,4 @@
-"""Turn findings into questions about a picture, or about a picture beside another. It asks nobody."""
+"""Turn findings into questions about a picture, or about a picture beside another. It does not show them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
