@@ -1,4 +1,4 @@
-"""A soak: one contestant under one load for very many requests, and its memory meanwhile."""
+"""Soak test: send one contestant a very large number of requests, and record its memory meanwhile."""
 
 import json
 from dataclasses import asdict, dataclass

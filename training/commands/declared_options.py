@@ -1,4 +1,4 @@
-"""Commands whose options are what their parameters, or the fields of `FitOptions`, declare with pydantic's `Field`."""
+"""Commands with options that their parameters, or the fields of `FitOptions`, declare with pydantic's `Field`."""
 
 import inspect
 from collections.abc import Callable

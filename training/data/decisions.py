@@ -1,7 +1,7 @@
 """Read a person's decisions about pictures from an append-only CSV file, and apply them to the data.
 
-A line is a decision, flushed to disk before the next picture is shown. It names its picture by content, so it still
-applies when files are moved or renamed; among equal files it applies to the one with its path.
+Each line is one decision, flushed to disk before the next picture is shown. It names its picture by content, so it
+still applies when files are moved or renamed; among equal files it applies to the one with its path.
 """
 
 import csv

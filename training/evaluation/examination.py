@@ -1,7 +1,7 @@
 """Evaluate a trained model before it is published: score every split, collect the figures, and judge them.
 
-All figures of pictures that were held out are those of the reopened SavedModel that will be served, not of the network
-in memory.
+All figures of held-out pictures are measured on the reopened SavedModel that will be served, not on the network in
+memory.
 """
 
 from collections.abc import Mapping, Sequence
