@@ -55,8 +55,10 @@ def label_in(answer: bytes, labels: Sequence[str]) -> str:
         found = json.loads(answer)
         return str((found[0] if isinstance(found, list) else found)["label"])  # BentoML answers with a list of one
     except ValueError:  # bytes follow the JSON
-        row = np.frombuffer(answer[-4 * len(labels) :], "<f4")
-        return labels[int(row.argmax())] if len(row) == len(labels) else "neither JSON nor probabilities"
+        size = 4 * len(labels)
+        if len(answer) < size:
+            return "neither JSON nor probabilities"
+        return labels[int(np.frombuffer(answer[-size:], "<f4").argmax())]
     except (LookupError, TypeError):
         return "not our JSON"
 
