@@ -306,6 +306,7 @@ class Inference:
         """
         call = _AwaitedCall(question)
         call.trace = trace
+        call.arrived(0.0)
         try:
             model = self.begin(call, b"", this_task(), timeout_s, size=size)
             await call.finished

@@ -77,7 +77,8 @@ async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Set
                 await asyncio.Event().wait()  # the client stays
             return {"type": "http.request", "body": part, "more_body": part == seven[:50]}
 
-        scope = {"type": "http", "headers": [(b"content-length", b"%d" % len(seven))]}
+        headers = [(b"content-length", b"%d" % len(seven))]
+        scope = {"type": "http", "headers": headers, "state": {"trace": None}}
         source = HttpSource(Request(scope, receive), max_bytes=1_000_000)
         asked = asyncio.create_task(questions.inference.answer(questions.one(None, Wish(), PNG), source))
         await begun.wait()
