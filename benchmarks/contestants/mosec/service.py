@@ -1,8 +1,9 @@
 """mosec, with its own batching.
 
-Tuned: one worker for each core, and batches that wait for at most 1 ms (mosecorg.github.io/mosec, "Configuration" and
-"Performance tuning": a small `max_wait_time` if the work of a batch is short). Pictures are decoded in the same stage,
-because two stages would hand every tensor from process to process.
+Tuned: a worker more than there are cores, batches of at most 16 that wait for at most 1 ms
+(mosecorg.github.io/mosec, "Configuration" and "Performance tuning"). Of 2, 3 and 4 workers, batches of 16 and 64, and
+waits of 1 and 5 ms, these gave most requests/s. Pictures are decoded in the same stage as they are classified, because
+two stages would hand every tensor from process to process.
 """
 
 import json
@@ -32,5 +33,5 @@ class Classifier(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Classifier, num=CORES, max_batch_size=BATCH_SIZE, max_wait_time=1)
+    server.append_worker(Classifier, num=CORES + 1, max_batch_size=min(16, BATCH_SIZE), max_wait_time=1)
     server.run()
