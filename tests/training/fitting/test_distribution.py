@@ -95,7 +95,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> None:
     finish(start("none,mirrored", tmp_path))
     one = result(tmp_path / "none.npz")
@@ -116,7 +116,7 @@ def test_two_worker_processes_and_two_devices_train_as_one(tmp_path: Path) -> No
     assert [bool(each["chief"]) for each in found] == [True, False]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_goes_ends_the_others_with_one_line(tmp_path: Path, few_digits: Path) -> None:
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     fit = [
