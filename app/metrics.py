@@ -220,7 +220,7 @@ class _Row:
             yield Series(family, tuple(labels), tuple(self.values[index : index + count]))
 
     def index_of(self, family: str, labels: Sequence[str], count: int) -> int:
-        """Return where the numbers of a series begin, making room for them if it is new.
+        """Return the offset of the numbers of a series, making room for them if it is new.
 
         Without room left, what is new is counted into the last numbers, which nobody reads.
         """

@@ -76,6 +76,8 @@ Photos = Annotated[Path, typer.Option(help="Folder of photos for 224×224.", sho
 MnistNpz = Annotated[
     Path | None, typer.Option("--mnist", help="mnist.npz, the source of the pictures.", show_default="tests/data/*.png")
 ]
+BundleStore = Annotated[Path, typer.Option(help="Store of the model.", show_default=False)]
+BundleName = Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", show_default="benchmarks/.work/results")]
 
 
@@ -253,7 +255,7 @@ def stages(
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of the load.")] = 5,
     out: Out = WORK / "results",
 ) -> None:
-    """Show where the time of a request is spent, by /predict, v2 and gRPC, and write stages.md."""
+    """Divide the CPU time of a request into stages, for /predict, v2 and gRPC, and write stages.md."""
     tables = []
     with _one_line_errors():
         workload = _workload("mnist", _DATA / "photos", mnist_npz)
@@ -420,8 +422,8 @@ def photos(
 
 @cli.command()
 def trust(
-    store: Annotated[Path, typer.Option(help="Model store.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Model of the store; its newest version is used.", show_default=False)],
+    store: BundleStore,
+    model: BundleName,
     familiar: Annotated[
         Path,
         typer.Option(help="Familiar pictures that were not trained on, in one folder per label.", show_default=False),
@@ -440,8 +442,8 @@ def trust(
 
 @cli.command("left-out")
 def left_out(
-    store: Annotated[Path, typer.Option(help="Store of the model.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    store: BundleStore,
+    model: BundleName,
     data: Annotated[Path, typer.Option(help="Folder with train, validation and test.", show_default=False)],
     out: Out = WORK / "results",
 ) -> None:
@@ -456,8 +458,8 @@ def left_out(
 
 @cli.command("trust-overhead")
 def trust_overhead(
-    store: Annotated[Path, typer.Option(help="Store of a model with trust.npz.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    store: BundleStore,
+    model: BundleName,
     pictures: Annotated[Path, typer.Option(help="Folder of pictures to send; the first 50.", show_default=False)],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of all kinds of request.")] = 5,
     requests: Annotated[int, typer.Option(min=1, help="Requests of each kind in a round.")] = 50,
@@ -484,8 +486,8 @@ def strange(
 
 @cli.command()
 def explanations(
-    store: Annotated[Path, typer.Option(help="Store of a model with class maps.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Which model of the store; its newest version.", show_default=False)],
+    store: BundleStore,
+    model: BundleName,
     pictures: Annotated[Path, typer.Option(help="Pictures that it has not learned.", show_default=False)],
     count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 60,
     few: Annotated[int, typer.Option(min=0, help="How many of them for RISE.")] = 20,

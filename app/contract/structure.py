@@ -125,7 +125,7 @@ def jpeg_coefficient_bytes(jpeg: bytes) -> float:
 
 
 def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
-    """Return where the first chunk of each kind begins; None if one claims more bytes than the file has.
+    """Return the offset of the first chunk of each kind; None if one claims more bytes than the file has.
 
     OpenCV allocates what is claimed, up to 4 GB. Raises UndecodableImage for very many very small chunks.
     """
