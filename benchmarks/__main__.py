@@ -41,15 +41,15 @@ from benchmarks.serving.in_process import pipelines
 from benchmarks.serving.metrics_overhead import measure_metrics_overhead, metrics_overhead_line
 from benchmarks.serving.overload import overload as run_overload
 from benchmarks.serving.overload import overload_table
+from benchmarks.serving.peers import measure_peers
 from benchmarks.serving.protocols import measure_protocols, protocols_table
 from benchmarks.serving.ray_data import measure_ray
 from benchmarks.serving.results import Results
-from benchmarks.serving.rivals import measure_rivals
 from benchmarks.serving.scaling import Scaling, sweeps
 from benchmarks.serving.scaling_report import write_scaling
 from benchmarks.serving.soak import read_soak
 from benchmarks.serving.soak import soak as run_soak
-from benchmarks.serving.stages import ROADS, measure_stages
+from benchmarks.serving.stages import PROTOCOLS, measure_stages
 from benchmarks.serving.swap import measure_swaps
 from benchmarks.serving.tracing_overhead import measure_tracing_overhead, tracing_overhead_line
 from benchmarks.training import accuracy as accuracy_benchmark
@@ -154,7 +154,7 @@ def protocols(
 
 
 @cli.command()
-def rivals(
+def peers(
     name: Annotated[
         str, typer.Option("--workload", help="mnist, lite0 (photos) or phone (photos of 12 megapixels).")
     ] = "mnist",
@@ -167,13 +167,13 @@ def rivals(
     photos: Photos = _DATA / "photos",
     out: Out = WORK / "results",
 ) -> None:
-    """Drive this service and its peers in turns, all with the same network on OpenVINO, and write rivals-NAME.md."""
+    """Drive this service and its peers in turns, all with the same network on OpenVINO, and write peers-NAME.md."""
     with _one_line_errors():
-        found = measure_rivals(
+        found = measure_peers(
             _workload(name, photos, mnist_npz), rounds=rounds, seconds=seconds, only=tuple(only or ())
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"rivals-{name}.md").write_text(found.markdown() + "\n", encoding="utf-8")
+    (out / f"peers-{name}.md").write_text(found.markdown() + "\n", encoding="utf-8")
     typer.echo(found.markdown())
 
 
@@ -259,8 +259,8 @@ def stages(
     tables = []
     with _one_line_errors():
         workload = _workload("mnist", _DATA / "photos", mnist_npz)
-        for road in ROADS:
-            found = measure_stages(workload, road, seconds=seconds)
+        for protocol in PROTOCOLS:
+            found = measure_stages(workload, protocol, seconds=seconds)
             cores = this_machine().cores
             tables.append(f"{found.markdown()}\n\nAt {found.requests_per_s:,.0f} requests/s on {cores} cores.")
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Literal
 from app.engines.registry import EngineName
 from benchmarks.harness.environment import python_of
 from benchmarks.harness.machine import has_bf16
-from benchmarks.harness.roads import RoadName
+from benchmarks.harness.protocol_requests import ProtocolName
 from benchmarks.harness.workload import HERE, WORK, Workload
 
 Group = Literal["ours", "peer", "tutorial", "ceiling"]
@@ -44,7 +44,7 @@ class Contestant:
     precision: Precision = "f32"
     """The in-process upper bound that it is compared with."""
     in_short: bool = False
-    road: RoadName = "multipart"
+    protocol: ProtocolName = "multipart"
     """How a picture is sent to it."""
     path: str | None = None
     """The path to send it to, if it is not this project's."""
@@ -142,11 +142,13 @@ def at_equal_engines() -> list[Contestant]:
         replace(ours("openvino", workers=2), has_grpc=True),
         replace(
             _peer("mosec", lambda python, port, _: [python, "service.py", "--port", str(port)], _OPENVINO),
-            road="raw body",
+            protocol="raw body",
             path="/inference",
         ),
         replace(
-            _peer("triton", lambda python, *_: [python, "start.py"], _OPENVINO), road="v2 binary BYTES", has_grpc=True
+            _peer("triton", lambda python, *_: [python, "start.py"], _OPENVINO),
+            protocol="v2 binary BYTES",
+            has_grpc=True,
         ),
         _peer("litserve", lambda python, *_: [python, "service.py"], _OPENVINO),
         _peer("bentoml", _bentoml, _OPENVINO),

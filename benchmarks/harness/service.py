@@ -14,7 +14,7 @@ from app.contract.bundle import read_manifest
 from benchmarks.harness.contestant import Contestant
 from benchmarks.harness.errors import DidNotStart
 from benchmarks.harness.processes import ProcessTree
-from benchmarks.harness.roads import label_in, requests_by
+from benchmarks.harness.protocol_requests import label_in, requests_by
 from benchmarks.harness.workload import WORK, Workload
 
 HOST = "127.0.0.1"
@@ -58,7 +58,7 @@ def running(contestant: Contestant, workload: Workload) -> Iterator[Service]:
         )
         tree = ProcessTree(process.pid)
         try:
-            requests = requests_by(contestant.road, workload, path=contestant.path)
+            requests = requests_by(contestant.protocol, workload, path=contestant.path)
             _wait_for_answer(process, port, requests[0].read_bytes(), log)
             start_s = time.monotonic() - began
             names = read_manifest(workload.bundle).labels

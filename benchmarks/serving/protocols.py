@@ -19,8 +19,8 @@ from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.contract.bundle import read_manifest
 from benchmarks.harness.contestant import ours
 from benchmarks.harness.errors import LoadFailed
+from benchmarks.harness.protocol_requests import ProtocolName, parts, requests_by, with_lengths
 from benchmarks.harness.request import BATCH_PICTURES
-from benchmarks.harness.roads import RoadName, parts, requests_by, with_lengths
 from benchmarks.harness.service import HOST, Service, running
 from benchmarks.harness.table import number, ratio, table
 from benchmarks.harness.workload import Workload
@@ -116,14 +116,14 @@ def protocols_table(found: Sequence[ProtocolSpeed]) -> str:
 def _protocols(workload: Workload, grpc_port: int) -> list[Protocol]:
     manifest = read_manifest(workload.bundle)
     many = BATCH_PICTURES
-    both: list[RoadName] = ["v2 binary BYTES", "v2 binary UINT8", "TensorFlow Serving b64"]
+    both: list[ProtocolName] = ["v2 binary BYTES", "v2 binary UINT8", "TensorFlow Serving b64"]
     return [
         Protocol("multipart", 1, _by_wrk(requests_by("multipart", workload), 1)),
         Protocol("raw body", 1, _by_wrk(requests_by("raw body", workload), 1)),
         Protocol("batch", many, _by_wrk(requests_by("batch", workload), many)),
         *(
-            Protocol(road, count, _by_wrk(requests_by(road, workload, many=count > 1), count))
-            for road in both
+            Protocol(protocol, count, _by_wrk(requests_by(protocol, workload, many=count > 1), count))
+            for protocol in both
             for count in (1, many)
         ),
         *(

@@ -38,7 +38,7 @@ from app.process.http_server.server import uvicorn_config
 from app.serving.classifier import Classifier
 from app.settings import Settings
 from benchmarks.harness.contestant import ours
-from benchmarks.harness.roads import RoadName, requests_by, with_lengths
+from benchmarks.harness.protocol_requests import ProtocolName, requests_by, with_lengths
 from benchmarks.harness.service import HOST, Service, running
 from benchmarks.harness.table import table
 from benchmarks.harness.workload import Workload
@@ -56,8 +56,8 @@ class Stage:
     microseconds: float
 
 
-Road = Literal["multipart", "v2 binary BYTES", "gRPC BYTES"]
-ROADS: tuple[Road, ...] = get_args(Road)
+ProtocolOfStages = Literal["multipart", "v2 binary BYTES", "gRPC BYTES"]
+PROTOCOLS: tuple[ProtocolOfStages, ...] = get_args(ProtocolOfStages)
 Replacement = tuple[str, Any, str, Callable[..., Any]]
 """A stage's name, and the attribute of an owner whose replacement leaves it out."""
 
@@ -66,33 +66,33 @@ Replacement = tuple[str, Any, str, Callable[..., Any]]
 class Stages:
     """`stages` add up to a request's time on both cores at `requests_per_s`."""
 
-    road: Road
+    protocol: ProtocolOfStages
     requests_per_s: float
     stages: tuple[Stage, ...]
 
     def markdown(self) -> str:
         total = sum(stage.microseconds for stage in self.stages)
         rows = [[each.name, f"{each.microseconds:.0f}", f"{each.microseconds / total:.0%}"] for each in self.stages]
-        return table([self.road, "µs of CPU", "share"], [*rows, ["together", f"{total:.0f}", ""]])
+        return table([self.protocol, "µs of CPU", "share"], [*rows, ["together", f"{total:.0f}", ""]])
 
 
-def measure_stages(workload: Workload, road: Road, *, seconds: float) -> Stages:
+def measure_stages(workload: Workload, protocol: ProtocolOfStages, *, seconds: float) -> Stages:
     """Measure the OpenVINO engine with two workers under `workload`, and the stages of one worker in this process."""
     with running(replace(ours("openvino", workers=2), has_grpc=True), workload) as service:
-        load = _load(service, workload, road)
+        load = _load(service, workload, protocol)
         load(seconds)
-        before, generator_before = service.tree.cpu_seconds(), _generator_seconds(road)
+        before, generator_before = service.tree.cpu_seconds(), _generator_seconds(protocol)
         began = time.perf_counter()
         requests_per_s = load(seconds)
         requests = requests_per_s * (time.perf_counter() - began)
         in_service = (service.tree.cpu_seconds() - before) / requests * 1e6
-        in_generator = (_generator_seconds(road) - generator_before) / requests * 1e6
+        in_generator = (_generator_seconds(protocol) - generator_before) / requests * 1e6
     settings = Settings(model_store=workload.store, workers=2, log_level="error")
-    kind = _RpcDriver if road == "gRPC BYTES" else _HttpDriver
-    steps = asyncio.run(kind(settings, workload, road).steps())
+    kind = _RpcDriver if protocol == "gRPC BYTES" else _HttpDriver
+    steps = asyncio.run(kind(settings, workload, protocol).steps())
     without_sockets = sum(step.microseconds for step in steps)
     return Stages(
-        road,
+        protocol,
         requests_per_s,
         (
             Stage("load generator, with its side of the sockets", in_generator),
@@ -102,12 +102,12 @@ def measure_stages(workload: Workload, road: Road, *, seconds: float) -> Stages:
     )
 
 
-def _load(service: Service, workload: Workload, road: Road) -> Callable[[float], float]:
+def _load(service: Service, workload: Workload, protocol: ProtocolOfStages) -> Callable[[float], float]:
     """Return what loads the service for some seconds, and returns requests/s."""
-    if road == "gRPC BYTES":
+    if protocol == "gRPC BYTES":
         send = by_grpc(read_manifest(workload.bundle).name, workload.pictures, service.spare_port, 1)
         return lambda seconds: send(service, seconds)[0]
-    url, requests = f"http://{HOST}:{service.port}", requests_by(road, workload)
+    url, requests = f"http://{HOST}:{service.port}", requests_by(protocol, workload)
     return lambda seconds: drive(url, requests, connections=workload.main_connections, seconds=seconds).requests_per_s
 
 
@@ -117,10 +117,10 @@ class _Driver(ABC):
     last_stage: str
     """What is left if all else is replaced."""
 
-    def __init__(self, settings: Settings, workload: Workload, road: Road) -> None:
+    def __init__(self, settings: Settings, workload: Workload, protocol: ProtocolOfStages) -> None:
         self.settings = settings
         self.workload = workload
-        self.road = road
+        self.protocol = protocol
         self.picture = workload.pictures[0]
         loaded = load_from(settings)
         self._image = preprocess(self.picture, loaded.models[0].loaded.bundle.manifest.preprocessing)
@@ -185,15 +185,15 @@ class _HttpDriver(_Driver):
 
     last_stage = "HTTP: parse the request, write the answer"
 
-    def __init__(self, settings: Settings, workload: Workload, road: Road) -> None:
-        super().__init__(settings, workload, road)
-        self._request = requests_by(cast(RoadName, road), workload)[0].read_bytes()
+    def __init__(self, settings: Settings, workload: Workload, protocol: ProtocolOfStages) -> None:
+        super().__init__(settings, workload, protocol)
+        self._request = requests_by(cast(ProtocolName, protocol), workload)[0].read_bytes()
         self._config = uvicorn_config(settings, self.app)
         self._config.load()
 
     def own(self, classifier: Classifier, row: NDArray[np.float32]) -> list[Replacement]:
         asked = questions.Questions(self.app.state.inference)
-        if self.road == "multipart":
+        if self.protocol == "multipart":
             written = asked.one(None, Wish(), "image/png").write(classifier, [row])
             return [
                 ("answer as JSON", questions.OnePicture, "write", lambda *_: written),
@@ -224,8 +224,8 @@ class _RpcDriver(_Driver):
 
     last_stage = "the handler: access, counts, the message's bytes"
 
-    def __init__(self, settings: Settings, workload: Workload, road: Road) -> None:
-        super().__init__(settings, workload, road)
+    def __init__(self, settings: Settings, workload: Workload, protocol: ProtocolOfStages) -> None:
+        super().__init__(settings, workload, protocol)
         metrics = Metrics()
         self._service = rpc.OpenInferenceService(
             questions.Questions(self.app.state.inference),
@@ -329,7 +329,7 @@ class _Connection:
     def resume_reading(self) -> None: ...
 
 
-def _generator_seconds(road: Road) -> float:
+def _generator_seconds(protocol: ProtocolOfStages) -> float:
     """Return the CPU time of the load so far: wrk is a child, the client of gRPC this process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF if road == "gRPC BYTES" else resource.RUSAGE_CHILDREN)
+    usage = resource.getrusage(resource.RUSAGE_SELF if protocol == "gRPC BYTES" else resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -5,7 +5,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -14,27 +14,28 @@ from app.contract.preprocessing import preprocess
 from benchmarks.harness.request import BATCH_PICTURES, json_post, raw_post, tensor_post
 from benchmarks.harness.workload import WORK, Workload, write_requests
 
-RoadName = Literal["multipart", "raw body", "batch", "v2 binary BYTES", "v2 binary UINT8", "TensorFlow Serving b64"]
-ROADS: tuple[RoadName, ...] = get_args(RoadName)
+ProtocolName = Literal["multipart", "raw body", "batch", "v2 binary BYTES", "v2 binary UINT8", "TensorFlow Serving b64"]
 
 
-def requests_by(road: RoadName, workload: Workload, *, many: bool = False, path: str | None = None) -> Sequence[Path]:
+def requests_by(
+    protocol: ProtocolName, workload: Workload, *, many: bool = False, path: str | None = None
+) -> Sequence[Path]:
     """Return files of whole requests with one picture each, or with BATCH_PICTURES; `path` is another server's."""
     count = BATCH_PICTURES if many else 1
     if path is None:
-        match road:
+        match protocol:
             case "multipart":
                 return workload.requests
             case "raw body":
                 return workload.raw_requests
             case "batch":
                 return workload.batch_requests
-    write = _writer(road, workload, path)
+    write = _writer(protocol, workload, path)
     pictures: Sequence[bytes] = workload.pictures
-    if road == "v2 binary UINT8":
+    if protocol == "v2 binary UINT8":
         spec = read_manifest(workload.bundle).preprocessing
         pictures = [preprocess(picture, spec).tobytes() for picture in pictures]
-    folder = f"{road} {count} {path or ''}".strip().replace(" ", "-").replace("/", "_")
+    folder = f"{protocol} {count} {path or ''}".strip().replace(" ", "-").replace("/", "_")
     return write_requests(WORK / "requests" / workload.name / folder, [write(part) for part in parts(pictures, count)])
 
 
@@ -63,7 +64,7 @@ def label_in(answer: bytes, labels: Sequence[str]) -> str:
         return "not our JSON"
 
 
-def _writer(road: RoadName, workload: Workload, path: str | None) -> Callable[[Sequence[bytes]], bytes]:
+def _writer(protocol: ProtocolName, workload: Workload, path: str | None) -> Callable[[Sequence[bytes]], bytes]:
     manifest = read_manifest(workload.bundle)
 
     def raw(pictures: Sequence[bytes]) -> bytes:
@@ -88,4 +89,4 @@ def _writer(road: RoadName, workload: Workload, path: str | None) -> Callable[[S
         "v2 binary UINT8": pixels,
         "TensorFlow Serving b64": instances,
     }
-    return writers[road]
+    return writers[protocol]

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.harness.roads import label_in, parts, with_lengths
+from benchmarks.harness.protocol_requests import label_in, parts, with_lengths
 
 LABELS = ("cat", "dog", "hen")
 

@@ -14,14 +14,14 @@ from time import perf_counter, sleep
 from app.contract.bundle import read_manifest
 from benchmarks.harness.contestant import Contestant, at_equal_engines, ours
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.roads import RoadName, requests_by
+from benchmarks.harness.protocol_requests import ProtocolName, requests_by
 from benchmarks.harness.service import HOST, Service, running
 from benchmarks.harness.table import number, percent, table
 from benchmarks.harness.workload import Workload, store_of
 from benchmarks.harness.wrk import drive
 from benchmarks.serving.protocols import by_grpc
 
-_OUR_ROADS: tuple[RoadName, ...] = ("raw body", "multipart", "v2 binary BYTES", "TensorFlow Serving b64")
+_OUR_PROTOCOLS: tuple[ProtocolName, ...] = ("raw body", "multipart", "v2 binary BYTES", "TensorFlow Serving b64")
 _GRPC_AT_ONCE = 64
 _SETTLE_S = 1.5
 """A service still works on what it holds when its clients are gone; the next one would share the cores with it."""
@@ -29,10 +29,10 @@ _SETTLE_S = 1.5
 
 @dataclass
 class Entry:
-    """A service by one road, and its rounds: requests/s, ms, CPU µs a request, requests without an answer 200."""
+    """A service by one protocol, and its rounds: requests/s, ms, CPU µs a request, requests without an answer 200."""
 
     name: str
-    road: str
+    protocol: str
     drive: Callable[[float], tuple[float, float, float, int]] = field(repr=False)
     service: Service
     requests_per_s: list[float] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Rivals:
+class PeerComparison:
     workload: str
     connections: int
     entries: Sequence[Entry]
@@ -66,7 +66,7 @@ class Rivals:
         rows = [
             [
                 each.name,
-                each.road,
+                each.protocol,
                 number(median(each.requests_per_s)),
                 _spread(first.requests_per_s, each.requests_per_s),
                 f"{median(each.p50_ms):.2f}",
@@ -78,7 +78,7 @@ class Rivals:
             for each in self.entries
         ]
         header = [
-            *("service", "road", "requests/s", f"{first.name} over it", "p50 ms", "p99 ms", "CPU µs/request"),
+            *("service", "protocol", "requests/s", f"{first.name} over it", "p50 ms", "p99 ms", "CPU µs/request"),
             *("answers as ours", "not 200"),
         ]
         lines = [
@@ -89,10 +89,10 @@ class Rivals:
         return "\n".join([*lines, *(["", *self.left_out] if self.left_out else [])])
 
 
-def measure_rivals(
+def measure_peers(
     workload: Workload, *, rounds: int, seconds: float, connections: int | None = None, only: Sequence[str] = ()
-) -> Rivals:
-    """Start all services, and load each of them by its roads in turns. Raises a BenchmarkError."""
+) -> PeerComparison:
+    """Start all services, and load each of them by its protocols in turns. Raises a BenchmarkError."""
     connections = connections or workload.main_connections
     entries: list[Entry] = []
     left_out = []
@@ -115,8 +115,8 @@ def measure_rivals(
             turn = number_of_round % len(entries)
             for each in entries[turn:] + entries[:turn]:
                 each.measure(seconds)
-                print(f"{each.name}, {each.road}: {each.requests_per_s[-1]:,.0f} requests/s", flush=True)
-    return Rivals(f"{workload.name}, {workload.describe()}", connections, entries, left_out)
+                print(f"{each.name}, {each.protocol}: {each.requests_per_s[-1]:,.0f} requests/s", flush=True)
+    return PeerComparison(f"{workload.name}, {workload.describe()}", connections, entries, left_out)
 
 
 def _taking_part(workload: Workload, only: Sequence[str]) -> list[Contestant]:
@@ -127,14 +127,14 @@ def _taking_part(workload: Workload, only: Sequence[str]) -> list[Contestant]:
 
 
 def _entries(contestant: Contestant, service: Service, workload: Workload, connections: int) -> list[Entry]:
-    """Return what is measured of a service: its road, all roads over HTTP if it is ours, and gRPC if it has it."""
-    roads: Sequence[RoadName] = (contestant.road,)
+    """Return what is measured of a service: its protocol (all over HTTP if it is ours), and gRPC if it has it."""
+    protocols: Sequence[ProtocolName] = (contestant.protocol,)
     if contestant.group == "ours":
-        roads = _OUR_ROADS if workload.name == "mnist" else ("raw body",)
+        protocols = _OUR_PROTOCOLS if workload.name == "mnist" else ("raw body",)
     found = []
-    for road in roads:
-        requests = requests_by(road, workload, path=contestant.path)
-        found.append(Entry(contestant.name, road, _by_wrk(service, requests, connections), service))
+    for protocol in protocols:
+        requests = requests_by(protocol, workload, path=contestant.path)
+        found.append(Entry(contestant.name, protocol, _by_wrk(service, requests, connections), service))
     if contestant.has_grpc and workload.name == "mnist":
         model = read_manifest(workload.bundle).name
         send = by_grpc(model, workload.pictures, service.spare_port, 1)
