@@ -53,7 +53,7 @@ class InferRequest(NamedTuple):
 
     @property
     def is_judged(self) -> bool:
-        """Whether outputs other than the probabilities are requested. Requested probabilities come first."""
+        """Whether an output other than the probabilities is requested. No output is requested twice."""
         outputs = self.outputs
         return len(outputs) > 1 or outputs[0].name in JUDGED
 

@@ -45,8 +45,6 @@ def pictures_of(shape: tuple[int, ...], where: str) -> int:
 
 def encoded_from_binary(data: bytes, count: int, where: str) -> list[bytes]:
     """Return the elements of a BYTES tensor, each a 4-byte length and that many bytes. Raises MalformedRequest."""
-    if count == 1 and len(data) >= _LENGTH.size and _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size:
-        return [data[_LENGTH.size :]]
     pictures: list[bytes] = []
     offset = 0
     for _ in range(count):
