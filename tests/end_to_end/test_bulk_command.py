@@ -8,6 +8,7 @@ kills it ten times and prints a table.
 import csv
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -29,10 +30,11 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.cli.predict.bulk.answers import answers_to, row_of
+from app.cli.predict.bulk.crew import Signals, processes
 from app.cli.predict.bulk.here import ModelHere, check_has_features
 from app.cli.predict.bulk.job import held
 from app.cli.predict.bulk.parts import Layout
-from app.cli.predict.bulk.shard import BATCH
+from app.cli.predict.bulk.shard import BATCH, Shard, Target
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture
 from app.client import Failure, ModelReference
@@ -285,6 +287,18 @@ def test_what_is_said_of_answers_is_what_a_service_says(repository: Path) -> Non
         np.testing.assert_array_equal(row, row_of(row[:classes], wish, found.decision, found.set))
     with pytest.raises(MalformedRequest, match="too low for this model"):
         ModelHere.of(Settings(), bundle, Wish(set=1e-6), features=False)
+
+
+def test_worker_processes_are_gone_when_their_crew_is(repository: Path, tmp_path: Path) -> None:
+    """Else the exit of the command can write into a pipe that is closed by then, and ends with a traceback."""
+    bundle = open_bundle(repository / "model_store" / "mnist" / "1")
+    model = ModelHere.of(Settings(), bundle, Wish(), features=False)
+    (tmp_path / ".journal").mkdir()
+    reference = ModelReference(bundle.name, bundle.version)
+    layout = Layout("jsonl", reference, bundle.manifest.labels, Wish(), features=False)
+    with processes(model, Target(tmp_path, layout, 1_000_000), Signals.new(), 1) as crew:
+        assert crew.submit(Shard(0, ())).result(timeout=60).failed == 0
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])

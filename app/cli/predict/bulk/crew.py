@@ -57,7 +57,7 @@ def processes(model: ModelHere, target: Target, signals: Signals, size: int) -> 
     """Open a crew of processes. They are not forked: the libraries that run networks have threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(size, context, initializer=_begin, initargs=(model, target, signals)) as executor:
-        yield from until_stopped(Crew(size, executor, _work_here), signals)
+        yield from _until_stopped(Crew(size, executor, _work_here), signals)
 
 
 @contextmanager
@@ -68,16 +68,17 @@ def threads(classify: Classify, target: Target, signals: Signals, size: int) -> 
         return work_on(shard, target, classify, signals.advance)
 
     with ThreadPoolExecutor(size, thread_name_prefix="shard") as executor:
-        yield from until_stopped(Crew(size, executor, work), signals)
+        yield from _until_stopped(Crew(size, executor, work), signals)
 
 
-def until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
+def _until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
     """Yield the crew once; then let it finish its current shards, and begin no more."""
     try:
         yield crew
     finally:
         signals.stopping.set()
-        crew.executor.shutdown(wait=False, cancel_futures=True)
+        # It must wait: after wait=False, the pool closes its pipe while the exit of the interpreter writes into it.
+        crew.executor.shutdown(cancel_futures=True)
 
 
 class _Worker:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from app.cli.predict.bulk.answers import Classify
-from app.cli.predict.bulk.crew import Crew, Signals, until_stopped
+from app.cli.predict.bulk.crew import Crew, Signals
 from app.cli.predict.bulk.here import ModelHere
 from app.cli.predict.bulk.shard import Finished, Shard, Target, work_on
 from app.errors import EngineUnavailable, WorkerEnded
@@ -63,11 +63,12 @@ def cluster(model: ModelHere, target: Target, signals: Signals, address: str) ->
         return finished
 
     size = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    # A job submits two shards for each core, so that no core waits for the next one.
+    # A job submits two shards for each core, so that no core waits for the next one. None waits for a thread.
     with ThreadPoolExecutor(2 * size, thread_name_prefix="shard") as executor:
         try:
-            yield from until_stopped(Crew(size, executor, work), signals)
+            yield Crew(size, executor, work)
         finally:
+            signals.stopping.set()
             ray.shutdown()  # ends the tasks under way, for which the executor's threads wait
 
 
