@@ -5,7 +5,6 @@ nothing of models, batches, augmentation or HTTP. The scale to [0, 1] is not her
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import cv2
@@ -18,7 +17,7 @@ from app.contract.formats.gif import decode_gif
 from app.contract.formats.heif import check_heif, decode_avif, decode_heic
 from app.contract.formats.pixels import Pixels, damaged, unsupported
 from app.contract.formats.tiff import decode_tiff
-from app.contract.framing import Framed, frame
+from app.contract.framing import border_level, frame
 from app.contract.header import ImageFormat, ImageHeader, read_header
 from app.contract.structure import (
     MAX_SEGMENTS,
@@ -35,7 +34,6 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
 _BAND_PIXELS = 1 << 16
-_FRAMED_FROM = 10  # targets: a larger picture is made smaller before it is looked at
 _REDUCED_SIDES = 2  # a reduced JPEG's shorter side, in longer sides of the target
 _REDUCED_JPEG = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -130,10 +128,10 @@ def jpeg_divisor(header: ImageHeader, spec: PreprocessingSpec) -> int:
 def prepare(image: Image, spec: PreprocessingSpec) -> Image:
     """Return the tensor of a decoded picture: (H, W) grey or (H, W, 3) RGB, uint8, already upright and opaque."""
     image = _in_colour_of(spec, image)
-    if spec.framing == "mass" and (framed := _framed(image, spec)) is not None:
-        return framed[0].image.reshape(spec.shape)
+    if spec.framing == "mass" and (framed := frame(image, spec.height, spec.width)) is not None:
+        return framed.image.reshape(spec.shape)
     image = _resize(image, spec)
-    if spec.polarity == "light_on_dark" and 2 * _border_level(image) > 255:
+    if spec.polarity == "light_on_dark" and 2 * border_level(image) > 255:
         image = ~image
     if image.shape[:2] != (spec.height, spec.width):
         image = _pad(image, spec)
@@ -151,8 +149,10 @@ class Box(NamedTuple):
 
 def seen_part(image: Image, spec: PreprocessingSpec) -> Box:
     """Return which part of a decoded picture its tensor shows: a tensor with padding shows more than the picture."""
-    if spec.framing == "mass" and (framed := _framed(_in_colour_of(spec, image), spec)) is not None:
-        return framed[1]
+    if spec.framing == "mass":
+        framed = frame(_in_colour_of(spec, image), spec.height, spec.width)
+        if framed is not None:
+            return Box(framed.left, framed.top, framed.width, framed.height)
     height, width = image.shape[:2]
     if spec.resize == "crop":
         top, left, seen_height, seen_width = _crop_to_ratio(height, width, spec)
@@ -385,33 +385,3 @@ def _pad(image: Image, spec: PreprocessingSpec) -> Image:
     top, left = _margins(image.shape[0], image.shape[1], spec)
     padded[top : top + image.shape[0], left : left + image.shape[1]] = image
     return padded
-
-
-def _framed(image: Image, spec: PreprocessingSpec) -> tuple[Framed, Box] | None:
-    """Return what is drawn on a grey picture as `frame` has it, and of which part it is; None if nothing is drawn."""
-    most, longer = _FRAMED_FROM * max(spec.height, spec.width), max(image.shape)
-    if longer > most:
-        height, width = (max(1, round(side * most / longer)) for side in image.shape)
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    ground = _border_level(image)
-    if 2 * ground > 255:
-        image, ground = ~image, 255 - ground
-    framed = frame(image, spec.height, spec.width, ground=round(ground))
-    if framed is None:
-        return None
-    height, width = image.shape
-    return framed, Box(framed.left / width, framed.top / height, framed.width / width, framed.height / height)
-
-
-def _border_level(image: Image) -> float:
-    """Return the mean level of the outermost ring of pixels, over all channels."""
-    means = cv2.mean(image, _border_mask(*image.shape[:2]))  # of four channels, 0 if there are fewer
-    return sum(means) / (1 if image.ndim == 2 else image.shape[2])
-
-
-@lru_cache(maxsize=64)
-def _border_mask(height: int, width: int) -> Image:
-    """Return the (height, width) mask of the outermost ring of pixels."""
-    mask = np.ones((height, width), np.uint8)
-    mask[1:-1, 1:-1] = 0
-    return mask

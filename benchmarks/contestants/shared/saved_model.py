@@ -2,11 +2,14 @@
 
 It needs only OpenCV, NumPy and the engine, so that it runs in any contestant's environment. BENCHMARK_ENGINE says
 which: tensorflow, or openvino with this project's settings for several processes. The preprocessing is the spec's for
-the benchmark's pictures, which are opaque and 8 bit; the harness compares the labels.
+the benchmark's pictures, which are opaque and 8 bit; the harness compares the labels. Framing is this project's module,
+because whoever serves such a network elsewhere has to do that work there, too.
 """
 
+import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,17 @@ class _OpenVino:
         return request.get_output_tensor().data[:count].copy()
 
 
+def _framing() -> Any:
+    """Return app/contract/framing.py, without the packages that the rest of `app` needs."""
+    file = Path(__file__).parents[3] / "app" / "contract" / "framing.py"
+    spec = importlib.util.spec_from_file_location("framing", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is missing")
+    module = sys.modules["framing"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class SavedModel:
     """The bundle, ready to run."""
 
@@ -85,6 +99,7 @@ class SavedModel:
         self._size = (spec["width"], spec["height"])
         self._flags = cv2.IMREAD_GRAYSCALE if spec["colour"] == "grey" else cv2.IMREAD_COLOR_RGB
         self._channels = 1 if spec["colour"] == "grey" else 3
+        self._frame = _framing().frame if spec.get("framing") == "mass" else None
         self.predict = engines[os.environ.get("BENCHMARK_ENGINE", "tensorflow")](threads).predict
         """Return the probabilities (N, K) of a batch (N, H, W, C) of uint8."""
 
@@ -93,6 +108,8 @@ class SavedModel:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), self._flags)
         if image is None:
             raise ValueError("not a picture")
+        if self._frame is not None and (framed := self._frame(image, self._size[1], self._size[0])) is not None:
+            image = framed.image
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         return image.reshape(self._size[1], self._size[0], self._channels)
