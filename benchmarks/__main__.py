@@ -198,6 +198,7 @@ def soak(
 def overload(
     name: Annotated[str, typer.Option("--workload", help=f"Workload: one of {', '.join(WORKLOADS)}.")] = "mnist",
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the service.")] = 2,
+    times: Annotated[float, typer.Option(min=1, help="The load, in peaks of the service.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the three loads.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load.")] = 5,
     settle: Annotated[float, typer.Option(min=0.5, help="Seconds of overload before the measurement.")] = 5,
@@ -205,12 +206,13 @@ def overload(
     mnist_npz: MnistNpz = None,
     out: Out = WORK / "results",
 ) -> None:
-    """Ask three times what the service can do, and write overload.md."""
+    """Ask more than the service can do, and write overload-<workload>.md."""
     _allow_many_files()
     with _one_line_errors():
         found = run_overload(
             ours("openvino", workers=workers),
             _workload(name, photos, mnist_npz),
+            times=times,
             rounds=rounds,
             seconds=seconds,
             settle_s=settle,
