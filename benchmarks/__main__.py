@@ -36,6 +36,7 @@ from benchmarks.harness.workload import (
 )
 from benchmarks.serving import trust_overhead as trust_overhead_benchmark
 from benchmarks.serving.bulk import bulk_table, measure_memory, measure_speed
+from benchmarks.serving.by_url import measure_by_url
 from benchmarks.serving.campaign import Campaign, Plan
 from benchmarks.serving.in_process import pipelines
 from benchmarks.serving.metrics_overhead import measure_metrics_overhead, metrics_overhead_line
@@ -522,11 +523,7 @@ def bulk(
     """Measure predict --shards beside the pictures/s in process, and its memory, and write bulk.md."""
     machine = this_machine()
     with _one_line_errors():
-        digits = WORK / "bulk" / "digits"
-        digits.mkdir(parents=True, exist_ok=True)
-        for number, data in enumerate(pictures_of_npz(mnist_npz) if mnist_npz else pictures_of_folder(_DATA)):
-            (digits / f"{number:02}.png").write_bytes(data)
-        measured = [(ModelStore(HERE.parent / "model_store").newest("mnist"), sorted(digits.glob("*.png")), 0.70)]
+        measured = [(ModelStore(HERE.parent / "model_store").newest("mnist"), _digits(mnist_npz), 0.70)]
         if store is not None:
             measured.append((ModelStore(store).newest(model), sorted(photos.rglob("*.jpg")), 0.95))
         speeds = [
@@ -535,6 +532,22 @@ def bulk(
         ]
         memories = [measure_memory(bundle, pictures, files=files) for bundle, pictures, _ in measured]
     _write_page(out / "bulk.md", bulk_table(speeds, memories), machine)
+
+
+@cli.command()
+def by_url(
+    mnist_npz: MnistNpz = None,
+    files: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load of wrk.")] = 3,
+    out: Out = WORK / "results",
+) -> None:
+    """Measure predict FOLDER --url beside wrk, and write by_url.md."""
+    machine = this_machine()
+    with _one_line_errors():
+        workload = _workload("mnist", _DATA / "photos", mnist_npz)
+        found = measure_by_url(workload, _digits(mnist_npz), files=files, rounds=rounds, seconds=seconds)
+    _write_page(out / "by_url.md", found.markdown(), machine)
 
 
 @cli.command()
@@ -590,6 +603,15 @@ def _train_in_turn(
             runs.append(train_once(name, seed))
             write(runs, machine)
             typer.echo(line(runs[-1]), err=True)
+
+
+def _digits(mnist_npz: Path | None) -> list[Path]:
+    """Return the pictures of the workload mnist as files."""
+    digits = WORK / "bulk" / "digits"
+    digits.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(pictures_of_npz(mnist_npz) if mnist_npz else pictures_of_folder(_DATA)):
+        (digits / f"{number:02}.png").write_bytes(data)
+    return sorted(digits.glob("*.png"))
 
 
 def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:
