@@ -57,6 +57,7 @@ from benchmarks.training import accuracy as accuracy_benchmark
 from benchmarks.training import explanations as explanations_benchmark
 from benchmarks.training import left_out as left_out_benchmark
 from benchmarks.training import photos as photos_benchmark
+from benchmarks.training import reduced_scale as reduced_scale_benchmark
 from benchmarks.training import signs as signs_benchmark
 from benchmarks.training import strange as strange_benchmark
 from benchmarks.training import trust as trust_benchmark
@@ -457,6 +458,20 @@ def left_out(
         splits = (data / "train", data / "validation", data / "test")
         found = left_out_benchmark.measure(bundle, *splits, threads=available_cores(), say=typer.echo)
     _write_page(out / "left-out.md", found, this_machine())
+
+
+@cli.command("reduced-scale")
+def reduced_scale(
+    store: BundleStore,
+    model: BundleName,
+    data: Annotated[Path, typer.Option(help="Folder with one of test photos for each label.", show_default=False)],
+    out: Out = WORK / "results",
+) -> None:
+    """Measure accuracy on photos of 12 megapixels, decoded whole and at a reduced scale; write reduced-scale.md."""
+    with _one_line_errors():
+        bundle = open_bundle(ModelStore(store).newest(model))
+        found = reduced_scale_benchmark.measure(bundle, data, threads=available_cores(), say=typer.echo)
+    _write_page(out / "reduced-scale.md", found, this_machine())
 
 
 @cli.command("trust-overhead")

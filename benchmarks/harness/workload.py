@@ -78,7 +78,7 @@ def lite0(pictures: Sequence[bytes]) -> Workload:
 
 def phone(pictures: Sequence[bytes]) -> Workload:
     """The pictures as a phone takes them: JPEGs of 12 megapixels, turned by their EXIF orientation."""
-    large = [_of_12_megapixels(picture) for picture in pictures[:_PHONE_PICTURES]]
+    large = [of_12_megapixels(picture) for picture in pictures[:_PHONE_PICTURES]]
     return _workload("phone", _built("lite0-reduced"), large, connections=(1, 16), batch_size=8, patience=4)
 
 
@@ -123,7 +123,7 @@ def store_of(name: str, bundle: Path | None = None) -> Path:
     return store
 
 
-def _of_12_megapixels(picture: bytes) -> bytes:
+def of_12_megapixels(picture: bytes) -> bytes:
     image = Image.open(BytesIO(picture)).convert("RGB")
     if image.height > image.width:
         image = image.transpose(Image.Transpose.ROTATE_90)
