@@ -10,6 +10,7 @@ from app.__main__ import cli
 from app.api.errors import STATUS
 from app.metrics import FAMILIES
 from app.settings import Settings, allowed_range, env_name, is_secret
+from tests.end_to_end.pages import NOT_RUN, Page
 from tools.docs_site import navigation
 from training.audit.checks import CHECKS
 from training.model.presets import PRESETS
@@ -116,6 +117,19 @@ def test_the_site_has_the_pages_of_the_index_and_no_others(repository: Path) -> 
 def test_a_how_to_guide_has_at_most_60_lines(repository: Path) -> None:
     for page in (repository / "docs" / "how-to").glob("*.md"):
         assert len(page.read_text().splitlines()) <= 60, page.name
+
+
+def test_a_test_runs_every_command_of_tutorials_and_how_to_guides(repository: Path) -> None:
+    sources = "\n".join(file.read_text() for file in (repository / "tests").rglob("test_*.py"))
+    opened = set(re.findall(r'\bopened\("(docs/[\w/-]+\.md)"\)', sources))  # which fails if a command is left over
+    for folder in ("tutorials", "how-to"):
+        for path in (repository / "docs" / folder).glob("*.md"):
+            name = str(path.relative_to(repository))
+            page = Page(name)
+            assert page.left == [] or name in opened, f"no test opens {name}, which shows {page.left}"
+            for beginning in NOT_RUN.get(name, {}):
+                assert any(text.startswith(beginning) for text in page.not_run), f"{name} has no {beginning!r} any more"
+    assert all((repository / name).exists() for name in NOT_RUN)
 
 
 def test_no_page_has_a_hole_left_to_fill(docs: dict[str, str]) -> None:

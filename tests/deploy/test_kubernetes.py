@@ -21,6 +21,7 @@ from app.main import load_from
 from app.metrics import FAMILIES, Stage
 from app.settings import ENV_PREFIX, Settings, ignored_variables
 from tests.deploy.manifests import FOLDERS, GENERATED, KUBERNETES, NEWEST, OLDEST, Document, check, documents, one
+from tests.end_to_end.pages import opened
 from tools.release import version_of
 
 ALL = [(file, document) for file in sorted(GENERATED.glob("*.yaml")) for document in documents(file)]
@@ -196,8 +197,8 @@ def test_a_kustomization_as_the_page_has_it_sets_namespace_and_image(docs_kustom
 @pytest.fixture
 def docs_kustomization(repository: Path, tmp_path: Path) -> Path:
     """The page's kustomization of one's own, in a folder beside a checkout."""
-    page = (repository / "docs" / "how-to" / "kustomize.md").read_text("utf-8")
-    [text] = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", page, re.DOTALL)
+    with opened("docs/how-to/kustomize.md") as page:
+        text = page.block("yaml")
     (tmp_path / "imageclass").symlink_to(repository)
     (tmp_path / "my-cluster").mkdir()
     (tmp_path / "my-cluster" / "kustomization.yaml").write_text(text)

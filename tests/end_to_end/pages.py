@@ -1,27 +1,97 @@
-"""The commands that a page of the documentation shows, and how they are run: as they stand there, but for the
-interpreter and what a test changes."""
+"""The commands and programs that pages of the documentation show, and how tests run them: as they stand there, except
+for the interpreter, the address of the service and what a test changes."""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parents[2]
+_ADDRESS = re.compile(r"http://(?:127\.0\.0\.1|localhost):8000")
+_PYTHON = re.compile(r"(?<!\S)(?:\.venv/bin/)?python(?=\s)")
+_OUTPUT = ("", "json")
+"""The languages of blocks that show what a command prints."""
 
-def commands(page: str, beginning: str = "") -> list[str]:
-    """The lines of the page's shell blocks that begin so."""
-    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    found = [line for block in blocks for line in block.splitlines() if line.startswith(beginning)]
-    assert found, beginning
-    return found
+_CONTAINERS = "needs a Docker engine; tests marked `docker` run the same Compose files, on ports of their own"
+_CLUSTER = "needs a Kubernetes cluster; tests/deploy holds the files against schemas and against the service"
+_RAY = "needs .venv-ray; tests/ray run the same programs (make test-ray)"
+NOT_RUN = {
+    "docs/how-to/bulk-jobs-on-ray.md": {"": _RAY},
+    "docs/how-to/canary.md": {"": _CONTAINERS},
+    "docs/how-to/container.md": {"": _CONTAINERS},
+    "docs/how-to/kserve.md": {"": _CLUSTER},
+    "docs/how-to/kubernetes-autoscaling.md": {"": _CLUSTER},
+    "docs/how-to/kubernetes-bucket.md": {"": _CLUSTER},
+    "docs/how-to/kubernetes.md": {"": _CLUSTER},
+    "docs/how-to/monitoring.md": {
+        "docker compose ": _CONTAINERS,
+        "make dashboards": "writes into the repository; tests/deploy/test_monitoring.py compares what it would write",
+        ".venv/bin/python -m pytest": "is tests itself",
+    },
+    "docs/how-to/object-storage.md": {
+        "export IMAGECLASS_MODEL_STORE=": _CONTAINERS,
+        "docker compose ": _CONTAINERS,
+    },
+    "docs/how-to/ray.md": {"": _RAY},
+    "docs/how-to/replicas.md": {
+        "docker compose ": _CONTAINERS,
+        "REPLICAS=5 PROXY_PORT=": _CONTAINERS,
+        "deploy/haproxy/roll.sh": _CONTAINERS,
+    },
+    "docs/how-to/shadow.md": {"": _CONTAINERS},
+}
+"""Commands of pages, by their beginning, that no test runs, and why."""
 
 
-def run(command: str, folder: Path, **environment: str) -> str:
-    """Run a command in the folder, and return what it prints to standard output."""
-    as_here = command.replace(".venv/bin/python", shlex.quote(sys.executable))
+class Page:
+    """A page, and what no test has taken from it yet."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (REPOSITORY / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
+        shown: list[tuple[str, str]] = []
+        for language, text in blocks:
+            if language == "sh":
+                shown += [("sh", line) for line in text.replace("\\\n", "").splitlines() if line]
+            elif language not in _OUTPUT:
+                shown.append((language, text))
+        beginnings = tuple(NOT_RUN.get(name, {}))
+        self.not_run = [text for _, text in shown if text.startswith(beginnings)]
+        self.left = [(language, text) for language, text in shown if not text.startswith(beginnings)]
+        """The language and the text of each command line, and of each other block that is not output."""
+
+    def commands(self, beginning: str = "") -> list[str]:
+        """Take the commands that begin with this."""
+        return self._take("sh", beginning)
+
+    def block(self, language: str) -> str:
+        """Take the one block in a language that is not the shell's."""
+        [text] = self._take(language, "")
+        return text
+
+    def _take(self, language: str, beginning: str) -> list[str]:
+        taken = [each for each in self.left if each[0] == language and each[1].startswith(beginning)]
+        assert taken, (language, beginning)
+        self.left = [each for each in self.left if each not in taken]
+        return [text for _, text in taken]
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Page]:
+    """Open a page whose commands a test runs. At the end of the block all of them must have been taken."""
+    page = Page(name)
+    yield page
+    assert page.left == [], f"the test of {name} runs less than the page shows"
+
+
+def run(command: str, folder: Path, *, url: str = "", **environment: str) -> str:
+    """Run a command in the folder, against the service at `url`, and return what it prints to standard output."""
     done = subprocess.run(
-        ["bash", "-c", as_here],
+        ["bash", "-c", as_here(command, url)],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -30,3 +100,22 @@ def run(command: str, folder: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def run_program(program: str, folder: Path, *, url: str = "", **environment: str) -> str:
+    """Run a Python program of a page, as `run` runs a command."""
+    return run(f"python -c {shlex.quote(program)}", folder, url=url, **environment)
+
+
+def as_here(command: str, url: str = "") -> str:
+    """Return the command with the interpreter of the tests, and with the address of their service."""
+    command = _PYTHON.sub(lambda _: shlex.quote(sys.executable), command)
+    return _ADDRESS.sub(url, command) if url else command
+
+
+def settings_of(command: str) -> dict[str, str]:
+    """Return the settings with which a command such as `IMAGECLASS_MODEL=mnist make run` starts the service."""
+    *variables, make, target = shlex.split(command, comments=True)
+    assert (make, target) == ("make", "run"), command
+    pairs = (variable.split("=", 1) for variable in variables)
+    return {name.removeprefix("IMAGECLASS_").lower(): value for name, value in pairs}

@@ -11,9 +11,7 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import resource
-import shlex
 import shutil
 import signal
 import subprocess
@@ -46,6 +44,7 @@ from app.engines.loading import open_engine
 from app.errors import MalformedRequest
 from app.settings import Settings
 from tests.end_to_end.draining import DrainingService
+from tests.end_to_end.pages import opened, run, run_program
 
 Parts = dict[str, bytes]
 
@@ -332,18 +331,15 @@ def test_features_are_those_of_the_network(output: PartFormat, repository: Path,
 
 
 def test_the_commands_of_the_page_run_as_they_stand_there(repository: Path, data_folder: Path, tmp_path: Path) -> None:
-    page = (repository / "docs" / "how-to" / "bulk-jobs.md").read_text(encoding="utf-8")
-    (shell,), (snippet,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "python"))
     (tmp_path / "pictures").mkdir()
     for path in sorted(data_folder.glob("7-*.png")):
         shutil.copy(path, tmp_path / "pictures")
-    script = f"{shell}python -c '{snippet}'".replace("python ", f"{shlex.quote(sys.executable)} ")
     paths = {"PYTHONPATH": str(repository), "IMAGECLASS_MODEL_STORE": str(repository / "model_store")}
-    done = subprocess.run(
-        ["bash", "-ec", script], cwd=tmp_path, env={**os.environ, **paths}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{len(list(data_folder.glob('7-*.png')))} [")
+    with opened("docs/how-to/bulk-jobs.md") as page:
+        [predict] = page.commands()
+        run(predict, tmp_path, **paths)
+        read = run_program(page.block("python"), tmp_path)
+    assert read.startswith(f"{len(list(data_folder.glob('7-*.png')))} [")
 
 
 def test_without_pyarrow_a_line_says_what_installs_it(

@@ -9,7 +9,9 @@ import pytest
 
 from tests.conftest import FindProgram
 from tests.end_to_end.callers import Connection, address_of, free_port, post, until
-from tests.end_to_end.fleets import HaProxy, Statistics, haproxy
+from tests.end_to_end.fleets import HaProxy, Statistics, haproxy, running
+from tests.end_to_end.names import name_server
+from tests.end_to_end.pages import opened
 from tests.end_to_end.stand_in import Behaviour, StandIn, never, not_at_all, stand_in, well
 
 Start = Callable[..., tuple[HaProxy, list[StandIn]]]
@@ -64,6 +66,27 @@ def test_no_request_waits_for_a_replica_for_longer_than_allowed(start: Start) ->
         status, body = second.ask(post(b"picture"))
     assert (status, b'"overloaded"' in body) == (503, True)
     assert hangs.asked == 1
+
+
+def test_the_command_of_the_page_finds_the_machines_by_their_name(
+    program: FindProgram, repository: Path, tmp_path: Path
+) -> None:
+    listen, operations, port = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", free_port()
+    places = {"LISTEN": listen, "OPERATIONS": operations, "REPLICAS_PORT": str(port)}
+    with opened("docs/how-to/replicas.md") as page:
+        [command] = page.commands()
+    with (
+        name_server({"images.internal": {"127.0.0.2", "127.0.0.3"}}) as nameserver,
+        stand_in(("127.0.0.2", port)) as first,
+        stand_in(("127.0.0.3", port)) as second,
+    ):
+        ours = command.replace("10.0.0.2:53", nameserver).replace(" haproxy ", f" {program('haproxy')} ")
+        started = ["bash", "-c", f"cd {repository} && exec env {ours}"]
+        with running(started, tmp_path / "log", f"http://{operations}/ready", **places):
+            Statistics(f"http://{operations}").wait_for_servers(2)
+            for _ in range(4):
+                assert httpx.post(f"http://{listen}/predict", content=b"picture").status_code == 200
+    assert (first.asked, second.asked) == (2, 2)
 
 
 def test_metrics_of_a_replica_and_of_the_proxy_are_not_for_clients(start: Start) -> None:

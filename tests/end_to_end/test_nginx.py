@@ -1,4 +1,4 @@
-"""The configurations of deploy/nginx before real services."""
+"""The configurations of deploy/nginx, and the one of docs/how-to/behind-nginx.md, before real services."""
 
 import re
 import statistics
@@ -11,13 +11,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.settings import Settings
 from tests.conftest import FindProgram
 from tests.end_to_end.callers import Callers, address_of, free_port, post, total, until
 from tests.end_to_end.draining import DrainingService
 from tests.end_to_end.fleets import Statistics, haproxy, kill, running
+from tests.end_to_end.pages import REPOSITORY, opened
 from tests.end_to_end.stand_in import badly, never, not_at_all, stand_in
 
-NGINX = Path(__file__).parents[2] / "deploy" / "nginx"
+_NGINX = REPOSITORY / "deploy" / "nginx"
+REPLICAS = (_NGINX / "replicas.conf").read_text(encoding="utf-8")
+SHADOWED = (_NGINX / "shadow.conf").read_text(encoding="utf-8")
 _MAIN = """
 daemon off;
 user root;
@@ -37,9 +41,8 @@ http {
 
 
 @contextmanager
-def nginx(program: str, name: str, folder: Path, **places: str) -> Iterator[tuple[str, Path]]:
-    """Run nginx with a file of deploy/nginx in which addresses are the test's. Yield its URL and its log."""
-    text = (NGINX / name).read_text(encoding="utf-8")
+def nginx(program: str, text: str, folder: Path, **places: str) -> Iterator[tuple[str, Path]]:
+    """Run nginx with a configuration in which addresses are the test's. Yield its URL and its log."""
     for place, address in places.items():
         assert text.count(place.replace("_", "-")) == 1, place
         text = text.replace(place.replace("_", "-"), address)
@@ -65,7 +68,7 @@ def test_replicas_behind_nginx_lose_nothing_by_a_stop_and_what_it_held_by_a_kill
     first, second = replica("127.0.0.2"), replica("127.0.0.3")
     places = {"replica_1:8000": f"127.0.0.2:{port}", "replica_2:8000": f"127.0.0.3:{port}"}
     request = post((data_folder / "7-00000.png").read_bytes())
-    with nginx(program("nginx"), "replicas.conf", tmp_path, **places) as (url, log):
+    with nginx(program("nginx"), REPLICAS, tmp_path, **places) as (url, log):
         with Callers(lambda: address_of(url), request, count=8) as callers:
             callers.wait_for_answers(300)
             assert first.stop() == 0
@@ -84,6 +87,31 @@ def test_replicas_behind_nginx_lose_nothing_by_a_stop_and_what_it_held_by_a_kill
     assert sum(callers.failed.values()) <= len(lost)
 
 
+def test_the_configuration_of_the_page_passes_uploads_and_host_names_on(
+    program: FindProgram, repository: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    with opened("docs/how-to/behind-nginx.md") as page:
+        configuration = page.block("nginx")
+    [(megabytes, seconds)] = re.findall(
+        r"client_max_body_size (\d+)m;.*?proxy_read_timeout (\d+)s;", configuration, re.DOTALL
+    )
+    [hosts] = re.findall(r"`IMAGECLASS_ALLOWED_HOSTS=(\S+)`", page.text)
+    assert int(megabytes) << 20 == Settings().max_batch_bytes
+    assert int(seconds) > Settings().request_timeout_s
+    service = DrainingService(repository / "model_store", allowed_hosts=hosts)
+    place = {"127.0.0.1:8000": service.url.removeprefix("http://")}
+    seven = (data_folder / "7-00000.png").read_bytes()
+    with nginx(program("nginx"), configuration, tmp_path, **place) as (url, _), httpx.Client(base_url=url) as client:
+
+        def ask(picture: bytes, host: str) -> httpx.Response:
+            return client.post("/predict", content=picture, headers={"content-type": "image/png", "host": host})
+
+        assert ask(seven, hosts).json()["label"] == "7"
+        assert ask(seven, "other.example.com").json()["code"] == "unknown_host"
+        assert ask(bytes(5_000_000), hosts).json()["code"] == "unsupported_format"  # nginx would stop it at 1 MB
+    assert service.stop() == 0
+
+
 def predictions_of(replica: DrainingService) -> float:
     """Return how many requests for a prediction a replica has answered."""
     page = httpx.get(f"{replica.url}/metrics", trust_env=False).text
@@ -99,7 +127,7 @@ def shadowed(program: FindProgram, folder: Path, port: int, *, copies: bool = Tr
     places = {"replica_1:8000": f"{STABLE}:{port}", "shadow:8000": f"{SHADOW}:{port}"}
     if not copies:
         places["mirror /copy;"] = ""
-    with nginx(program("nginx"), "shadow.conf", folder, **places) as (url, _):
+    with nginx(program("nginx"), SHADOWED, folder, **places) as (url, _):
         names = {"replica": {STABLE}, "mirror": {"127.0.0.1"}}
         variables = {"REPLICAS_PORT": port, "MIRROR_PORT": address_of(url)[1]}
         with haproxy(program("haproxy"), "shadow.cfg", folder, names, **variables) as proxy:

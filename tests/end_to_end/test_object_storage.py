@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import re
 import signal
 import sys
 import time
@@ -12,11 +13,14 @@ import httpx
 import pytest
 
 from app.contract.bundle import open_bundle
-from app.contract.location import BucketAddress
+from app.contract.location import BucketAddress, parse_location
+from app.contract.store import ModelStore
 from app.object_storage.mirror import Mirror, folder_at
 from app.object_storage.store import BucketStore
 from tests.end_to_end.callers import Callers, address_of, health, post
 from tests.end_to_end.conftest import StartService
+from tests.end_to_end.pages import opened, run, settings_of
+from tests.photos import write_photos
 from tests.s3_server import KEYS, S3Server
 from tests.versions import version_of
 
@@ -90,6 +94,56 @@ def test_versions_are_followed_and_an_outage_and_a_restart_in_it_are_not_noticed
     assert pulled == [1, 2, 3]  # by one worker each
     log = str(service.log + restarted.log)
     assert not [secret for secret in (*KEYS, *KEYS.values()) if secret in log]
+
+
+def test_the_commands_of_the_page_push_serve_and_list(
+    start_service: StartService,
+    s3_server: S3Server,
+    bucket: BucketAddress,
+    settings: dict[str, Any],
+    repository: Path,
+    picture: bytes,
+) -> None:
+    def ours(command: str) -> str:
+        return command.replace("s3://models/store", bucket.url)
+
+    with opened("docs/how-to/object-storage.md") as page:
+        keys, push, serve, listed, pinned = page.commands()
+    assert set(re.findall(r"(AWS_\w+)=", keys)) <= set(s3_server.environment)
+    digest = re.findall(r"sha256:[0-9a-f]{64}", run(ours(push), repository))[0]
+    assert "mnist" in run(ours(listed), repository)
+    only = re.sub("sha256:.*", digest, ours(pinned))
+    for command in (ours(serve), f"{only} make run"):
+        address = parse_location(settings_of(command)["model_store"])
+        service = start_service(address, **settings | {"workers": 1})
+        assert live(service.url) == [1]
+        assert service.stop() == 0
+
+
+@pytest.mark.long
+def test_the_commands_of_the_page_copy_and_train_between_stores(
+    s3_server: S3Server, bucket: BucketAddress, mnist: Path, repository: Path, tmp_path: Path
+) -> None:
+    for version in (2, 3):
+        version_of(mnist, version, tmp_path / "model_store")
+    write_photos(tmp_path / "photos", ["cats", "dogs"], of_each=20)
+
+    def ours(command: str, *more: str) -> None:
+        words = " ".join([command.partition("#")[0].replace("s3://models/store", bucket.url), *more])
+        run(words, tmp_path, PYTHONPATH=str(repository), XDG_CACHE_HOME=str(tmp_path / "cache"))
+
+    with opened("docs/how-to/push-and-pull.md") as page:
+        push, pull, pin, fit = page.commands()
+    ours(push)
+    ours(pull)
+    assert ModelStore(tmp_path / "here").versions("mnist") == [3]
+    ours(push.replace("--version 3", "--version 2"))
+    ours(pin)
+    ours(fit, "--preset seed --size 32 --epochs 2 --no-report")
+    store = BucketStore(bucket)
+    contents = store.contents()
+    assert (contents.versions("mnist"), contents.versions("mine")) == ([2, 3], [1])
+    assert store.pinned(contents, "mnist") == 2
 
 
 def test_without_dns_what_was_pulled_before_is_served(

@@ -1,5 +1,6 @@
 """A real service sends its traces to a collector in another process; one that is down harms nothing."""
 
+import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.end_to_end.callers import free_port
 from tests.end_to_end.collector import collecting
 from tests.end_to_end.conftest import Service, StartService
+from tests.end_to_end.pages import opened, settings_of
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e47"
 PNG = {"content-type": "image/png"}
@@ -81,3 +83,21 @@ def test_a_collector_that_is_down_is_told_of_once_and_so_is_its_return(
     about_traces = [line["event"] for line in service.log if "trace" in line["event"]]
     assert about_traces == ["traces are lost", "traces are sent again"]
     assert not [line for line in service.log if "opentelemetry" in str(line) and line is not lost]
+
+
+def test_the_commands_of_the_page_trace_what_the_caller_traces(
+    trained_store: Path, start_service: StartService, seven: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened("docs/how-to/tracing.md") as page, collecting(free_port(), tmp_path) as collector:
+        for command in page.commands("export "):
+            for variable in shlex.split(command, comments=True)[1:]:
+                name, value = variable.split("=", 1)
+                monkeypatch.setenv(name, value.replace("http://collector:4318", collector.url))
+        [serve] = page.commands()
+        service = start_service(trained_store, **settings_of(serve))
+        ask(service, seven, requests=1)
+        assert service.stop() == 0
+        spans = collector.spans
+    stages = {"read", "decode", "queue", "inference"}
+    assert {span["name"] for span in spans if span["trace"] == f"{TRACE}00"} == {"POST /predict", *stages}
+    assert "batch" in {span["name"] for span in spans}

@@ -3,29 +3,31 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.contract.store import ModelStore
 from tests.end_to_end.conftest import StartService
-from tests.end_to_end.pages import commands, run
+from tests.end_to_end.pages import Page, opened, run, settings_of
 from tests.photos import photo, write_photos
 
 _OF_EACH_CLASS = 20
 _LESS_WORK = ["--size 96", "--effort quick", "--no-report"]
 
 
-@pytest.fixture(scope="module")
-def tutorial(repository: Path) -> str:
-    return (repository / "docs" / "tutorials" / "photos.md").read_text(encoding="utf-8")
+@pytest.fixture
+def tutorial() -> Iterator[Page]:
+    with opened("docs/tutorials/photos.md") as page:
+        yield page
 
 
 @pytest.fixture
-def folder(tutorial: str, repository: Path, tmp_path: Path) -> Path:
+def folder(tutorial: Page, repository: Path, tmp_path: Path) -> Path:
     """A folder with `my-photos`: among the pictures those that the page names, one of them in a wrong class."""
-    wrong, right = re.findall(r"^mv my-photos/(\S+) my-photos/(\S+)/$", tutorial, re.MULTILINE)[0]
-    (asked,) = re.findall(r"@my-photos/(\S+)", tutorial)
+    wrong, right = re.findall(r"^mv my-photos/(\S+) my-photos/(\S+)/$", tutorial.text, re.MULTILINE)[0]
+    (asked,) = re.findall(r"@my-photos/(\S+)", tutorial.text)
     labels = list(dict.fromkeys([asked.split("/")[0], wrong.split("/")[0], right]))
     shutil.copy(repository / "README.md", tmp_path)
     write_photos(tmp_path / "my-photos", labels, of_each=_OF_EACH_CLASS)
@@ -37,18 +39,18 @@ def folder(tutorial: str, repository: Path, tmp_path: Path) -> Path:
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 def test_the_tutorial_leads_from_a_folder_of_photos_to_a_corrected_model(
-    tutorial: str, repository: Path, folder: Path, start_service: StartService
+    tutorial: Page, repository: Path, folder: Path, start_service: StartService
 ) -> None:
     environment = {"PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(folder / "cache")}
     store, service = ModelStore(folder / "model_store"), None
-    for command in commands(tutorial):
+    for command in tutorial.commands():
         if command.startswith("make "):
             continue  # tests/test_docs.py holds it to the Makefile
-        if command == "IMAGECLASS_MODEL=clothes make run":
-            service = start_service(store.root, model="clothes")
+        if command.endswith("make run"):
+            service = start_service(store.root, **settings_of(command))
         elif command.startswith("curl "):
             assert service is not None
-            answer = json.loads(run(command.replace("http://127.0.0.1:8000", service.url), folder))
+            answer = json.loads(run(command, folder, url=service.url))
             if "@my-photos" in command:
                 assert answer["label"] == command.split("@my-photos/")[1].split("/")[0]
             else:
