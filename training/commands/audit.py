@@ -109,11 +109,12 @@ def _print(found: Audit) -> None:
     )
     if found.settled:
         typer.echo(f"{count_of(found.settled, 'finding')} that a person has answered left out.")
-    rows = summary(found)
-    if not rows:
+    if rows := summary(found):
+        table = Table("severity", "check", "findings", "the worst")
+        for severity, check, count, first in rows:
+            table.add_row(f"[{_COLOURS[severity]}]{severity}[/]", check, f"{count:,}", escape(first))
+        console.print(table)
+    else:
         typer.echo("Nothing was found.")
-        return
-    table = Table("severity", "check", "findings", "the worst")
-    for severity, check, count, first in rows:
-        table.add_row(f"[{_COLOURS[severity]}]{severity}[/]", check, f"{count:,}", escape(first))
-    console.print(table)
+    for check, reason in found.skipped.items():
+        typer.echo(f"not checked: {check}: {reason}")
