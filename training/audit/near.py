@@ -75,13 +75,13 @@ def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) 
         side = thumbnails.shape[1]
         coarse_side = min(_LARGEST_COARSE_SIDE, round(side * _COARSE))
         small = _levelled(thumbnails, coarse_side, side / coarse_side / 1.4)
-        with reporter.task("laying pairs over each other", len(found.first)) as advance:
+        with reporter.task("aligning pairs", len(found.first)) as advance:
             alignment, likeness = _aligned(small, found, None, _COARSE_STEPS, advance)
         usual = _usual(found, likeness, queries, len(thumbnails))
         kept = _best_of_each(found, likeness)
         found = Candidates(found.first[kept], found.second[kept], found.mirrored[kept])
         start = alignment.of(kept).scaled(side / coarse_side)
-        with reporter.task("laying the likely ones more exactly", len(found.first)) as advance:
+        with reporter.task("aligning the likely pairs exactly", len(found.first)) as advance:
             alignment, likeness = _aligned(thumbnails, found, start, _FINE_STEPS, advance)
         softness = _softness(thumbnails)
         likeness = np.maximum(likeness, _equally_soft(thumbnails, found, alignment, softness))

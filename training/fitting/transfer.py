@@ -71,12 +71,12 @@ def start_from_backbone(
     front, rest = divide_network(network, backbone.fine_tune_from)
     splits = [train] if validation is None else [train, validation]
     with open_activations(front, cache) as first_layers:
-        maps = [_answers(first_layers, split.images, "looking at the pictures", reporter) for split in splits]
+        maps = [_answers(first_layers, split.images, "computing feature maps", reporter) for split in splits]
         mirrors = recipe.augmentation is not None and recipe.augmentation.mirror
         in_the_mirror = None
         if mirrors and validation is not None:
-            pictures = validation.images
-            in_the_mirror = _answers(first_layers, pictures, "looking into the mirror", reporter, mirrored=True)
+            title = "computing feature maps of mirrored pictures"
+            in_the_mirror = _answers(first_layers, validation.images, title, reporter, mirrored=True)
     problem = _Regression(train.targets, recipe, classes=classes, seed=seed)
     held_out = None
     with open_activations(keras.Sequential(rest.layers[:-1]), cache) as last_layers:
