@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import StartService
-from tests.end_to_end.pages import commands, run
+from tests.end_to_end.pages import Page, run
 
 
-@pytest.fixture(scope="module")
-def readme(repository: Path) -> str:
-    return (repository / "README.md").read_text(encoding="utf-8")
+@pytest.fixture
+def readme() -> Page:
+    return Page("README.md")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 def test_the_request_gets_the_answer_that_the_readme_shows(
-    readme: str, repository: Path, start_service: StartService
+    readme: Page, repository: Path, start_service: StartService
 ) -> None:
     service = start_service(repository / "model_store", model="mnist")
-    (request,) = commands(readme, "curl")
-    answered = json.loads(run(request.replace("http://127.0.0.1:8000", service.url), repository))
-    (shown,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+    (request,) = readme.commands("curl")
+    answered = json.loads(run(request, repository, url=service.url))
+    (shown,) = re.findall(r"```json\n(.*?)```", readme.text, re.DOTALL)
     promised = json.loads(shown)
     assert list(answered.pop("probabilities").items()) == [
         (label, pytest.approx(value, abs=1e-4)) for label, value in promised.pop("probabilities").items()
@@ -32,31 +32,31 @@ def test_the_request_gets_the_answer_that_the_readme_shows(
 
 
 def test_files_are_classified_here_and_by_the_service(
-    readme: str, repository: Path, start_service: StartService
+    readme: Page, repository: Path, start_service: StartService
 ) -> None:
     service = start_service(repository / "model_store", model="mnist")
-    for command in commands(readme, ".venv/bin/python -m app predict"):
-        printed = run(command.replace("http://127.0.0.1:8000", service.url), repository, IMAGECLASS_MODEL="mnist")
+    for command in readme.commands(".venv/bin/python -m app predict"):
+        printed = run(command, repository, url=service.url)
         assert "7-00000.png" in printed
 
 
 def test_a_folder_of_pictures_becomes_a_model_that_is_served(
-    readme: str, repository: Path, data_folder: Path, tmp_path: Path, start_service: StartService
+    readme: Page, repository: Path, data_folder: Path, tmp_path: Path, start_service: StartService
 ) -> None:
     for picture in data_folder.glob("*-*.png"):
         label = "cats" if int(picture.name[0]) % 2 else "dogs"
         folder = tmp_path / "my-photos" / label
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, folder)
-    (fit,) = commands(readme, ".venv/bin/python -m training fit")
+    (fit,) = readme.commands(".venv/bin/python -m training fit")
     store = tmp_path / "model_store"
     fit = fit.replace("--data my-photos", f"--data {tmp_path / 'my-photos'}")
     assert "pets/1" in run(fit, repository, IMAGECLASS_MODEL_STORE=str(store))
-    (serve,) = commands(readme, "IMAGECLASS_MODEL=")
+    (serve,) = readme.commands("IMAGECLASS_MODEL=")
     assert serve == "IMAGECLASS_MODEL=pets make run"
     assert start_service(store, model="pets").url
 
 
-def test_the_two_commands_are_make_targets(readme: str, repository: Path) -> None:
+def test_the_two_commands_are_make_targets(readme: Page, repository: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
-    assert {command.removeprefix("make ") for command in commands(readme, "make ")} <= targets
+    assert {command.removeprefix("make ") for command in readme.commands("make ")} <= targets
