@@ -24,14 +24,14 @@ from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Limits as ConnectionLimits
 from app.api.http1.connection import Services
 from app.api.http1.fast_path import FastPath
-from app.api.http1.lean_routes import LeanRoutes
+from app.api.http1.fast_routes import FastRoutes
 from app.api.http1.shedding import Shedding
 from app.api.inference import Inference, RequestLimits
 from app.api.lifecycle import Lifecycle
 from app.api.openapi.document import install_openapi
 from app.api.protocols.open_inference.repository import Repository
-from app.api.protocols.open_inference.routes import open_inference_lean_routes, open_inference_routes
-from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_lean_routes, tensorflow_serving_routes
+from app.api.protocols.open_inference.routes import open_inference_fast_routes, open_inference_routes
+from app.api.protocols.tensorflow_serving.routes import tensorflow_serving_fast_routes, tensorflow_serving_routes
 from app.api.questions import Questions
 from app.api.routes.docs import docs_routes, document_keys
 from app.api.routes.explain import explain_routes
@@ -39,9 +39,9 @@ from app.api.routes.health import health_routes
 from app.api.routes.metrics import metrics_routes
 from app.api.routes.models import model_routes
 from app.api.routes.page import PageFacts, page_routes
-from app.api.routes.predict import predict_lean_routes, predict_routes
+from app.api.routes.predict import predict_fast_routes, predict_routes
+from app.contract.answer_options import AnswerSettings
 from app.contract.store import ModelStore
-from app.contract.wish import AnswerSettings
 from app.errors import BundleError, InvalidSetting, ObjectStoreError
 from app.metrics import Metrics
 from app.object_storage.follower import Follower
@@ -195,11 +195,11 @@ def connection_services(settings: Settings, questions: Questions, gate: Gate, li
     cors = settings.cors_origins is not None
     inference = questions.inference
     admission = inference.admission
-    routes = LeanRoutes(
+    routes = FastRoutes(
         [
-            *predict_lean_routes(questions),
-            *open_inference_lean_routes(questions),
-            *tensorflow_serving_lean_routes(inference),
+            *predict_fast_routes(questions),
+            *open_inference_fast_routes(questions),
+            *tensorflow_serving_fast_routes(inference),
         ]
     )
     fast_path = FastPath(inference, gate, routes, cors=cors)

@@ -43,7 +43,7 @@ def configure_logging(log_format: Literal["auto", "text", "json"], level: str) -
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _at_most_so_many_tracebacks(_TRACEBACKS_PER_SECOND),
+                _limit_tracebacks(_TRACEBACKS_PER_SECOND),
                 *final,
             ],
         )
@@ -82,7 +82,7 @@ def _drop_uvicorn_colours(_logger: object, _method: str, event: EventDict) -> Ev
     return event
 
 
-def _at_most_so_many_tracebacks(a_second: int) -> Processor:
+def _limit_tracebacks(a_second: int) -> Processor:
     """Return a processor that leaves the error alone, without its traceback, of what goes beyond."""
     second_ends = 0.0
     left = 0

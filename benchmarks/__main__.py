@@ -643,8 +643,8 @@ def _workload(name: str, photos: Path, mnist_npz: Path | None) -> Workload:
 def _build(name: str, photos: Path) -> Path:
     built = WORK / "model_store" / name / "1"
     if not (built / "manifest.json").exists():
-        for refusal in build(name, sorted(photos.glob("*.jpg"))).refusals:
-            typer.echo(f"warning: {refusal}", err=True)
+        for rejection in build(name, sorted(photos.glob("*.jpg"))).rejections:
+            typer.echo(f"warning: {rejection}", err=True)
     return built
 
 

@@ -151,11 +151,11 @@ class Exhausted:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.refusals = 0
+        self.rejections = 0
 
     def accept(self) -> Any:
-        if not self.refusals:
-            self.refusals += 1
+        if not self.rejections:
+            self.rejections += 1
             raise OSError(errno.EMFILE, "Too many open files")
         return self._sock.accept()
 
@@ -175,7 +175,7 @@ def test_connections_wait_while_there_are_no_file_descriptors(
             asyncio.get_running_loop(), lambda: Holding(held), exhausted, 16, connections=OpenConnections()
         )
         clients = await connect(listener, 3)
-        assert (exhausted.refusals, len(held)) == (1, 3)
+        assert (exhausted.rejections, len(held)) == (1, 3)
         server.close()
         await hang_up(clients)
 

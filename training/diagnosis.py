@@ -182,7 +182,7 @@ class Problem:
     advice: str
     next: NextRun | AuditOf
 
-    def told(self) -> str:
+    def as_text(self) -> str:
         """Return it as some lines for a terminal, with a command that runs as it stands."""
         return f"{self.name}: {self.evidence}\n  {self.advice} {self.next.command(here=True)}"
 
@@ -371,16 +371,16 @@ def _label_noise(facts: Facts) -> Problem | None:
         or _lost_in_serving(facts) >= _UNSETTLED
     ):
         return None
-    surest = np.argsort(-answers.confidence, kind="stable")[: len(answers.right) // 2]
-    wrong, of_all = int((~answers.right[surest]).sum()), float((~answers.right).mean())
-    if not len(surest) or wilson(wrong, len(surest))[0] < _NOISE or wrong / len(surest) < _SURE * of_all:
+    confident = np.argsort(-answers.confidence, kind="stable")[: len(answers.right) // 2]
+    wrong, of_all = int((~answers.right[confident]).sum()), float((~answers.right).mean())
+    if not len(confident) or wilson(wrong, len(confident))[0] < _NOISE or wrong / len(confident) < _SURE * of_all:
         return None
     if _beyond(1 - of_all, len(facts.counts["train"])) < _LEARNED:
         return None
     return Problem(
         "label noise",
         "Of the half of the held-out pictures about which the model is most confident, it gets "
-        f"{wrong / len(surest):.1%} wrong, and of all {of_all:.1%}: confidence does not help, which is typical of "
+        f"{wrong / len(confident):.1%} wrong, and of all {of_all:.1%}: confidence does not help, which is typical of "
         "wrong labels.",
         "Look at the labels that the report suspects, correct them, and train again.",
         AuditOf(facts.options),

@@ -179,7 +179,7 @@ def publish_trained(
 
     with (
         open_draft(store, options.name, labels=dataset.labels, preprocessing=spec) as draft,
-        _told_at_the_end(reporter) as problems,
+        _problems_at_the_end(reporter) as problems,
     ):
         engine = draft.save(network, _golden(splits))
         scored = score_splits(engine, splits, dataset.labels, loss=preset.recipe.loss, known=known, reporter=reporter)
@@ -302,7 +302,7 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
 
 
 @contextmanager
-def _told_at_the_end(reporter: Reporter) -> Iterator[list[Problem]]:
+def _problems_at_the_end(reporter: Reporter) -> Iterator[list[Problem]]:
     """Say the problems that the block adds to this list after it, however it ends.
 
     So they are the last that a person reads, and are said of a model that is not good enough to be published, too.
@@ -312,7 +312,7 @@ def _told_at_the_end(reporter: Reporter) -> Iterator[list[Problem]]:
         yield problems
     finally:
         for problem in problems:
-            reporter.say(problem.told())
+            reporter.say(problem.as_text())
 
 
 def _read_text(file: Path) -> str:

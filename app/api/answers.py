@@ -7,10 +7,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from app.contract.answer_options import AnswerOptions, AnswerSettings
 from app.contract.bundle import Bundle
 from app.contract.judgement import Judge
 from app.contract.trust import TRUST, Neighbour
-from app.contract.wish import AnswerSettings, Wish
 from app.serving.classifier import WithOutput
 
 Answer = NDArray[np.float32] | WithOutput
@@ -29,31 +29,33 @@ class AnswerWriter:
         self._with_all = b'"label":%b,"probability":%b,"probabilities":{' + every + b"}"
         self._whole = b"{" + self._with_all + b',"model":' + self.model.replace(b"%", b"%%") + b"}"
 
-    def answer(self, answer: Answer, wish: Wish) -> bytes:
+    def answer(self, answer: Answer, options: AnswerOptions) -> bytes:
         """Return `PredictionAnswer`; with `top_k`, only the best k labels, best first."""
         if (
             isinstance(answer, np.ndarray)
-            and wish.top_k is wish.min_probability is wish.set is self.judge.minimum is None
+            and options.top_k is options.min_probability is options.set is self.judge.minimum is None
         ):
             return self._whole % self._values(answer)
-        return b'{%b,"model":%b}' % (self._fields(answer, wish), self.model)
+        return b'{%b,"model":%b}' % (self._fields(answer, options), self.model)
 
-    def entry(self, filename: str | None, answer: Answer, wish: Wish) -> bytes:
+    def entry(self, filename: str | None, answer: Answer, options: AnswerOptions) -> bytes:
         """Return `BatchPrediction`."""
-        return b'{"file":%b,%b}' % (orjson.dumps(filename), self._fields(answer, wish))
+        return b'{"file":%b,%b}' % (orjson.dumps(filename), self._fields(answer, options))
 
-    def _fields(self, answer: Answer, wish: Wish) -> bytes:
+    def _fields(self, answer: Answer, options: AnswerOptions) -> bytes:
         probabilities, features = answer if isinstance(answer, WithOutput) else (answer, None)
-        more = self._judged(probabilities, features, wish)
-        if wish.top_k is None:
+        more = self._judged(probabilities, features, options)
+        if options.top_k is None:
             return more + self._with_all % self._values(probabilities)
         label, probability, *values = self._values(probabilities)
-        order = np.argsort(-probabilities, kind="stable")[: wish.top_k]
+        order = np.argsort(-probabilities, kind="stable")[: options.top_k]
         shown = b",".join(self._labels[index] + b":" + values[index] for index in order)
         return more + b'"label":%b,"probability":%b,"probabilities":{%b}' % (label, probability, shown)
 
-    def _judged(self, probabilities: NDArray[np.float32], features: NDArray[np.float32] | None, wish: Wish) -> bytes:
-        found = self.judge.judge(probabilities, features, wish)
+    def _judged(
+        self, probabilities: NDArray[np.float32], features: NDArray[np.float32] | None, options: AnswerOptions
+    ) -> bytes:
+        found = self.judge.judge(probabilities, features, options)
         said = b""
         if found.decision is not None:
             said += b'"decision":"%b",' % found.decision.encode("ascii")
@@ -64,7 +66,7 @@ class AnswerWriter:
         if found.neighbours is not None:
             said += b'"neighbours":[%b],' % b",".join(map(self._neighbour, found.neighbours))
         if found.set is not None:
-            said += self._set(found.set, wish)
+            said += self._set(found.set, options)
         return said
 
     def _neighbour(self, near: Neighbour) -> bytes:
@@ -76,12 +78,12 @@ class AnswerWriter:
             thumbnail,
         )
 
-    def _set(self, labels: Sequence[int], wish: Wish) -> bytes:
+    def _set(self, labels: Sequence[int], options: AnswerOptions) -> bytes:
         trust = self.judge.trust
         return b'"set":{"labels":[%b],"error_rate":%b,"method":"%b","held_out":%d,"calibration":%b},' % (
             b",".join(self._labels[label] for label in labels),
-            orjson.dumps(wish.set),
-            wish.set_method.encode("ascii"),
+            orjson.dumps(options.set),
+            options.set_method.encode("ascii"),
             0 if trust is None else trust.held_out,
             self._calibration,
         )

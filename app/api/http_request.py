@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import Request
 from starlette.responses import Response
 
-from app.api.bodies.content_coding import Inflater, content_encoding, inflater_of, refuse_coding
+from app.api.bodies.content_coding import Inflater, content_encoding, inflater_of, reject_coding
 from app.api.bodies.uploads import read_body
 from app.api.errors import log_failure
 from app.api.guard.request_context import note_model
@@ -47,7 +47,7 @@ class HttpSource:
         if self._may_be_compressed:
             self._inflater = inflater_of(coding)
         else:
-            refuse_coding(coding)
+            reject_coding(coding)
         return asked_seconds(headers.get("x-request-timeout", ""))
 
     async def read(self, received: Callable[[int], None]) -> bytes:

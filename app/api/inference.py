@@ -27,7 +27,7 @@ from app.errors import ImageclassError, ImageError, InferenceFailed, MalformedRe
 from app.serving.admission import Admission, Lease, Owner, this_task
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier, WithOutput
-from app.serving.explanation import Explanation, ExplanationWish
+from app.serving.explanation import Explanation, ExplanationOptions
 from app.tracing.trace import Trace
 
 _Result = TypeVar("_Result")
@@ -75,8 +75,8 @@ class Question(ABC):
     """None means the default model."""
     version: str | None = None
     """None means the live version."""
-    explanation: ExplanationWish | None = None
-    """What is wished of an explanation; outcomes are then each an `Explanation`. None means that none is."""
+    explanation: ExplanationOptions | None = None
+    """What the requested explanation is to hold; every outcome is then an `Explanation`. None: no explanation."""
 
     def check_head(self) -> None:  # noqa: B027 - most protocols have nothing to check
         """Raise an ImageclassError if the headers show that the body is unusable."""
@@ -328,8 +328,8 @@ class Inference:
         count = len(pictures)
         if count != 1:
             self.check_count(count)
-        wish = question.explanation
-        put: Callable[..., None] = model.put if wish is None else partial(model.explain, wish=wish)
+        options = question.explanation
+        put: Callable[..., None] = model.put if options is None else partial(model.explain, options=options)
         most_bytes: float = self.limits.max_upload_bytes
         if isinstance(pictures, np.ndarray):
             _check_shape(pictures, model)
@@ -337,7 +337,7 @@ class Inference:
         if timeout_s is None or (own_timeout_s is not None and own_timeout_s < timeout_s):
             timeout_s = own_timeout_s
         deadline = self.deadline(timeout_s)
-        call.hold(self.admission.enter(owner, count, size=size, explains=wish is not None), count)
+        call.hold(self.admission.enter(owner, count, size=size, explains=options is not None), count)
         for picture, reply in zip(pictures, call.replies, strict=True):
             try:
                 if len(picture) > most_bytes:

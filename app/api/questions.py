@@ -9,7 +9,7 @@ from app.api.answers import AnswerWriter
 from app.api.bodies.uploads import check_content_type, picture_of, pictures_of
 from app.api.inference import Inference, Message, Question, Written
 from app.api.per_model import PerModel
-from app.contract.wish import AnswerSettings, Wish
+from app.contract.answer_options import AnswerOptions, AnswerSettings
 from app.errors import ImageclassError, InferenceFailed
 from app.serving.classifier import Classifier
 
@@ -22,25 +22,25 @@ class Questions:
         self.limits = inference.limits
         self.writers = PerModel(inference.catalogue, lambda model: AnswerWriter(model.loaded.bundle, settings))
 
-    def one(self, model: str | None, wish: Wish, content_type: str) -> "OnePicture":
-        return OnePicture(self, model, wish, content_type)
+    def one(self, model: str | None, options: AnswerOptions, content_type: str) -> "OnePicture":
+        return OnePicture(self, model, options, content_type)
 
-    def many(self, model: str | None, wish: Wish, content_type: str) -> "ManyPictures":
-        return ManyPictures(self, model, wish, content_type)
+    def many(self, model: str | None, options: AnswerOptions, content_type: str) -> "ManyPictures":
+        return ManyPictures(self, model, options, content_type)
 
 
 class _PictureQuestion(Question):
-    """What both ask: the body came as `content_type`, and the answer is written as the `wish` has it."""
+    """What both ask: the body came as `content_type`, and the answer is written as `options` say."""
 
-    def __init__(self, questions: Questions, model: str | None, wish: Wish, content_type: str) -> None:
+    def __init__(self, questions: Questions, model: str | None, options: AnswerOptions, content_type: str) -> None:
         self.model = model
         self._limits = questions.limits
         self._writer_of = questions.writers.of
-        self._wish = wish
+        self._options = options
         self._content_type = content_type
 
     def output_of(self, model: Classifier) -> str | None:
-        return self._writer_of(model).judge.output_for(self._wish)
+        return self._writer_of(model).judge.output_for(self._options)
 
 
 class OnePicture(_PictureQuestion):
@@ -68,7 +68,7 @@ class OnePicture(_PictureQuestion):
         return [picture], None
 
     def write(self, model: Classifier, outcomes: Sequence[Any]) -> Written:
-        return Written(self._writer_of(model).answer(outcomes[0], self._wish))
+        return Written(self._writer_of(model).answer(outcomes[0], self._options))
 
 
 class ManyPictures(_PictureQuestion):
@@ -99,6 +99,6 @@ class ManyPictures(_PictureQuestion):
             if isinstance(outcome, ImageclassError):
                 entries.append(orjson.dumps({"file": name, "error": str(outcome), "code": outcome.code}))
             else:
-                entries.append(writer.entry(name, outcome, self._wish))
+                entries.append(writer.entry(name, outcome, self._options))
         failures = [outcome for outcome in outcomes if isinstance(outcome, InferenceFailed)]
         return Written(b'{"predictions":[%b],"model":%b}' % (b",".join(entries), writer.model), failures=failures)

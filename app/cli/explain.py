@@ -52,14 +52,14 @@ async def _explained(data: bytes, settings: Settings, label: str | None) -> "tup
     from app.main import load_from, open_catalogue  # the engines and the rest: not for other commands
     from app.metrics import Metrics
     from app.serving.batcher import row_for
-    from app.serving.explanation import ExplanationWish
+    from app.serving.explanation import ExplanationOptions
 
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
         output = classifier.explained_by
-        wish = ExplanationWish(label, drawn=True)
+        options = ExplanationOptions(label, drawn=True)
         found: Explanation = await row_for(
-            lambda reply: classifier.explain(data, reply, wish=wish, output=output),
+            lambda reply: classifier.explain(data, reply, options=options, output=output),
             classifier.withdraw,
         )
         return found, classifier.manifest.labels[found.label_index]

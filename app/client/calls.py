@@ -109,17 +109,17 @@ def no_answer(url: httpx.URL, error: Exception) -> ServiceError:
     return ServiceError(f"{url} does not answer: {str(error) or type(error).__name__}. Is the service running there?")
 
 
-def smaller(pictures: Sequence[bytes], refusal: ServiceError) -> tuple[Sequence[bytes], Sequence[bytes]] | Failure:
+def smaller(pictures: Sequence[bytes], rejection: ServiceError) -> tuple[Sequence[bytes], Sequence[bytes]] | Failure:
     """Return the halves of a batch that was rejected for its size, or the failure of a picture that is too large alone.
 
     Raises the error if it has another reason.
     """
-    too_large = refusal.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-    if len(pictures) > 1 and (too_large or refusal.answered_code == "malformed_request"):  # too many, or too large
+    too_large = rejection.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    if len(pictures) > 1 and (too_large or rejection.answered_code == "malformed_request"):  # too many, or too large
         return pictures[: len(pictures) // 2], pictures[len(pictures) // 2 :]
     if too_large:
-        return Failure(str(refusal), refusal.answered_code or "upload_too_large")
-    raise refusal
+        return Failure(str(rejection), rejection.answered_code or "upload_too_large")
+    raise rejection
 
 
 def _form(pictures: Sequence[bytes], boundary: str) -> bytes:

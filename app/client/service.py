@@ -127,8 +127,8 @@ class ServiceClient:
     def _batch(self, pictures: Sequence[bytes], query: Query) -> list[Outcome]:
         try:
             return self._ask(calls.predict_batch(pictures, query))
-        except ServiceError as refusal:
-            parts = calls.smaller(pictures, refusal)
+        except ServiceError as rejection:
+            parts = calls.smaller(pictures, rejection)
         if isinstance(parts, Failure):
             return [parts]
         return [outcome for part in parts for outcome in self._batch(part, query)]
@@ -227,8 +227,8 @@ class AsyncServiceClient:
     async def _batch(self, pictures: Sequence[bytes], query: Query) -> list[Outcome]:
         try:
             return await self._ask(calls.predict_batch(pictures, query))
-        except ServiceError as refusal:
-            parts = calls.smaller(pictures, refusal)
+        except ServiceError as rejection:
+            parts = calls.smaller(pictures, rejection)
         if isinstance(parts, Failure):
             return [parts]
         return [outcome for part in parts for outcome in await self._batch(part, query)]

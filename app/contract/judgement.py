@@ -1,4 +1,4 @@
-"""Judge how far an answer can be trusted, by the request's wish, the service's settings, and the bundle's data."""
+"""Judge how far an answer can be trusted, by the request's options, the service's settings, and the bundle's data."""
 
 from math import ceil
 from typing import Literal, NamedTuple
@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contract.answer_options import AnswerOptions, AnswerSettings
 from app.contract.bundle import FEATURES, Bundle
 from app.contract.trust import Familiarity, Neighbour
-from app.contract.wish import AnswerSettings, Wish
 from app.errors import MalformedRequest
 
 Decision = Literal["label", "unsure", "unfamiliar"]
@@ -38,51 +38,55 @@ class Judge:
         """Whether answers have a decision even if the request does not ask for one."""
         return self.minimum is not None or self.rate is not None
 
-    def output_for(self, wish: Wish) -> str | None:
+    def output_for(self, options: AnswerOptions) -> str | None:
         """Return which output of the network is needed besides the probabilities, if any.
 
-        Raises MalformedRequest if the bundle lacks the data that the wish needs.
+        Raises MalformedRequest if the bundle lacks the data that the options need.
         """
-        if wish.is_of_trust:
-            self._check(wish)
-        return FEATURES if wish.details or (wish.false_alarms or self.rate) is not None else None
+        if options.is_of_trust:
+            self._check(options)
+        return FEATURES if options.details or (options.false_alarms or self.rate) is not None else None
 
-    def _check(self, wish: Wish) -> None:
+    def _check(self, options: AnswerOptions) -> None:
         if self.trust is None:
             raise MalformedRequest(
                 "The model's bundle has no trust.npz, which false_alarms, details and set need. Train the model "
                 "again with validation pictures, or leave these parameters out."
             )
-        for name, rate in (("false_alarms", wish.false_alarms), ("set", wish.set)):
+        for name, rate in (("false_alarms", options.false_alarms), ("set", options.set)):
             if rate is not None and rate < self.trust.least_rate:
                 raise MalformedRequest(
                     f"{name}={rate:g} is too low for this model's {self.trust.held_out:,} held-out pictures. "
                     f"Send {ceil(1e4 * self.trust.least_rate) / 1e4:g} or more."
                 )
 
-    def judge(self, probabilities: NDArray[np.float32], features: NDArray[np.float32] | None, wish: Wish) -> Judgement:
+    def judge(
+        self, probabilities: NDArray[np.float32], features: NDArray[np.float32] | None, options: AnswerOptions
+    ) -> Judgement:
         """Judge an answer (K,), by the features (D,) too if `output_for` says that they are needed."""
         trust, found, near, unfamiliar = self.trust, None, None, None
         if trust is not None and features is not None:
-            rate = self.rate if wish.false_alarms is None else wish.false_alarms
-            if rate is not None or "familiarity" in wish.details:
+            rate = self.rate if options.false_alarms is None else options.false_alarms
+            if rate is not None or "familiarity" in options.details:
                 found = trust.familiarity(features)
                 unfamiliar = None if rate is None else found.overall <= rate
-            if "neighbours" in wish.details:
+            if "neighbours" in options.details:
                 near = trust.neighbours(features)
         labels = None
-        if trust is not None and wish.set is not None:
-            labels = trust.prediction_set(probabilities, wish.set, wish.set_method)
+        if trust is not None and options.set is not None:
+            labels = trust.prediction_set(probabilities, options.set, options.set_method)
         return Judgement(
-            decision=self._decision(probabilities, wish, unfamiliar),
+            decision=self._decision(probabilities, options, unfamiliar),
             unfamiliar=unfamiliar,
-            familiarity=found if "familiarity" in wish.details else None,
+            familiarity=found if "familiarity" in options.details else None,
             neighbours=near,
             set=labels,
         )
 
-    def _decision(self, probabilities: NDArray[np.float32], wish: Wish, unfamiliar: bool | None) -> Decision | None:
-        minimum = self.minimum if wish.min_probability is None else wish.min_probability
+    def _decision(
+        self, probabilities: NDArray[np.float32], options: AnswerOptions, unfamiliar: bool | None
+    ) -> Decision | None:
+        minimum = self.minimum if options.min_probability is None else options.min_probability
         if unfamiliar:
             return "unfamiliar"
         if minimum is None:

@@ -72,7 +72,7 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def told(left_out: Iterable[LeftOut]) -> str:
+def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     """Return "3 files left out: 2 videos, 1 link that leads nowhere"; empty if nothing was left out."""
     counts = counted(left_out)
     total = sum(counts.values())

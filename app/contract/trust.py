@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract.wish import SetMethod
+from app.contract.answer_options import SetMethod
 
 Floats = NDArray[np.float32]
 

@@ -16,13 +16,13 @@ from app.system.cores import available_cores
 @dataclass(frozen=True)
 class LoadedModel:
     """A bundle on a proven engine, which may use `threads` cores. The reasons explain the choice of engine and
-    precision; `refusals` say why other engines were rejected."""
+    precision; `rejections` say why other engines were rejected."""
 
     bundle: Bundle
     engine: Engine
     reason: str
     proof: Proof
-    refusals: tuple[ImageclassError, ...] = ()
+    rejections: tuple[ImageclassError, ...] = ()
     precision: Precision = "f32"
     precision_reason: str = "set to f32"
     threads: int = 1
@@ -46,7 +46,7 @@ def load_model(
     _ = bundle.trust  # read once here, so that damage rejects the bundle and not a request
     threads = threads or available_cores()
     loaded = replace(_load_first_proven(bundle, engine, threads), threads=threads)
-    return loaded if precision == "f32" else _in_bf16_where_proven(loaded, threads)
+    return loaded if precision == "f32" else _in_bf16_if_proven(loaded, threads)
 
 
 def open_engine(
@@ -57,7 +57,7 @@ def open_engine(
     return factory(path, signature, threads=threads, precision=precision)
 
 
-def _in_bf16_where_proven(exact: LoadedModel, threads: int) -> LoadedModel:
+def _in_bf16_if_proven(exact: LoadedModel, threads: int) -> LoadedModel:
     bundle = exact.bundle
     try:
         fast = open_engine(exact.engine.name, bundle.path, bundle.manifest.signature, threads=threads, precision="bf16")
@@ -78,19 +78,19 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
     if choice != "auto":
         engine, proof = _open_proven(choice, bundle, threads)
         return LoadedModel(bundle, engine, f"set to {choice}", proof)
-    refused: dict[EngineName, ImageclassError] = {}
+    rejected: dict[EngineName, ImageclassError] = {}
     for name in ENGINES:
         try:
             engine, proof = _open_proven(name, bundle, threads)
         except (EngineUnavailable, SelfCheckFailed, BundleTampered) as exc:
-            refused[name] = exc
+            rejected[name] = exc
             continue
         reason = "the fastest engine, and it passed the golden check"
-        if refused:
-            reason = "; ".join(f"{other} was rejected ({error.code})" for other, error in refused.items())
-        return LoadedModel(bundle, engine, reason, proof, tuple(refused.values()))
+        if rejected:
+            reason = "; ".join(f"{other} was rejected ({error.code})" for other, error in rejected.items())
+        return LoadedModel(bundle, engine, reason, proof, tuple(rejected.values()))
     # A fault of the bundle says more than a missing engine.
-    errors = list(refused.values())
+    errors = list(rejected.values())
     raise next((error for error in errors if not isinstance(error, EngineUnavailable)), errors[0])
 
 

@@ -51,7 +51,10 @@ class Entry:
 
 
 class Bucket:
-    """The objects under an address, by their path below it. Its methods raise ObjectStoreUnreachable or -Refused."""
+    """The objects under an address, by their path below it.
+
+    Its methods raise ObjectStoreUnreachable or ObjectStoreRefused.
+    """
 
     def __init__(self, address: BucketAddress) -> None:
         self.address = address

@@ -116,7 +116,7 @@ class Listener:
         open and may have sent requests. So no connection may be added between the last accept and the close.
         """
         with suppress(OSError):  # no such filter on this system: a connection that arrives now may be reset
-            _refuse_all(self._sock)
+            _reject_all(self._sock)
         while not self._closed and not self._has_no_room() and self._take_one():
             pass
         self.close()
@@ -181,7 +181,7 @@ class Listener:
             self._loop.add_reader(self._sock, self._accept)
 
 
-def _refuse_all(listener: socket.socket) -> None:
+def _reject_all(listener: socket.socket) -> None:
     """Have the kernel drop all packets to a listener, in any process, by a packet filter."""
     if sys.platform != "linux":
         raise OSError(errno.ENOTSUP, "there are no such filters")

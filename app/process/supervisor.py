@@ -88,10 +88,10 @@ class Supervisor:
                 self._start_what_is_due()
                 self._sleep()
                 while self._signals:
-                    self._obey(self._signals.pop(0))
+                    self._handle(self._signals.pop(0))
                 for worker in list(self._workers):
                     self._hear(worker)
-                self._bury()
+                self._reap()
                 self._kill_what_hangs()
                 self._roll()
         return self._exit_code
@@ -134,7 +134,7 @@ class Supervisor:
         if number != signal.SIGCHLD:  # which has served its purpose by waking this process
             self._signals.append(number)
 
-    def _obey(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             if self._on_terminal and not sys.stderr.isatty():
@@ -250,7 +250,7 @@ class Supervisor:
 
     # Ends
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Reap every process that has ended. As process 1 of a container, this one also inherits others."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -267,9 +267,9 @@ class Supervisor:
         reason = worker.reason_of_end(exit_code)
         if exit_code == -signal.SIGKILL and self._memory_limit_was_reached():
             reason += ", because the memory limit is reached: raise it, or lower IMAGECLASS_WORKERS"
-        went_as_told = bool(worker.going) and exit_code == 0
+        exited_as_ordered = bool(worker.going) and exit_code == 0
         if self._stopping:
-            if worker.listening and not went_as_told and not self._exit_code:
+            if worker.listening and not exited_as_ordered and not self._exit_code:
                 _log.error("worker died", worker=worker.index, process=worker.pid, reason=reason)
                 self._exit_code = 1
             return
@@ -279,7 +279,7 @@ class Supervisor:
             failure |= worker.failure
             self._cannot_start(failure["reason"], failure["code"])
             return
-        if not went_as_told:
+        if not exited_as_ordered:
             _log.error("worker died", worker=worker.index, process=worker.pid, reason=reason)
         if worker.replaces is not None:
             _log.error("restart given up", worker=worker.index, reason="the workers that were there go on")

@@ -174,10 +174,10 @@ class Admission:
         self._explaining = 0  # of the pending ones
         self._bytes = 0
         self._leases: dict[Lease, None] = {}  # the open ones, oldest first
-        self.given_back_at = clock()
+        self.released_at = clock()
         """When an owner last released a lease, on the admission's clock."""
-        self._window = RateWindow(self.given_back_at)
-        self._rejected_at = self.given_back_at
+        self._window = RateWindow(self.released_at)
+        self._rejected_at = self.released_at
 
     @property
     def pending(self) -> int:
@@ -204,7 +204,7 @@ class Admission:
         return self._pending >= self._bound
 
     def now(self) -> float:
-        """Return the time on the clock of `Lease.since` and `given_back_at`."""
+        """Return the time on the clock of `Lease.since` and `released_at`."""
         return self._clock()
 
     def enter(self, owner: Owner, pictures: int = 1, *, size: int = 0, explains: bool = False) -> Lease:
@@ -253,7 +253,7 @@ class Admission:
         if lease not in self._leases:
             return
         del self._leases[lease]
-        now = self.given_back_at = self._clock()
+        now = self.released_at = self._clock()
         self._bytes -= lease.size
         self._metrics.pending_bytes.set(self._bytes)
         if not lease.pictures:

@@ -174,7 +174,7 @@ class Batcher(Generic[Item]):
         ShuttingDown after `aclose`.
         """
         if self._closing:
-            raise refusal_while_stopping()
+            raise stopping_error()
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(
                 f"{count_of(self._max_waiting, 'picture')} in the queue are already queued. Try again in a moment."
@@ -190,7 +190,7 @@ class Batcher(Generic[Item]):
     def put_idle(self, item: Item, reply: Reply) -> None:
         """Run an item alone, when no other item is queued, and without the meters. Otherwise as `put`."""
         if self._closing:
-            raise refusal_while_stopping()
+            raise stopping_error()
         self._idle[reply] = item
         if not self._dispatch_is_due and self._free_slots:
             self._schedule_dispatch()
@@ -485,7 +485,7 @@ async def row_for(put: Callable[[Reply], None], withdraw: Callable[[Reply], None
         withdraw(future)
 
 
-def refusal_while_stopping() -> ShuttingDown:
+def stopping_error() -> ShuttingDown:
     return ShuttingDown("The service is stopping. Send the request again: another instance will take it.")
 
 

@@ -17,7 +17,7 @@ from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.classifier import Classifier, Limits
 from app.serving.tuning import Tuning
-from app.serving.versions import LoadedStore, Refusal, TunedModel
+from app.serving.versions import LoadedStore, Rejection, TunedModel
 from app.waiting import wait_all
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -40,7 +40,7 @@ class Catalogue:
         retire_grace_s: float,
     ) -> None:
         self.admission = admission
-        self.refusals = loaded.refusals
+        self.rejections = loaded.rejections
         self.stopping = False
         self._limits = limits
         self._metrics = metrics
@@ -53,8 +53,8 @@ class Catalogue:
         self._set_default = default
         self._default: str | None = None
         admission.relieve = self._run_waiting
-        for refusal in loaded.refusals:
-            self._count(refusal.name, refusal.version, refusal.code)
+        for rejection in loaded.rejections:
+            self._count(rejection.name, rejection.version, rejection.code)
         for model in loaded.models:
             self._take_live(model)
         if default is not None:
@@ -137,8 +137,8 @@ class Catalogue:
             self._begin_to_end(old, self._retire_grace_s)
         return True
 
-    def count_refusal(self, refusal: Refusal) -> None:
-        self._count(refusal.name, refusal.version, refusal.code)
+    def count_rejection(self, rejection: Rejection) -> None:
+        self._count(rejection.name, rejection.version, rejection.code)
 
     def _take_live(self, model: TunedModel) -> None:
         classifier = Classifier(

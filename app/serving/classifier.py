@@ -21,8 +21,8 @@ from app.engines.proof import proven_outputs
 from app.errors import DeadlineExceeded, MalformedRequest
 from app.metrics import Metrics
 from app.serving.admission import Admission, Lease
-from app.serving.batcher import Batcher, Meters, Reply, RowFuture, Rows, refusal_while_stopping, row_for
-from app.serving.explanation import Explanation, ExplanationWish, Rise, View, view_of
+from app.serving.batcher import Batcher, Meters, Reply, RowFuture, Rows, row_for, stopping_error
+from app.serving.explanation import Explanation, ExplanationOptions, Rise, View, view_of
 from app.serving.predictions import Predictions
 from app.serving.tuning import Tuning
 from app.tracing.trace import trace_batch
@@ -196,7 +196,7 @@ class Classifier:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._decode_pool, proven_outputs, self.loaded.bundle, self.loaded.engine)
         if self._closing:
-            raise refusal_while_stopping()
+            raise stopping_error()
         self._add_batcher(output)
 
     def _add_batcher(self, output: str) -> None:
@@ -253,7 +253,7 @@ class Classifier:
         data: bytes,
         reply: Reply,
         *,
-        wish: ExplanationWish,
+        options: ExplanationOptions,
         deadline: float | None = None,
         output: str | None = None,
     ) -> None:
@@ -264,23 +264,23 @@ class Classifier:
         does not have the requested label.
         """
         labels = self.manifest.labels
-        if wish.label is not None and wish.label not in labels:
+        if options.label is not None and options.label not in labels:
             raise MalformedRequest(
-                f"'{wish.label}' is not a label of the model '{self.name}'. Labels: {', '.join(labels)}."
+                f"'{options.label}' is not a label of the model '{self.name}'. Labels: {', '.join(labels)}."
             )
         header = read_header(data, accepted=self._limits.accepted_formats)
         check_size(data, header, max_pixels=self._limits.max_pixels)
 
         async def look_and_explain(lease: Lease) -> None:
             spec = self.manifest.preprocessing
-            view = await self._in_pool(lambda: view_of(data, spec, header=header, drawn=wish.drawn), reply, deadline)
+            view = await self._in_pool(lambda: view_of(data, spec, header=header, drawn=options.drawn), reply, deadline)
             lease.end()
             explain = self._by_masks if output is None else self._by_class_maps
             began = monotonic()
-            explanation = await explain(view, reply, wish, deadline)
+            explanation = await explain(view, reply, options, deadline)
             if reply.trace is not None:
                 reply.trace.stage("explain", monotonic() - began)
-            if wish.drawn:
+            if options.drawn:
                 png = await asyncio.get_running_loop().run_in_executor(self._decode_pool, explanation.drawn_over, view)
                 explanation = explanation._replace(png=png)
             if not reply.done():
@@ -289,17 +289,19 @@ class Classifier:
         self._begin(reply, look_and_explain, size=self._decoded_bytes(data, header))
 
     async def _by_class_maps(
-        self, view: View, reply: Reply, wish: ExplanationWish, deadline: float | None
+        self, view: View, reply: Reply, options: ExplanationOptions, deadline: float | None
     ) -> Explanation:
         batcher = await self._ready_batcher(CLASS_MAPS, deadline)
         row: WithOutput = await self._row(batcher, view.tensor, reply, deadline)
-        index = wish.index_in(self.manifest.labels, row.probabilities)
+        index = options.index_in(self.manifest.labels, row.probabilities)
         return Explanation(row.probabilities, index, "cam", 0, np.ascontiguousarray(row.output[..., index]), view.box)
 
-    async def _by_masks(self, view: View, reply: Reply, wish: ExplanationWish, deadline: float | None) -> Explanation:
+    async def _by_masks(
+        self, view: View, reply: Reply, options: ExplanationOptions, deadline: float | None
+    ) -> Explanation:
         """Explain by as many masks as there is time for, each run while the batcher is idle."""
         probabilities = await self._row(self._batcher, view.tensor, reply, deadline)
-        index = wish.index_in(self.manifest.labels, probabilities)
+        index = options.index_in(self.manifest.labels, probabilities)
         loop = asyncio.get_running_loop()
         until = None if deadline is None else loop.time() + _SHARE_OF_TIME * (deadline - loop.time())
         rise = Rise(view.tensor)
@@ -388,7 +390,7 @@ class Classifier:
         Its exception goes to the reply. `withdraw` cancels it.
         """
         if self._closing:
-            raise refusal_while_stopping()
+            raise stopping_error()
         working = _Working()
         lease = self._admission.hold(working, size)
 
@@ -404,7 +406,7 @@ class Classifier:
             lease.end()
             self._tasks.pop(reply, None)
             if task.cancelled() and not reply.done():  # it may not have begun
-                reply.set_exception(refusal_while_stopping())
+                reply.set_exception(stopping_error())
 
         task = asyncio.get_running_loop().create_task(answer())
         self._tasks[reply] = task

@@ -38,7 +38,7 @@ class ModelControl:
             while (wanted := await asyncio.to_thread(self._wanted, name)) != self._live(name):
                 # A rejected version may have been replaced: its rejection counts only after two scans.
                 if looks >= 2:
-                    self._raise_refusal(name, wanted)
+                    self._raise_rejection(name, wanted)
                 await self._watcher.next_look()
                 looks += 1
 
@@ -103,11 +103,11 @@ class ModelControl:
             raise ModelControlRefused(f"Every version of '{name}' is held back. Promote one in the model store.")
         return order[0]
 
-    def _raise_refusal(self, name: str, version: int) -> None:
-        for refusal in self._catalogue.refusals:
-            if (refusal.name, refusal.version) == (name, version):
+    def _raise_rejection(self, name: str, version: int) -> None:
+        for rejection in self._catalogue.rejections:
+            if (rejection.name, rejection.version) == (name, version):
                 raise ModelControlRefused(
-                    f"Version {version} of '{name}' is rejected: {refusal.code}. The service's log says why."
+                    f"Version {version} of '{name}' is rejected: {rejection.code}. The service's log says why."
                 )
 
 

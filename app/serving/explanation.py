@@ -20,8 +20,8 @@ _PLACES = 28
 """Along each side of a map by masks, at most: its masks have no finer detail."""
 
 
-class ExplanationWish(NamedTuple):
-    """A request's wishes for an explanation: the label, None for the most probable; and whether the map is drawn."""
+class ExplanationOptions(NamedTuple):
+    """A request's options for an explanation: the label, None for the most probable; and whether the map is drawn."""
 
     label: str | None = None
     drawn: bool = False

@@ -37,8 +37,8 @@ class SelfCheck:
         oldest = next(iter(admission.leases), None)
         if oldest is not None and now - oldest.since > self._longest_s:
             return f"a place has been held for {now - oldest.since:.0f} s, longer than any request may live"
-        if admission.is_full and now - admission.given_back_at > self._longest_s:
-            return f"the service is full, and nothing was given back for {now - admission.given_back_at:.0f} s"
+        if admission.is_full and now - admission.released_at > self._longest_s:
+            return f"the service is full, and nothing was released for {now - admission.released_at:.0f} s"
         return None
 
     def correct(self, leaked: set[Lease]) -> None:

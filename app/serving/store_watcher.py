@@ -25,9 +25,9 @@ import structlog
 
 from app.contract.fingerprint import Fingerprint, fingerprint_of
 from app.errors import BundleNotFound, ImageclassError
-from app.serving.batcher import refusal_while_stopping
+from app.serving.batcher import stopping_error
 from app.serving.catalogue import Catalogue
-from app.serving.versions import LoadedStore, Loader, Refusal, TunedModel, say_what_is_live
+from app.serving.versions import LoadedStore, Loader, Rejection, TunedModel, say_what_is_live
 from app.system.folder_lock import taking_turns
 
 _PATIENT_LOOKS = 20
@@ -53,8 +53,8 @@ class Watcher:
         self._catalogue = catalogue
         self._interval_s = interval_s
         self._live = {model.name: model for model in loaded.models}
-        self._refused: dict[tuple[str, int | None], Refusal] = {
-            (refusal.name, refusal.version): refusal for refusal in loaded.refusals
+        self._rejected: dict[tuple[str, int | None], Rejection] = {
+            (rejection.name, rejection.version): rejection for rejection in loaded.rejections
         }
         self._seen: dict[tuple[str, int], _Seen] = {}
         self._said: dict[str, str] = {}
@@ -92,7 +92,7 @@ class Watcher:
             self._waiting.append(looked)
             await looked
         if self._stop.is_set():
-            raise refusal_while_stopping()
+            raise stopping_error()
 
     def look(self) -> None:
         """Scan the whole store once, and make ready versions live. Call it in the watcher's thread only."""
@@ -103,14 +103,14 @@ class Watcher:
             self._say("", f"{exc} What is in memory keeps serving.")
             return
         self._say("", None)
-        for name in sorted({*names, *self._live, *(name for name, _ in self._refused)}):
+        for name in sorted({*names, *self._live, *(name for name, _ in self._rejected)}):
             if self._is_ending():
                 return
             try:
                 self._look_at(name)
             except OSError as exc:
                 self._say(name, f"{self._store.root / name} cannot be read: {exc.strerror}. What is in memory serves.")
-        self._show_refusals()
+        self._show_rejections()
         self._on_loop(self._wake_waiting)
 
     def _wake_waiting(self) -> None:
@@ -143,7 +143,7 @@ class Watcher:
         live = self._live.get(name)
         if live is not None and pin is not None:
             order = [pin]
-        elif live is not None and (name, None) in self._refused:
+        elif live is not None and (name, None) in self._rejected:
             return
         is_gone = live is not None and live.version not in versions
         # Missing once, it may be in the middle of a move.
@@ -171,7 +171,7 @@ class Watcher:
             live = self._live.pop(name)
             _log.info("model unloaded", model=name, version=live.version)
         self._forget(name, set())
-        self._refused.pop((name, None), None)
+        self._rejected.pop((name, None), None)
         return True
 
     def _pin(self, name: str, versions: Iterable[int]) -> int | None:
@@ -179,19 +179,19 @@ class Watcher:
         try:
             pin = self._store.pinned(name)
         except BundleNotFound as exc:
-            self._refuse(Refusal(name, None, exc.code, str(exc)))
+            self._reject(Rejection(name, None, exc.code, str(exc)))
             return None
-        self._refused.pop((name, None), None)
+        self._rejected.pop((name, None), None)
         if pin is not None and pin not in versions:
             reason = f"Version {pin} of {name} is pinned, but is not in the store. What serves keeps serving."
-            self._refuse(Refusal(name, pin, BundleNotFound.code, reason))
+            self._reject(Rejection(name, pin, BundleNotFound.code, reason))
         return pin
 
     def _forget(self, name: str, there: set[int]) -> None:
         """Forget the records of versions that are not `there`: they are gone or held back, and not pinned."""
-        for of_name, version in list(self._refused):
+        for of_name, version in list(self._rejected):
             if of_name == name and version is not None and version not in there:
-                del self._refused[of_name, version]
+                del self._rejected[of_name, version]
         live = self._live.get(name)
         for of_name, seen in list(self._seen):
             if of_name == name and seen not in there and (live is None or seen != live.version):
@@ -207,13 +207,13 @@ class Watcher:
 
     def _is_ready(self, name: str, version: int, seen: _Seen) -> bool:
         """Return whether a version looks complete, has not changed lately, and was not rejected before."""
-        refused = self._refused.get((name, version))
-        if seen.fingerprint is None or (refused is not None and refused.fingerprint == seen.fingerprint):
+        rejected = self._rejected.get((name, version))
+        if seen.fingerprint is None or (rejected is not None and rejected.fingerprint == seen.fingerprint):
             return False
         if not seen.fingerprint.has_manifest:
             if seen.looks >= _PATIENT_LOOKS:
                 reason = f"{self._store.path(name, version)} is not a bundle: it has no manifest.json."
-                self._refuse(Refusal(name, version, BundleNotFound.code, reason, seen.fingerprint))
+                self._reject(Rejection(name, version, BundleNotFound.code, reason, seen.fingerprint))
             return False
         return seen.looks >= 2
 
@@ -221,7 +221,7 @@ class Watcher:
         """Handle a live version whose files have changed: bundles should not change, but people copy over them."""
         name, version = live.name, live.version
         if seen.fingerprint == live.fingerprint:
-            self._refused.pop((name, version), None)
+            self._rejected.pop((name, version), None)
         elif self._is_ready(name, version, seen):
             try:
                 if self._loader.is_still(live):
@@ -229,7 +229,7 @@ class Watcher:
                     return
             except (ImageclassError, OSError) as exc:
                 code = exc.code if isinstance(exc, ImageclassError) else BundleNotFound.code
-                self._refuse(Refusal(name, version, code, str(exc), seen.fingerprint))
+                self._reject(Rejection(name, version, code, str(exc), seen.fingerprint))
                 return
             _log.warning(
                 "a live version was replaced by another bundle of the same number", model=name, version=version
@@ -245,12 +245,12 @@ class Watcher:
             try:
                 model = self._loader.load(name, version, like=self._live.get(name), busy=True)
             except ImageclassError as exc:
-                self._refuse(Refusal(name, version, exc.code, str(exc), seen.fingerprint))
+                self._reject(Rejection(name, version, exc.code, str(exc), seen.fingerprint))
                 return
             except Exception as exc:  # noqa: BLE001 - the live version goes on serving
                 _log.exception("a version could not be loaded", model=name, version=version)
                 reason = f"It could not be loaded: {exc!r}."
-                self._refuse(Refusal(name, version, ImageclassError.code, reason, seen.fingerprint))
+                self._reject(Rejection(name, version, ImageclassError.code, reason, seen.fingerprint))
                 return
             taken = time.monotonic() - began
         # Record the files found before the load: if they have changed since, the next scan notices.
@@ -260,7 +260,7 @@ class Watcher:
             return
         before = self._live.get(name)
         self._live[name] = model
-        self._refused.pop((name, version), None)
+        self._rejected.pop((name, version), None)
         say_what_is_live(model, replaces=None if before is None else before.version, load_seconds=round(taken, 3))
 
     def _take_live(self, model: TunedModel) -> bool:
@@ -269,44 +269,48 @@ class Watcher:
         except Exception as exc:  # noqa: BLE001 - as above
             _log.exception("a version could not go live", model=model.name, version=model.version)
             reason = f"It could not go live: {exc!r}."
-            self._refuse(Refusal(model.name, model.version, ImageclassError.code, reason, model.fingerprint))
+            self._reject(Rejection(model.name, model.version, ImageclassError.code, reason, model.fingerprint))
             return False
 
     def _turn(self) -> AbstractContextManager[None]:
         return taking_turns(self._store.root, self._stop)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _reject(self, rejection: Rejection) -> None:
         """Remember, log and count a rejected version, once for the same files."""
-        key = (refusal.name, refusal.version)
-        before = self._refused.get(key)
-        if before is not None and (before.code, before.fingerprint) == (refusal.code, refusal.fingerprint):
+        key = (rejection.name, rejection.version)
+        before = self._rejected.get(key)
+        if before is not None and (before.code, before.fingerprint) == (rejection.code, rejection.fingerprint):
             return
-        self._refused[key] = refusal
-        self._show_refusals()  # before the log line, so that /health shows it to readers of the log
+        self._rejected[key] = rejection
+        self._show_rejections()  # before the log line, so that /health shows it to readers of the log
         _log.error(
-            "version refused", model=refusal.name, version=refusal.version, code=refusal.code, reason=refusal.reason
+            "version refused",
+            model=rejection.name,
+            version=rejection.version,
+            code=rejection.code,
+            reason=rejection.reason,
         )
-        self._on_loop(lambda: self._catalogue.count_refusal(refusal))
+        self._on_loop(lambda: self._catalogue.count_rejection(rejection))
 
-    def _show_refusals(self) -> None:
+    def _show_rejections(self) -> None:
         """Show the catalogue the rejected versions that would otherwise be served."""
-        by_name: dict[str, list[Refusal]] = defaultdict(list)
-        for refusal in self._refused.values():
-            by_name[refusal.name].append(refusal)
+        by_name: dict[str, list[Rejection]] = defaultdict(list)
+        for rejection in self._rejected.values():
+            by_name[rejection.name].append(rejection)
         shown = tuple(
-            refusal
+            rejection
             for name in sorted(by_name)
-            for refusal in sorted(by_name[name], key=lambda refusal: refusal.version or 0)
-            if self._matters(refusal)
+            for rejection in sorted(by_name[name], key=lambda rejection: rejection.version or 0)
+            if self._matters(rejection)
         )
-        self._on_loop(lambda: setattr(self._catalogue, "refusals", shown))
+        self._on_loop(lambda: setattr(self._catalogue, "rejections", shown))
 
-    def _matters(self, refusal: Refusal) -> bool:
-        live = self._live.get(refusal.name)
-        if live is None or refusal.version is None or refusal.version >= live.version:
+    def _matters(self, rejection: Rejection) -> bool:
+        live = self._live.get(rejection.name)
+        if live is None or rejection.version is None or rejection.version >= live.version:
             return True
         try:
-            return self._store.pinned(refusal.name) == refusal.version
+            return self._store.pinned(rejection.name) == rejection.version
         except BundleNotFound:
             return False
 

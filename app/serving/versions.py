@@ -25,7 +25,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """A version that was rejected, with the reason's stable code. The version is None if the pin names no version.
 
     `fingerprint` is that of the rejected files, None if there were none.
@@ -64,7 +64,7 @@ class LoadedStore:
     """The loaded, checked and tuned models of a store, and the rejected versions."""
 
     models: tuple[TunedModel, ...]
-    refusals: tuple[Refusal, ...]
+    rejections: tuple[Rejection, ...]
 
 
 @dataclass(frozen=True)
@@ -135,18 +135,18 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
             f"The model store {loader.store.root} holds no model. "
             f"Train one: {command_line('training', 'fit', '--data', 'PATH', '--name', 'NAME')}"
         )
-    refusals: list[Refusal] = []
+    rejections: list[Rejection] = []
     models, without = [], {}
     for name in names:
         try:
-            models.append(_load_served(loader, name, refusals))
+            models.append(_load_served(loader, name, rejections))
         except BundleError as exc:
             without[name] = exc
     for name, error in without.items():
         if not models or name == required:
             raise error
         _log.error("model not served", model=name, reason=str(error))
-    return LoadedStore(tuple(models), tuple(refusals))
+    return LoadedStore(tuple(models), tuple(rejections))
 
 
 def _to_serve(store: ModelStore, required: str | None) -> list[str]:
@@ -155,16 +155,16 @@ def _to_serve(store: ModelStore, required: str | None) -> list[str]:
     return [name for name in names if name == required or not store.is_unloaded(name)] or names
 
 
-def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedModel:
-    """Return the pinned version, else the newest that passes and is not held back; add failed ones to `refusals`."""
+def _load_served(loader: Loader, name: str, rejections: list[Rejection]) -> TunedModel:
+    """Return the pinned version, else the newest that passes and is not held back; add failed ones to `rejections`."""
     store = loader.store
     store.newest(name)  # if the model is missing, its error names those that exist
-    refused: dict[int | None, BundleError] = {}
+    rejected: dict[int | None, BundleError] = {}
     pinned = None
     try:
         pinned = store.pinned(name)
     except BundleNotFound as exc:
-        refused[None] = exc
+        rejected[None] = exc
     order = store.serving_order(name, pinned)
     if not order:
         raise store.all_held_back(name)
@@ -175,15 +175,15 @@ def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedMod
             found = loader.load(name, version)
             break
         except BundleError as exc:
-            refused[version] = exc
-            refusals.append(Refusal(name, version, exc.code, str(exc), fingerprint))
-    if None in refused:
-        refusals.append(Refusal(name, None, refused[None].code, str(refused[None])))
+            rejected[version] = exc
+            rejections.append(Rejection(name, version, exc.code, str(exc), fingerprint))
+    if None in rejected:
+        rejections.append(Rejection(name, None, rejected[None].code, str(rejected[None])))
     if found is None:
-        raise next(error for version, error in refused.items() if version is not None)
-    for refused_version, error in refused.items():
-        _log.error("version refused", model=name, version=refused_version, code=error.code, reason=str(error))
-    if None in refused or pinned not in {None, found.version}:
+        raise next(error for version, error in rejected.items() if version is not None)
+    for rejected_version, error in rejected.items():
+        _log.error("version refused", model=name, version=rejected_version, code=error.code, reason=str(error))
+    if None in rejected or pinned not in {None, found.version}:
         _log.error("the pin is not followed", model=name, pinned=pinned, served=found.version)
     say_what_is_live(found)
     return found
@@ -192,8 +192,10 @@ def _load_served(loader: Loader, name: str, refusals: list[Refusal]) -> TunedMod
 def say_what_is_live(model: TunedModel, **more: object) -> None:
     """Log that a version serves from now on, and why on this engine."""
     loaded = model.loaded
-    for refusal in loaded.refusals:
-        _log.warning("engine refused", model=model.name, version=model.version, code=refusal.code, reason=str(refusal))
+    for rejection in loaded.rejections:
+        _log.warning(
+            "engine refused", model=model.name, version=model.version, code=rejection.code, reason=str(rejection)
+        )
     _log.info(
         "model live", model=model.name, version=model.version, engine=loaded.engine.name, reason=loaded.reason, **more
     )

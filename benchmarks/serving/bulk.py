@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.cli.predict.bulk.crew import Signals, processes
 from app.cli.predict.bulk.here import ModelHere
 from app.cli.predict.bulk.job import run
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.plan import Plan
 from app.cli.predict.bulk.shard import BATCH, JOURNALS, Target
+from app.cli.predict.bulk.worker_pool import Signals, processes
 from app.cli.predict.pictures import find
 from app.cli.predict.progress import Progress
 from app.client import ModelReference
+from app.contract.answer_options import AnswerOptions
 from app.contract.bundle import open_bundle
-from app.contract.wish import Wish
 from app.settings import Settings
 from app.system.cores import available_cores
 from benchmarks.harness.errors import BenchmarkError
@@ -149,13 +149,13 @@ def _speed_of_job(bundle: Path, folder: Path) -> float:
     (out / JOURNALS).mkdir(parents=True)
     manifest = open_bundle(bundle).manifest
     settings = Settings.load()
-    layout = Layout("parquet", ModelReference(manifest.name, manifest.version), manifest.labels, Wish())
+    layout = Layout("parquet", ModelReference(manifest.name, manifest.version), manifest.labels, AnswerOptions())
     target = Target(out, layout, settings.max_upload_bytes)
     count = sum(1 for _ in find([str(folder)], []))
     size = min(_SHARD_SIZE, 2 * BATCH * max(1, count // (16 * BATCH * available_cores())))
     plan = Plan.of(target, lambda: find([str(folder)], []), size)
     signals = Signals.new()
-    model = ModelHere.of(settings, open_bundle(bundle), Wish(), features=False)
+    model = ModelHere.of(settings, open_bundle(bundle), AnswerOptions(), features=False)
     began: list[tuple[float, int]] = []
 
     def watch() -> None:
@@ -166,8 +166,8 @@ def _speed_of_job(bundle: Path, folder: Path) -> float:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     progress = Progress(total=None, shown=False)
-    with progress, processes(model, target, signals, available_cores()) as crew:
-        failed = run(plan, crew, signals, progress)
+    with progress, processes(model, target, signals, available_cores()) as pool:
+        failed = run(plan, pool, signals, progress)
         ended = time.monotonic()
     if failed:
         raise BenchmarkError(f"{failed} pictures of {folder} have no answer.")

@@ -29,9 +29,9 @@ from app.api.protocols.open_inference import rpc
 from app.api.protocols.open_inference.questions import HttpInfer, InferQuestion, readers_of
 from app.api.protocols.open_inference.repository import Repository
 from app.api.protocols.open_inference.requests import InferRequest
+from app.contract.answer_options import AnswerOptions
 from app.contract.bundle import read_manifest
 from app.contract.preprocessing import preprocess
-from app.contract.wish import Wish
 from app.main import create_app, load_from, open_gate
 from app.metrics import Metrics
 from app.process.http_server.server import uvicorn_config
@@ -194,7 +194,7 @@ class _HttpDriver(_Driver):
     def own(self, classifier: Classifier, row: NDArray[np.float32]) -> list[Replacement]:
         asked = questions.Questions(self.app.state.inference)
         if self.protocol == "multipart":
-            written = asked.one(None, Wish(), "image/png").write(classifier, [row])
+            written = asked.one(None, AnswerOptions(), "image/png").write(classifier, [row])
             return [
                 ("answer as JSON", questions.OnePicture, "write", lambda *_: written),
                 ("multipart form", questions, "picture_of", lambda *_, **__: self.picture),

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, rankdata
 
+from app.contract.answer_options import SetMethod
 from app.contract.bundle import FEATURES, Bundle
 from app.contract.preprocessing import preprocess
 from app.contract.trust import TRUST, Familiarity, Trust
-from app.contract.wish import SetMethod
 from app.engines.engine import GivesOutputs
 from app.engines.loading import load_model
 from benchmarks.harness.errors import BenchmarkError

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contract.answer_options import SetMethod
 from app.contract.heat_map import canvas, overlay
 from app.contract.preprocessing import Box, Image, PreprocessingSpec, prepare
 from app.contract.trust import Trust
-from app.contract.wish import SetMethod
 
 Floats = NDArray[np.float64]
 

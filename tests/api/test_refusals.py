@@ -11,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from app.api.guard.request_log import IN_FULL_PER_SECOND, RefusalLog
+from app.api.guard.request_log import IN_FULL_PER_SECOND, RejectionLog
 from tests.api.conftest import OpenClient
 
 Line = MutableMapping[str, Any]
 
 
-def note(log: RefusalLog, request_id: str, *, status: int = 503, code: str = "overloaded") -> None:
+def note(log: RejectionLog, request_id: str, *, status: int = 503, code: str = "overloaded") -> None:
     log.note(request_id=request_id, method="POST", path="/predict", status=status, code=code)
 
 
@@ -31,7 +31,7 @@ def ids_of(lines: list[Line]) -> Counter[str]:
 
 async def test_a_refusal_is_one_line_with_what_finds_it() -> None:
     with capture_logs() as lines:
-        note(RefusalLog(), "order-42", status=413, code="image_too_large")
+        note(RejectionLog(), "order-42", status=413, code="image_too_large")
     assert lines == [
         {
             "event": "request refused",
@@ -47,12 +47,12 @@ async def test_a_refusal_is_one_line_with_what_finds_it() -> None:
 
 async def test_what_the_operator_should_know_of_is_a_warning() -> None:
     with capture_logs() as lines:
-        note(RefusalLog(), "a", status=504, code="deadline_exceeded")
+        note(RejectionLog(), "a", status=504, code="deadline_exceeded")
     assert lines[0]["log_level"] == "warning"
 
 
 async def test_in_a_flood_every_id_is_told_once_in_few_lines() -> None:
-    log = RefusalLog()
+    log = RejectionLog()
     sent = [f"0123456789abcdef-{number:x}" for number in range(1000)]
     with capture_logs() as lines:
         for request_id in sent:
@@ -64,7 +64,7 @@ async def test_in_a_flood_every_id_is_told_once_in_few_lines() -> None:
 
 
 async def test_another_code_is_told_in_full_amid_a_flood() -> None:
-    log = RefusalLog()
+    log = RejectionLog()
     with capture_logs() as lines:
         for number in range(100):
             note(log, str(number))
@@ -73,7 +73,7 @@ async def test_another_code_is_told_in_full_amid_a_flood() -> None:
 
 
 async def test_a_flood_of_long_ids_is_bounded_and_counted() -> None:
-    log = RefusalLog()
+    log = RejectionLog()
     with capture_logs() as lines:
         for number in range(20_000):
             note(log, f"{number:x>128}")
@@ -87,7 +87,7 @@ async def test_a_flood_of_long_ids_is_bounded_and_counted() -> None:
 async def test_what_waits_is_written_without_another_request() -> None:
     flushed = asyncio.Event()
 
-    class Watched(RefusalLog):
+    class Watched(RejectionLog):
         def flush(self) -> None:
             super().flush()
             flushed.set()

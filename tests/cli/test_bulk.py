@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.cli.predict.bulk.answers import DECISIONS, Values, answers_to, row_of
-from app.cli.predict.bulk.crew import Signals, threads
 from app.cli.predict.bulk.job import begun_with, held, run
 from app.cli.predict.bulk.journal import recorded_in
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.plan import Plan
 from app.cli.predict.bulk.service import ServiceClassifier
 from app.cli.predict.bulk.shard import BATCH, Shard, Target, work_on
+from app.cli.predict.bulk.worker_pool import Signals, threads
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture, find
 from app.cli.predict.progress import Progress
 from app.client import Failure, ModelReference, ServedModel, ServiceClient
+from app.contract.answer_options import AnswerOptions
 from app.contract.picture_files import LeftOut
-from app.contract.wish import Wish
 from app.errors import OutputConflict, OutputNotWritable
 
 LABELS = ("cat", "dog", "owl")
@@ -58,7 +58,7 @@ def values_of(data: bytes) -> Values:
 
 def target_in(folder: Path, output: PartFormat = "jsonl", top_k: int | None = None) -> Target:
     (folder / ".journal").mkdir(parents=True, exist_ok=True)
-    return Target(folder, Layout(output, ModelReference("pets", 2), LABELS, Wish(top_k)), 1_000_000)
+    return Target(folder, Layout(output, ModelReference("pets", 2), LABELS, AnswerOptions(top_k)), 1_000_000)
 
 
 def work(target: Target, *sources: Path, model: Model | None = None, workers: int = 2) -> Model:
@@ -67,8 +67,8 @@ def work(target: Target, *sources: Path, model: Model | None = None, workers: in
     left_out: list[LeftOut] = []
     plan = Plan.of(target, lambda: find(map(str, sources), left_out), SIZE)
     signals = Signals.new()
-    with Progress(total=plan.total, shown=False) as progress, threads(model, target, signals, workers) as crew:
-        run(plan, crew, signals, progress)
+    with Progress(total=plan.total, shown=False) as progress, threads(model, target, signals, workers) as pool:
+        run(plan, pool, signals, progress)
     return model
 
 
@@ -254,7 +254,7 @@ def test_a_name_that_is_no_text_is_gone_on_with(tmp_path: Path) -> None:
 def test_every_format_says_the_same(output: PartFormat, top_k: int | None) -> None:
     answers = answers_to([Picture("a", b"good"), Picture("b", b"bad"), Picture("c", b"fine")], Model())
     stream = io.BytesIO()
-    Layout(output, ModelReference("pets", 2), LABELS, Wish(top_k)).write(answers, stream)
+    Layout(output, ModelReference("pets", 2), LABELS, AnswerOptions(top_k)).write(answers, stream)
     if output == "parquet":
         rows = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
     elif output == "csv":
@@ -278,16 +278,16 @@ def test_every_format_says_the_same(output: PartFormat, top_k: int | None) -> No
 
 @pytest.mark.parametrize("output", ["parquet", "csv", "jsonl"])
 def test_decisions_and_sets_are_columns_of_every_format(output: PartFormat) -> None:
-    wish = Wish(top_k=1, min_probability=0.5, set=0.1)
+    options = AnswerOptions(top_k=1, min_probability=0.5, set=0.1)
     probabilities = np.array([[0.1, 0.7, 0.2], [0.4, 0.3, 0.3]], np.float32)
     rows: list[Values | Failure] = [
-        row_of(probabilities[0], wish, "label", [1, 2]),
+        row_of(probabilities[0], options, "label", [1, 2]),
         Failure("The picture is bad.", "bad"),
-        row_of(probabilities[1], wish, "unsure", []),
+        row_of(probabilities[1], options, "unsure", []),
     ]
     answers = answers_to([Picture(name, b"") for name in "abc"], lambda _: rows)
     stream = io.BytesIO()
-    Layout(output, ModelReference("pets", 2), LABELS, wish).write(answers, stream)
+    Layout(output, ModelReference("pets", 2), LABELS, options).write(answers, stream)
     found: list[dict[str, Any]]
     if output == "parquet":
         found = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
@@ -313,9 +313,9 @@ def test_a_service_is_asked_for_them() -> None:
         entry = {**said, "decision": "unfamiliar", "set": set_}
         return httpx.Response(200, json={"predictions": [entry], "model": {"name": "pets", "version": 2}})
 
-    wish = Wish(top_k=1, false_alarms=0.05, set=0.1)
+    options = AnswerOptions(top_k=1, false_alarms=0.05, set=0.1)
     with ServiceClient("http://service", transport=httpx.MockTransport(service)) as client:
-        (values,) = ServiceClassifier(client, ServedModel("pets", 2, LABELS, {}), wish)([b"picture"])
+        (values,) = ServiceClassifier(client, ServedModel("pets", 2, LABELS, {}), options)([b"picture"])
     assert not isinstance(values, Failure)
     np.testing.assert_allclose(values, [0.1, 0.6, 0.3, DECISIONS.index("unfamiliar"), 0, 1, 0], atol=1e-6)
     assert dict(asked[0].url.params) == {"model": "pets", "false_alarms": "0.05", "set": "0.1"}

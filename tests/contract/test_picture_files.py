@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from app.contract.picture_files import Folder, LeftOut, told
+from app.contract.picture_files import Folder, LeftOut, describe_left_out
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 JPEG = cv2.imencode(".jpg", GREY)[1].tobytes()
@@ -129,4 +129,4 @@ def test_a_pipe_is_named_and_never_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_left_out_is_counted_by_reason(reasons: list[str], sentence: str) -> None:
-    assert told(LeftOut("a", reason) for reason in reasons) == sentence
+    assert describe_left_out(LeftOut("a", reason) for reason in reasons) == sentence

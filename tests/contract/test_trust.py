@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.contract.answer_options import SetMethod
 from app.contract.trust import Trust
-from app.contract.wish import SetMethod
 from training.bundling.familiar import project, thinned
 
 D, K = 12, 3

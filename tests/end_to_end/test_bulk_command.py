@@ -28,17 +28,17 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.cli.predict.bulk.answers import answers_to, row_of
-from app.cli.predict.bulk.crew import Signals, processes
 from app.cli.predict.bulk.here import ModelHere, check_has_features
 from app.cli.predict.bulk.job import held
 from app.cli.predict.bulk.parts import Layout
 from app.cli.predict.bulk.shard import BATCH, Shard, Target
+from app.cli.predict.bulk.worker_pool import Signals, processes
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Picture
 from app.client import Failure, ModelReference
+from app.contract.answer_options import AnswerOptions, AnswerSettings
 from app.contract.bundle import open_bundle
 from app.contract.judgement import Judge
-from app.contract.wish import AnswerSettings, Wish
 from app.engines.engine import GivesOutputs
 from app.engines.loading import open_engine
 from app.errors import MalformedRequest
@@ -274,29 +274,29 @@ def test_a_model_without_features_says_so_and_leaves_the_folder_free(
 
 def test_what_is_said_of_answers_is_what_a_service_says(repository: Path) -> None:
     bundle = open_bundle(repository / "model_store" / "mnist" / "1")
-    wish = Wish(min_probability=0.5, false_alarms=0.05, set=0.01)
-    rows = ModelHere.of(Settings(), bundle, wish, features=False).open()(bundle.golden.encoded)
+    options = AnswerOptions(min_probability=0.5, false_alarms=0.05, set=0.01)
+    rows = ModelHere.of(Settings(), bundle, options, features=False).open()(bundle.golden.encoded)
     judge, classes = Judge(bundle, AnswerSettings()), len(bundle.manifest.labels)
     engine = open_engine("openvino", bundle.path, bundle.manifest.signature, threads=1)
     assert isinstance(engine, GivesOutputs)
     features = engine.outputs(bundle.golden.images)["features"]
     for row, of_network in zip(rows, features, strict=True):
         assert not isinstance(row, Failure)
-        found = judge.judge(row[:classes], of_network, wish)
-        np.testing.assert_array_equal(row, row_of(row[:classes], wish, found.decision, found.set))
+        found = judge.judge(row[:classes], of_network, options)
+        np.testing.assert_array_equal(row, row_of(row[:classes], options, found.decision, found.set))
     with pytest.raises(MalformedRequest, match="too low for this model"):
-        ModelHere.of(Settings(), bundle, Wish(set=1e-6), features=False)
+        ModelHere.of(Settings(), bundle, AnswerOptions(set=1e-6), features=False)
 
 
 def test_worker_processes_are_gone_when_their_crew_is(repository: Path, tmp_path: Path) -> None:
     """Else the exit of the command can write into a pipe that is closed by then, and ends with a traceback."""
     bundle = open_bundle(repository / "model_store" / "mnist" / "1")
-    model = ModelHere.of(Settings(), bundle, Wish(), features=False)
+    model = ModelHere.of(Settings(), bundle, AnswerOptions(), features=False)
     (tmp_path / ".journal").mkdir()
     reference = ModelReference(bundle.name, bundle.version)
-    layout = Layout("jsonl", reference, bundle.manifest.labels, Wish(), features=False)
-    with processes(model, Target(tmp_path, layout, 1_000_000), Signals.new(), 1) as crew:
-        assert crew.submit(Shard(0, ())).result(timeout=60).failed == 0
+    layout = Layout("jsonl", reference, bundle.manifest.labels, AnswerOptions(), features=False)
+    with processes(model, Target(tmp_path, layout, 1_000_000), Signals.new(), 1) as pool:
+        assert pool.submit(Shard(0, ())).result(timeout=60).failed == 0
     assert multiprocessing.active_children() == []
 
 
@@ -304,7 +304,7 @@ def test_worker_processes_are_gone_when_their_crew_is(repository: Path, tmp_path
 def test_features_are_those_of_the_network(output: PartFormat, repository: Path, tmp_path: Path) -> None:
     bundle = open_bundle(repository / "tests" / "data" / "bundles" / "clothes" / "1")
     check_has_features(bundle)
-    classify = ModelHere.of(Settings(), bundle, Wish(), features=True).open()
+    classify = ModelHere.of(Settings(), bundle, AnswerOptions(), features=True).open()
     engine = open_engine("tensorflow", bundle.path, bundle.manifest.signature, threads=1)
     assert isinstance(engine, GivesOutputs)
     expected = engine.outputs(bundle.golden.images)["features"]
@@ -314,7 +314,7 @@ def test_features_are_those_of_the_network(output: PartFormat, repository: Path,
     )
     stream = io.BytesIO()
     reference = ModelReference(bundle.name, bundle.version)
-    Layout(output, reference, bundle.manifest.labels, Wish(), features=True).write(answers, stream)
+    Layout(output, reference, bundle.manifest.labels, AnswerOptions(), features=True).write(answers, stream)
     if output == "parquet":
         rows = pq.read_table(io.BytesIO(stream.getvalue())).to_pylist()
         found = [row["features"] for row in rows]

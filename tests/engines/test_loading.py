@@ -60,7 +60,7 @@ def test_engine_reproduces_the_golden_probabilities(models: dict[EngineName, Loa
     np.testing.assert_allclose(found, model.bundle.golden.probabilities, atol=1e-4)
     assert model.engine.name == name
     assert model.reason == f"set to {name}"
-    assert model.refusals == ()
+    assert model.rejections == ()
     assert model.proof.pictures == 16
     assert model.proof.max_probability_difference <= 1e-4
 
@@ -165,7 +165,7 @@ def test_auto_takes_openvino(bundle_path: Path, install: Install) -> None:
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "openvino"
     assert model.reason == "the fastest engine, and it passed the golden check"
-    assert model.refusals == ()
+    assert model.rejections == ()
     model.engine.close()
 
 
@@ -174,7 +174,7 @@ def test_auto_takes_tensorflow_where_openvino_is_not_installed(bundle_path: Path
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "tensorflow"
     assert model.reason == "openvino was rejected (engine_unavailable)"
-    assert [str(refusal) for refusal in model.refusals] == ["OpenVINO is not installed."]
+    assert [str(rejection) for rejection in model.rejections] == ["OpenVINO is not installed."]
     model.engine.close()
 
 
@@ -184,7 +184,7 @@ def test_auto_takes_tensorflow_where_openvino_disagrees_with_training(bundle_pat
     model = load_model(bundle_path, threads=2)
     assert model.engine.name == "tensorflow"
     assert model.reason == "openvino was rejected (self_check_failed)"
-    assert "openvino gives probabilities for the golden pictures that differ" in str(model.refusals[0])
+    assert "openvino gives probabilities for the golden pictures that differ" in str(model.rejections[0])
     assert wrong.closed
     model.engine.close()
 

@@ -129,9 +129,9 @@ def test_retry_after_is_how_long_what_is_held_takes_at_the_rate_of_now(clock: Cl
         leave(admission)
     for _ in range(50):
         admission.enter(CALLER)
-    with pytest.raises(Overloaded, match="again in 25 s") as refusal:
+    with pytest.raises(Overloaded, match="again in 25 s") as rejection:
         admission.enter(CALLER)
-    assert refusal.value.retry_after_s == 25
+    assert rejection.value.retry_after_s == 25
 
 
 def test_retry_after_is_a_minute_at_most_and_a_second_at_least(clock: Clock, metrics: Metrics) -> None:

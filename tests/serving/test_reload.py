@@ -58,7 +58,7 @@ class Following:
         return self.catalogue.get(name).manifest.version
 
     def refused(self) -> list[tuple[str, int | None, str]]:
-        return [(refusal.name, refusal.version, refusal.code) for refusal in self.catalogue.refusals]
+        return [(rejection.name, rejection.version, rejection.code) for rejection in self.catalogue.rejections]
 
     def count(self, family: str) -> dict[tuple[str, ...], float]:
         return {labels: numbers[0] for labels, numbers in self.metrics.read()[family].items()}
@@ -336,7 +336,7 @@ async def test_a_pin_that_cannot_be_followed_leaves_what_serves_and_says_so_once
     assert service.live() == 2
     assert len([line for line in log if line["event"] == "version refused"]) == 1
     version = None if how == "names none" else int(pinned)
-    assert [refusal[:2] for refusal in service.refused()] == [("cats", version)]
+    assert [rejection[:2] for rejection in service.refused()] == [("cats", version)]
     folder_loader.store.pin("cats", 1)
     await service.look(2)
     assert service.live() == 1

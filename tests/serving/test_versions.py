@@ -78,7 +78,7 @@ def test_a_model_that_is_required_stops_the_start_where_none_of_its_versions_pas
     (root / "digits" / "1" / "saved_model.pb").write_bytes(b"")
     loaded = load_store(a_loader)
     assert [model.name for model in loaded.models] == ["mnist"]
-    assert [(refusal.name, refusal.code) for refusal in loaded.refusals] == [("digits", "bundle_tampered")]
+    assert [(rejection.name, rejection.code) for rejection in loaded.rejections] == [("digits", "bundle_tampered")]
     with pytest.raises(BundleTampered):
         load_store(a_loader, required="digits")
     shutil.rmtree(root / "mnist")

@@ -49,10 +49,10 @@ def inspect(
     audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
     leaks = [finding for finding in audit.findings if finding.check == "leakage"]
     if leaks and not allow_leakage:
-        raise LeakageError(_refusal(dataset, data, leaks))
+        raise LeakageError(_leakage_message(dataset, data, leaks))
     alike = [*audit.exact, *((pair.first, pair.second) for pair in audit.near)]
     joined = together(dataset.pictures, alike, groups)
-    if line := _told(audit, len(joined), len(set(joined.values())), divides=divides):
+    if line := _summary(audit, len(joined), len(set(joined.values())), divides=divides):
         reporter.say(line)
     counts = audit.counts()
     names = ("corrupt", "leakage", "near-leakage", "conflict", "duplicate", "near-duplicate", "too-large")
@@ -63,7 +63,7 @@ def inspect(
     )
 
 
-def _refusal(dataset: Dataset, data: str, leaks: list[Finding]) -> str:
+def _leakage_message(dataset: Dataset, data: str, leaks: list[Finding]) -> str:
     first = leaks[0]
     named = ", ".join(first.pictures[:3]) + (" …" if len(first.pictures) > 3 else "")
     more = f" There are {len(leaks) - 1:,} more." if len(leaks) > 1 else ""
@@ -74,7 +74,7 @@ def _refusal(dataset: Dataset, data: str, leaks: list[Finding]) -> str:
     )
 
 
-def _told(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
+def _summary(audit: Audit, pictures: int, units: int, *, divides: bool) -> str:
     counts = audit.counts()
     found = [f"{counts[name]:,} {name}" for name in counts if name in ("leakage", "near-leakage", "conflict")]
     parts = [", ".join(found)] if found else []

@@ -13,7 +13,7 @@ from typing import Literal, Self, get_args
 import cv2
 import numpy as np
 
-from app.contract.picture_files import LeftOut, told
+from app.contract.picture_files import LeftOut, describe_left_out
 from app.contract.picture_tree import PackedFile, StoredFile
 from app.contract.preprocessing import Image
 from training.errors import DataError
@@ -132,7 +132,7 @@ class Dataset:
         listing = found if isinstance(found, Listing) else Listing(list(found))
         left_out, faults = tuple(listing.left_out), list(listing.faults)
         if not listing.pictures:
-            named = f" ({told(left_out)})" if left_out else ""
+            named = f" ({describe_left_out(left_out)})" if left_out else ""
             raise DataError(_first_of([*faults, f"{origin} holds no pictures{named}."]))
         labels = sorted_labels(picture.label for picture in listing.pictures)
         faults += _faults(origin, labels, listing.pictures)

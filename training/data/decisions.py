@@ -205,7 +205,7 @@ def corrected(listing: Listing, decisions: Iterable[Decision]) -> Listing:
     )
 
 
-def told_of(decided: Decided) -> str:
+def describe_decided(decided: Decided) -> str:
     """Return "2 pictures relabelled and 1 dropped by a person's decisions"; empty if there are none."""
     parts = []
     if decided.was:

@@ -45,7 +45,7 @@ class Sureness:
 
     @classmethod
     def of(cls, scored: Mapping[Split, Scored], min_precision: float) -> Self:
-        """Choose the lowest minimum at or above which the wished share of validation pictures is right."""
+        """Choose the lowest minimum at or above which the requested share of validation pictures is right."""
         validation = scored["validation"]
         minimum = least_minimum(validation.probabilities.max(axis=1), validation.right, min_precision)
         splits: tuple[Split, ...] = ("validation", "test")
@@ -77,13 +77,14 @@ class Sureness:
         }
 
 
-def least_minimum(surest: NDArray[np.float32], right: NDArray[np.bool_], min_precision: float) -> float | None:
+def least_minimum(confidence: NDArray[np.float32], right: NDArray[np.bool_], min_precision: float) -> float | None:
     """Return the least of the answers' probabilities, rounded, at and above which that share of the answers is right.
 
-    `surest` (N,) has the probability of each answer, `right` (N,) whether it is right. None if no minimum is enough.
+    `confidence` (N,) has the probability of each answer, `right` (N,) whether it is right.
+    Returns None if no minimum is enough.
     """
-    order = np.argsort(-surest, kind="stable")
-    falling, hits = surest[order].astype(np.float64), np.cumsum(right[order])
+    order = np.argsort(-confidence, kind="stable")
+    falling, hits = confidence[order].astype(np.float64), np.cumsum(right[order])
     for minimum in np.unique(np.round(falling, _DIGITS)):
         answered = int(np.searchsorted(-falling, -np.float64(np.float32(minimum)), side="right"))
         if answered and hits[answered - 1] >= min_precision * answered:

@@ -93,16 +93,16 @@ def _on_an_engine(network: keras.Model) -> Iterator[Engine]:
 
 
 def _fastest(folder: Path, signature: Signature) -> Engine:
-    refused: list[ImageclassError] = []
+    rejected: list[ImageclassError] = []
     for name in ENGINES:
         try:
             engine = open_engine(name, folder, signature, threads=available_cores())
             engine.prepare(_BATCH)
         except EngineUnavailable as exc:
-            refused.append(exc)
+            rejected.append(exc)
         else:
             return engine
-    raise refused[0]
+    raise rejected[0]
 
 
 def _name_of(network: keras.Model) -> str:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from app.contract.picture_files import told
+from app.contract.picture_files import describe_left_out
 from app.system.invocation import command_line
 from training.audit.cards import Found
 from training.audit.checks import CHECKS
@@ -23,7 +23,7 @@ def counts(material: Material) -> Content:
     labels = material.dataset.labels
     return {
         "origin": material.dataset.origin,
-        "left_out": told(material.dataset.left_out),
+        "left_out": describe_left_out(material.dataset.left_out),
         "classes": len(labels),
         "head": ["class", *splits],
         "rows": [[label, *(f"{material.counts[split][label]:,}" for split in splits)] for label in labels],

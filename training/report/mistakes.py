@@ -28,7 +28,7 @@ def worst_mistakes(
     """Return the mistakes among probabilities (N, K) and true indices (N,), the most confident first."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
+    most_confident = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
     return [
         Mistake(
             row=int(row),
@@ -36,7 +36,7 @@ def worst_mistakes(
             probability=float(probabilities[row, predicted[row]]),
             of_own_label=float(probabilities[row, targets[row]]),
         )
-        for row in surest
+        for row in most_confident
     ]
 
 

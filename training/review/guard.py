@@ -47,13 +47,13 @@ class Guard:
             await send(message)
 
         answer = self._app
-        if (refusal := self._refusal(request)) is not None:
-            opens, answer = False, refusal
+        if (rejection := self._rejection(request)) is not None:
+            opens, answer = False, rejection
         elif not opens and not self._is_token(request.cookies.get(self._cookie, "")):
             answer = PlainTextResponse("Open the address that the command printed: it has this session's token.", 403)
         await answer(scope, receive, send_guarded)
 
-    def _refusal(self, request: Request) -> PlainTextResponse | None:
+    def _rejection(self, request: Request) -> PlainTextResponse | None:
         hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return PlainTextResponse("This page answers under the address that the command printed only.", 421)

@@ -31,7 +31,7 @@ def content_encoding(headers: Headers) -> str:
     return ",".join(headers.getlist("content-encoding"))
 
 
-def refuse_coding(encoding: str) -> None:
+def reject_coding(encoding: str) -> None:
     """Raise UnsupportedMediaType if a body has a content coding."""
     if codings := _codings(encoding):
         raise UnsupportedMediaType(

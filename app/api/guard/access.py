@@ -14,7 +14,7 @@ import structlog
 from app import pages
 from app.api.guard.hosts import AllowedHosts
 from app.api.guard.keys import ApiKeys, RawHeaders
-from app.api.guard.request_log import RefusalLog
+from app.api.guard.request_log import RejectionLog
 from app.metrics import Counter, Histogram, Metrics, Summary
 from app.tracing.trace import Trace, Tracer
 
@@ -75,7 +75,7 @@ class Gate:
         self._metrics = metrics
         self._access_log = access_log
         self._tracer = tracer
-        self._refusals = RefusalLog()
+        self._rejections = RejectionLog()
         self._counts: dict[tuple[str, str, str, int, str | None], _Counts] = {}
         self._prefix = secrets.token_hex(8) + "-"
         self._numbers = itertools.count(1)
@@ -141,7 +141,7 @@ class Gate:
             if counts.errors is not None:
                 counts.errors.add()
             if status != 500:
-                self._refusals.note(request_id=request_id, method=method, path=path, status=status, code=code)
+                self._rejections.note(request_id=request_id, method=method, path=path, status=status, code=code)
         if trace is not None:
             _end_trace(
                 trace,
@@ -169,7 +169,7 @@ class Gate:
 
     def close(self) -> None:
         """Write the log lines that are still queued."""
-        self._refusals.flush()
+        self._rejections.flush()
 
     def _open_counts(self, route: str, model: str, version: str, status: int, code: str | None) -> _Counts:
         return _Counts(

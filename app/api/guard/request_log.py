@@ -28,7 +28,7 @@ class _Held:
     request_ids: list[str] = field(default_factory=list)
 
 
-class RefusalLog:
+class RejectionLog:
     """Log the first rejections of each code in a second on a line each, and the rest on a shared line a second later.
 
     Call it from the event loop.
@@ -46,9 +46,9 @@ class RefusalLog:
         if now >= self._second_ends:
             self._second_ends = now + 1.0
             self._in_full.clear()
-        told = self._in_full.get(code, 0)
-        if told < IN_FULL_PER_SECOND:
-            self._in_full[code] = told + 1
+        written = self._in_full.get(code, 0)
+        if written < IN_FULL_PER_SECOND:
+            self._in_full[code] = written + 1
             write = _log.warning if status >= 500 else _log.info
             write("request refused", request_id=request_id, method=method, path=path[:256], status=status, code=code)
         else:
@@ -60,11 +60,11 @@ class RefusalLog:
             self._flush_later.cancel()
             self._flush_later = None
         held, self._held, self._room = self._held, {}, _IDS_BYTES_PER_SECOND
-        for code, refusals in held.items():
-            write = _log.warning if refusals.status >= 500 else _log.info
-            for ids in _in_lines(refusals.request_ids):
+        for code, rejections in held.items():
+            write = _log.warning if rejections.status >= 500 else _log.info
+            for ids in _in_lines(rejections.request_ids):
                 write("requests refused", code=code, count=len(ids), request_ids=ids)
-            if unnamed := refusals.count - len(refusals.request_ids):
+            if unnamed := rejections.count - len(rejections.request_ids):
                 write("requests refused", code=code, count=unnamed)
 
     def _hold(self, request_id: str, status: int, code: str) -> None:

@@ -7,7 +7,7 @@
 | `connection` | a client's connection: limits, clocks, the order of answers, and how it ends |
 | `clocks` | one timer for all connections that wait equally long |
 | `asgi` | answers a request by the ASGI application |
-| `fast_path` | answers plain requests of lean routes without ASGI |
+| `fast_path` | answers plain requests to fast routes without ASGI |
 | `shedding` | rejects a request under overload as cheaply as possible |
 
 `head` and `body` do no input or output. `connection` knows no paths; `fast_path` and `shedding` are handed to it.

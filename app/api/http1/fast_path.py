@@ -15,24 +15,24 @@ from starlette.requests import ClientDisconnect
 from app.api.errors import answer_error, log_failure
 from app.api.guard.access import Gate
 from app.api.http1.connection import Connection
+from app.api.http1.fast_routes import FastRoutes, MatchedPath
 from app.api.http1.head import Head
-from app.api.http1.lean_routes import LeanPath, LeanRoutes
 from app.api.inference import Call, Inference, Question, asked_seconds
 
 _MOST_BYTES = 64 * 1024
 
 
 class FastPath:
-    """Opens an exchange for each plain request to a lean route. One serves all connections of a worker."""
+    """Opens an exchange for each plain request to a fast route. One serves all connections of a worker."""
 
-    def __init__(self, inference: Inference, gate: Gate, routes: LeanRoutes, *, cors: bool) -> None:
+    def __init__(self, inference: Inference, gate: Gate, routes: FastRoutes, *, cors: bool) -> None:
         self._inference = inference
         self._gate = gate
         self._find = routes.find
         self._cors = cors
         self._most_bytes = min(_MOST_BYTES, inference.limits.max_batch_bytes)
 
-    def open(self, connection: Connection, head: Head) -> "LeanExchange | None":
+    def open(self, connection: Connection, head: Head) -> "FastExchange | None":
         """Return an exchange for the request, or None if it is not plain."""
         length, fields = head.body_length, head.fields
         if (
@@ -51,16 +51,22 @@ class FastPath:
             return None
         path, ask = found
         question = ask(path.names, head.query, fields)
-        return None if question is None else LeanExchange(connection, head, question, path, self._inference, self._gate)
+        return None if question is None else FastExchange(connection, head, question, path, self._inference, self._gate)
 
 
-class LeanExchange(Call):
+class FastExchange(Call):
     """One request and its answer. It is the connection's Exchange, a Call, and the owner of its lease, all in one."""
 
     __slots__ = ("_began", "_connection", "_gate", "_head", "_inference", "_path", "_pieces", "_request_id")
 
     def __init__(
-        self, connection: Connection, head: Head, question: Question, path: LeanPath, inference: Inference, gate: Gate
+        self,
+        connection: Connection,
+        head: Head,
+        question: Question,
+        path: MatchedPath,
+        inference: Inference,
+        gate: Gate,
     ) -> None:
         super().__init__(question)
         self._began = perf_counter()

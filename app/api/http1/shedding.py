@@ -1,4 +1,4 @@
-"""Reject requests to lean routes under overload as cheaply as possible, to leave the CPU to accepted requests.
+"""Reject requests to fast routes under overload as cheaply as possible, to leave the CPU to accepted requests.
 
 A plain request to `/predict` that arrives in one piece is recognised by one regular expression, which matches nothing
 that `app.api.http1.head` would read differently or reject. Any other request whose body has a known length is rejected
@@ -13,12 +13,12 @@ from app.api.errors import error_body
 from app.api.guard.access import Gate
 from app.api.guard.keys import RawHeaders
 from app.api.http1.connection import STATUS_LINES, Connection
+from app.api.http1.fast_routes import FastRoutes, MatchedPath
 from app.api.http1.head import Head
-from app.api.http1.lean_routes import LeanPath, LeanRoutes
 from app.errors import Overloaded
 from app.serving.admission import Admission
 
-_UNREAD = LeanPath("/predict", (), "/predict")
+_UNREAD = MatchedPath("/predict", (), "/predict")
 """The path of the requests that are recognised unread."""
 _STATUS = 503
 _PLACE = "(the id)"
@@ -44,7 +44,7 @@ def is_whole_plain_request(data: bytes) -> bool:
 class Shedding:
     """Rejects requests to `/predict` with the error table's bytes. One instance serves all connections of a worker."""
 
-    def __init__(self, admission: Admission, gate: Gate, routes: LeanRoutes, *, cors: bool) -> None:
+    def __init__(self, admission: Admission, gate: Gate, routes: FastRoutes, *, cors: bool) -> None:
         self._admission = admission
         self._gate = gate
         self._find = routes.find
@@ -76,7 +76,7 @@ class Shedding:
             return True
         return False
 
-    def _reject(self, connection: Connection, headers: RawHeaders, path: LeanPath) -> None:
+    def _reject(self, connection: Connection, headers: RawHeaders, path: MatchedPath) -> None:
         began = perf_counter()
         seconds = self._admission.count_rejected()
         request_id = self._gate.request_id(headers)

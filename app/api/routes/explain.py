@@ -15,10 +15,10 @@ from app.api.inference import Written
 from app.api.openapi.schemas import ExplanationAnswer, error_responses
 from app.api.questions import OnePicture, Questions
 from app.api.routes.predict import PREDICT_BODY, ModelName
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 from app.errors import ExplanationsOff
 from app.serving.classifier import Classifier
-from app.serving.explanation import Explanation, ExplanationWish
+from app.serving.explanation import Explanation, ExplanationOptions
 
 EXPLANATION_HEADER = "X-Explanation"
 
@@ -82,8 +82,8 @@ class ExplainedPicture(OnePicture):
     def __init__(
         self, questions: Questions, model: str | None, label: str | None, answer_format: Format, content_type: str
     ) -> None:
-        super().__init__(questions, model, Wish(), content_type)
-        self.explanation = ExplanationWish(label, drawn=answer_format == "png")
+        super().__init__(questions, model, AnswerOptions(), content_type)
+        self.explanation = ExplanationOptions(label, drawn=answer_format == "png")
         self._format = answer_format
 
     def output_of(self, model: Classifier) -> str | None:
@@ -100,7 +100,7 @@ class ExplainedPicture(OnePicture):
         }
         if self._format == "json":
             explanation = _json({**about, "map": found.grid})
-            answer = self._writer_of(model).answer(found.probabilities, self._wish)
+            answer = self._writer_of(model).answer(found.probabilities, self._options)
             return Written(b'%b,"explanation":%b}' % (answer[:-1], explanation))
         headers = [(EXPLANATION_HEADER, json.dumps(orjson.loads(_json(about))))]  # of ASCII alone
         if found.png is not None:

@@ -35,7 +35,7 @@ def health_routes(
     @router.get("/health/ready", summary="The same as /health", **options)
     async def ready() -> dict[str, Any]:
         """200 while the service accepts requests, 503 as soon as it begins to stop."""
-        ready = refuse_unless_ready(lifecycle, metrics)
+        ready = require_ready(lifecycle, metrics)
         return {
             "status": "ok",
             "workers": {"configured": workers, "ready": ready},
@@ -51,8 +51,8 @@ def health_routes(
                 for model in catalogue.models
             ],
             "refused": [
-                {"name": refusal.name, "version": refusal.version, "code": refusal.code}
-                for refusal in catalogue.refusals
+                {"name": rejection.name, "version": rejection.version, "code": rejection.code}
+                for rejection in catalogue.rejections
             ],
             **({} if store_health is None else {"store": asdict(store_health())}),
         }
@@ -65,7 +65,7 @@ def health_routes(
     return router
 
 
-def refuse_unless_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
+def require_ready(lifecycle: Lifecycle, metrics: Metrics) -> int:
     """Return how many workers are ready. Raises ShuttingDown if the service accepts no requests."""
     ready = metrics.workers_ready()
     if lifecycle.service_stopping:

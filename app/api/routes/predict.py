@@ -1,4 +1,4 @@
-"""POST /predict and POST /predict/batch as FastAPI routes, for OpenAPI too, and the lean route of the first."""
+"""POST /predict and POST /predict/batch as FastAPI routes, for OpenAPI too, and their fast routes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from app.api.http1.lean_routes import LeanRoute
+from app.api.http1.fast_routes import FastRoute
 from app.api.http_request import answer_request
 from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
 from app.api.questions import Questions
-from app.contract.wish import Detail, SetMethod, Wish
+from app.contract.answer_options import AnswerOptions, Detail, SetMethod
 
 MOST_FALSE_ALARMS = 0.5
 
@@ -99,18 +99,18 @@ _BATCH_BODY = {
 }
 
 
-def _wish(
+def _options(
     top_k: TopK = None,
     min_probability: MinProbability = None,
     false_alarms: FalseAlarms = None,
     details: Details = None,
     set_error: SetError = None,
     set_method: SetMethodOfRequest = "lac",
-) -> Wish:
-    return Wish(top_k, min_probability, false_alarms, tuple(details or ()), set_error, set_method)
+) -> AnswerOptions:
+    return AnswerOptions(top_k, min_probability, false_alarms, tuple(details or ()), set_error, set_method)
 
 
-WishOfRequest = Annotated[Wish, Depends(_wish)]
+OptionsOfRequest = Annotated[AnswerOptions, Depends(_options)]
 
 
 def predict_routes(questions: Questions) -> APIRouter:
@@ -124,9 +124,9 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 422, 500, 503, 504),
         openapi_extra=PREDICT_BODY,
     )
-    async def predict(request: Request, wish: WishOfRequest, model: ModelName = None) -> Response:
+    async def predict(request: Request, options: OptionsOfRequest, model: ModelName = None) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
-        question = questions.one(model, wish, request.headers.get("content-type", ""))
+        question = questions.one(model, options, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_upload_bytes, may_be_compressed=False
         )
@@ -138,9 +138,9 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 500, 503, 504),
         openapi_extra=_BATCH_BODY,
     )
-    async def predict_batch(request: Request, wish: WishOfRequest, model: ModelName = None) -> Response:
+    async def predict_batch(request: Request, options: OptionsOfRequest, model: ModelName = None) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
-        question = questions.many(model, wish, request.headers.get("content-type", ""))
+        question = questions.many(model, options, request.headers.get("content-type", ""))
         return await answer_request(
             inference, request, question, max_bytes=limits.max_batch_bytes, may_be_compressed=False
         )
@@ -148,7 +148,7 @@ def predict_routes(questions: Questions) -> APIRouter:
     return router
 
 
-def predict_lean_routes(questions: Questions) -> list[LeanRoute]:
+def predict_fast_routes(questions: Questions) -> list[FastRoute]:
     @lru_cache(maxsize=256)  # a question of one picture has no state, and most repeat
     def one(query: bytes, content_type: bytes) -> Question | None:
         asked = _plain(query)
@@ -162,16 +162,16 @@ def predict_lean_routes(questions: Questions) -> list[LeanRoute]:
         content_type = fields.get(b"content-type", b"").decode("latin-1")
         return None if asked is None else questions.many(*asked, content_type)
 
-    return [LeanRoute("/predict", predict), LeanRoute("/predict/batch", predict_batch)]
+    return [FastRoute("/predict", predict), FastRoute("/predict/batch", predict_batch)]
 
 
-def _plain(query: bytes) -> tuple[str | None, Wish] | None:
-    """Return the model and the wish of a query, or None if the application is to read it."""
+def _plain(query: bytes) -> tuple[str | None, AnswerOptions] | None:
+    """Return the model and the answer options of a query, or None if the application is to read it."""
     plain = _PLAIN_QUERY.fullmatch(query)
     if plain is None:
         return None
     name, top_k, minimum, false_alarms, first, second, set_error, method = plain.groups()
-    wish = Wish(
+    options = AnswerOptions(
         None if top_k is None else int(top_k),
         _share(minimum),
         _share(false_alarms),
@@ -179,9 +179,9 @@ def _plain(query: bytes) -> tuple[str | None, Wish] | None:
         _share(set_error),
         "lac" if method is None else _SET_METHODS[method],
     )
-    if (wish.false_alarms is not None and not 0 < wish.false_alarms <= MOST_FALSE_ALARMS) or wish.set == 0:
+    if (options.false_alarms is not None and not 0 < options.false_alarms <= MOST_FALSE_ALARMS) or options.set == 0:
         return None
-    return None if name is None else name.decode("ascii"), wish
+    return None if name is None else name.decode("ascii"), options
 
 
 def _share(value: bytes | None) -> float | None:

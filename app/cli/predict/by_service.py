@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from app.cli.predict.options import Service
 from app.cli.predict.pipeline import Classify
 from app.client import AsyncServiceClient, Outcome, Retry
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 from app.errors import ModelNotNamed, ServiceError
 
 
 @asynccontextmanager
-async def service_at(service: Service, *, model: str | None, wish: Wish) -> AsyncIterator[Classify]:
+async def service_at(service: Service, *, model: str | None, options: AnswerOptions) -> AsyncIterator[Classify]:
     """Open a client of the service, and return a function that classifies pictures with it."""
     retry = Retry(retries=service.retries)
     async with AsyncServiceClient(
@@ -20,7 +20,7 @@ async def service_at(service: Service, *, model: str | None, wish: Wish) -> Asyn
 
         async def classify(pictures: Sequence[bytes]) -> list[Outcome]:
             try:
-                return await client.predict_batch(pictures, model=model, **wish.given())
+                return await client.predict_batch(pictures, model=model, **options.given())
             except ServiceError as exc:
                 if exc.answered_code != ModelNotNamed.code:
                     raise

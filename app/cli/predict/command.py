@@ -11,7 +11,7 @@ from app.cli.errors import one_line_errors
 from app.cli.options import ModelStoreOption
 from app.cli.output import log_errors_only
 from app.cli.predict.options import EngineOrRay, Output, PartFormat, PrintFormat, Service
-from app.contract.wish import Detail, SetMethod, Wish
+from app.contract.answer_options import AnswerOptions, Detail, SetMethod
 from app.settings import API_KEY_VARIABLE, Settings
 from app.system.home import expanded
 
@@ -107,7 +107,7 @@ def predict(
     if not files and files_from is None:
         raise typer.BadParameter("name pictures, or give --files-from.", param_hint="FILES")
     shown: Output = "jsonl" if as_json else output
-    wish = Wish(top_k, min_probability, false_alarms, _details(details or []), set_error, set_method)
+    options = AnswerOptions(top_k, min_probability, false_alarms, _details(details or []), set_error, set_method)
     if details and (shown != "jsonl" or shards is not None):
         raise typer.BadParameter("they are printed by --output jsonl alone, without --shards.", param_hint="--details")
     for option, rate in (("--false-alarms", false_alarms), ("--set", set_error)):
@@ -124,17 +124,17 @@ def predict(
             if resume or features or shown == "parquet":
                 option = "--resume" if resume else "--features" if features else "--output parquet"
                 raise typer.BadParameter(f"{option} needs a folder for the part files.", param_hint="--shards")
-            failed = _print(files, files_from, shown, settings, service, wish, at_once=concurrency)
+            failed = _print(files, files_from, shown, settings, service, options, at_once=concurrency)
         else:
             if shown == "table":
                 raise typer.BadParameter("with --shards, the format is parquet, csv or jsonl.", param_hint="--output")
-            if features and (service is not None or wish.given()):
+            if features and (service is not None or options.given()):
                 raise typer.BadParameter(
                     "it cannot be combined with --url, --top-k or other options about answers.",
                     param_hint="--features",
                 )
             failed = _write_shards(
-                files, files_from, shards, shown, settings, service, wish,
+                files, files_from, shards, shown, settings, service, options,
                 resume=resume, shard_size=shard_size, features=features,
                 ray_address=address if on_ray else None,
             )  # fmt: skip
@@ -156,7 +156,7 @@ def _print(
     output: PrintFormat,
     settings: Settings,
     service: Service | None,
-    wish: Wish,
+    options: AnswerOptions,
     *,
     at_once: int,
 ) -> int:
@@ -166,16 +166,16 @@ def _print(
 
     if files_from == STANDARD_INPUT and STANDARD_INPUT in files:
         raise typer.BadParameter("standard input can be one picture or a list of names, not both.", param_hint="FILES")
-    written = open_output(output, sys.stdout, wish)
+    written = open_output(output, sys.stdout, options)
     if service is not None:
         from app.cli.predict.by_service import service_at  # HTTPX: not for the service
 
-        road = service_at(service, model=settings.model, wish=written.wish)
+        road = service_at(service, model=settings.model, options=written.options)
     else:
         from app.cli.predict.here import model_here  # the engines and the rest: not to ask a service
 
         log_errors_only()
-        road = model_here(settings, written.wish)
+        road = model_here(settings, written.options)
     return predict_all(files, files_from, road, written, at_once=at_once)
 
 
@@ -186,7 +186,7 @@ def _write_shards(
     output: PartFormat,
     settings: Settings,
     service: Service | None,
-    wish: Wish,
+    options: AnswerOptions,
     *,
     resume: bool,
     shard_size: int,
@@ -198,7 +198,7 @@ def _write_shards(
 
     if STANDARD_INPUT in (files_from, *files):
         raise typer.BadParameter("with --shards, the names are read twice: give a file, not -.", param_hint="FILES")
-    job = Job(files, files_from, folder, resume, output, wish, features, shard_size)
+    job = Job(files, files_from, folder, resume, output, options, features, shard_size)
     if service is not None:
         return write_shards_by_service(job, settings, service)
     log_errors_only()

@@ -13,17 +13,17 @@ from rich.cells import cell_len
 from app.cli.predict.options import PrintFormat
 from app.cli.predict.progress import one_line
 from app.client import Prediction
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 
 _ROWS_THAT_SET_WIDTHS = 100
 _JUDGED = ("decision", "unfamiliar", "familiarity", "neighbours", "set")
 
 
 class Output(ABC):
-    """`wish` is what it shows for a picture."""
+    """`options` say what it shows for a picture."""
 
-    def __init__(self, stream: TextIO, wish: Wish) -> None:
-        self.wish = wish
+    def __init__(self, stream: TextIO, options: AnswerOptions) -> None:
+        self.options = options
         self._stream = stream
 
     @abstractmethod
@@ -37,15 +37,15 @@ class Output(ABC):
         self._stream.flush()
 
 
-def open_output(output: PrintFormat, stream: TextIO, wish: Wish) -> Output:
+def open_output(output: PrintFormat, stream: TextIO, options: AnswerOptions) -> Output:
     """Return what writes in that format; without `top_k`, the table shows 3 labels, CSV one, and JSON all."""
     match output:
         case "table":
-            return _Table(stream, wish._replace(top_k=wish.top_k or 3))
+            return _Table(stream, options._replace(top_k=options.top_k or 3))
         case "csv":
-            return _Csv(stream, wish._replace(top_k=wish.top_k or 1))
+            return _Csv(stream, options._replace(top_k=options.top_k or 1))
         case "jsonl":
-            return _JsonLines(stream, wish)
+            return _JsonLines(stream, options)
 
 
 class _JsonLines(Output):
@@ -58,31 +58,31 @@ class _JsonLines(Output):
 class _Csv(Output):
     """The columns of `csv_header`."""
 
-    def __init__(self, stream: TextIO, wish: Wish) -> None:
-        super().__init__(stream, wish)
+    def __init__(self, stream: TextIO, options: AnswerOptions) -> None:
+        super().__init__(stream, options)
         self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(csv_header(wish))
+        self._writer.writerow(csv_header(options))
 
     def write(self, name: str, prediction: Prediction) -> None:
-        self._writer.writerow(csv_cells(name, prediction, self.wish, _labels(prediction)))
+        self._writer.writerow(csv_cells(name, prediction, self.options, _labels(prediction)))
 
 
 class _Table(Output):
     """Aligned columns, as wide as the first rows need."""
 
-    def __init__(self, stream: TextIO, wish: Wish) -> None:
-        super().__init__(stream, wish)
-        more = (["decision"] if wish.asks_for_decision else []) + ([] if wish.set is None else ["set"])
-        self._first: list[tuple[str, ...]] | None = [("file", "label", "probability", f"best {wish.top_k}", *more)]
+    def __init__(self, stream: TextIO, options: AnswerOptions) -> None:
+        super().__init__(stream, options)
+        more = (["decision"] if options.asks_for_decision else []) + ([] if options.set is None else ["set"])
+        self._first: list[tuple[str, ...]] | None = [("file", "label", "probability", f"best {options.top_k}", *more)]
         self._widths: list[int] = []
 
     def write(self, name: str, prediction: Prediction) -> None:
-        wish = self.wish
-        best = ", ".join(f"{one_line(label)} {value:.4f}" for label, value in _best(prediction, wish.top_k))
+        options = self.options
+        best = ", ".join(f"{one_line(label)} {value:.4f}" for label, value in _best(prediction, options.top_k))
         row: tuple[str, ...] = (one_line(name), one_line(prediction.label), f"{prediction.probability:.4f}", best)
-        if wish.asks_for_decision:
+        if options.asks_for_decision:
             row += (prediction.decision or "",)
-        if wish.set is not None:
+        if options.set is not None:
             row += (", ".join(map(one_line, _labels(prediction))) or "-",)
         if self._first is None:
             self._write_row(row)
@@ -126,24 +126,24 @@ def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in fields if value is not None}
 
 
-def csv_header(wish: Wish) -> list[str]:
+def csv_header(options: AnswerOptions) -> list[str]:
     """Return the names of the columns: label, probability, then label_2, probability_2 and so on up to `top_k`.
 
-    After these come decision and set, a list as JSON, if they are wished for.
+    After these come decision and set, a list as JSON, if they were requested.
     """
-    more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, (wish.top_k or 1) + 1)]
+    more = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, (options.top_k or 1) + 1)]
     header = ["file", "model", "version", "label", "probability", *chain.from_iterable(more)]
-    return header + ["decision"] * wish.asks_for_decision + ["set"] * (wish.set is not None)
+    return header + ["decision"] * options.asks_for_decision + ["set"] * (options.set is not None)
 
 
-def csv_cells(name: str, prediction: Prediction, wish: Wish, labels: Sequence[str]) -> list[str | float]:
+def csv_cells(name: str, prediction: Prediction, options: AnswerOptions, labels: Sequence[str]) -> list[str | float]:
     """Return a row under `csv_header`; `labels` are those of the set."""
     model = prediction.model
-    best = _best(prediction, wish.top_k)
-    best += [("", "")] * ((wish.top_k or 1) - len(best))  # a model may have fewer labels
+    best = _best(prediction, options.top_k)
+    best += [("", "")] * ((options.top_k or 1) - len(best))  # a model may have fewer labels
     cells = [name, model.name, model.version, *chain.from_iterable(best)]
-    cells += [prediction.decision or ""] * wish.asks_for_decision
-    return cells + [orjson.dumps(labels).decode()] * (wish.set is not None)
+    cells += [prediction.decision or ""] * options.asks_for_decision
+    return cells + [orjson.dumps(labels).decode()] * (options.set is not None)
 
 
 def _best(prediction: Prediction, count: int | None) -> list[tuple[str, float | str]]:

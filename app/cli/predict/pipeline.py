@@ -11,7 +11,7 @@ from app.cli.predict.pictures import Found, Picture, Unreadable, find, lines_of,
 from app.cli.predict.progress import Progress
 from app.cli.predict.read_ahead import Read, ReadAhead
 from app.client import BATCH_BYTES, BATCH_SIZE, Failure, Outcome, in_order
-from app.contract.picture_files import LeftOut, told
+from app.contract.picture_files import LeftOut, describe_left_out
 
 Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
 """Returns the outcome of each encoded picture, in order."""
@@ -38,7 +38,7 @@ def predict_all(
     found = find(chain(arguments, listed), left_out)
     with Progress(total=total, shown=shown) as progress:
         failed = asyncio.run(_predict(found, road, output, progress, at_once=at_once))
-        if line := told(left_out):
+        if line := describe_left_out(left_out):
             progress.say(line)
     return failed
 

@@ -14,8 +14,8 @@ from uvicorn.server import ServerState
 from app.api.guard.access import Gate
 from app.api.http1.asgi import AsgiExchange
 from app.api.http1.connection import Connection, Limits, Services
+from app.api.http1.fast_routes import FastRoute, FastRoutes
 from app.api.http1.head import Head
-from app.api.http1.lean_routes import LeanRoute, LeanRoutes
 from app.api.http1.shedding import Shedding
 from app.api.lifecycle import Lifecycle
 from app.metrics import Metrics
@@ -246,7 +246,7 @@ class Service:
         gate = _NotingGate(self.noted)
         admission = SimpleNamespace(overloaded=overloaded, make_room=lambda: not overloaded, count_rejected=lambda: 1)
         shedding = Shedding(
-            cast("Admission", admission), gate, LeanRoutes([LeanRoute("/predict", lambda *_: None)]), cors=False
+            cast("Admission", admission), gate, FastRoutes([FastRoute("/predict", lambda *_: None)]), cors=False
         )
         self._state = ServerState()
         self._state.default_headers = [(b"date", b"today"), (b"server", b"imageclass")]

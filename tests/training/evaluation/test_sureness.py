@@ -23,14 +23,14 @@ def test_if_the_surest_answer_is_wrong_nothing_makes_all_of_them_right() -> None
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=50), st.floats(0.01, 1))
 def test_no_lower_probability_is_enough(answers: list[tuple[float, bool]], min_precision: float) -> None:
-    surest = np.array([probability for probability, _ in answers], np.float32)
+    most_confident = np.array([probability for probability, _ in answers], np.float32)
     right = np.array([is_right for _, is_right in answers])
 
     def is_enough(minimum: float) -> bool:
-        answered = right[surest >= np.float32(minimum)]
+        answered = right[most_confident >= np.float32(minimum)]
         return bool(len(answered) and answered.sum() >= min_precision * len(answered))
 
-    found = least_minimum(surest, right, min_precision)
+    found = least_minimum(most_confident, right, min_precision)
     assert found is None or is_enough(found)
-    lower = [round(float(each), 4) for each in surest if found is None or round(float(each), 4) < found]
+    lower = [round(float(each), 4) for each in most_confident if found is None or round(float(each), 4) < found]
     assert not any(map(is_enough, lower))

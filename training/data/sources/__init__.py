@@ -9,9 +9,9 @@ from pathlib import Path
 
 from app.contract.archives import is_archive
 from app.contract.other_formats import name_of_other
-from app.contract.picture_files import FIRST_BYTES, told
+from app.contract.picture_files import FIRST_BYTES, describe_left_out
 from training.data.dataset import Dataset, Listing, Picture
-from training.data.decisions import corrected, decisions_file, read_decisions, told_of
+from training.data.decisions import corrected, decisions_file, describe_decided, read_decisions
 from training.data.sources import archive, csv_manifest, folder, idx, named, npz
 from training.errors import DataError
 
@@ -38,7 +38,7 @@ def open_data(data: str, *, say: Callable[[str], None] | None = None, tolerant: 
         raise DataError(f"{exc.filename or data} cannot be read: {exc.strerror or exc}.") from exc
     dataset = Dataset.of(origin, found, tolerant=tolerant)
     if say is not None:
-        for line in filter(None, (told(dataset.left_out), told_of(dataset.decided))):
+        for line in filter(None, (describe_left_out(dataset.left_out), describe_decided(dataset.decided))):
             say(line)
     return dataset
 

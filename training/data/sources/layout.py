@@ -6,7 +6,7 @@ It looks only at the names of folders, and does not know what contains them.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from app.contract.picture_files import LeftOut, told
+from app.contract.picture_files import LeftOut, describe_left_out
 from app.contract.picture_tree import Folder
 from training.data.dataset import Listing, Picture, Split, split_named
 from training.errors import DataError
@@ -94,7 +94,7 @@ def _add_class(found: Listing, folder: Folder, split: Split | None, shown: str) 
         found.faults += each.faults
     if not pictures:
         found.faults.append(
-            f"Class '{folder.path}' of {shown} has no pictures ({told(left_out) or 'it holds no files'}). "
+            f"Class '{folder.path}' of {shown} has no pictures ({describe_left_out(left_out) or 'it holds no files'}). "
             "Add pictures, or remove the folder."
         )
     found.pictures += pictures

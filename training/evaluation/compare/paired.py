@@ -43,8 +43,8 @@ class Paired:
         """McNemar's exact test: how often a coin divides those pictures at least as unevenly, in either direction."""
         from scipy.stats import binomtest
 
-        told_apart = self.only_a + self.only_b
-        return float(binomtest(self.only_b, told_apart).pvalue) if told_apart else 1.0
+        discordant = self.only_a + self.only_b
+        return float(binomtest(self.only_b, discordant).pvalue) if discordant else 1.0
 
     @property
     def is_real(self) -> bool:

@@ -11,9 +11,9 @@ from app.api.protocols.open_inference import open_inference_pb2 as pb
 from app.api.protocols.open_inference.requests import (
     InferRequest,
     Reader,
+    answer_options_of,
     check_parameters,
     timeout_of,
-    wish_of,
 )
 from app.api.protocols.open_inference.responses import OutputTensor
 from app.api.protocols.open_inference.tensors import (
@@ -64,7 +64,7 @@ def infer_request(message: pb.ModelInferRequest, reader: Reader) -> InferRequest
         )
     else:
         pictures = _typed(sent, shape, reader)
-    return InferRequest(pictures, outputs, message.id, timeout_of(parameters), wish_of(outputs, parameters))
+    return InferRequest(pictures, outputs, message.id, timeout_of(parameters), answer_options_of(outputs, parameters))
 
 
 def infer_response(request: InferRequest, tensors: Sequence[OutputTensor], *, model: str, version: str) -> bytes:

@@ -37,13 +37,13 @@ class InferQuestion(Question):
     def output_of(self, model: Classifier) -> str | None:
         if not self.asked.is_judged:
             return None
-        judge, wish = self._writer_of(model).judge, self.asked.wish
-        if self.asked.asks_for(DECISION) and not (wish.asks_for_decision or judge.decides):
+        judge, options = self._writer_of(model).judge, self.asked.options
+        if self.asked.asks_for(DECISION) and not (options.asks_for_decision or judge.decides):
             raise MalformedRequest(
                 f"'{DECISION}' goes by a minimum or a rate, and this service has none. Send min_probability or "
                 "false_alarms as a parameter of the request."
             )
-        return judge.output_for(wish)
+        return judge.output_for(options)
 
     def tensors(self, model: Classifier, outcomes: Sequence[Any]) -> list[OutputTensor]:
         """Return the requested outputs."""
@@ -52,7 +52,7 @@ class InferQuestion(Question):
             return [output_tensor(asked.outputs[0], np.array(outcomes), labels)]
         rows = [each if isinstance(each, WithOutput) else (each, None) for each in outcomes]
         judge = self._writer_of(model).judge
-        judgements = [judge.judge(probabilities, features, asked.wish) for probabilities, features in rows]
+        judgements = [judge.judge(probabilities, features, asked.options) for probabilities, features in rows]
         return [
             judged_tensor(output.name, judgements)
             if output.name in JUDGED

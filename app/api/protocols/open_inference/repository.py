@@ -35,14 +35,14 @@ class Repository:
         """Return every version in the store and every live one, with its state and the reason if it is not served."""
         versions: dict[tuple[str, int], str] = {} if only_ready else await asyncio.to_thread(self._stored)
         live = {(model.name, model.manifest.version) for model in self._catalogue.models}
-        refused = {(refusal.name, refusal.version): refusal.code for refusal in self._catalogue.refusals}
+        rejected = {(rejection.name, rejection.version): rejection.code for rejection in self._catalogue.rejections}
 
         return [
             {
                 "name": name,
                 "version": str(version),
                 "state": "READY" if (name, version) in live else "UNAVAILABLE",
-                "reason": "" if (name, version) in live else refused.get((name, version)) or versions[name, version],
+                "reason": "" if (name, version) in live else rejected.get((name, version)) or versions[name, version],
             }
             for name, version in sorted(live | versions.keys())
         ]

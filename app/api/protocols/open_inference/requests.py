@@ -13,10 +13,10 @@ from app.api.protocols.open_inference.tensors import (
     pictures_of,
     shape_of,
 )
+from app.contract.answer_options import AnswerOptions
 from app.contract.bundle import Manifest
 from app.contract.header import read_header
 from app.contract.trust import TRUST
-from app.contract.wish import Wish
 from app.errors import ImageError, MalformedRequest, UnsupportedFormat
 
 ParseJson = Callable[[bytes], Any]
@@ -28,7 +28,7 @@ DECISION = "decision"
 JUDGED = (FAMILIARITY, DECISION)
 """Outputs beside the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
 metadata: a request that names no output gets all that are listed there, and load generators ask for all of them."""
-_NOTHING_ELSE = Wish()
+_NOTHING_ELSE = AnswerOptions()
 
 
 class RequestedOutput(NamedTuple):
@@ -40,13 +40,13 @@ class RequestedOutput(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """`id` is empty if none was given, `timeout_s` None. The `wish` is for outputs other than the probabilities."""
+    """`id` is empty if none was given, `timeout_s` None. `options` are for outputs other than the probabilities."""
 
     pictures: Pictures
     outputs: tuple[RequestedOutput, ...]
     id: str = ""
     timeout_s: float | None = None
-    wish: Wish = _NOTHING_ELSE
+    options: AnswerOptions = _NOTHING_ELSE
 
     def asks_for(self, name: str) -> bool:
         return any(output.name == name for output in self.outputs)
@@ -97,7 +97,7 @@ class Reader:
             outputs,
             _id_of(message),
             timeout_of(parameters),
-            wish_of(outputs, parameters),
+            answer_options_of(outputs, parameters),
         )
 
     def check_input(self, names: Sequence[str]) -> None:
@@ -257,12 +257,12 @@ def classes_of(parameters: Mapping[str, Any]) -> int:
     return classes
 
 
-def wish_of(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> Wish:
-    """Return the wish for the outputs other than the probabilities. Raises MalformedRequest."""
+def answer_options_of(outputs: Sequence[RequestedOutput], parameters: Mapping[str, Any]) -> AnswerOptions:
+    """Return the options of the outputs other than the probabilities. Raises MalformedRequest."""
     if len(outputs) == 1 and outputs[0].name not in JUDGED:
         return _NOTHING_ELSE
     names = {output.name for output in outputs}
-    return Wish(
+    return AnswerOptions(
         min_probability=_share(parameters, "min_probability") if DECISION in names else None,
         false_alarms=_share(parameters, "false_alarms") if DECISION in names else None,
         details=("familiarity",) if FAMILIARITY in names else (),

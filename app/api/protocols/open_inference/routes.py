@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.http1.lean_routes import LeanRoute
+from app.api.http1.fast_routes import FastRoute
 from app.api.http_request import answer_request, read_small_body
 from app.api.inference import Inference, Question
 from app.api.lifecycle import Lifecycle
@@ -35,7 +35,7 @@ from app.api.protocols.open_inference.schemas import (
 )
 from app.api.protocols.open_inference.statistics import model_statistics
 from app.api.questions import Questions
-from app.api.routes.health import refuse_unless_ready
+from app.api.routes.health import require_ready
 from app.errors import MalformedRequest
 from app.metrics import Metrics
 
@@ -85,7 +85,7 @@ def open_inference_routes(
         responses=error_responses(503),
     )
     async def ready() -> dict[str, Any]:
-        refuse_unless_ready(lifecycle, metrics)
+        require_ready(lifecycle, metrics)
         return {"live": True, "ready": True}
 
     @router.get("/v2/models/stats", summary="Statistics of all models", response_model=ModelStatistics)
@@ -100,7 +100,7 @@ def open_inference_routes(
 
     async def model_ready(_: Request, name: str, asked: str | None) -> dict[str, Any]:
         model = inference.catalogue.get(name, asked)
-        refuse_unless_ready(lifecycle, metrics)
+        require_ready(lifecycle, metrics)
         return {"name": model.name, "ready": True}
 
     async def configuration(_: Request, name: str, asked: str | None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def open_inference_routes(
     return router
 
 
-def open_inference_lean_routes(questions: Questions) -> list[LeanRoute]:
+def open_inference_fast_routes(questions: Questions) -> list[FastRoute]:
     readers = readers_of(questions.inference)
     header = JSON_LENGTH_HEADER.lower().encode("ascii")
 
@@ -144,7 +144,7 @@ def open_inference_lean_routes(questions: Questions) -> list[LeanRoute]:
         text = None if length is None else length.decode("latin-1")
         return HttpInfer(questions, readers, *model_and_version(names), text)
 
-    return [LeanRoute(f"{_ROOT}/{path}/infer", infer) for path in MODEL_PATHS]
+    return [FastRoute(f"{_ROOT}/{path}/infer", infer) for path in MODEL_PATHS]
 
 
 def _add_repository(router: APIRouter, inference: Inference, repository: Repository) -> None:

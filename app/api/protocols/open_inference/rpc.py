@@ -27,7 +27,7 @@ from app.api.protocols.open_inference.repository import Repository
 from app.api.protocols.open_inference.requests import Reader
 from app.api.protocols.open_inference.statistics import model_statistics
 from app.api.questions import Questions
-from app.api.routes.health import refuse_unless_ready
+from app.api.routes.health import require_ready
 from app.errors import ImageclassError, Overloaded
 from app.metrics import Metrics
 from app.serving.classifier import Classifier
@@ -173,12 +173,12 @@ class OpenInferenceService:
         return write(pb.ServerLiveResponse, {"live": True})
 
     async def _server_ready(self, _: Call) -> bytes:
-        refuse_unless_ready(self._lifecycle, self._metrics)
+        require_ready(self._lifecycle, self._metrics)
         return write(pb.ServerReadyResponse, {"ready": True})
 
     async def _model_ready(self, call: Call) -> bytes:
         self._model_of(read(pb.ModelReadyRequest, call.data))
-        refuse_unless_ready(self._lifecycle, self._metrics)
+        require_ready(self._lifecycle, self._metrics)
         return write(pb.ModelReadyResponse, {"ready": True})
 
     async def _server_metadata(self, _: Call) -> bytes:

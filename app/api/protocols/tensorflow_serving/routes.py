@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
-from app.api.http1.lean_routes import Ask, LeanRoute
+from app.api.http1.fast_routes import Ask, FastRoute
 from app.api.http_request import answer_request
 from app.api.inference import Inference, Question
 from app.api.protocols.model_routes import MODEL_PATHS, ModelRoutes, model_and_version
@@ -64,11 +64,11 @@ def tensorflow_serving_routes(inference: Inference) -> APIRouter:
     routes.add("POST", ":predict", predict, "Classify", both, *statuses, openapi_extra=predict_body)
     routes.add("POST", ":classify", classify, "Label", Classifications, *statuses, openapi_extra=classify_body)
     routes.add("POST", ":regress", regress, "Not for classifiers", None, 404, include_in_schema=False)
-    _refuse_labels(router)
+    _reject_labels(router)
     return router
 
 
-def tensorflow_serving_lean_routes(inference: Inference) -> list[LeanRoute]:
+def tensorflow_serving_fast_routes(inference: Inference) -> list[FastRoute]:
     def ask_by(kind: type[Predict | Classify]) -> Ask:
         def ask(names: Sequence[str], query: bytes, _: Mapping[bytes, bytes]) -> Question | None:
             return None if query else kind(inference, *model_and_version(names))
@@ -76,10 +76,10 @@ def tensorflow_serving_lean_routes(inference: Inference) -> list[LeanRoute]:
         return ask
 
     verbs = ((":predict", ask_by(Predict)), (":classify", ask_by(Classify)))
-    return [LeanRoute(f"{_ROOT}/{path}{verb}", ask) for path in MODEL_PATHS for verb, ask in verbs]
+    return [FastRoute(f"{_ROOT}/{path}{verb}", ask) for path in MODEL_PATHS for verb, ask in verbs]
 
 
-def _refuse_labels(router: APIRouter) -> None:
+def _reject_labels(router: APIRouter) -> None:
     """Reject requests for a version by its label, and say what to do instead: versions have no labels here."""
 
     async def label(model: str, label: str) -> Response:

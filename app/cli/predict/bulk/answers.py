@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.cli.predict.pictures import Picture, Unreadable
 from app.client import Failure
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 
 Values = NDArray[np.float32]
 """What the model says of one picture: probabilities in the labels' order as `row_of` completes them, or features."""
@@ -43,14 +43,14 @@ def answers_to(pictures: Sequence[Picture | Unreadable], classify: Classify) -> 
 
 
 def row_of(
-    probabilities: NDArray[np.float32], wish: Wish, decision: str | None, members: Sequence[int] | None
+    probabilities: NDArray[np.float32], options: AnswerOptions, decision: str | None, members: Sequence[int] | None
 ) -> Values:
-    """Return the K probabilities; after them, if wished for, the decision's place in DECISIONS, and K numbers that are
+    """Return the K probabilities; after them, if requested, the decision's place in DECISIONS, and K numbers that are
     1 for each label that is a member of the set."""
     row = [probabilities]
-    if wish.asks_for_decision:
+    if options.asks_for_decision:
         row.append(np.array([DECISIONS.index(decision or "label")], np.float32))
-    if wish.set is not None:
+    if options.set is not None:
         row.append(np.isin(np.arange(len(probabilities)), members or ()).astype(np.float32))
     return np.concatenate(row)
 

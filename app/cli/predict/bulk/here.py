@@ -9,13 +9,13 @@ import numpy as np
 
 from app.cli.predict.bulk.answers import Values, row_of
 from app.client import Failure
+from app.contract.answer_options import AnswerOptions, AnswerSettings
 from app.contract.bundle import FEATURES, Bundle
 from app.contract.header import read_header
 from app.contract.judgement import Judge
 from app.contract.limits import check_size
 from app.contract.live import live_bundle
 from app.contract.preprocessing import preprocess, use_one_thread_per_picture
-from app.contract.wish import AnswerSettings, Wish
 from app.engines.engine import PrecisionChoice
 from app.engines.loading import load_model
 from app.engines.proof import check_batch_size, proven_outputs
@@ -35,7 +35,7 @@ class ModelHere:
     bundle: Path
     engine: EngineChoice
     precision: PrecisionChoice
-    wish: Wish
+    options: AnswerOptions
     settings: AnswerSettings
     features: bool
     output: str | None
@@ -43,22 +43,22 @@ class ModelHere:
     accepted_formats: frozenset[str]
 
     @classmethod
-    def of(cls, settings: Settings, bundle: Bundle, wish: Wish, *, features: bool) -> Self:
+    def of(cls, settings: Settings, bundle: Bundle, options: AnswerOptions, *, features: bool) -> Self:
         """Return a reference to the version, with the settings under which it runs.
 
-        Raises MalformedRequest if it knows too little for the wish.
+        Raises MalformedRequest if the bundle lacks the data that the options need.
         """
         of_answers = AnswerSettings(settings.min_probability, settings.false_alarms)
-        needed = Judge(bundle, of_answers).output_for(wish)
+        needed = Judge(bundle, of_answers).output_for(options)
         return cls(
             # Another process may have another working folder.
             bundle=bundle.path.resolve(),
             engine=settings.engine,
             precision=settings.precision,
-            wish=wish,
+            options=options,
             settings=of_answers,
             features=features,
-            output=FEATURES if features else needed if wish.asks_for_decision else None,
+            output=FEATURES if features else needed if options.asks_for_decision else None,
             max_pixels=settings.max_pixels,
             accepted_formats=frozenset(settings.accepted_formats.split(",")),
         )
@@ -115,13 +115,13 @@ class Classifier:
             outputs = self._whole.outputs(self._batch)
         if self._model.features:
             return list(outputs[FEATURES])
-        wish, probabilities, features = self._model.wish, outputs[self._probabilities], outputs.get(FEATURES)
-        if not wish.asks_for_decision and wish.set is None:
+        options, probabilities, features = self._model.options, outputs[self._probabilities], outputs.get(FEATURES)
+        if not options.asks_for_decision and options.set is None:
             return list(probabilities)
         rows = []
         for row in range(count):
-            found = self._judge.judge(probabilities[row], None if features is None else features[row], wish)
-            rows.append(row_of(probabilities[row], wish, found.decision, found.set))
+            found = self._judge.judge(probabilities[row], None if features is None else features[row], options)
+            rows.append(row_of(probabilities[row], options, found.decision, found.set))
         return rows
 
     def close(self) -> None:

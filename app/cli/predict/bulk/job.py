@@ -12,13 +12,13 @@ from typing import Self
 
 import orjson
 
-from app.cli.predict.bulk.crew import Crew, Signals
 from app.cli.predict.bulk.plan import Plan
 from app.cli.predict.bulk.shard import JOURNALS, Finished
+from app.cli.predict.bulk.worker_pool import Signals, WorkerPool
 from app.cli.predict.options import PartFormat
 from app.cli.predict.pictures import Unreadable
 from app.cli.predict.progress import Progress
-from app.contract.wish import SetMethod
+from app.contract.answer_options import SetMethod
 from app.errors import OutputConflict, OutputNotWritable, WorkerEnded
 from app.system.atomic_write import atomic_write
 
@@ -94,7 +94,7 @@ def begin(folder: Path, description: Description) -> None:
         raise OutputNotWritable(f"{folder} cannot be written: {exc.strerror}.") from exc
 
 
-def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
+def run(plan: Plan, pool: WorkerPool, signals: Signals, progress: Progress) -> int:
     """Work on all that is planned; return how many pictures have no answer. Raises the first error of a shard."""
     failed = plan.failed
 
@@ -108,8 +108,8 @@ def run(plan: Plan, crew: Crew, signals: Signals, progress: Progress) -> int:
     working: set[Future[Finished]] = set()
     while True:
         # One more for each worker than it works on, so that none waits for the next.
-        while len(working) < 2 * crew.size and (shard := next(shards, None)) is not None:
-            working.add(crew.submit(shard))
+        while len(working) < 2 * pool.size and (shard := next(shards, None)) is not None:
+            working.add(pool.submit(shard))
         if not working:
             break
         done, working = wait(working, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)

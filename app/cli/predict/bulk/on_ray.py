@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 
 from app.cli.predict.bulk.answers import Classify
-from app.cli.predict.bulk.crew import Crew, Signals
 from app.cli.predict.bulk.here import ModelHere
 from app.cli.predict.bulk.shard import Finished, Shard, Target, work_on
+from app.cli.predict.bulk.worker_pool import Signals, WorkerPool
 from app.errors import EngineUnavailable, WorkerEnded
 from app.system.invocation import installs
 
@@ -29,8 +29,8 @@ _LOCAL_STORE_BYTES = 100_000_000
 
 
 @contextmanager
-def cluster(model: ModelHere, target: Target, signals: Signals, address: str) -> Iterator[Crew]:
-    """Open a crew with one worker per core of the cluster. Every node must see the files under the same paths.
+def cluster(model: ModelHere, target: Target, signals: Signals, address: str) -> Iterator[WorkerPool]:
+    """Open a pool with one worker per core of the cluster. Every node must see the files under the same paths.
 
     Raises EngineUnavailable if Ray is not installed or no cluster answers.
     """
@@ -66,7 +66,7 @@ def cluster(model: ModelHere, target: Target, signals: Signals, address: str) ->
     # A job submits two shards for each core, so that no core waits for the next one. None waits for a thread.
     with ThreadPoolExecutor(2 * size, thread_name_prefix="shard") as executor:
         try:
-            yield Crew(size, executor, work)
+            yield WorkerPool(size, executor, work)
         finally:
             signals.stopping.set()
             ray.shutdown()  # ends the tasks under way, for which the executor's threads wait

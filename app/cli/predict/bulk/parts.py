@@ -14,19 +14,19 @@ from app.cli.predict.bulk.answers import DECISIONS, Answer, Values
 from app.cli.predict.options import PartFormat
 from app.cli.predict.outputs import csv_cells, csv_header, json_fields
 from app.client import Failure, ModelReference, Prediction
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 from app.errors import EngineUnavailable
 from app.system.invocation import installs
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of every part hold: what is wished of answers, or `features` in their place."""
+    """What the rows of every part hold: answers as `options` say, or `features` instead."""
 
     format: PartFormat
     model: ModelReference
     labels: tuple[str, ...]
-    wish: Wish
+    options: AnswerOptions
     features: bool = False
 
     def part_name(self, number: int) -> str:
@@ -43,21 +43,21 @@ class Layout:
 
     def best(self, values: Values) -> Any:
         """Return the labels to show of each row of (N, K) probabilities, as indices (N, k): all, or the best first."""
-        if self.wish.top_k is None:
+        if self.options.top_k is None:
             return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-        return np.argsort(-values, axis=1, kind="stable")[:, : self.wish.top_k]
+        return np.argsort(-values, axis=1, kind="stable")[:, : self.options.top_k]
 
     def judged(self, rows: Values) -> tuple[Values, list[str] | None, list[list[str]] | None]:
         """Return the probabilities (N, K) of rows as `row_of` makes them, their decisions, and the labels of sets.
 
-        Decisions and sets are None if they are not wished for.
+        Decisions and sets are None if they were not requested.
         """
         classes = len(self.labels)
         probabilities, more = rows[:, :classes], rows[:, classes:]
         decisions = sets = None
-        if self.wish.asks_for_decision:
+        if self.options.asks_for_decision:
             decisions = [DECISIONS[int(place)] for place in more[:, 0]]
-        if self.wish.set is not None:
+        if self.options.set is not None:
             order = np.argsort(-probabilities, axis=1, kind="stable")
             members = more[:, -classes:]
             sets = [[self.labels[each] for each in best if of[each]] for best, of in zip(order, members, strict=True)]
@@ -82,7 +82,7 @@ def _write_json_lines(layout: Layout, answers: Sequence[Answer], text: TextIOWra
         if isinstance(answer.outcome, Failure):
             fields |= {"error": answer.outcome.error, "code": answer.outcome.code}
         elif prediction is not None:
-            fields |= {} if layout.wish.set is None else {"set": labels}
+            fields |= {} if layout.options.set is None else {"set": labels}
             fields |= json_fields(prediction)
         else:
             fields |= {"features": _numbers(answer.outcome)} | _model(layout)
@@ -93,7 +93,7 @@ def _write_csv(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -
     writer = csv.writer(text, lineterminator="\n")
     size = next((len(each.outcome) for each in answers if not isinstance(each.outcome, Failure)), 0)
     features = [f"feature_{index}" for index in range(size)]
-    header = ["file", "model", "version", *features] if layout.features else csv_header(layout.wish)
+    header = ["file", "model", "version", *features] if layout.features else csv_header(layout.options)
     writer.writerow([*header, "sha256", "error", "code"])
     for answer, prediction, labels in _predictions(layout, answers):
         outcome, model = answer.outcome, layout.model
@@ -103,7 +103,7 @@ def _write_csv(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -
         else:
             reason = ["", ""]
             if prediction is not None:
-                cells = csv_cells(answer.file, prediction, layout.wish, labels)
+                cells = csv_cells(answer.file, prediction, layout.options, labels)
             else:
                 cells = [answer.file, model.name, model.version, *_numbers(outcome)]
         writer.writerow([*cells, answer.sha256, *reason])
@@ -132,7 +132,7 @@ def _predictions(
 
 
 def _with_best(layout: Layout) -> Layout:
-    return layout if layout.wish.top_k else replace(layout, wish=layout.wish._replace(top_k=1))
+    return layout if layout.options.top_k else replace(layout, options=layout.options._replace(top_k=1))
 
 
 def _write_parquet(layout: Layout, answers: Sequence[Answer], stream: BinaryIO) -> None:
@@ -178,9 +178,9 @@ def _write_parquet(layout: Layout, answers: Sequence[Answer], stream: BinaryIO) 
         columns["probabilities"] = lists(
             np.take_along_axis(values, best, axis=1), lambda flat: pa.array(flat, pa.float32())
         )
-        if layout.wish.asks_for_decision:
+        if layout.options.asks_for_decision:
             columns["decision"] = scattered(decisions or [], pa.string())
-        if layout.wish.set is not None:
+        if layout.options.set is not None:
             columns["set"] = scattered(sets or [], pa.list_(pa.string()))
     columns["error"] = pa.array([None if each is None else each.error for each in failures], pa.string())
     columns["code"] = pa.array([None if each is None else each.code for each in failures], pa.string())

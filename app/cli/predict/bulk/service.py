@@ -6,18 +6,18 @@ import numpy as np
 
 from app.cli.predict.bulk.answers import Values, row_of
 from app.client import Failure, Outcome, ServedModel, ServiceClient
-from app.contract.wish import Wish
+from app.contract.answer_options import AnswerOptions
 from app.errors import ModelNotNamed, OutputConflict
 
 
 class ServiceClassifier:
     """A `Classify`; safe to call from several threads."""
 
-    def __init__(self, client: ServiceClient, model: ServedModel, wish: Wish) -> None:
+    def __init__(self, client: ServiceClient, model: ServedModel, options: AnswerOptions) -> None:
         self._client = client
         self._model = model
-        self._wish = wish
-        self._asked = wish._replace(top_k=None).given()  # the part shows the best
+        self._options = options
+        self._asked = options._replace(top_k=None).given()  # the part shows the best
 
     def __call__(self, pictures: Sequence[bytes]) -> list[Values | Failure]:
         return [
@@ -31,7 +31,7 @@ class ServiceClassifier:
         labels = self._model.labels
         probabilities = np.array([outcome.probabilities[label] for label in labels], np.float32)
         members = None if outcome.set is None else [labels.index(label) for label in outcome.set.labels]
-        return row_of(probabilities, self._wish, outcome.decision, members)
+        return row_of(probabilities, self._options, outcome.decision, members)
 
 
 def check_version(answers: int, model: str, began: int) -> None:

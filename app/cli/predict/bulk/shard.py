@@ -102,7 +102,7 @@ def _answered(
     if recorded.pictures != paths:
         journal.begin(paths)
     fresh: dict[int, Answer] = {}
-    told = 0
+    reported = 0
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         batches = _batches(shard.pictures, recorded.answers, target.max_bytes)
         reading = reader.submit(next, batches, None)
@@ -112,9 +112,9 @@ def _answered(
             answers = answers_to([picture for _, picture in batch], classify)
             journal.add(places, answers)
             fresh |= zip(places, answers, strict=True)
-            advance(places[-1] + 1 - told)
-            told = places[-1] + 1
-    advance(len(paths) - told)
+            advance(places[-1] + 1 - reported)
+            reported = places[-1] + 1
+    advance(len(paths) - reported)
     return [
         fresh.get(place) or replace(recorded.answers[path], file=name_of(shard.pictures[place]))
         for place, path in enumerate(paths)

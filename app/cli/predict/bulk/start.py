@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from app.cli.predict.bulk.crew import Crew, Signals, processes, threads
 from app.cli.predict.bulk.here import ModelHere, check_has_features, model_named, version_named
 from app.cli.predict.bulk.job import Description, begin, begun_with, held, run
 from app.cli.predict.bulk.on_ray import cluster
@@ -15,13 +14,14 @@ from app.cli.predict.bulk.parts import Layout, check_format
 from app.cli.predict.bulk.plan import Plan, Sources
 from app.cli.predict.bulk.service import ServiceClassifier, check_version, served
 from app.cli.predict.bulk.shard import Target
+from app.cli.predict.bulk.worker_pool import Signals, WorkerPool, processes, threads
 from app.cli.predict.options import PartFormat, Service
 from app.cli.predict.pictures import Found, Unreadable, find, lines_of
 from app.cli.predict.progress import Progress
 from app.client import ModelReference, Retry, ServiceClient
+from app.contract.answer_options import AnswerOptions
 from app.contract.bundle import open_bundle
-from app.contract.picture_files import LeftOut, told
-from app.contract.wish import Wish
+from app.contract.picture_files import LeftOut, describe_left_out
 from app.errors import OutputNotWritable
 from app.settings import Settings
 from app.system.cores import available_cores
@@ -37,12 +37,12 @@ class Job:
     folder: Path
     resume: bool
     output: PartFormat
-    wish: Wish
+    options: AnswerOptions
     features: bool
     shard_size: int
 
 
-OpenCrew = Callable[[Target, Signals], AbstractContextManager[Crew]]
+OpenPool = Callable[[Target, Signals], AbstractContextManager[WorkerPool]]
 
 
 def write_shards_here(job: Job, settings: Settings, *, ray_address: str | None = None) -> int:
@@ -59,16 +59,16 @@ def write_shards_here(job: Job, settings: Settings, *, ray_address: str | None =
             bundle = open_bundle(version_named(settings, begun.model, begun.version))
         if job.features:
             check_has_features(bundle)
-        model = ModelHere.of(settings, bundle, job.wish, features=job.features)
+        model = ModelHere.of(settings, bundle, job.options, features=job.features)
 
-        def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
+        def open_pool(target: Target, signals: Signals) -> AbstractContextManager[WorkerPool]:
             if ray_address is not None:
                 return cluster(model, target, signals, ray_address)
             return processes(model, target, signals, available_cores())
 
         reference = ModelReference(bundle.name, bundle.version)
         description = _description(job, settings.model or bundle.name, bundle.version)
-        return _write(job, settings, reference, bundle.manifest.labels, description, begun, open_crew)
+        return _write(job, settings, reference, bundle.manifest.labels, description, begun, open_pool)
 
 
 def write_shards_by_service(job: Job, settings: Settings, service: Service) -> int:
@@ -84,27 +84,27 @@ def write_shards_by_service(job: Job, settings: Settings, service: Service) -> i
         if begun is not None and begun.model == model.name:
             check_version(model.version, model.name, begun.version)
 
-        def open_crew(target: Target, signals: Signals) -> AbstractContextManager[Crew]:
-            return threads(ServiceClassifier(client, model, job.wish), target, signals, service.at_once)
+        def open_pool(target: Target, signals: Signals) -> AbstractContextManager[WorkerPool]:
+            return threads(ServiceClassifier(client, model, job.options), target, signals, service.at_once)
 
         reference = ModelReference(model.name, model.version)
         description = _description(job, model.name, model.version)
-        return _write(job, settings, reference, model.labels, description, begun, open_crew)
+        return _write(job, settings, reference, model.labels, description, begun, open_pool)
 
 
 def _description(job: Job, model: str, version: int) -> Description:
-    wish = job.wish
+    options = job.options
     return Description(
         output=job.output,
-        top_k=wish.top_k,
+        top_k=options.top_k,
         features=job.features,
         shard_size=job.shard_size,
         model=model,
         version=version,
-        min_probability=wish.min_probability,
-        false_alarms=wish.false_alarms,
-        set=wish.set,
-        set_method=wish.set_method,
+        min_probability=options.min_probability,
+        false_alarms=options.false_alarms,
+        set=options.set,
+        set_method=options.set_method,
     )
 
 
@@ -115,13 +115,13 @@ def _write(
     labels: Sequence[str],
     description: Description,
     begun: Description | None,
-    open_crew: OpenCrew,
+    open_pool: OpenPool,
 ) -> int:
     if begun is None:
         begin(job.folder, description)
     else:
         description.check_goes_on(begun)
-    layout = Layout(job.output, reference, tuple(labels), job.wish, job.features)
+    layout = Layout(job.output, reference, tuple(labels), job.options, job.features)
     target = Target(job.folder, layout, settings.max_upload_bytes)
     left_out: list[LeftOut] = []
 
@@ -130,20 +130,20 @@ def _write(
         return find(chain(job.arguments, () if job.files_from is None else lines_of(job.files_from)), left_out)
 
     try:
-        return _run(target, sources, job.shard_size, open_crew, left_out)
+        return _run(target, sources, job.shard_size, open_pool, left_out)
     except OSError as exc:
         raise OutputNotWritable(f"{exc.filename or job.folder} cannot be read or written: {exc.strerror}.") from exc
 
 
-def _run(target: Target, sources: Sources, shard_size: int, open_crew: OpenCrew, left_out: list[LeftOut]) -> int:
+def _run(target: Target, sources: Sources, shard_size: int, open_pool: OpenPool, left_out: list[LeftOut]) -> int:
     plan = Plan.of(target, sources, shard_size)
     signals = Signals.new()
     with Progress(total=plan.total - plan.done, shown=sys.stderr.isatty(), said=True) as progress:
         if plan.done:
             progress.say(f"{count_of(plan.done, 'picture')} of {plan.total:,} are done already.")
-        with open_crew(target, signals) as crew:
-            failed = run(plan, crew, signals, progress)
-        if line := told(left_out):
+        with open_pool(target, signals) as pool:
+            failed = run(plan, pool, signals, progress)
+        if line := describe_left_out(left_out):
             progress.say(line)
         if failed:
             progress.say(

@@ -47,9 +47,9 @@ def test_two_versions_stand_side_by_side(store: Path) -> None:
     assert set(better["recall"]) == {str(digit) for digit in range(10)}
     assert better["macro_recall"] == pytest.approx(sum(better["recall"].values()) / 10)
     assert min(better["ms_alone"], better["ms_in_batches"]) > 0
-    told_apart = found["only_a_right"] - found["only_b_right"]
-    assert told_apart == round(pictures * (better["accuracy"] - worse["accuracy"]))
-    assert found["difference"]["value"] == pytest.approx(-told_apart / pictures)
+    discordant = found["only_a_right"] - found["only_b_right"]
+    assert discordant == round(pictures * (better["accuracy"] - worse["accuracy"]))
+    assert found["difference"]["value"] == pytest.approx(-discordant / pictures)
     assert found["p_value"] < 0.05
     assert "digits:1 is better" in found["verdict"]
 

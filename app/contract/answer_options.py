@@ -1,4 +1,4 @@
-"""A request's wishes for its answer, as plain values, with the names that they have in HTTP."""
+"""What a request may ask of its answer, as plain values, with the names that they have in HTTP."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,8 +6,8 @@ Detail = Literal["familiarity", "neighbours"]
 SetMethod = Literal["lac", "aps"]
 
 
-class Wish(NamedTuple):
-    """What a request wishes of its answer.
+class AnswerOptions(NamedTuple):
+    """The options that a request sets for its answer.
 
     `min_probability` and the rate of `false_alarms` override those of the settings and the bundle. `set` is the rate at
     which a set of labels may miss the truth, None for no set.
@@ -25,7 +25,7 @@ class Wish(NamedTuple):
         return bool(self.details) or self.false_alarms is not None or self.set is not None
 
     def given(self) -> dict[str, Any]:
-        """Return the wishes that differ from their defaults, by name."""
+        """Return the options that differ from their defaults, by name."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 
     @property

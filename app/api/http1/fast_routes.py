@@ -1,4 +1,4 @@
-"""The `POST` routes that can be answered without ASGI. A module of routes lists its own as `LeanRoute`s."""
+"""The `POST` routes that can be answered without ASGI. Each module of routes lists its own as `FastRoute`s."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,37 +19,37 @@ None leaves the request to the application.
 """
 
 
-class LeanRoute(NamedTuple):
+class FastRoute(NamedTuple):
     """`template` is the path as FastAPI has it, such as "/v2/models/{model}/infer"."""
 
     template: str
     ask: Ask
 
 
-class LeanPath(NamedTuple):
-    """A path that a lean route answers, the names in it, and the route's template."""
+class MatchedPath(NamedTuple):
+    """A path that a fast route answers, the names in it, and the route's template."""
 
     path: str
     names: Sequence[str]
     template: str
 
 
-class LeanRoutes:
-    """Finds the lean route of a path. A path with percent-encoding has none."""
+class FastRoutes:
+    """Finds the fast route of a path. A path with percent-encoding has none."""
 
-    def __init__(self, routes: Sequence[LeanRoute]) -> None:
+    def __init__(self, routes: Sequence[FastRoute]) -> None:
         self._routes = [(_pattern(route.template), route) for route in routes]
         self._remembered = lru_cache(maxsize=_MOST_PATHS)(self._search)
 
-    def find(self, path: bytes) -> tuple[LeanPath, Ask] | None:
+    def find(self, path: bytes) -> tuple[MatchedPath, Ask] | None:
         return self._remembered(path) if len(path) <= _MOST_PATH_BYTES else self._search(path)
 
-    def _search(self, path: bytes) -> tuple[LeanPath, Ask] | None:
+    def _search(self, path: bytes) -> tuple[MatchedPath, Ask] | None:
         for pattern, (template, ask) in self._routes:
             found = pattern.fullmatch(path)
             if found is not None:
                 names = [name.decode("ascii") for name in found.groups()]
-                return LeanPath(path.decode("ascii"), names, template), ask
+                return MatchedPath(path.decode("ascii"), names, template), ask
         return None
 
 

@@ -41,7 +41,7 @@ class Signals:
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Works on shards, `size` at once."""
 
     size: int
@@ -53,32 +53,32 @@ class Crew:
 
 
 @contextmanager
-def processes(model: ModelHere, target: Target, signals: Signals, size: int) -> Iterator[Crew]:
-    """Open a crew of processes. They are not forked: the libraries that run networks have threads."""
+def processes(model: ModelHere, target: Target, signals: Signals, size: int) -> Iterator[WorkerPool]:
+    """Open a pool of processes. They are not forked: the libraries that run networks have threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(size, context, initializer=_begin, initargs=(model, target, signals)) as executor:
-        yield from _until_stopped(Crew(size, executor, _work_here), signals)
+        yield from _until_stopped(WorkerPool(size, executor, _work_here), signals)
 
 
 @contextmanager
-def threads(classify: Classify, target: Target, signals: Signals, size: int) -> Iterator[Crew]:
-    """Open a crew of threads."""
+def threads(classify: Classify, target: Target, signals: Signals, size: int) -> Iterator[WorkerPool]:
+    """Open a pool of threads."""
 
     def work(shard: Shard) -> Finished:
         return work_on(shard, target, classify, signals.advance)
 
     with ThreadPoolExecutor(size, thread_name_prefix="shard") as executor:
-        yield from _until_stopped(Crew(size, executor, work), signals)
+        yield from _until_stopped(WorkerPool(size, executor, work), signals)
 
 
-def _until_stopped(crew: Crew, signals: Signals) -> Iterator[Crew]:
-    """Yield the crew once; then let it finish its current shards, and begin no more."""
+def _until_stopped(pool: WorkerPool, signals: Signals) -> Iterator[WorkerPool]:
+    """Yield the pool once; then let it finish its current shards, and begin no more."""
     try:
-        yield crew
+        yield pool
     finally:
         signals.stopping.set()
         # It must wait: after wait=False, the pool closes its pipe while the exit of the interpreter writes into it.
-        crew.executor.shutdown(cancel_futures=True)
+        pool.executor.shutdown(cancel_futures=True)
 
 
 class _Worker:
