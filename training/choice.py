@@ -18,8 +18,11 @@ _SMALLEST_PHOTO = 96
 """Pixels of the shorter side that a network taught by ImageNet's photos needs."""
 
 _LARGEST_SMALL_PHOTO, _MANY_SMALL_PHOTOS = 128, 1000
-"""Pixels of the longer side, and pictures: from this many small photos, a small network learns more from scratch than a
-large one knows of others (hands of 100x100 pixels: 99.5 and 93.7 %)."""
+"""Longer side in pixels, and number of pictures.
+
+From this many small photos, a small network trained from scratch is more accurate than a pretrained one (hands of
+100x100 pixels: 99.5 against 93.7 %).
+"""
 
 Family = Literal["small grey pictures", "many small photos", "photos"]
 
@@ -29,7 +32,7 @@ _PRESETS: dict[Family, dict[Effort, str]] = {
     "photos": {"quick": "photos_quick", "standard": "photos"},
 }
 _LARGER: dict[Family, tuple[str, ...]] = {"small grey pictures": ("accurate",)}
-"""Presets that a sweep tries beside those of `_PRESETS`."""
+"""Presets that a sweep tries in addition to those of `_PRESETS`."""
 _EPOCHS_OF_FEW = ((300, 20), (1000, 10))
 """Epochs of `photos` if there are fewer pictures than the first number: fine-tuning needs some hundred steps."""
 _SECONDS = {
@@ -49,9 +52,9 @@ _PARALLEL = 0.8
 
 @dataclass(frozen=True)
 class Choice:
-    """A preset, lines that say why, how long it will take, and what else there is, and about how many `seconds`.
+    """A preset, lines that explain the choice and its alternatives, and the approximate `seconds` of its training.
 
-    `epochs` are None if the preset's own are right. `others` are presets for the same kind of pictures.
+    `epochs` is None to keep the preset's own. `others` are presets for the same kind of pictures.
     """
 
     preset: str
@@ -79,7 +82,7 @@ def preset_for(family: Family, count: int, effort: Effort = "standard") -> Prese
 
 
 def choose_preset(dataset: Dataset, effort: Effort | None, *, size: Size | None, colour: Colour | None) -> Choice:
-    """Return the preset for these pictures, at a size and colour that were asked for, if they were.
+    """Return the preset for these pictures. `size` and `colour` are what the user asked for, None for nothing.
 
     Raises DataError if none of the pictures looked at can be read.
     """

@@ -43,7 +43,7 @@ _PLAIN = Option()
 
 
 def reads(parse: Callable[[str], Any], *, as_type: Any = str) -> BeforeValidator:
-    """Have a field take text too, or a list of texts, and read it with `parse`, which raises OptionError.
+    """Let a field accept text, or a list of texts, and read it with `parse`, which raises OptionError.
 
     On a command line the field is of type `as_type`, str or list[str].
     """
@@ -74,10 +74,12 @@ class Declared:
         return f"--{self.name.replace('_', '-')}"
 
     def words(self, value: Any, *, usual: Any, here: bool) -> list[str]:
-        """Return the words by which a command that repeats a run names the option; empty if it need not be named.
+        """Return the command-line words that set the option to `value`; empty if a command that repeats a run can omit
+        them.
 
-        An option that is repeated if it was changed is named if either `value` or the `usual` one, which another
-        version of the program may have changed, is not the field's default.
+        `usual` is the value that the run would have without the option. An option that is repeated if changed is
+        omitted only if `value` and `usual` are the field's default: another version of the program may have another
+        `usual` value.
         """
         is_named = {
             "always": True,

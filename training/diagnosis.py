@@ -34,15 +34,16 @@ USUAL_RATES: Mapping[OptimizerName, float] = {
 }
 """Usual learning rates of the optimizers; for the last three, Keras's own defaults."""
 
-# Of the training loss: what share of the largest fall in an epoch the last one has to be, and how much must be left of
-# it, for a rate that is too low; after how many steps that can be said.
+# The rate is too low if the last fall of the training loss is at least this share of the largest one, and this share of
+# the first loss is left, after at least this many steps.
 _STEADY, _BARELY, _STEPS_TO_JUDGE = 0.5, 0.6, 100
-# A rate this many times below the usual is too low if this much of the loss is left.
+# A rate is too low as well if it is this many times below the usual one, and this share of the first loss is left.
 _FAR, _STANDING = 20, 0.9
-# How far from guessing at most, for a rate that is too high; or the jump between two epochs, over the loss of guessing.
+# The rate is too high if the accuracy is at most this far from guessing (1 is perfect), or if the loss jumps between
+# two epochs by this share of the loss of guessing.
 _CHANCE, _JUMP = 0.1, 0.25
-_POOR = 0.9  # upper end of the held-out accuracy's interval, of a network that began from nothing
-_WORTH_MORE = 0.02  # least share of mistakes for another preset to gain
+_POOR = 0.9  # upper end of the held-out accuracy's interval, of a network trained from scratch
+_WORTH_MORE = 0.02  # another preset must avoid at least this share of mistakes
 _MEASURED = {
     "compact": "of 1,800 digits of MNIST it had 99.2 % of the test pictures right, photos_quick 95.0 %",
     "photos_from_scratch": "of 2,062 hands of 100x100 pixels it had 99.5 % right, photos_quick 93.7 %",
@@ -51,23 +52,24 @@ _OF_THE_DATA = ("validation", "class_weights")  # parts of a recipe that suit an
 _LEAST_LEARNED = 0.9  # accuracy on the training pictures
 _UNSETTLED = 0.1  # accuracy that is lost between training and what is served
 _STILL_FALLING = 0.25  # of the largest fall in an epoch
-_GAP = 0.02  # accuracy on training pictures over the upper end of the held-out pictures' interval
-_LOSS_RISE = 1.33  # of the validation loss, over its best epoch
-# Held-out pictures over training ones: mistakes, by the interval's lower end, and loss; needs at least this many
-# mistakes.
+_GAP = 0.02  # accuracy on training pictures minus the upper end of the held-out accuracy's interval
+_LOSS_RISE = 1.33  # validation loss over that of its best epoch
+# Overfitting: held-out mistakes (by the interval's lower end) and held-out loss, as multiples of those on training
+# pictures; and the number of mistakes that are needed to judge.
 _MORE_MISTAKES, _MORE_LOSS, _MISTAKES_TO_JUDGE = 3, 5, 20
-# Of the surer half of the answers: the least share of wrong ones, relative to all answers, and how far from guessing.
+# Label noise: the least share of wrong answers in the more confident half, the same relative to all answers, and the
+# least distance from guessing (1 is perfect).
 _NOISE, _SURE, _LEARNED = 0.02, 0.5, 0.3
 _ABLE = 0.65  # accuracy on the training pictures of a model that can judge labels
 _FEW = 10  # training pictures, as in the audit
-_UNEQUAL = 3  # times as many pictures of the largest class, for weights to even them out
-_TELLS_APART = 0.05  # half of the interval of an accuracy
+_UNEQUAL = 3  # size of the largest class over that of another, from which class weights help
+_TELLS_APART = 0.05  # a set is too small if half of its accuracy's interval is above this
 _WAIT = 0.25  # share of an epoch
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model said of the pictures that it has not learned: how sure it was (N,), and whether `right`."""
+    """The confidence of the answers (N,) to pictures that the model has not learned, and whether they are `right`."""
 
     confidence: NDArray[np.float32]
     right: NDArray[np.bool_]

@@ -122,10 +122,9 @@ MaxRecallDropOption = Annotated[
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What `fit` was asked for: a preset whose recipe has the command line's changes already in it.
+    """The options of one call of `fit`; the command line's changes are already in the recipe of the preset.
 
-    A command does not repeat what only says whether the result is published, and what is removed then; nor on how many
-    machines it ran, or what was logged.
+    `command` omits options that only concern publishing, removal of versions, logs, or the number of machines.
     """
 
     data: DataOption
@@ -202,8 +201,8 @@ class FitOptions:
     def command(self, *, here: bool = False, after: Self | None = None) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
 
-        As the next thing to do `after` another run, it leaves out what is the preset's own, unless that run had
-        another value.
+        As a next step `after` another run, it omits values that are the preset's own, unless that run had another
+        value.
         """
         recipe = self.preset.recipe
         values = {FitOptions: self, Backbone: self.preset.backbone, Recipe: recipe}
@@ -238,7 +237,10 @@ FIT_OPTIONS = _fit_options()
 
 
 def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
-    """Return what `fit` is asked for by a value, or None, for each of its options. Raises OptionError."""
+    """Return the options of `fit` from their values by name; None is an option that was not given.
+
+    Raises OptionError.
+    """
     options = read_unless_of_preset(given)
     if given["preset"] and given["effort"]:
         raise OptionError("--effort and --preset both choose the preset. Give only one of them.")
@@ -249,7 +251,7 @@ def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
 
 
 def read_unless_of_preset(given: Mapping[str, Any]) -> FitOptions:
-    """Return what `fit` is asked for, without what changes its preset. Raises OptionError, for that, too."""
+    """Return the options of `fit` from values that may not change the preset. Raises OptionError, also if one does."""
     with plain_range_errors(FitOptions):
         options = FitOptions(**fields_given(FitOptions, given))
     with_recipe(options.preset, fields_given(Recipe, given))
@@ -257,14 +259,14 @@ def read_unless_of_preset(given: Mapping[str, Any]) -> FitOptions:
 
 
 def with_recipe(preset: Preset, changes: Mapping[str, Any]) -> Preset:
-    """Return the preset with those parts of its recipe replaced that are not None. Raises OptionError."""
+    """Return the preset with the parts of its recipe replaced that are not None in `changes`. Raises OptionError."""
     given = {name: value for name, value in changes.items() if value is not None}
     with plain_range_errors(Recipe):
         return replace(preset, recipe=replace(preset.recipe, **given))
 
 
 def with_backbone(preset: Preset, changes: Mapping[str, Any]) -> Preset:
-    """Return the preset with those parts of its backbone replaced that are not None. Raises OptionError."""
+    """Return the preset with the parts of its backbone replaced that are not None in `changes`. Raises OptionError."""
     given = {name: value for name, value in changes.items() if value is not None}
     if not given:
         return preset

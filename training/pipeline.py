@@ -52,9 +52,8 @@ from training.report.report import write_report
 def train_and_publish(options: FitOptions, reporter: Reporter, *, again: str | None = None) -> LoadedModel:
     """Train on `options.data` and publish the result.
 
-    `again` is the command that resumes the run if it is stopped, with what the options do not repeat.
-
-    Raises an ImageclassError with what stood in the way; for a worker that has done its part that is ChiefPublishes.
+    `again` is the command that resumes the run if it is stopped. Raises an ImageclassError that names the problem; in a
+    worker that is not the chief, ChiefPublishes once its part is done.
     """
     store = ModelStore(options.model_store)
     again = again or f"{options.command(here=True)} --resume"
@@ -67,7 +66,7 @@ def train_and_publish(options: FitOptions, reporter: Reporter, *, again: str | N
 
 
 def _published_before(store: ModelStore, options: FitOptions, reporter: Reporter) -> LoadedModel | None:
-    """Return what the run to be resumed had published already when it was killed; None if it had not."""
+    """Return the version that the run to resume had published before it was killed; None if it had published none."""
     if not options.resume or options.strategy == "multi_worker":
         return None
     version = published_version(store, options.name, options.command(), say=reporter.say)
@@ -118,7 +117,7 @@ def _publish_new_version(store: ModelStore, options: FitOptions, reporter: Repor
 
 
 def identity_of(options: FitOptions, splits: Mapping[Split, Tensors]) -> Identity:
-    """Return what a run must have in common with one that it resumes."""
+    """Return the identity of a run: it must be equal for a run that resumes it."""
     return {"command": options.command(), "data": digest_of_data(splits["train"], splits.get("validation"))}
 
 
@@ -160,7 +159,7 @@ def publish_trained(
     baseline: Bundle | None = None,
     reporter: Reporter,
 ) -> LoadedModel:
-    """Calibrate, measure, judge and publish a network that was trained with `options` in the run of this id.
+    """Calibrate, evaluate, check and publish a network that was trained with `options` in the run of this id.
 
     Raises an ImageclassError.
     """
@@ -277,7 +276,7 @@ def spec_of(prepared: Prepared, options: FitOptions) -> PreprocessingSpec:
 
 
 def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, reporter: Reporter) -> Bundle | None:
-    """Return the version to compare with, None for none, and say before the training what weakens the comparison.
+    """Return the version to compare with, None for none. Report before the training what weakens the comparison.
 
     Raises OptionError or a BundleError.
     """
@@ -303,9 +302,9 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
 
 @contextmanager
 def _problems_at_the_end(reporter: Reporter) -> Iterator[list[Problem]]:
-    """Say the problems that the block adds to this list after it, however it ends.
+    """Report, when the block ends or fails, the problems that it added to this list.
 
-    So they are the last that a person reads, and are said of a model that is not good enough to be published, too.
+    They are then the last lines that a person reads, and also concern a model that is not good enough to be published.
     """
     problems: list[Problem] = []
     try:
@@ -323,7 +322,7 @@ def _read_text(file: Path) -> str:
 
 
 def _golden(splits: Mapping[Split, Tensors]) -> list[Picture]:
-    """Return pictures in turn from every class, of a split that the network has not learned if there is one."""
+    """Return pictures of each class in turn, from a held-out split if there is one."""
     by_label: dict[str, list[Picture]] = defaultdict(list)
     golden = next(splits[split] for split in reversed(SPLITS) if split in splits)
     for picture in golden.pictures:

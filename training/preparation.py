@@ -25,7 +25,7 @@ from training.progress import Reporter
 
 @dataclass(frozen=True)
 class Inspected:
-    """Opened data, the group by id of every picture that has one, and what the audit says of dividing it."""
+    """Opened data, the group of each grouped picture by its id, and the result of the inspection."""
 
     dataset: Dataset
     groups: Mapping[str, str]
@@ -112,9 +112,9 @@ def prepare(options: FitOptions, reporter: Reporter) -> Prepared:
 def load_splits(
     prepared: Prepared, spec: PreprocessingSpec, reporter: Reporter, *, wanted: Sequence[Split] = SPLITS
 ) -> dict[Split, Tensors]:
-    """Load every wanted split that has pictures, and say which pictures were skipped.
+    """Load every wanted split that has pictures, and report which pictures were skipped.
 
-    Raises as `load_tensors` does, but names the bad pictures of all splits at once, and DataError if there are no
+    Raises as `load_tensors` does, but names the bad pictures of all splits at once; and DataError if there are no
     training pictures.
     """
     splits = [split for split in wanted if prepared.assignment.pictures(split)]

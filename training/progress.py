@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 Advance = Callable[[int, str], None]
-"""Call with how many more steps are done, and what to show beside the bar."""
+"""Call it with the number of steps just done, and a note to show beside the bar."""
 
 _PLAIN_LINE_EVERY_S = 30.0
 
@@ -53,7 +53,8 @@ class Reporter:
                 said = now
                 left = (now - started) / max(done, 1) * (total - done)
                 rest = f", {left:.0f} s left" if done < total else f" in {now - started:.1f} s"
-                shown = f", {note}" if note and done < total else ""  # of what is over, it says what comes after
+                # at the end, the next line of the program says more
+                shown = f", {note}" if note and done < total else ""
                 self.say(f"{title}: {done:,} of {total:,}{rest}{shown}")
 
         return advance

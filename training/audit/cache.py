@@ -39,7 +39,7 @@ class KnownPairs:
 
 
 class Cache:
-    """The results of earlier audits of one data set; `folder` None keeps and knows nothing."""
+    """The results of earlier audits of one data set. With `folder` None, nothing is stored or found."""
 
     def __init__(self, folder: Path | None, data: str) -> None:
         name = hashlib.blake2b(str(Path(data).absolute()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
@@ -47,11 +47,11 @@ class Cache:
 
     @classmethod
     def of_user(cls, data: str, *, keeps: bool = True) -> Self:
-        """Return the cache of `data` in the user's cache folder; one that keeps nothing if `keeps` is False."""
+        """Return the cache of `data` in the user's cache folder. With `keeps` False it stores and finds nothing."""
         return cls(cache_folder("audit") if keeps else None, data)
 
     def looks(self, pictures: Sequence[Picture], scale: Scale) -> dict[int, Look]:
-        """Return the looks, by row, at files that have not changed since."""
+        """Return, by row, the stored looks at files that have not changed since."""
         stored, thumbnails = self._read_json("looks.json"), self._read_array("looks.npy")
         if stored is None or thumbnails is None or stored.get("scale") != asdict(scale):
             return {}
@@ -104,10 +104,11 @@ class Cache:
     def probabilities(
         self, model: str, digests: Sequence[str], targets: NDArray[np.int64], labels: Sequence[str]
     ) -> Floats | None:
-        """Return out-of-fold probabilities (N, K) from a run of `model` that knew all these pictures and classes.
+        """Return out-of-fold probabilities (N, K) from an earlier run of `model` on these pictures and classes, or
+        None.
 
-        The out-of-fold opinion on a picture does not depend on its own label, and hardly on the few pictures that were
-        removed or renamed since.
+        The out-of-fold prediction for a picture does not depend on its own label, and hardly on the few pictures that
+        were removed or relabelled since.
         """
         stored, array = self._read_json("labels.json"), self._read_array("labels.npy")
         if stored is None or array is None:
@@ -168,7 +169,8 @@ class Cache:
 
 
 def _stamp(picture: Picture) -> str | None:
-    """Return what changes when a file does; None for arrays, which are looked at faster than read from a cache."""
+    """Return the path, size, time and inode of a file; None for arrays, which are examined faster than read from a
+    cache."""
     if isinstance(picture.content, np.ndarray):
         return None
     if isinstance(picture.content, PackedFile):

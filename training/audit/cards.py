@@ -41,8 +41,10 @@ class Found:
 
     @classmethod
     def of(cls, check: Check, findings: Sequence[Finding], by_id: Mapping[str, Picture], *, most: int) -> Self:
-        """Make a card of each of the first `most` findings. `by_id` holds the pictures that they name; what they name
-        besides these is a file that is not one."""
+        """Make a card of each of the first `most` findings.
+
+        `by_id` holds the pictures that findings name; a name that it lacks is a file that is not a picture.
+        """
         cards = [_card(finding, by_id) for finding in findings[:most]]
         return cls(check, f"{len(findings):,}", cards, _further(len(findings), most))
 

@@ -32,8 +32,8 @@ def census(dataset: Dataset, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def find_odd_files(pictures: Sequence[Picture], looks: Sequence[Look]) -> Iterator[Finding]:
-    """Find what cannot be read, what the service rejects for its size, what is named for another format or turned by
-    EXIF, and modes side by side."""
+    """Find files that are corrupt, too large for the service, named for another format or rotated by EXIF; and mixed
+    modes."""
     for picture, look in zip(pictures, looks, strict=True):
         if look.error is not None:
             yield Finding("corrupt", (picture.id,), 1.0, look.error)

@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look for. `threshold` is None if there is nothing to set; `reason` says why it is what it is."""
+    """One thing to look for. `threshold` is None if the check has none; `reason` justifies the threshold."""
 
     name: str
     severity: Severity
@@ -127,7 +127,7 @@ CHECKS: dict[str, Check] = {check.name: check for check in _CHECKS}
 
 
 class Thresholds:
-    """The threshold of every check that has one: its own, or what the command line says."""
+    """The threshold of every check that has one: the default, or the value given on the command line."""
 
     def __init__(self, changes: Mapping[str, float] | None = None) -> None:
         self._values = {check.name: check.threshold for check in _CHECKS if check.threshold is not None}

@@ -1,8 +1,7 @@
 """Compare pairs of pictures in detail, with more pixels and in colour: thumbnails of two different shirts may be equal.
 
-Details are what remains of a picture without slow changes of light. Two copies of one picture agree in their details
-once one is aligned with the other exactly. This module does not know how the pairs were found, nor how similar two
-copies must be.
+Details are what remains after slow changes of brightness are removed. Two copies of one picture agree in their details
+once they are aligned exactly. This module does not know how the pairs were found, nor how similar two copies must be.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +19,19 @@ SIDE = 128  # pixels
 _SPEC = PreprocessingSpec(version=2, height=SIDE, width=SIDE, colour="rgb", jpeg_scale="reduced")
 _GREY = PreprocessingSpec(height=SIDE, width=SIDE, colour="grey")
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-4)
-_SMOOTH = 0.8  # pixels: what two ways of resampling differ by
-_DETAIL = 4.0  # pixels: slower changes are light and shade
-_EVEN = 3.0  # grey levels: details that are fainter are noise, and count for less
+_SMOOTH = 0.8  # pixels: two ways of resampling may differ by this much
+_DETAIL = 4.0  # pixels: slower changes are light and shadow
+_EVEN = 3.0  # grey levels: fainter details are noise, and count for less
 _MARGIN = np.ones((5, 5), np.uint8)
 _WHITE = 250
-_LEAST_SEEN = 0.1  # of the pixels
+_LEAST_SEEN = 0.1  # share of the pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
     """How the second picture of a pair lies over the first, in the thumbnails: see `registration.Alignment`.
 
-    `shift` is in sides.
+    `shift` is in fractions of the side.
     """
 
     shift: tuple[float, float]
@@ -42,7 +41,7 @@ class Laid:
 
 
 def reader(pictures: Sequence[Picture]) -> Callable[[int], Image]:
-    """Return what reads one of the pictures for `detail_correlation`, (SIDE, SIDE, 3)."""
+    """Return a function from a row to its picture, (SIDE, SIDE, 3), as `detail_correlation` takes it."""
 
     def read(row: int) -> Image:
         content = pictures[row].content
@@ -54,16 +53,16 @@ def reader(pictures: Sequence[Picture]) -> Callable[[int], Image]:
 
 
 def detail_correlation(first: Image, second: Image, laid: Laid) -> float:
-    """Return how alike the details of two pictures (SIDE, SIDE, 3) are, 1 for equal up to contrast.
+    """Return the similarity of the details of two pictures (SIDE, SIDE, 3): 1 if they are equal up to contrast.
 
-    `laid` is refined to an affine map first: a square picture of an oblong one is sheared if that is turned. The
-    answer is 0 if the two cannot be laid over each other.
+    `laid` is refined to an affine map first: a rotated oblong picture that is scaled to a square is sheared, too. The
+    result is 0 if the two cannot be aligned.
     """
     second = np.ascontiguousarray(second[:, ::-1]) if laid.mirrored else second
     grey = [prepare(image, _GREY) for image in (first, second)]
     try:
         _, matrix = cv2.findTransformECC(grey[0], grey[1], _matrix(laid), cv2.MOTION_AFFINE, _ITERATIONS)
-    except cv2.error:  # no overlap, or an even picture
+    except cv2.error:  # no overlap, or a picture of one colour
         return 0.0
     still, moving = first.astype(np.float32), second.astype(np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -89,7 +88,8 @@ def _matrix(laid: Laid) -> Floats:
 
 
 def _details(image: Floats) -> Floats:
-    """Return what changes within some pixels, equally strong everywhere, so that faint details count beside edges."""
+    """Return the picture's details, normalised to the same strength everywhere, so that faint ones count beside
+    edges."""
     smooth = cv2.GaussianBlur(image, (0, 0), _SMOOTH)
     details = smooth - cv2.GaussianBlur(smooth, (0, 0), _DETAIL)
     strength = cv2.GaussianBlur(np.square(details).mean(axis=2), (0, 0), 2 * _DETAIL)

@@ -13,7 +13,7 @@ from training.data.dataset import Picture
 
 
 def exact_groups(looks: Sequence[Look]) -> list[list[int]]:
-    """Return the rows of pictures whose decoded pixels are equal, a list for each picture that is there twice."""
+    """Return the rows of equal decoded pictures: a list for each picture that occurs more than once."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, look in enumerate(looks):
         if look.error is None:
@@ -38,7 +38,7 @@ def find_exact(pictures: Sequence[Picture], groups: Sequence[Sequence[int]]) -> 
 
 
 def find_near(pictures: Sequence[Picture], pairs: Sequence[NearPair]) -> Iterator[Finding]:
-    """Make findings of near duplicates, one a pair: across classes, across given splits, or neither."""
+    """Make one finding per pair of near duplicates: across classes, across given splits, or neither."""
     for pair in pairs:
         first, second = pictures[pair.first], pictures[pair.second]
         ids = (first.id, second.id)

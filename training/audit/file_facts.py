@@ -39,7 +39,7 @@ def file_facts(data: bytes, image_format: ImageFormat) -> FileFacts:
             case "tiff":
                 return _tiff(data)
             case "avif" | "heic":
-                return FileFacts("rgb", False, 1)  # they are turned by properties of their own, not by EXIF
+                return FileFacts("rgb", False, 1)  # these formats rotate by properties of their own, not by EXIF
     except (struct.error, IndexError):
         return FileFacts("unknown", False, 1)
 

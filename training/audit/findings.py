@@ -10,9 +10,9 @@ from training.audit.checks import CHECKS, SEVERITIES, Severity
 class Finding:
     """What a check found.
 
-    `pictures` are ids, the one to act on first; empty if it is about a class. `score` is higher the worse it is, and is
-    comparable within a check only. `likely` has the classes that the first picture may be of, the likeliest first, each
-    with its probability; it is empty unless a model was asked.
+    `pictures` are ids, first the one to act on; empty if the finding is about a class. A higher `score` is worse, and
+    comparable within one check only. `likely` has the classes that the first picture may belong to, the most probable
+    first, each with its probability; it is empty unless a model was used.
     """
 
     check: str

@@ -20,7 +20,7 @@ _COLUMNS = ("path", "label", "split")
 
 @dataclass(frozen=True)
 class Fix:
-    """What was left out, as picture id and reason, and how many pictures are in what was written."""
+    """The pictures that were left out, as id and reason, and the number of pictures that were written."""
 
     left_out: tuple[tuple[str, str], ...]
     kept: int
@@ -29,9 +29,10 @@ class Fix:
 def left_out(audit: Audit) -> dict[str, str]:
     """Return the ids of pictures to leave out of a cleaned data set, each with the reason.
 
-    Of equal pictures in one class the one in the latest split stays, so that a test keeps its pictures and training
-    loses what it must not know; of those in several classes none does, for one of the labels is wrong. Near duplicates
-    stay if fit keeps them together, and go from training if the data's own splits divide them.
+    Of equal pictures in one class, the one in the latest split stays: the test set keeps its pictures, and training
+    loses the copies. Of equal pictures in several classes, none stays, because one of the labels is wrong. Near
+    duplicates stay if `fit` keeps them together; if the data's own splits divide them, the training picture is left
+    out.
     """
     pictures, settles = audit.dataset.pictures, audit.dataset.decided.settles
     gone = {picture.id: "dropped: a person decided so" for picture in audit.dataset.decided.dropped}
@@ -59,9 +60,9 @@ def left_out(audit: Audit) -> dict[str, str]:
 
 
 def write_fixed(audit: Audit, out: Path) -> Fix:
-    """Write what is left after `left_out` to `out`: a folder, or a manifest if it ends in .csv. Raises OptionError.
+    """Write the pictures that `left_out` leaves to `out`: a folder, or a manifest if its name ends in .csv.
 
-    A folder gets copies of files, or PNG of what came from arrays, and what was left out beside them in left-out.csv.
+    A folder gets copies of files, PNG files of arrays, and left-out.csv, which lists the others. Raises OptionError.
     """
     gone = left_out(audit)
     kept = [picture for picture in audit.dataset.pictures if picture.id not in gone]
@@ -115,7 +116,7 @@ def _place(picture: Picture) -> tuple[str, ...]:
     """Return the parts of a path that `training.data.sources.folder` reads back with the picture's label and split."""
     name = PurePosixPath(picture.id).parts
     split = (picture.split,) if picture.split else ()
-    # What a folder calls its own split or class comes off; the rest keeps pictures of one name apart.
+    # Leave out the folders of the split and the class; the rest keeps names unique.
     rest = [part for part in name if part not in ("..", "/")]
     while len(rest) > 1 and rest[0] in (picture.split, picture.label, *_SPLIT_FOLDERS):
         rest.pop(0)
@@ -124,7 +125,7 @@ def _place(picture: Picture) -> tuple[str, ...]:
 
 
 def late_first(picture: Picture) -> tuple[int, str]:
-    """Return a key by which the first of equal pictures is the one to stay."""
+    """Return a sort key that puts the one of equal pictures that stays first."""
     return (-SPLITS.index(picture.split) if picture.split else 0), picture.id
 
 

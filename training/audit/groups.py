@@ -44,8 +44,8 @@ def groups_of(dataset: Dataset, data: str, group_by: str | None) -> dict[str, st
 def together(pictures: Sequence[Picture], alike: Sequence[Sequence[int]], groups: Mapping[str, str]) -> dict[str, str]:
     """Return the units that must not be divided: for each picture's id, the id of the first picture of its unit.
 
-    `alike` lists rows of pictures that are one, exactly or nearly; they and the groups are joined, through one another.
-    Pictures that stand alone are left out.
+    `alike` lists rows of pictures that are equal or nearly so. These lists and the groups are merged if they have a
+    picture in common. Pictures that are alone in their unit are left out.
     """
     parent = list(range(len(pictures)))
 
@@ -69,11 +69,11 @@ def together(pictures: Sequence[Picture], alike: Sequence[Sequence[int]], groups
 
 
 def _runs(pictures: Sequence[Picture], labels: Sequence[str]) -> dict[str, str]:
-    """Return one group for each run of file numbers that step by two at most while the class rises.
+    """Return one group for each run of file numbers that rise by at most two while the class rises.
 
     A camera numbers files like this if one person, or one thing, is photographed class by class. A step of two is a
-    discarded picture. Neighbouring runs that have at most one class in common are one group, because of a pause or a
-    change of order.
+    discarded picture. Neighbouring runs that have at most one class in common become one group: they are apart because
+    of a pause or a change of order.
     """
     order = {label: place for place, label in enumerate(labels)}
     by_prefix: dict[str, list[tuple[int, int, str]]] = defaultdict(list)

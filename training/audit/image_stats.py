@@ -35,11 +35,11 @@ _RGB = PreprocessingSpec(height=1, width=1, colour="rgb")
 class Look:
     """What one look at a picture found.
 
-    `error` says why the picture cannot be used; all after `content` is then empty. `too_large` says why the service
-    rejects it unless its limits are raised. `content` names the bytes of a file or the pixels of an array, `pixels` the
-    decoded, upright, opaque pixels; `coloured` says that they are not all grey. Levels are grey, 0 to 255: `darkest`
-    and `lightest` leave out a hundredth at their end, `spread` is from one half per cent to the other. `sharpness` is
-    edge strength over contrast. `thumbnail` is (side, side) uint8.
+    `error` says why the picture cannot be used; all fields after `content` are then empty. `too_large` says why the
+    service rejects it unless its limits are raised. `content` is the digest of a file's bytes or an array's pixels,
+    `pixels` that of the decoded, upright, opaque pixels. `coloured` says that not all pixels are grey. Levels are grey,
+    0 to 255: `darkest` and `lightest` are the first and the last percentile, `spread` is the range without half a per
+    cent at each end. `sharpness` is edge strength over contrast. `thumbnail` is (side, side) uint8.
     """
 
     error: str | None
@@ -62,11 +62,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """At which sides, in pixels, the pictures of one data set are looked at, so that they can be compared.
+    """The sizes in pixels at which the pictures of one data set are examined, so that they can be compared.
 
-    Thumbnails have the pictures' own side if they are small, so that none is blurred; sharpness is measured with the
-    longer side at `measured` at most, since the same edge is softer in a larger picture. `typical` is the median of
-    the pictures' shorter sides.
+    Thumbnails have the pictures' own side if the pictures are small, so that none is blurred. Sharpness is measured
+    with the longer side at `measured` at most, because the same edge is softer in a larger picture. `typical` is the
+    median of the pictures' shorter sides.
     """
 
     thumbnail: int
@@ -95,7 +95,7 @@ def scale_of(pictures: Sequence[Picture]) -> Scale:
 
 
 def look_at_all(pictures: Sequence[Picture], scale: Scale, advance: Callable[[int], None]) -> list[Look]:
-    """Return a look at each picture, on all cores; `advance` hears how many more are done."""
+    """Return a look at each picture, on all cores; `advance` is called with the number of pictures just done."""
 
     def chunk(start: int) -> list[Look]:
         return [look_at(picture, scale) for picture in pictures[start : start + _CHUNK]]
@@ -110,7 +110,7 @@ def look_at_all(pictures: Sequence[Picture], scale: Scale, advance: Callable[[in
 
 
 def look_at(picture: Picture, scale: Scale) -> Look:
-    """Return a look at one picture. It never raises for what is wrong with the picture."""
+    """Return a look at one picture. It raises nothing for faults of the picture."""
     if isinstance(picture.content, np.ndarray):
         image = picture.content
         content = _digest(image)
@@ -144,7 +144,8 @@ def _of_image(
         and np.array_equal(image[..., 0], image[..., 1])
         and np.array_equal(image[..., 1], image[..., 2])
     ):
-        image = np.ascontiguousarray(image[..., 0])  # a grey picture stored in colour has the grey one's digest
+        # a grey picture that is stored in colour gets the digest of the grey one
+        image = np.ascontiguousarray(image[..., 0])
     shrink = min(1.0, scale.measured / max(image.shape[:2]))
     rows, columns = (max(1, round(length * shrink)) for length in image.shape[:2])
     grey = prepare(image, _grey(rows, columns))[..., 0]

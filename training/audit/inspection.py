@@ -23,8 +23,10 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Inspection:
-    """`together` is what `assign_splits` must not divide, by picture id. `record` goes into the bundle's manifest, and
-    counts the `findings`, which are worst first."""
+    """The units that `assign_splits` must not divide, `together` by picture id, and what was found.
+
+    `record` goes into the bundle's manifest, with counts of the `findings`, which are worst first.
+    """
 
     together: Mapping[str, str]
     record: Mapping[str, Any]
@@ -41,10 +43,10 @@ def inspect(
     cache: Cache,
     reporter: Reporter,
 ) -> Inspection:
-    """Look for copies before training. Near ones are looked for if `divides` says that a split is to be made.
+    """Look for copies before training.
 
-    `data` is what the command line calls the data. Raises LeakageError if the given splits have pictures or groups in
-    common, unless that is allowed.
+    Near duplicates are looked for only if a split is to be made (`divides`). `data` is the data's name on the command
+    line. Raises LeakageError if the given splits have pictures or groups in common, unless that is allowed.
     """
     audit = run_audit(dataset, AuditOptions(near=divides, labels=False, groups=groups, cache=cache), reporter)
     leaks = [finding for finding in audit.findings if finding.check == "leakage"]

@@ -32,11 +32,11 @@ def are_photos(looks: Sequence[Look], scale: Scale) -> bool:
 
 @dataclass(frozen=True)
 class LabelModel:
-    """What judges labels. `name` tells its probabilities from those of another model.
+    """A model that judges labels. `name` identifies its probabilities in the cache.
 
-    `describe` returns what to learn from, (N, D), for usable pictures and the looks at them. `probabilities` returns
-    out-of-fold probabilities (N, K) for that, targets (N,), the number of classes, and the unit of each picture: those
-    of one unit are in one fold. `rule` says which labels these doubt.
+    `describe` returns features (N, D) of usable pictures and the looks at them. `probabilities` returns out-of-fold
+    probabilities (N, K) from those features, targets (N,), the number of classes, and the unit of each picture:
+    pictures of one unit are in one fold. `rule` picks the labels that these probabilities make unlikely.
     """
 
     name: str
@@ -46,7 +46,10 @@ class LabelModel:
 
 
 def label_model(looks: Sequence[Look], scale: Scale, cache: TensorCache, reporter: Reporter) -> LabelModel:
-    """Return the model for some data. If it would be that of photos, but its weights are missing, say so."""
+    """Return the model for the data.
+
+    Without the weights for photos, photos get the other model, and this is reported.
+    """
     if not are_photos(looks, scale):
         return OF_THUMBNAILS
     if installed_weights() is None:

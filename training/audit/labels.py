@@ -21,7 +21,8 @@ from training.progress import Advance, Reporter
 FEWEST_PICTURES = 100
 FOLDS = 5
 _SEED = 0
-_FEW = 5_000  # up to here the kernel's (N, N) is the smaller problem, and curved boundaries pay
+# up to this number of pictures, the kernel's (N, N) problem is the smaller one, and curved boundaries help
+_FEW = 5_000
 _FILTERS_OF_FEW, _GRID_OF_FEW, _RIDGE_OF_FEW = 300, 4, 0.1
 _FILTERS, _GRID, _RIDGE = 256, 3, 0.01
 _ROWS_AT_ONCE = 2_000
@@ -29,12 +30,14 @@ _MOST_LIKELY = 9
 _SHARPNESS = 14.0  # scores of the classes lie within [0, 1], a tenth apart if the model is unsure
 
 Rule = Callable[[Floats, NDArray[np.int64], float], tuple[NDArray[np.intp], NDArray[np.intp]]]
-"""From probabilities (N, K), targets (N,) and a strictness to the rows whose labels are likely wrong, worst first, and
-the classes that they are likely of."""
+"""A function of probabilities (N, K), targets (N,) and a strictness.
+
+It returns the rows whose labels are likely wrong, worst first, and the classes that they likely belong to.
+"""
 
 
 def describe(thumbnails: Thumbnails, reporter: Reporter) -> NDArray[np.float16]:
-    """Return what `label_probabilities` is to learn from, (N, D), for pictures (N, S, S)."""
+    """Return the features (N, D) of pictures (N, S, S) from which `label_probabilities` learns."""
     filters, grid = (_FILTERS_OF_FEW, _GRID_OF_FEW) if len(thumbnails) <= _FEW else (_FILTERS, _GRID)
     with reporter.task("describing pictures", len(thumbnails)) as advance:
         return patch_features(
@@ -63,10 +66,11 @@ def label_probabilities(
 def suspects(
     probabilities: Floats, targets: NDArray[np.int64], strictness: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows whose labels are likely wrong, worst first, and the classes that they are likely of.
+    """Return the rows whose labels are likely wrong, worst first, and the classes that they likely belong to.
 
-    A picture counts as one of a class if its probability is at least the mean of those that are called so: the
-    confident joint of Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068). `strictness` multiplies that mean.
+    A picture counts as one of a class if the class's probability is at least its mean over the pictures with that
+    label: the confident joint of Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068). `strictness` multiplies that
+    mean.
     """
     classes = probabilities.shape[1]
     own = probabilities[np.arange(len(targets)), targets]
@@ -85,8 +89,7 @@ def find_wrong_labels(
     strictness: float,
     rule: Rule = suspects,
 ) -> Iterator[Finding]:
-    """Make findings of the labels that are likely wrong by `rule`; row by row, `probabilities` (N, K) go with the
-    pictures."""
+    """Make findings of the labels that are likely wrong by `rule`; `probabilities` (N, K) go with the pictures."""
     place = {label: index for index, label in enumerate(labels)}
     targets = np.array([place[picture.label] for picture in pictures], np.int64)
     for row, likely in zip(*rule(probabilities, targets, strictness), strict=True):
@@ -101,7 +104,7 @@ def find_wrong_labels(
 
 
 def likeliest(probabilities: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Return the likeliest classes by probabilities (K,), at most nine, each with its own."""
+    """Return the most probable classes by probabilities (K,), at most nine, each with its probability."""
     first = np.argsort(-probabilities, kind="stable")[:_MOST_LIKELY]
     return tuple((labels[place], float(probabilities[place])) for place in first)
 
@@ -115,7 +118,10 @@ def folds_of(units: Sequence[str]) -> NDArray[np.intp]:
 
 
 def _by_ridge(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.intp], advance: Advance) -> Floats:
-    """Solve for a weight of every feature, without each fold in turn: its share is taken off the sums over all."""
+    """Solve for the weights of the features, without each fold in turn.
+
+    The fold's share is subtracted from the sums over all pictures.
+    """
     size = features.shape[1]
     level = np.float32(1 / wanted.shape[1])
     grams = np.zeros((FOLDS, size, size), np.float32)
@@ -139,7 +145,7 @@ def _by_ridge(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.i
 
 
 def _by_kernel(features: NDArray[np.float16], wanted: Floats, folds: NDArray[np.intp], advance: Advance) -> Floats:
-    """Solve for a weight of every picture, with a wide Gaussian kernel of the features' directions."""
+    """Solve for a weight per picture, with a wide Gaussian kernel on features of length 1."""
     unit = features.astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True) + np.float32(1e-6)
     kernel = np.exp(2 * (unit @ unit.T - 1))

@@ -28,23 +28,23 @@ from training.audit.registration import (
 )
 from training.progress import Advance, Reporter
 
-_CANDIDATES_EACH = 4  # the copy is the nearest of all by one of the descriptors for 49 of 50 planted ones
+_CANDIDATES_EACH = 4  # for 49 of 50 planted copies, the original is the nearest of all by one of the descriptors
 _COARSE = 0.7  # of the side: at half of it, a small picture's shift by an odd number of pixels blurs away
 _LARGEST_COARSE_SIDE = 24
 _COARSE_STEPS, _FINE_STEPS = 2, 3
 _KEPT_EACH = 3
 _COARSE_FLOOR = 0.9
-_SMOOTH = 0.6  # pixels: what two ways of resampling differ by
-_BLURS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.4, 1.8)  # pixels, tried to make the sharper of two as soft as the other
+_SMOOTH = 0.6  # pixels: two ways of resampling may differ by this much
+_BLURS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.4, 1.8)  # pixels, tried to make the sharper of two pictures as soft as the other
 _AT_ONCE = 500
 _READ_AT_ONCE = 50
 _WHITE = 250
 _SOME = 0.02
 _STANDS_OUT = 0.3
 _ALL_BUT_EQUAL = 0.0015
-# If details are compared as well, thumbnails only propose: how much less they may be alike than without.
+# Limits of thumbnails if details are compared as well: these are looser, because thumbnails then only propose pairs.
 _PROPOSED, _PROPOSED_STANDS_OUT = 2.8, 0.4
-_DETAILS_MAY_DIFFER = 4.0  # times as much as thumbnails may: copies were compressed and resampled
+_DETAILS_MAY_DIFFER = 4.0  # times as much as thumbnails: copies were compressed and resampled
 _DETAILS_STAND_OUT = 0.08
 _USUAL_OF = 100  # pairs
 
@@ -53,8 +53,8 @@ _USUAL_OF = 100  # pairs
 class AlignedPairs:
     """Aligned candidate pairs, (M,): the similarity of each pair, and of each picture to its other candidates.
 
-    `usual` is the median of 1 - correlation over a picture's candidates, of the two the smaller. `drawn` says that both
-    lie on an even ground.
+    `usual` is the median of 1 - correlation over a picture's candidates, the smaller one of the pair's two. `drawn`
+    says that both are drawings on an even ground.
     """
 
     pairs: Candidates
@@ -65,7 +65,8 @@ class AlignedPairs:
 
 
 def align_candidates(thumbnails: Thumbnails, queries: Rows, reporter: Reporter) -> AlignedPairs:
-    """Return the likely near duplicates of the query rows among thumbnails (N, S, S), with what tells how likely."""
+    """Return the likely near duplicates of the query rows among thumbnails (N, S, S), with the figures for
+    `is_near`."""
     with threadpool_limits(limits=1, user_api="blas"):  # the threads here are our own
         even = has_even_border(thumbnails)
         with reporter.task("comparing pictures", searches(even, queries)) as advance:
@@ -102,8 +103,8 @@ def near_pairs(
 ) -> list[NearPair]:
     """Return the near duplicates of the query rows among thumbnails (N, S, S), best first.
 
-    `read` gives the picture of a row at the size of `training.audit.details`, if thumbnails are not all there is to
-    see: details then decide.
+    If pictures have more detail than thumbnails, `read` returns the picture of a row at the size of
+    `training.audit.details`; the details then decide.
     """
     if len(thumbnails) < 2 or not len(queries):
         return []
@@ -146,7 +147,7 @@ def is_near(found: AlignedPairs, threshold: float) -> NDArray[np.bool_]:
 def _agreeing(
     found: AlignedPairs, side: int, threshold: float, read: Callable[[int], Image], reporter: Reporter
 ) -> tuple[Rows, Floats]:
-    """Return the rows of pairs whose details agree, and the correlations of details, (M,); 0 if nobody looked.
+    """Return the rows of pairs whose details agree, and the correlations of details, (M,); 0 if they were not compared.
 
     Details have to agree far better than those of other pictures that look alike: parts off one production line agree
     in nearly all of them.
@@ -211,9 +212,9 @@ def _softness(thumbnails: Thumbnails) -> Floats:
 
 
 def _equally_soft(thumbnails: Thumbnails, pairs: Candidates, alignment: Alignment, softness: Floats) -> Floats:
-    """Return the correlations once the sharper of each two is blurred as the other is: resizing leaves a copy softer.
+    """Return each pair's correlation after the sharper picture is blurred as much as the other.
 
-    0 if the two are equally soft as they are.
+    Resizing leaves a copy softer. The result is 0 for a pair that is equally soft already.
     """
     target = np.minimum(softness[pairs.first, 0], softness[pairs.second, 0])[:, None]
     blur_first = np.abs(softness[pairs.first] - target).argmin(axis=1)

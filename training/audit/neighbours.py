@@ -55,7 +55,7 @@ def candidates(
 ) -> Candidates:
     """Return the `each` nearest of all pictures (N, S, S) for every query row, by every descriptor that suits it.
 
-    `even` says which of them `has_even_border`. `advance` hears how many more of `searches` are done.
+    `even` is the result of `has_even_border`. `advance` is called with the number of searches just done, of `searches`.
     """
     keys = []
     count = len(thumbnails)
@@ -80,13 +80,13 @@ def has_even_border(thumbnails: Thumbnails) -> NDArray[np.bool_]:
 
 
 def searches(even: NDArray[np.bool_], queries: Rows) -> int:
-    """Return how many times `candidates` looks for the neighbours of a picture."""
+    """Return how many searches `candidates` makes."""
     drawings = int(even[queries].sum())
     return drawings * (2 + len(_turns(even, queries))) + (len(queries) - drawings) * 3
 
 
 def _turns(even: NDArray[np.bool_], queries: Rows) -> tuple[float, ...]:
-    # If all pictures are asked about, a pair that differs by a turn is met from one of its sides already.
+    # If every picture is a query, a rotated pair is found from one of its two pictures, so one direction is enough.
     return (_TURN_DEGREES,) if len(queries) == len(even) else (_TURN_DEGREES, -_TURN_DEGREES)
 
 
@@ -156,7 +156,7 @@ class _Space:
 
 def _main_directions(sample: Floats) -> Floats:
     """Return the directions (D, at most `_DIMENSIONS`) in which descriptors (N, D) of mean 0 differ most."""
-    if len(sample) < sample.shape[1] // 2:  # of few pictures this is the quicker way: 2 ms of 24, 0.5 s the other
+    if len(sample) < sample.shape[1] // 2:  # quicker for few pictures: 2 ms instead of 0.5 s for 24
         return np.linalg.svd(sample, full_matrices=False)[2][:_DIMENSIONS].T
     _, directions = np.linalg.eigh(sample.T @ sample)
     return directions[:, ::-1][:, :_DIMENSIONS]
@@ -165,10 +165,9 @@ def _main_directions(sample: Floats) -> Floats:
 def _best(points: Floats, own: Rows, columns: Floats, width: int, wanted: int) -> Rows:
     """Return the columns (Q, wanted), other than each one's `own`, that are nearest to points (Q, D).
 
-    Of columns that lie a multiple of `width` apart only the nearest is seen.
-
-    Columns come in tiles of `width`, small enough for the processor's caches, and only the running maximum over them is
-    kept: sorting all would take far longer than the products. The last five bits of each value encode its tile.
+    Of columns that lie a multiple of `width` apart, only the nearest is found. Columns come in tiles of `width`, small
+    enough for the processor's caches, and only the running maximum over them is kept: sorting all would take far longer
+    than the products. The last five bits of each value encode its tile.
     """
     best = np.full((len(points), width), -2, np.float32)
     tile = np.empty((len(points), width), np.float32)
@@ -202,7 +201,8 @@ def _border(thumbnails: Thumbnails) -> NDArray[np.uint8]:
 
 
 def _centred(thumbnails: Thumbnails, degrees: float) -> Floats:
-    """Return pictures moved, sized and turned so that what differs from their border is at the centre at one size."""
+    """Return pictures shifted, scaled and rotated, so that what differs from their border is centred and of one
+    size."""
     side = thumbnails.shape[1]
     steps = np.arange(side, dtype=np.float32)
     drawn = np.abs(thumbnails.astype(np.float32) - np.median(_border(thumbnails), axis=1)[:, None, None]) - _GROUND

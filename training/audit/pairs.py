@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NearPair:
-    """Rows `first` and `second` of near duplicates, and what lays the second over the first.
+    """Rows `first` and `second` of near duplicates, and the transformation that lays the second over the first.
 
-    `correlation` is of grey levels once laid over each other, or of details in colour if they were compared. Shifts are
-    fractions of the side, `scale` is 1 for none.
+    `correlation` is that of grey levels after the transformation, or of details in colour if these were compared.
+    Shifts are fractions of the side. A `scale` of 1 is no change.
     """
 
     first: int

@@ -32,9 +32,10 @@ _SMALLEST_COMPARED = 16  # pixels a side
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What to look for. Near duplicates and wrong labels take time; everything else needs one look at each picture.
+    """What to look for.
 
-    `tensors` keeps what a network makes of photos, for trainings as well.
+    Near duplicates and wrong labels take time; everything else needs one look at each picture. `tensors` caches a
+    network's features of photos, which trainings use, too.
     """
 
     near: bool = True
@@ -46,7 +47,7 @@ class AuditOptions:
 
 
 def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Audit:
-    """Return what is wrong with the data. Raises an ImageclassError with what stood in the way."""
+    """Return what is wrong with the data. Raises an ImageclassError if the audit cannot be made."""
     pictures, thresholds = dataset.pictures, options.thresholds
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}

@@ -91,10 +91,10 @@ def refine(first: Floats, second: Floats, start: Alignment, *, steps: int) -> Al
 
 
 def correlation(first: Floats, second: Floats, alignment: Alignment) -> Floats:
-    """Return how alike pictures (B, S, S) are where they lie over each other, 1 for equal up to contrast, (B,).
+    """Return the similarity (B,) of pictures (B, S, S) in the part that both cover: 1 if they are equal up to contrast.
 
-    Only one of the two is resampled, which softens it. The pair gets the better of both ways, since the one that was
-    made of the other has been softened already.
+    Only one of the two is resampled, which softens it. Both ways are tried, and the better result counts, because one
+    of the two may have been softened already when it was copied from the other.
     """
     there = _correlation(first, *_warp(_pad(second), alignment, first.shape[1]))
     back = _correlation(second, *_warp(_pad(first), alignment.inverse(), first.shape[1]))

@@ -34,7 +34,7 @@ class Audit:
     """Checks that were not made, and why."""
     seconds: Mapping[str, float]
     settled: int = 0
-    """How many findings a person has answered; they are not among `findings`."""
+    """The number of findings that a person has answered; they are not among `findings`."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each check that found something, worst first."""

@@ -118,10 +118,9 @@ class BundleDraft:
         """Write the other files, check the bundle, rename it into place, and return it as the service will load it.
 
         With `held_back`, a reason, no service takes the version until it is promoted or pinned. With `min_probability`,
-        services call answers below it unsure; with `false_alarms`, that share of familiar pictures unfamiliar, by
-        `trust`.
-
-        Raises PublishError if another run took the version, and a BundleError if the bundle fails its check.
+        services call answers below it unsure. With `false_alarms`, services report unfamiliar pictures by `trust`, with
+        that share of familiar pictures as false alarms. Raises PublishError if another run took the version, and a
+        BundleError if the bundle fails its check.
         """
         if report is not None:
             (self.folder / REPORT_FILE).write_text(report, encoding="utf-8")
@@ -185,7 +184,7 @@ def open_draft(
 
 
 def check_can_publish(store: ModelStore, name: str) -> None:
-    """Raise OptionError or PublishError before the training for problems that would otherwise show after it."""
+    """Check before the training what would otherwise fail after it. Raises OptionError or PublishError."""
     if not is_model_name(name):
         raise OptionError(f"'{name}' is not a model name. A name has {NAME_RULE}.")
     with _plain_disk_errors(store.root / name), _building_folder(store, name):
@@ -219,7 +218,7 @@ def _plain_disk_errors(home: Path) -> Iterator[None]:
 
 
 def _write_golden(folder: Path, pictures: Sequence[Picture]) -> tuple[GoldenPicture, ...]:
-    """Write the golden pictures as their original bytes, the first ones always, then as many as stay small."""
+    """Write golden pictures as their original bytes: the first one, and more within a limit on their size."""
     (folder / GOLDEN_FOLDER).mkdir()
     golden: list[GoldenPicture] = []
     size = 0

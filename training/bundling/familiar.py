@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from training.tensorflow import keras
 
 _DIMENSIONS = 64
-"""Of the projection. With 1,280 features of photos of clothes, 64 tell photos of hands by AUROC 0.994, 128 by 0.986."""
+"""Dimensions of the projection.
+
+With 1,280 features of photos of clothes, 64 tell photos of hands from these with an AUROC of 0.994, 128 with 0.986.
+"""
 _SHRINKAGE = 0.01
 _MOST_LEARNED = 20_000
 """Training pictures that the projection is computed from."""
@@ -44,10 +47,11 @@ def learn_trust(
     seed: int,
     reporter: Reporter,
 ) -> Trust | None:
-    """Return what familiar pictures look like to `network`, as `engine` runs it; if that is unknown, say why.
+    """Return statistics of familiar pictures, from the features of `network` as `engine` runs it.
 
-    `known` are the features of the training pictures, if something has worked them out already. With
-    `keep_thumbnails`, the pictures that may be neighbours are kept, too.
+    None if it has no such features; the reason is reported. `known` are the features of the training pictures, if they
+    have been computed already. With `keep_thumbnails`, small copies of the pictures that may be neighbours are kept,
+    too.
     """
     if all(tensor.name != FEATURES for tensor in signature.other_outputs) or not isinstance(engine, GivesOutputs):
         reporter.say(_UNKNOWN + "the network does not end in a dense layer")
@@ -112,7 +116,7 @@ def project(
     """
     unit = normalised(features).astype(np.float64)
     middle = unit.mean(axis=0)
-    # Not of `unit - middle`, which is 200 MB for 20,000 photos, and would be there twice.
+    # Not from `unit - middle`, which would be a second array of 200 MB for 20,000 photos.
     _, axes = np.linalg.eigh(unit.T @ unit - len(unit) * np.outer(middle, middle))
     kept = axes[:, ::-1][:, :_DIMENSIONS]
     places = unit @ kept
@@ -154,7 +158,7 @@ def within_data(picture_id: str) -> str:
 
 
 def _as_kept(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an array as it will be read, so that what is calibrated is what is served."""
+    """Return an array as it will be read from the file, so that what is calibrated is what is served."""
     return array.astype(np.float16).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from training.progress import Reporter
 def working_store(address: BucketAddress, name: str, *, against: str | None, keep: int | None) -> ModelStore:
     """Return a folder of this machine in which to train, brought in line with the bucket for the model `name`.
 
-    It has the newest version, whose number the new one follows, the live one, and that of --against. Raises an
+    It has the bucket's newest version, whose number the new one follows; the live one; and that of --against. Raises an
     ImageclassError.
     """
     if keep is not None:

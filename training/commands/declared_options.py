@@ -43,7 +43,7 @@ _FIT_HEADINGS = help_headings(
 
 
 def fit_parameters() -> list[inspect.Parameter]:
-    """Return a parameter for each option of `fit`; one that changes a preset has no default but the preset's own."""
+    """Return a parameter for each option of `fit`. An option that changes a preset has no default of its own."""
     return [
         _parameter(each, heading=_FIT_HEADINGS[name], follows_preset=each.by is not FitOptions)
         for name, each in FIT_OPTIONS.items()
@@ -51,7 +51,7 @@ def fit_parameters() -> list[inspect.Parameter]:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the command that calls `function` with its options as they are declared, and ends plainly on an error.
+    """Return the command that calls `function` with its options as they are declared, and reports an error in one line.
 
     A parameter without a description is declared for Typer, and stays as it is.
     """
@@ -92,7 +92,7 @@ def _parameter(declared: Declared, *, heading: str | None = None, follows_preset
         default = None
     elif info.is_required():
         default = inspect.Parameter.empty
-    elif kind is not None and default is not None:  # of a value that is read from text, the text
+    elif kind is not None and default is not None:  # the default as text, as on the command line
         default = list(default) if isinstance(default, tuple) else str(default)
     if default is None:
         annotation = annotation | None
@@ -101,7 +101,7 @@ def _parameter(declared: Declared, *, heading: str | None = None, follows_preset
         if isinstance(part, Ge | Le) and not option.late:
             bounds |= asdict(part)
     described = typer.Option(
-        *([declared.word] if default is False else []),  # without a --no-
+        *([declared.word] if default is False else []),  # a flag without its --no- form
         help=info.description,
         min=bounds.get("ge"),
         max=bounds.get("le"),

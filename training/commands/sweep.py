@@ -144,8 +144,10 @@ def _named_candidates(tried: Sequence[str], options: FitOptions, validation: flo
 def _chosen_candidates(
     options: FitOptions, validation: float | None, budget: float, reporter: Reporter
 ) -> "list[Candidate]":
-    """Return what `fit` would choose, and then what a sweep tries beside it. Raises OptionError if the choice alone
-    takes longer than the budget."""
+    """Return the choice of `fit`, followed by the other candidates of a sweep.
+
+    Raises OptionError if the choice alone takes longer than the budget.
+    """
     from training.sweep.candidates import candidate_of, neighbours
 
     choice = choose(options, reporter)

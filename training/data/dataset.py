@@ -78,9 +78,9 @@ class Picture:
 class Decided:
     """A person's decisions about the pictures of a source, by id.
 
-    `dropped` pictures are excluded from the data. `was` is the label that the source gives to a picture with another
-    one now. `kept` has, for each check, the pictures that a person looked at and kept: alone with "", and beside the
-    other picture of a pair with its id.
+    `dropped` pictures are excluded from the data. `was` has, for relabelled pictures, the label of the source. `kept`
+    has, for each check, the pictures that the person decided to keep: each with "" for a finding about it alone, or
+    with the id of the other picture of a pair.
     """
 
     dropped: tuple[Picture, ...] = ()
@@ -99,8 +99,11 @@ class Decided:
 
 @dataclass
 class Listing:
-    """What a source holds. `left_out` is named by paths within it; each of the `faults` says in a sentence why nothing
-    can be trained on the data as it is."""
+    """What a source holds.
+
+    `left_out` names files by their paths within the source. Each of the `faults` is a sentence that says why the data
+    cannot be trained on as it is.
+    """
 
     pictures: list[Picture] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -110,9 +113,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures under one name. `origin` is what the user named, never an absolute path; `labels` is the class order.
+    """Pictures under one name.
 
-    `left_out` are the source's files that are no pictures of it, and `faults` what only an audit tolerates.
+    `origin` is the name that the user gave, never an absolute path; `labels` is the class order. `left_out` are files
+    of the source that are not pictures; `faults` are problems that only an audit tolerates.
     """
 
     origin: str

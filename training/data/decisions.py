@@ -50,7 +50,7 @@ class Decision:
 
     @property
     def question(self) -> tuple[str, ...]:
-        """What the decision answers. The last answer to a question counts."""
+        """The question that the decision answers. Only the last answer to a question counts."""
         return self.content, self.path, self.check, self.other
 
     def line(self) -> bytes:
@@ -103,7 +103,7 @@ def parse_decisions(data: bytes, shown: str) -> tuple[list[Decision], int]:
 
 
 def not_taken_back(decisions: Iterable[Decision]) -> list[Decision]:
-    """Return the decisions without "undo" and what it takes back: the last one about the same."""
+    """Return the decisions without each "undo" and what it takes back: the last one on the same question."""
     made: list[Decision] = []
     for decision in decisions:
         if decision.action != "undo":
@@ -148,8 +148,8 @@ class Answer:
 def answers(pictures: Sequence[Picture], decisions: Iterable[Decision]) -> list[Answer]:
     """Return the decisions in force in their order, without those about missing pictures.
 
-    It reads pictures of the sizes that were decided on, and no others. Of equal files each decision has the one at its
-    path; moved ones are distinguished by their labels.
+    It reads only pictures of the sizes that were decided on. Among equal files, a decision applies to the one at its
+    path; moved files are distinguished by their labels.
     """
     stand = standing(decisions)
     equal = _by_content(pictures, {content for each in stand for content in (each.content, each.other) if content})
@@ -224,7 +224,7 @@ def _no_class(label: str, pictures: Sequence[str]) -> str:
 
 
 def _assigned(was: Mapping[str, str], equal: Sequence[Picture]) -> dict[str, Picture]:
-    """Return, for each path, which of the equal pictures it means; `was` has the label that it had by its path."""
+    """Return, for each path that decisions name, one of the equal pictures; `was` has the source's label by path."""
     left = {picture.id: picture for picture in equal}
     found = {path: left.pop(path) for path in was if path in left}
     for path in sorted(was.keys() - found.keys())[: len(left)]:
@@ -237,7 +237,7 @@ def _by_content(pictures: Iterable[Picture], contents: Collection[str]) -> dict[
     sizes = {int(content.partition(":")[0]) for content in contents}
     found: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
-        with suppress(DataError):  # who needs the pixels of one that cannot be read will say so
+        with suppress(DataError):  # code that needs the pixels of an unreadable picture reports it
             if _size(picture) in sizes and (content := content_of(picture)) in contents:
                 found[content].append(picture)
     return found
@@ -251,7 +251,7 @@ def _size(picture: Picture) -> int | None:
     try:
         return picture.content.stat().st_size
     except OSError:
-        return None  # a manifest may list a file that is not there, which is not for this module to say
+        return None  # a manifest may list a missing file; the reader of manifests reports it
 
 
 def _parsed(line: bytes) -> Decision | None:
@@ -261,7 +261,7 @@ def _parsed(line: bytes) -> Decision | None:
         return None
     if len(row) != len(_COLUMNS):
         return None
-    found = Decision(*(_unescaped(value) for value in row))  # type: ignore[arg-type] # the action is looked at below
+    found = Decision(*(_unescaped(value) for value in row))  # type: ignore[arg-type] # the action is checked below
     sizes = (content.partition(":")[0].isdecimal() for content in (found.content, found.other) if content)
     is_one = found.action in get_args(Action) and found.content and all(sizes) and _TIME.fullmatch(found.at)
     return found if is_one else None

@@ -27,7 +27,7 @@ class Fold:
 
 
 def parse_fold(text: str) -> Fold:
-    """Return the second of five folds from "2/5". Raises OptionError."""
+    """Parse "2/5", the second of five folds. Raises OptionError."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) >= 2):
         raise OptionError(f"--fold {text} is not one fold of several: give 2/5 for the second of five.")

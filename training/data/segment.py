@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 DIGEST_BYTES = 16
 SUFFIX = ".rows"
 UNFINISHED = "."
-"""What the name of a segment that is still being written begins with."""
+"""The first character of the name of an unfinished segment."""
 
 _CHECKSUM = np.dtype("<u4")
 _BLOCK_BYTES = 1 << 22
@@ -32,9 +32,9 @@ Array = NDArray[np.uint8] | NDArray[np.float16]
 
 @dataclass(frozen=True)
 class RowFormat:
-    """The shape and type of each row, and what rows are for people, in the plural.
+    """The shape and type of each row, and the plural noun for rows in messages.
 
-    `name` is the folder of their segments; it differs if rows mean something else.
+    `name` is the folder of their segments; rows of another meaning have another name.
     """
 
     name: str
@@ -78,15 +78,15 @@ class Segment:
         return cls(path, rows, tuple(digests[at : at + DIGEST_BYTES] for at in starts), tuple(checksums.tolist()))
 
     def is_whole(self, row: int) -> bool:
-        """Say whether a row is what was written."""
+        """Say whether a row is intact."""
         return checksum(self.digests[row], self.rows[row]) == self.checksums[row]
 
 
 class Draft:
     """A segment that is being filled: `rows` (count, …) lie in a file of their own beside the finished ones.
 
-    Raises OSError if the disk has not the room: it is taken at once, since a write to mapped memory that finds the
-    disk full ends the process.
+    The space is allocated at once, because writing to mapped memory on a full disk kills the process. Raises OSError if
+    the disk is too full.
     """
 
     def __init__(self, folder: Path, count: int, row: RowFormat) -> None:
@@ -118,7 +118,7 @@ class Draft:
         return final
 
     def forget(self) -> None:
-        """Remove the file if it was not published. What is mapped of it stays readable until it is let go."""
+        """Remove the file if it was not published. Arrays that are mapped from it stay readable."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()
@@ -135,7 +135,7 @@ def _take_room(descriptor: int, size: int) -> None:
         try:
             os.posix_fallocate(descriptor, 0, size)
         except OSError as exc:
-            if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot
+            if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot allocate space ahead
                 raise
         else:
             return

@@ -151,7 +151,7 @@ def read_split_file(folder: Path) -> str | None:
 def recorded_pictures(dataset: Dataset, text: str, split: Split) -> list[Picture]:
     """Return the pictures that a recorded split holds in `split`, sorted by id.
 
-    Those that a person has dropped since are left out. Raises DataError if another one is gone.
+    Those that a person has dropped since are left out. Raises DataError if another picture is missing.
     """
     by_id = {picture.id: picture for picture in dataset.pictures}
     wanted = sorted(name for name, its_split in read_splits(text).items() if its_split == split)
@@ -176,7 +176,7 @@ def units(
     units: dict[str, list[Picture]] = defaultdict(list)
     alone = []
     for picture in pictures:
-        # What the source marks as training does not follow the others into a split that it gives.
+        # Pictures that the source marks as training do not follow the others into a split that the source gives.
         if (key := together.get(picture.id)) is not None:
             units[f"{picture.split}/{key}" if picture.split and key in given else key].append(picture)
         else:
@@ -184,7 +184,7 @@ def units(
     order = {picture.id: _rank(picture, seed) for picture in pictures}
 
     def place(unit: list[Picture]) -> tuple[bool, bytes]:
-        # What the source marks as training comes last: it is held out only if nothing unmarked is left.
+        # Pictures that the source marks as training come last: they are held out only if no unmarked ones are left.
         return any(picture.split is not None for picture in unit), min(order[picture.id] for picture in unit)
 
     return sorted([*alone, *units.values()], key=place)
@@ -209,7 +209,7 @@ def _held_out(available: int, fractions: dict[Split, float]) -> dict[Split, int]
 def _rank(picture: Picture, seed: int) -> bytes:
     """Return a picture's place in the shuffle.
 
-    A hash needs no generator whose stream could change between versions, heeds no order of files, and leaves the other
-    pictures where they are when one is added.
+    A hash needs no random generator, whose stream could change between versions. It does not depend on the order of
+    files, and keeps the other pictures in place when one is added.
     """
     return hashlib.blake2b(f"{seed}/{picture.id}".encode(), digest_size=16).digest()

@@ -57,8 +57,8 @@ class TensorCache:
     """The preprocessed pictures of earlier runs; with `folder` None, nothing is cached.
 
     With `keeps` False, rows are neither read nor written, and the folder is only used for arrays larger than memory.
-    `in_memory_bytes` is the largest array to hold in memory, a share of what is available if it is None. `say` hears,
-    once, why nothing could be kept.
+    `in_memory_bytes` is the largest array to hold in memory, by default a share of the available memory. `say` is
+    called once, with the reason, if nothing can be stored.
     """
 
     def __init__(
@@ -81,12 +81,14 @@ class TensorCache:
         return cls(cache_folder("tensors"), keeps=keeps, say=say)
 
     def shelf(self, row: RowFormat, count: int) -> "Shelf":
-        """Return an array of `count` rows to fill from the cache and otherwise."""
+        """Return a shelf with an array of `count` rows, to be filled from the cache and with new rows."""
         return Shelf(self, row, count)
 
     def make_room(self, folder: Path, size: int) -> bool:
-        """Remove the segments that went unused longest until `size` more bytes may lie in the cache; say whether they
-        may: the cache takes 32 GiB at most, and half of what the disk has beside other files."""
+        """Evict the least recently used segments until `size` more bytes fit, and say whether they do.
+
+        The cache takes at most 32 GiB, and at most half of the space that other files leave on the disk.
+        """
         entries = []
         for path in folder.rglob(f"*{SUFFIX}"):
             with suppress(OSError):
@@ -158,7 +160,7 @@ class Shelf:
         return digest in self._places
 
     def take(self, row: int, digest: bytes) -> bool:
-        """Fill a row of the array from an earlier run; return False if there is no intact one."""
+        """Fill a row of the array from an earlier run; return False if no run stored it intact."""
         place = self._places.get(digest)
         if place is None:
             return False
@@ -195,14 +197,16 @@ class Shelf:
         return segment.rows
 
     def keep(self, rows: range) -> None:
-        """Keep those rows now, so that they are there for the next run if this one is killed. An array that lies in a
-        file is kept at the end, as a whole."""
+        """Store those rows now, so that they are there for the next run if this one is killed.
+
+        An array that lies in a file is stored at the end, as a whole.
+        """
         array = self._rows()
         if self._draft is None:
             self._keep(array[rows.start : rows.stop], rows)
 
     def finish(self, rows: Sequence[int]) -> Array:
-        """Return those rows (N, …) of the array, ascending, and keep them for later runs."""
+        """Return those rows (N, …) of the array, ascending, and store them for later runs."""
         array = self._rows()
         for place, row in enumerate(rows):  # moved within the array: a second one might not fit in memory
             if place != row:
@@ -213,7 +217,7 @@ class Shelf:
         return array
 
     def _keep(self, array: Array, rows: Sequence[int]) -> None:
-        """Keep the array, or say why that is not possible."""
+        """Store the array, or report why that is not possible."""
         if self._cache.keeps and self._cache.folder is not None:
             try:
                 self._write(self._cache.folder, array, rows)
@@ -222,7 +226,7 @@ class Shelf:
                 self._cache.say_once(f"no decoded pictures are kept in {self._cache.folder} for later runs: {reason}")
 
     def _write(self, folder: Path, array: Array, rows: Sequence[int]) -> None:
-        """Keep an array in memory as its new rows, one in a file as it is. Raises OSError."""
+        """Store the array: the new rows of one in memory, the whole of one in a file. Raises OSError."""
         is_new = [
             bool(self._digests[row]) and (self._draft is not None or not self.has(self._digests[row])) for row in rows
         ]
@@ -238,7 +242,7 @@ class Shelf:
             raise OSError(errno.EDQUOT, f"they take {size / 1e6:,.0f} MB, more than the cache is allowed to")
         if self._draft is not None:
             self._draft.publish(digests, checksums)
-            array.flags.writeable = False  # it is the kept file itself
+            array.flags.writeable = False  # the array is mapped from the stored file
             return
         draft = Draft(own, len(places), self._row)
         try:

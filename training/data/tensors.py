@@ -33,10 +33,11 @@ class BadPicture:
 
 @dataclass(frozen=True)
 class Tensors:
-    """`images` (N, H, W, C), mapped from a file if memory has no room; `targets` (N,) int64 indices of labels; and the
-    `pictures` they show, in order.
+    """Preprocessed pictures, their labels, and where they came from.
 
-    Images are uint8 pictures in contract form, or what the first layers of a network made of them, float16.
+    `images` (N, H, W, C) are mapped from a file if memory has no room; `targets` (N,) are int64 indices of labels;
+    `pictures` are in the same order. Images are uint8 pictures in contract form, or float16 outputs of a network's
+    first layers.
     """
 
     images: NDArray[Any]
@@ -54,11 +55,11 @@ def load_tensors(
     advance: Callable[[int], None] | None = None,
     cache: TensorCache = NO_CACHE,
 ) -> Tensors:
-    """Preprocess pictures, and tell `advance` how many more are done as it goes.
+    """Preprocess pictures, and call `advance` with the number of pictures just done.
 
-    Files that `cache` knows by their content are not decoded again. "skip" leaves bad pictures out. Raises
-    UnusablePictures if a bad picture is not to be skipped, DataError if a class loses all of its pictures, or
-    if a label is not among `labels`; OptionError if the result fits neither in memory nor on the disk.
+    Files whose content is in `cache` are not decoded again. "skip" leaves bad pictures out. Raises UnusablePictures if
+    a bad picture is not to be skipped; DataError if a class loses all of its pictures, or if a label is not among
+    `labels`; OptionError if the result fits neither in memory nor on the disk.
     """
     targets = _targets(pictures, labels)
     use_one_thread_per_picture()
@@ -103,9 +104,10 @@ class UnusablePictures(DataError):
 
 
 class _Filling:
-    """Fills a shelf from pictures, by rows, from many threads: first what is new, then what earlier runs have kept.
+    """Fills a shelf from pictures, by rows, from many threads: first new pictures, then those that earlier runs have
+    stored.
 
-    `kept` are the digests of the latter by row, and `bad` the pictures that cannot be used.
+    `kept` are the digests of the stored ones by row, and `bad` the pictures that cannot be used.
     """
 
     def __init__(self, pictures: Sequence[Picture], spec: PreprocessingSpec, shelf: Shelf) -> None:

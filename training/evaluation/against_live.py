@@ -24,7 +24,8 @@ _LEAST_PICTURES = 6
 
 @dataclass(frozen=True)
 class AgainstLive:
-    """The new `version` beside the `live` one, None if there is none or it cannot be determined.
+    """The comparison of the new `version` with the `live` one, which is None if there is none or it cannot be
+    determined.
 
     `paired` counts the live version as A and the new one as B; it is None, for a `reason`, if they were not compared.
     `left_out` is the number of test pictures that the live version was trained on.
@@ -48,10 +49,11 @@ class AgainstLive:
         cache: bool,
         reporter: Reporter,
     ) -> Self:
-        """Compare, by the answers that the new version has given to its `test` pictures, and say what was found.
+        """Compare the new version's answers to its `test` pictures with those of the live version, and report the
+        result.
 
-        The live version's record lists the ids of its training pictures; they count even if the data set has another
-        name by now.
+        The live version's record lists the ids of its training pictures; they are left out even if the data set has
+        another name by now.
         """
         live, left_out = None, 0
         try:

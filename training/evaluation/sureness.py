@@ -12,7 +12,7 @@ from training.evaluation.bundle_score import Scored
 from training.evaluation.interval import wilson
 
 _DIGITS = 4
-"""The figures of a minimum, as they are printed and recorded."""
+"""Digits of the minimum, as it is printed and recorded."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Answered:
 
 @dataclass(frozen=True)
 class Sureness:
-    """The `minimum` probability that `min_precision` took on the validation pictures, None if none is enough, and what
-    it does to each split that was held out."""
+    """The `minimum` probability above which answers reach `min_precision`, and its effect on each held-out split.
+
+    It is chosen on the validation pictures, and None if no minimum is enough.
+    """
 
     min_precision: float
     minimum: float | None
@@ -80,8 +82,8 @@ class Sureness:
 def least_minimum(confidence: NDArray[np.float32], right: NDArray[np.bool_], min_precision: float) -> float | None:
     """Return the least of the answers' probabilities, rounded, at and above which that share of the answers is right.
 
-    `confidence` (N,) has the probability of each answer, `right` (N,) whether it is right.
-    Returns None if no minimum is enough.
+    `confidence` (N,) has the probability of each answer, `right` (N,) whether it is right. Returns None if no minimum
+    is enough.
     """
     order = np.argsort(-confidence, kind="stable")
     falling, hits = confidence[order].astype(np.float64), np.cumsum(right[order])

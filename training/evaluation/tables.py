@@ -1,4 +1,4 @@
-"""Print scores to the terminal; names of classes are never cut, however narrow it is."""
+"""Print scores to the terminal. Class names are never cut off, however narrow the terminal is."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _FRAME = 3
 
 
 def name_table(name: str, *columns: str) -> Table:
-    """Return a table whose first column holds names, which are folded and never cut, beside figures that stay whole."""
+    """Return a table with a first column of names, which wrap and are never cut off; figures are never wrapped."""
     table = Table()
     table.add_column(name, overflow="fold")
     for column in columns:
@@ -28,7 +28,7 @@ def name_table(name: str, *columns: str) -> Table:
 
 
 def print_scores(scores: Scores, console: Console) -> None:
-    """Print the accuracy, the macro recall, each class's precision and recall, and what is taken for what."""
+    """Print the accuracy, the macro recall, each class's precision and recall, and the confusion matrix."""
     pictures = int(scores.confusion.sum())
     console.print(
         f"accuracy {scores.accuracy:.4%} of {count_of(pictures, 'picture')}, macro recall {scores.macro_recall:.2%}, "

@@ -30,8 +30,10 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
 
 
 def augment_maps(maps: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
-    """Return changed copies of what a network's first layers made of pictures: float32 (N, H, W, C). They can only be
-    mirrored: things change sides, while what is found at each place stays as it was."""
+    """Return augmented copies of feature maps, float32 (N, H, W, C), that a network's first layers made of pictures.
+
+    Maps can only be mirrored: features change sides, and the feature at each place stays the same.
+    """
     return mirror(maps, seed) if augmentation.mirror else maps
 
 

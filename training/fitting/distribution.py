@@ -31,10 +31,10 @@ class Distribution:
 
 
 def open_distribution(name: StrategyName, *, say: Callable[[str], None]) -> Distribution:
-    """Return the strategy of that name, before anything else is done with TensorFlow. Raises OptionError.
+    """Return the strategy of that name. Call it before any other use of TensorFlow. Raises OptionError.
 
-    "mirrored" takes all GPUs, or the CPU if there is none; "multi_worker" connects to the workers in `TF_CONFIG`, and
-    reports by `say` for which it waits.
+    "mirrored" takes all GPUs, or the CPU if there is none. "multi_worker" connects to the workers in `TF_CONFIG`, and
+    calls `say` with those that it waits for.
     """
     if name == "none":
         return Distribution(None)

@@ -63,9 +63,8 @@ def open_run_folder(
 ) -> RunFolder:
     """Return the folder of the unfinished run if `resume` is set and there is one, else that of a new run.
 
-    `again` is the command that resumes it, which the folder names if it is kept.
-
-    Raises CheckpointError, or OptionError if the unfinished run has another identity.
+    `again` is the command that resumes the run; it is reported if the folder is kept. Raises CheckpointError, or
+    OptionError if the unfinished run has another identity.
     """
     is_chief = distribution.is_chief
     if resume:
@@ -162,8 +161,11 @@ def _was_better(start: HeadStart, result: FitResult) -> bool:
 
 
 def known_features(trained: Trained, cache: TensorCache, reporter: Reporter) -> NDArray[np.float16] | None:
-    """Return what the last layer reads of the training pictures (N, D), if they were learned from maps: the maps save
-    most of the work, and if the last layer alone has learned, the cache knows it. None if there are no maps."""
+    """Return the features (N, D) of the training pictures, the input of the last layer; None if it was not trained on
+    maps.
+
+    They cost little, because the maps save most of the work. If only the last layer was trained, the cache has them.
+    """
     if trained.part is trained.network:
         return None
     images, (*layers, _) = trained.train.images, trained.part.layers
@@ -175,7 +177,7 @@ def known_features(trained: Trained, cache: TensorCache, reporter: Reporter) -> 
 
 
 def known_answers(trained: Trained, features: NDArray[np.float16] | None) -> dict[Split, NDArray[np.float32]]:
-    """Return the probabilities (N, K) of training pictures whose features are known. Nothing if they are not."""
+    """Return the probabilities (N, K) of the training pictures by their features; empty if these are None."""
     if features is None:
         return {}
     return {"train": np.exp(Linear(*trained.part.layers[-1].get_weights()).log_probabilities(features))}

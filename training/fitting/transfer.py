@@ -29,19 +29,20 @@ _DECAYS = (0.03, 0.01, 0.005, 0.0025, 0.001, 0.0005, 0.0002)
 _USUAL_DECAY = 0.005
 _FOLDS = 5
 _LEAST_VALIDATION = 100
-"""With fewer validation pictures, folds of the training pictures choose the strength, if these are not many."""
+"""With fewer validation pictures, cross-validation on the training pictures chooses the strength, unless these are
+many."""
 _MOST_FOR_FOLDS = 10_000
 _LEAST_FOR_MIRRORING = 20
 _SIGNIFICANT = 0.05
 _MUCH_IN_THE_MIRROR = 0.1
-"""A loss of accuracy that is more than mirror images never seen before explain: photos of clothes lose 3.5 points."""
+"""A loss of accuracy beyond what unseen mirror images cause: photos of clothes lose 0.035 when they are mirrored."""
 
 
 @dataclass(frozen=True)
 class HeadStart:
-    """What is left to train: `network`, which shares its layers with the whole one, by `recipe`; and what it reads.
+    """What is left to train: `network`, which shares its layers with the whole network, by `recipe`, on these inputs.
 
-    `head_accuracy` is the regression's on the validation pictures; None if there is no regression or no such picture.
+    `head_accuracy` is that of the regression on the validation pictures; None without a regression or such pictures.
     """
 
     network: keras.Model
@@ -65,8 +66,8 @@ def start_from_backbone(
 ) -> HeadStart:
     """Set the last layer of `network` by softmax regression, and return what is left to train.
 
-    A recipe that mirrors pictures does not if held-out pictures show that their mirror images are others, as those of
-    letters are. Raises OptionError if the maps fit neither in memory nor on the disk.
+    Mirroring is removed from the recipe if held-out pictures show that mirror images are no longer of their class, as
+    with letters. Raises OptionError if the maps fit neither in memory nor on the disk.
     """
     front, rest = divide_network(network, backbone.fine_tune_from)
     splits = [train] if validation is None else [train, validation]
@@ -120,7 +121,7 @@ class HeldOut:
     targets: NDArray[np.int64]
 
     def right(self, layer: Linear, features: NDArray[np.float16]) -> NDArray[np.bool_]:
-        """Say for which pictures (N,) the layer is right, by these features of them."""
+        """Say for which pictures (N,) the layer is right; `features` are those of the pictures."""
         return np.asarray(layer.log_probabilities(features).argmax(axis=1) == self.targets)
 
     def loss(self, layer: Linear) -> float:
@@ -128,8 +129,7 @@ class HeldOut:
         return -float(layer.log_probabilities(self.features)[np.arange(len(self.targets)), self.targets].sum())
 
     def survives_mirroring(self, layer: Linear, mirrored: NDArray[np.float16], reporter: Reporter) -> bool:
-        """Say whether the layer is nearly as right about mirror images, whose features are given (N, D); by McNemar's
-        test."""
+        """Say whether the layer recognises mirror images, with features (N, D), almost as well, by McNemar's test."""
         plain, flipped = self.right(layer, self.features), self.right(layer, mirrored)
         lost, won = int((plain & ~flipped).sum()), int((flipped & ~plain).sum())
         is_much = lost - won > _MUCH_IN_THE_MIRROR * len(plain)

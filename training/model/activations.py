@@ -28,11 +28,11 @@ from training.tensorflow import keras
 _LAYOUT = 1
 _BATCH = 16
 _KEPT_TOGETHER = 512
-"""Rows, a multiple of a batch: at most this many are lost if the run is killed."""
+"""Rows, a multiple of a batch, that are stored together: at most this many are lost if the run is killed."""
 
 
 class Activations:
-    """A network whose answers are kept. Make it with `open_activations`."""
+    """A network whose outputs are cached. Make it with `open_activations`."""
 
     def __init__(self, network: keras.Model, open_engine: Callable[[], Engine], cache: TensorCache) -> None:
         self._open_engine, self._cache = open_engine, cache
@@ -47,9 +47,10 @@ class Activations:
     def of(
         self, images: NDArray[np.generic], *, mirrored: bool = False, advance: Callable[[int], None] | None = None
     ) -> NDArray[np.float16]:
-        """Return the network's answers to images (N, H, W, C), or to their mirror images, in order.
+        """Return the network's outputs for images (N, H, W, C), or for their mirror images, in order.
 
-        `advance` hears how many more are done. Raises OptionError if they fit neither in memory nor on the disk.
+        `advance` is called with the number of images just done. Raises OptionError if the outputs fit neither in memory
+        nor on the disk.
         """
         row = RowFormat(self._name, f"arrays of {'x'.join(map(str, self._shape))}", self._shape, "float16")
         with self._cache.shelf(row, len(images)) as shelf:
@@ -66,12 +67,12 @@ class Activations:
                     shelf.keep(range(stop - _KEPT_TOGETHER, stop))
                 if advance is not None:
                     advance(stop - start)
-            return shelf.finish(range(len(images)))  # type: ignore[return-value] # what the format says
+            return shelf.finish(range(len(images)))  # type: ignore[return-value] # the format has this type
 
 
 @contextmanager
 def open_activations(network: keras.Model, cache: TensorCache) -> Iterator[Activations]:
-    """Have `network`, from images (N, H, W, C) to one array each, answer on the fastest engine that can run it."""
+    """Open `network`, which maps images (N, H, W, C) to one array each, on the fastest engine that can run it."""
     with ExitStack() as stack:
         yield Activations(network, lambda: stack.enter_context(_on_an_engine(network)), cache)
 
@@ -106,7 +107,7 @@ def _fastest(folder: Path, signature: Signature) -> Engine:
 
 
 def _name_of(network: keras.Model) -> str:
-    """Return a key of the function that the network computes, from its shapes and weights; Keras's names change."""
+    """Return a key of the function that the network computes: of shapes and weights, as Keras's names vary."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(repr((_LAYOUT, network.input_shape, network.output_shape)).encode())
     for weights in network.get_weights():

@@ -38,9 +38,9 @@ _MOMENTUM = 0.9
 
 
 def find_weights(wanted: Backbone) -> Path | None:
-    """Return the file of the weights, which is downloaded if it must be; None for random weights.
+    """Return the file of the weights, downloading it if necessary; None for random weights.
 
-    Raises OptionError if the weights cannot be had.
+    Raises OptionError if the weights are not available.
     """
     if not wanted.is_taught:
         return None
@@ -142,7 +142,7 @@ def _load(backbone: keras.Model, application: Application, file: Path) -> None:
         if application == "efficientnet_lite0" and file.suffix == ".pth":
             efficientnet_lite.load_torch_weights(backbone, file)
         else:
-            with warnings.catch_warnings(action="ignore"):  # one for each layer of a wrong file, before the error
+            with warnings.catch_warnings(action="ignore"):  # Keras warns of each layer of a wrong file before it raises
                 backbone.load_weights(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as exc:
         where = f"ImageNet's are at {_address(application)}" if application in _DOWNLOADS else "imagenet is installed"

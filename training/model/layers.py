@@ -39,8 +39,8 @@ class Backbone:
 class Conv2D:
     """A convolution with ReLU, and optional batch normalisation between them.
 
-    `pool` is the side of max pooling straight after the convolution. The layers after it then have a quarter of the
-    work, which on a CPU is most of a small network's.
+    `pool` is the side of max pooling straight after the convolution. With 2, the layers after it have a quarter of the
+    work.
     """
 
     filters: int

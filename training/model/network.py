@@ -30,10 +30,10 @@ def build_network(
 
 
 def divide_network(network: keras.Model, block: str) -> tuple[keras.Model, keras.Model]:
-    """Return the layers of a network with a backbone before a block of it, and from there on, as two networks of the
-    same layers: uint8 pictures → maps (N, h, w, C), and float32 maps → probabilities.
+    """Divide a network before a block of its backbone, and return both parts as networks that share its layers.
 
-    Raises OptionError if there is no such block.
+    The first maps uint8 pictures to maps (N, h, w, C), the second float32 maps to probabilities. Raises OptionError if
+    there is no such block.
     """
     front, back = divide(network.get_layer(NAME), block)
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="image")

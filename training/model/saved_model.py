@@ -11,8 +11,11 @@ from training.tensorflow import keras, tf
 
 
 def other_outputs(network: keras.Model) -> tuple[TensorSpec, ...]:
-    """Return what a network can give beside its probabilities: what its last layer reads, if that is a dense layer; and
-    the map of each class, if the layer reads the means of maps (Zhou et al. 2016, arXiv:1512.04150)."""
+    """Return the outputs of a network besides its probabilities: features, and class maps.
+
+    Features are the input of a last layer that is dense. A class map shows where the evidence for a class is, if those
+    features are means of maps (Zhou et al. 2016, arXiv:1512.04150).
+    """
     features, maps = _inside(network)
     if features is None:
         return ()
@@ -24,7 +27,7 @@ def other_outputs(network: keras.Model) -> tuple[TensorSpec, ...]:
 
 
 def _inside(network: keras.Model) -> tuple[Any, Any]:
-    """Return the tensors that the last layer reads, and that their means are of; None if it is no such layer."""
+    """Return the input of the last layer, and the maps of which it is the mean; None for each that does not exist."""
     *body, head = network.layers
     if not isinstance(head, keras.layers.Dense):
         return None, None
@@ -43,7 +46,7 @@ def save(network: keras.Model, folder: Path, signature: Signature) -> None:
 
     Raises PublishError if TensorFlow cannot write it, or OSError if the disk is full.
     """
-    # A copy without the optimizer, whose state, twice the size of the weights, would be saved too.
+    # A copy without the optimizer: its state, twice the size of the weights, would be saved as well.
     inference = type(network).from_config(network.get_config())
     inference.set_weights(network.get_weights())
     specification = tf.TensorSpec(signature.input.shape, signature.input.dtype, name=signature.input.name)

@@ -1,4 +1,4 @@
-"""Fill templates. A template is named by its path within `training`, beside the code that prepares its values.
+"""Fill templates. A template is named by its path within `training`, and lies beside the code that prepares its values.
 
 File names, labels and commands are untrusted text. Every value is escaped when it enters a template, so HTML may be
 written in templates only, never in a value.

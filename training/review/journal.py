@@ -11,7 +11,7 @@ from training.errors import DataError
 
 
 class Journal:
-    """A file of decisions that is open for more. `decisions` are those in it."""
+    """A file of decisions that is open for appending. `decisions` are those in it."""
 
     def __init__(self, file: Path, descriptor: int) -> None:
         self._file, self._descriptor = file, descriptor
@@ -79,7 +79,7 @@ def open_journal(file: Path) -> Iterator[Journal]:
 
 
 def _keep_name(folder: Path) -> None:
-    """Have the name of a new file on the disk as well."""
+    """Flush the folder, so that the name of a new file is on the disk as well."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

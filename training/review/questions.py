@@ -89,10 +89,10 @@ def mistakes_of(bundle: Bundle, dataset: Dataset, *, cache: bool, reporter: Repo
 
 
 def _questions(finding: Finding, by_id: Mapping[str, Picture], pixels: Mapping[str, str]) -> Iterator[Question]:
-    """Yield a question for each picture that a finding would have a person look at.
+    """Yield a question for each picture of a finding that a person should look at.
 
-    Of copies, the one to decide about is that in the earlier split, or the later one by name: `audit --fix` would leave
-    it out. Groups that are divided between splits are no copies, and nothing can be seen in their pictures.
+    Of two copies, the question is about the one that `audit --fix` would leave out: that in the earlier split, or the
+    later one by name. Groups that are divided between splits are not copies, and nothing can be seen in their pictures.
     """
     pictures = [by_id[name] for name in finding.pictures if name in by_id]
     if not pictures or CHECKS[finding.check].severity == "info":

@@ -37,9 +37,9 @@ class Given(BaseModel):
 
 
 def serve_review(session: Session, *, port: int, data: str, after: str, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` hears the address with its token. Raises OptionError for a port in use.
+    """Serve until SIGINT or SIGTERM; `ready` is called with the address, which has the token in it.
 
-    `data` is what people call the data, `after` the command that comes next.
+    Raises OptionError for a port in use. `data` is the data's name in messages, `after` the command that comes next.
     """
     token = secrets.token_urlsafe(32)
     with socket.socket() as listener:

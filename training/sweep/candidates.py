@@ -21,9 +21,10 @@ _LAST_BLOCK = 15
 
 @dataclass
 class Candidate:
-    """A preset, with its own options or others. What its last trial gave is None before the first.
+    """A preset, possibly with changed options.
 
-    `seconds` is the time of the last trial, with all that is done before the first epoch.
+    The results of its last trial are None before the first. `seconds` is the time of the last trial, including
+    everything before the first epoch.
     """
 
     name: str
@@ -36,12 +37,14 @@ class Candidate:
     macro_recall: float | None = None
     failure: str | None = None
     state: str = "not tried"
-    """What the table says of one that has no figures."""
+    """What the table shows for a candidate without figures."""
 
     @property
     def first_trial(self) -> int:
-        """The epochs of the shortest useful trial: one, or all for a candidate with a backbone, whose few epochs follow
-        a regression that takes most of the time."""
+        """The epochs of the shortest useful trial: 1, or all for a candidate with a backbone.
+
+        A backbone needs few epochs, and they follow a regression that takes most of the time.
+        """
         epochs = self.preset.recipe.epochs
         return epochs if self.preset.backbone is not None and self.preset.backbone.is_taught else min(1, epochs)
 

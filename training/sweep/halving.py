@@ -50,10 +50,10 @@ _TRIALS_SHARE = 0.5
 _PUBLISHING_S = 5.0
 """Seconds for start, report and export, for any data."""
 _OF_TENSORFLOW = 0.25
-"""The share of TensorFlow's time that the fastest engine takes for a network with a backbone."""
+"""The time of the fastest engine, as a share of TensorFlow's, for a network with a backbone."""
 _LONGER = 3
 _TIMED = 32
-"""Pictures that show how long the whole network takes to answer, if the trial did not need its answers."""
+"""Pictures on which the time per answer is measured, if the trial did not need the whole network's answers."""
 _SLACK = 0.05
 """Share of the budget by which a training may overrun before it is stopped."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -78,15 +78,15 @@ class Kept:
 class Sweep:
     """The state of a sweep; it grows while `run_trials` works, so that an interrupted sweep can show it.
 
-    As a context it leaves an unfinished run behind if it is stopped, that of the best so far. `choice`, the first of
-    the candidates, is what `fit` would have chosen; None if all were named.
+    As a context manager, it closes the run folder of the best candidate so far, which stays if the sweep is stopped.
+    `choice`, the first of the candidates, is what `fit` would have chosen; None if the user named all of them.
     """
 
     candidates: list[Candidate]
     started: float = field(default_factory=time.monotonic)
     choice: Candidate | None = None
     pictures: int = 0
-    """All that the winner will be measured on."""
+    """The number of pictures that the winner will be measured on."""
     best: Kept | None = None
     _resumable: ExitStack = field(default_factory=ExitStack)
     _loaded: tuple[PreprocessingSpec, Sequence[Split], Mapping[Split, Tensors]] | None = None
@@ -131,7 +131,7 @@ class Sweep:
         return f"{line}; what fit chooses by itself, {choice.name}, has {choice.accuracy:.2%} (p = {p_value:.2g})"
 
     def keep(self, found: Kept, resumable: ExitStack) -> None:
-        """Take the place of the best so far, whose run's folder is removed."""
+        """Make `found` the best so far, and remove the run folder of the one before it."""
         self._resumable.close()
         self.best, self._resumable = found, resumable
 
@@ -154,7 +154,7 @@ class Sweep:
     def splits(
         self, options: FitOptions, prepared: Prepared, reporter: Reporter, *, with_test: bool = False
     ) -> Mapping[Split, Tensors]:
-        """Load the pictures as the preset of `options` takes them, unless they were the last that were loaded."""
+        """Load the pictures as the preset of `options` takes them, or return those loaded last if they fit."""
         spec = spec_of(prepared, options)
         is_first = self._loaded is None  # bad pictures of all splits are named before anything is trained
         wanted: Sequence[Split] = SPLITS if is_first or with_test else ("train", "validation")
@@ -165,7 +165,7 @@ class Sweep:
 
 
 def parse_budget(text: str) -> float:
-    """Return the seconds that "90s", "10m" or "1h" are. Raises OptionError."""
+    """Return the seconds of a budget such as "90s", "10m" or "1h". Raises OptionError."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
     if match is None or float(match[1]) == 0:
         raise OptionError(f"--budget {text} is not a time. Write 90s, 10m or 1h.")
@@ -175,8 +175,8 @@ def parse_budget(text: str) -> float:
 def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Reporter) -> Prepared:
     """Train the choice, try the others within the `budget` in seconds, and return the data that all of them had.
 
-    Candidates that were all named are tried for their shortest trial in any case. `options` is what the winner will be
-    trained with, except for its preset. Raises an ImageclassError.
+    If the user named all candidates, each gets its shortest trial even if the budget is exceeded. `options` are those
+    of the winner, except for its preset. Raises an ImageclassError.
     """
     check_can_publish(ModelStore(options.model_store), options.name)
     for candidate in sweep.candidates:
@@ -229,8 +229,10 @@ def run_trials(sweep: Sweep, options: FitOptions, *, budget: float, reporter: Re
 def publish_best(
     sweep: Sweep, prepared: Prepared, options: FitOptions, *, budget: float, reporter: Reporter
 ) -> LoadedModel:
-    """Train the best of those that are not trained to the end for as many of its epochs as the time allows, and publish
-    the best of all. Raises an ImageclassError."""
+    """Train the best unfinished candidate for as many epochs as the time allows, and publish the best of all.
+
+    Raises an ImageclassError.
+    """
     ranking = sweep.ranking()
     if not ranking:
         raise TrainingError(f"Every candidate failed; the first: {sweep.candidates[0].failure}")
@@ -252,9 +254,9 @@ def publish_best(
 
 
 def _fit_into(left: float, candidate: Candidate, sweep: Sweep) -> bool:
-    """Say whether the candidate can have its first trial in the time `left`, with fewer epochs if it must.
+    """Say whether the candidate can have its first trial in the time `left`, with fewer epochs if necessary.
 
-    If all candidates were named, one epoch of what begins from nothing is tried in any case, and so is the first.
+    If the user named all candidates, the first one, and one epoch of each without a backbone, are tried in any case.
     """
     tried = [each for each in sweep.candidates if each.seconds]
     if sweep.best is None and (sweep.choice is None or not tried):
@@ -266,7 +268,8 @@ def _fit_into(left: float, candidate: Candidate, sweep: Sweep) -> bool:
         each for each in tried if each.preset.backbone and each.preset.backbone.application == backbone.application
     ]
     with_same_maps = [each for each in alike if each.preset.backbone == backbone]
-    before = min((each.before_epochs for each in with_same_maps[1:]), default=0.0)  # of the first, maps were computed
+    # the first one had to compute the maps
+    before = min((each.before_epochs for each in with_same_maps[1:]), default=0.0)
     if not with_same_maps:
         before = max((each.before_epochs for each in alike), default=0.0)
     an_epoch = max((each.seconds_per_epoch for each in alike), default=0.0)
@@ -291,9 +294,10 @@ def _try(
     budget: float,
     reporter: Reporter,
 ) -> None:
-    """Train a candidate, measure it on the validation pictures, and keep it if it was trained to the end and is better
-    than all before it. The first that is trained to the end can be resumed from each epoch, a later one once it is the
-    best."""
+    """Train a candidate and measure it; keep it if it was trained to the end and is the best so far.
+
+    The first candidate that is trained to the end can be resumed from each epoch, a later one once it is the best.
+    """
     own = replace(options, preset=shortened(candidate.preset, epochs))
     is_whole = epochs >= candidate.preset.recipe.epochs
     latest = math.inf

@@ -19,10 +19,10 @@ __all__ = ["open_data"]
 
 
 def open_data(data: str, *, say: Callable[[str], None] | None = None, tolerant: bool = False) -> Dataset:
-    """Return the data set at the path `data`, or if nothing is there, the known one of that name.
+    """Return the data set at the path `data`, or the well-known one of that name if no such path exists.
 
-    Its labels are those that a person has decided on, and what the person dropped is left out. `say` hears in a line
-    each of that, and of files that are no pictures. Raises DataError; if `tolerant`, only if no picture is found.
+    A person's decisions are applied: labels are corrected, and dropped pictures are left out. `say` is called with a
+    line on these, and one on files that are not pictures. Raises DataError; if `tolerant`, only if no picture is found.
     """
     path = Path(data)
     try:

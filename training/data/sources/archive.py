@@ -10,7 +10,10 @@ from training.errors import DataError
 
 
 def read(path: Path, *, bounds: Bounds = DEFAULT_BOUNDS) -> Listing:
-    """Return the pictures of an archive, whether it holds the class folders or the folder of them. Raises DataError."""
+    """Return the pictures of an archive that holds class folders, or one folder with class folders.
+
+    Raises DataError.
+    """
     try:
         root = in_archive(path, bounds=bounds)
     except UnusableSource as exc:

@@ -15,10 +15,10 @@ _OUTSIDE = "a picture outside of the class folders"
 
 
 def labelled(root: Folder, shown: str, *, enters: bool = False) -> Listing:
-    """Return the pictures of a tree, sorted by id, and what is wrong with its layout; `shown` is what people call it.
+    """Return the pictures of a tree, sorted by id, and what is wrong with its layout; `shown` is its name in messages.
 
-    If `root` holds nothing but the folder that is meant, that one is entered, or named. Raises DataError then, and if
-    there are no classes at all.
+    If `root` holds only a folder with the class folders, that folder is read with `enters`; without, a DataError names
+    it. Raises DataError if there are no classes.
     """
     if (inner := _wrapped(root)) is not None:
         if enters:
@@ -46,7 +46,7 @@ def labelled(root: Folder, shown: str, *, enters: bool = False) -> Listing:
 
 
 def _entered(root: Folder, inner: Folder, shown: str) -> Listing:
-    """Return what `inner` holds. Its pictures have the ids that they have if the folder itself is named."""
+    """Return what `inner` holds. The ids of its pictures are relative to `inner`."""
     found = labelled(inner, shown)
     way = len(inner.path) + 1
     found.pictures = [replace(picture, id=picture.id[way:]) for picture in found.pictures]
@@ -58,7 +58,7 @@ def _entered(root: Folder, inner: Folder, shown: str) -> Listing:
 
 
 def _wrapped(root: Folder) -> Folder | None:
-    """Return the folder whose folders are meant if `root` holds nothing but a way there, else None."""
+    """Return the inner folder that holds several folders, if `root` holds only the path to it; else None."""
     folder = root
     while len(folder.folders) == 1 and split_named(folder.folders[0].name) != "train":
         (folder,) = folder.folders

@@ -29,7 +29,8 @@ def read(path: Path) -> list[Picture]:
 
 
 def _load(path: Path) -> tuple[dict[str, Array], dict[str, Split]]:
-    """Return the arrays that are needed, and by their names' suffixes ("val" of x_val and y_val) the splits meant."""
+    """Return the arrays that are needed, and the split of each suffix of their names, such as "val" in x_val and
+    y_val."""
     try:
         with path.open("rb") as stream:  # np.load would leave a damaged file open
             file = np.load(stream, allow_pickle=False)

@@ -94,8 +94,11 @@ def plain_error(confidence: Floats, right: NDArray[np.bool_], *, seed: int = 0) 
 
 
 def _invert(bins: Bins, gaps: Floats, random: np.random.Generator, draws: int) -> tuple[float, float, float]:
-    """Return the true errors of the models, with multiples of `gaps`, for which the observed error is the median, the
-    upper end of what they show, and the lower end."""
+    """Return the true errors of three models, with multiples of `gaps` as their gaps.
+
+    For the first, the observed error is the median of the errors that it shows; for the second, the upper end of them;
+    for the third, the lower end.
+    """
     found = float(bins.mean_gap(bins.accuracy))
     likely = bins.likely_accuracy
     spread = float(bins.mean_of(np.sqrt(likely * (1 - likely) / bins.pictures)))

@@ -26,9 +26,9 @@ _SURE = 0.95
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of the softmax, which is that of logits / `temperature`: 1 if the method is "none".
+    """The calibration of a model, whose answers are the softmax of logits / `temperature`.
 
-    `fitted_on` is a number of pictures; `reason` is shown to people.
+    The temperature is 1 if the method is "none". `fitted_on` is a number of pictures; `reason` is shown to people.
     """
 
     method: Method
@@ -124,7 +124,7 @@ def uncalibrated(probabilities: NDArray[np.float32], temperature: float) -> NDAr
 
 
 def recorded_temperature(training: Mapping[str, Any]) -> float:
-    """Return the temperature from a manifest's training record; 1 if it has none, as older ones."""
+    """Return the temperature from a manifest's training record; 1 if it has none, as in older bundles."""
     calibration = training.get("calibration")
     return float(calibration["temperature"]) if isinstance(calibration, dict) else 1.0
 
