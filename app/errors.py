@@ -36,7 +36,7 @@ ImageclassError
 │   ├── ObjectStoreUnreachable    it may work later
 │   └── ObjectStoreRefused        the address or the credentials are at fault
 ├── EngineUnavailable             the engine asked for is not installed or cannot run here
-├── OutputNotWritable             a command could not write what it was to write
+├── OutputNotWritable             a command could not write its output
 ├── OutputConflict                a folder holds the output of another job
 ├── WorkerEnded                   a process of a command was ended from outside
 ├── UnusableSource                an archive or a list of pictures cannot be read as one

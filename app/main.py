@@ -264,8 +264,8 @@ def open_catalogue(settings: Settings, loaded: LoadedStore, metrics: Metrics) ->
         metrics=metrics,
         give_up=_ask_to_be_replaced,
         decode_threads=_cores_of_one(settings),
-        # The server gives the grace to the connections, before it ends the catalogue. What is still queued then is
-        # rejected.
+        # The server spends the grace period on the connections, before it closes the catalogue. Pictures that are still
+        # queued then are rejected.
         shutdown_grace_s=0.0,
         retire_grace_s=settings.request_timeout_s,  # by then each of its pictures is answered, or past its deadline
     )
@@ -337,7 +337,7 @@ def _has_older(mirror: Mirror) -> bool:
 
 
 def loader(settings: Settings) -> Loader:
-    """Return what loads versions from the store, on the engine and so on, that the settings name."""
+    """Return a loader of versions from the store, with the engine, precision and bounds that the settings name."""
     return Loader(
         store_of(settings),
         engine=settings.engine,

@@ -207,8 +207,10 @@ class _Row:
 
     @cached_property
     def _indices(self) -> dict[tuple[str, ...], int]:
-        """The offset of each series, in the one process that writes this row and that has taken it over with its
-        content."""
+        """The offset of each series.
+
+        It is used only in the process that writes this row and that has taken it over with its content.
+        """
         return {(family, *labels): index for family, labels, index, _ in self._entries()}
 
     @cached_property
@@ -222,7 +224,7 @@ class _Row:
     def index_of(self, family: str, labels: Sequence[str], count: int) -> int:
         """Return the offset of the numbers of a series, making room for them if it is new.
 
-        Without room left, what is new is counted into the last numbers, which nobody reads.
+        If there is no room left, a new series is counted into the last numbers, which nobody reads.
         """
         known = self._indices.get((family, *labels))
         if known is not None:

@@ -1,5 +1,7 @@
-"""The service's settings: one environment variable each, prefix IMAGECLASS_. They hold nothing about pictures' content:
-that is the bundle's preprocessing spec."""
+"""The service's settings: one environment variable each, with the prefix IMAGECLASS_.
+
+None is about the content of pictures: that is in the preprocessing spec of the bundle.
+"""
 
 import difflib
 import os
@@ -264,7 +266,7 @@ class Settings(BaseSettings):
 
 
 def is_secret(field: str) -> bool:
-    """Say whether a setting must not be seen: it is no option of a command, whose line other users can read."""
+    """Say whether a setting is secret: it is not an option of a command, because other users can read command lines."""
     return Settings.model_fields[field].annotation == SecretStr | None
 
 
@@ -273,9 +275,10 @@ def env_name(field: str) -> str:
 
 
 def allowed_range(field: str) -> str:
-    """Return the values that a setting may have, in words, from its own declaration; empty if any will do."""
+    """Return the values that a setting may have, in words, from its own declaration; empty if it may have any."""
     schema = Settings.model_json_schema()["properties"][field]
-    schema = {**schema, **schema.get("anyOf", [{}])[0]}  # of one that may be unset, the first says what else it may be
+    # if the setting may be unset, the first alternative declares its other values
+    schema = {**schema, **schema.get("anyOf", [{}])[0]}
     if "allowed" in schema:
         return str(schema["allowed"])
     if schema.get("type") == "boolean":

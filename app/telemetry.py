@@ -61,10 +61,10 @@ def configure_logging(log_format: Literal["auto", "text", "json"], level: str) -
 
 
 def keep_standard_error_for_the_log(log_format: Literal["auto", "text", "json"], level: str) -> None:
-    """Configure the log of a process that serves, and send what C libraries write to standard error nowhere.
+    """Configure the log of a process that serves, and discard what C libraries write to standard error.
 
     libpng, libjpeg and OpenCV write a line or more for each damaged picture: anyone could fill the log with lines that
-    are no JSON. At level debug they are let through. A crash still leaves its traceback.
+    are not JSON. At level debug, these lines are kept. A crash still leaves its traceback.
     """
     if level != "debug":
         sys.stderr.flush()
@@ -83,7 +83,8 @@ def _drop_uvicorn_colours(_logger: object, _method: str, event: EventDict) -> Ev
 
 
 def _limit_tracebacks(a_second: int) -> Processor:
-    """Return a processor that leaves the error alone, without its traceback, of what goes beyond."""
+    """Return a processor that keeps the first tracebacks of each second, and replaces further ones by the error
+    alone."""
     second_ends = 0.0
     left = 0
 

@@ -6,10 +6,10 @@ from typing import Any
 
 
 async def wait_all(tasks: Iterable[asyncio.Future[Any]], *, timeout_s: float | None = None) -> None:
-    """Return when all of these have ended, or after `timeout_s`. None is cancelled, and none need be left.
+    """Return when all of these have ended, or after `timeout_s`. None is cancelled. The collection may be empty.
 
-    They are looked at once, when this begins to run: whoever collects them may go on adding and removing. By itself,
-    `asyncio.wait` fails if the last of them has just been removed.
+    It is read once, at the beginning, so the caller may add and remove tasks meanwhile. `asyncio.wait` itself fails for
+    an empty collection, such as one whose last task has just been removed.
     """
     left = {task for task in tasks if not task.done()}
     if left:

@@ -282,10 +282,10 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
     """
     test = prepared.assignment.pictures("test")
     if options.min_precision is not None and not prepared.assignment.pictures("validation"):
-        raise OptionError("--min-precision needs validation pictures. Give --validation a share, as in 0.1.")
+        raise OptionError("--min-precision needs validation pictures. Give --validation a share, such as 0.1.")
     check_rate(options.false_alarms, len(prepared.assignment.pictures("validation")))
     if (options.requirements or options.against) and not test:
-        raise OptionError("--require and --against need test pictures. Give --test a share, as in --test 0.2.")
+        raise OptionError("--require and --against need test pictures. Give --test a share, such as --test 0.2.")
     if options.against is None:
         return None
     baseline = find_baseline(store, options.name, options.against)

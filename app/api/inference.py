@@ -82,7 +82,7 @@ class Question(ABC):
         """Raise an ImageclassError if the headers show that the body is unusable."""
 
     def output_of(self, _: Classifier) -> str | None:
-        """Return which other output of the model is read beside the probabilities; outcomes are then `WithOutput`.
+        """Return which other output of the model is read besides the probabilities; outcomes are then `WithOutput`.
 
         None if the probabilities are enough. Raises an ImageclassError if the model does not have the requested output.
         """
@@ -106,7 +106,7 @@ class Source(Protocol):
 
     @property
     def receive(self) -> Receive:
-        """Receives the client's disconnect."""
+        """Receive messages until the client disconnects."""
 
     def about(self, model: Classifier) -> None:
         """Record the request's model."""
@@ -153,11 +153,11 @@ class Call(ABC):
         self.queued_s = self.prepared_s = self.ran_s = 0.0
         self._lease: Lease | None = None
         self.unanswered = 0
-        """How many of many pictures have no outcome yet. Their replies count."""
+        """How many pictures have no outcome yet, if there are several. Their replies count them down."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Continue: every picture has its outcome."""
+        """Continue: every picture has its outcome now."""
 
     def arrived(self, read_s: float) -> None:
         """Record that the whole request has arrived, and how long that took."""
@@ -189,7 +189,7 @@ class Call(ABC):
         lease = self._lease
         if lease is not None and self.model is not None:
             for reply in self.replies:
-                if reply.outcome is None:  # else the model is done with it
+                if reply.outcome is None:  # a reply with an outcome is not in the model any more
                     self.model.withdraw(reply)
             lease.end()
             self._lease = None

@@ -284,14 +284,14 @@ def _state_of(store: "Store", name: str, version: int) -> str:
 
 
 def _store(given: str | None) -> "Store":
-    """Return the store that is named, by an option or the setting: a folder, or what a bucket holds."""
+    """Return the store that the option, else the setting, names: a folder, or the content of a bucket."""
     from app.contract.store import ModelStore
     from app.object_storage.mirror import mirror_at
     from app.object_storage.remote_models import RemoteModels
 
     settings = Settings.load(**({} if given is None else {"model_store": given}))
     location = settings.model_store
-    if isinstance(location, BucketAddress):  # all of it, whichever version a digest names
+    if isinstance(location, BucketAddress):  # the whole bucket, even if the address names one version by its digest
         location = BucketAddress(location.url)
     mirror = mirror_at(location, settings.model_cache, max_bytes=settings.model_cache_bytes)
     if mirror is None:

@@ -24,9 +24,9 @@ def parameter(name: str, annotation: Any, described: Any, default: Any = None) -
 
 
 def help_headings(names: Iterable[str], *, most_used: Iterable[str], first_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the heading of each option in the help of a command that has many.
+    """Return, for each option of a command that has many, its heading in the help.
 
-    `first_of` names, for options in their order, the one that each heading begins with.
+    `first_of` maps the first option of each heading to the heading; the options after it share it.
     """
     headings, heading, used = {}, "Options", set(most_used)
     for name in names:

@@ -19,5 +19,5 @@ def log_errors_only() -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal, or as a pipe is taken to be."""
+    """Print a table as wide as the terminal, or of a fixed width into a pipe."""
     Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE).print(table)

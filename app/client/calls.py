@@ -73,7 +73,7 @@ class Call(Generic[Answer]):
 
 
 def query_of(**options: Unpack[Options]) -> Query:
-    """Return the query of a prediction. Raises TypeError for an option that there is not."""
+    """Return the query of a prediction. Raises TypeError for an unknown option."""
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
         raise TypeError(f"a prediction has no option {', '.join(sorted(unknown))}")
@@ -91,7 +91,7 @@ def predict(picture: bytes, query: Query) -> Call[Prediction]:
 
 
 def predict_batch(pictures: Sequence[bytes], query: Query) -> Call[list[Outcome]]:
-    boundary = secrets.token_hex(16)  # by chance in no picture
+    boundary = secrets.token_hex(16)  # random, so that no picture contains it
     form = f"multipart/form-data; boundary={boundary}"
     return Call("POST", "/predict/batch", answers.outcomes, query, _form(pictures, boundary), form)
 

@@ -21,8 +21,8 @@ async def in_order(
 ) -> AsyncGenerator[Result, None]:
     """Yield the result of `work` for each piece from `take`, as soon as it and those before it are done.
 
-    `take` is called when fewer than `at_once` pieces are worked on, so a piece may be as much as waits by then; None is
-    the end.
+    `take` is called when fewer than `at_once` pieces are in progress, so it can put everything that is queued by then
+    into one piece. It returns None at the end.
     """
     taking: asyncio.Future[Piece | None] | None = None
     ended = False

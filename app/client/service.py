@@ -1,4 +1,4 @@
-"""The two clients: one for threads, one for an event loop. They ask the same calls and answer the same types."""
+"""The two clients: one for threads, one for an event loop. They make the same calls and return the same types."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ class ServiceClient:
     """A connection pool to one service, safe to share between threads.
 
     Args:
-        url: the service's address, as `http://127.0.0.1:8000`.
+        url: the service's address, such as `http://127.0.0.1:8000`.
         api_key: the key that a service with API keys asks for.
         timeout_s: how long each try may take to connect, to send a piece of the request, and to receive a piece of
             the answer.
@@ -275,10 +275,10 @@ def _checked(url: str) -> httpx.URL:
         found = httpx.URL(url)
     except httpx.InvalidURL as exc:
         raise ServiceError(
-            f"'{url}' is not an address of a service: {exc}. Give one as http://127.0.0.1:8000."
+            f"'{url}' is not an address of a service: {exc}. Give one such as http://127.0.0.1:8000."
         ) from exc
     if found.scheme not in ("http", "https") or not found.host:
-        raise ServiceError(f"'{url}' is not an address of a service. Give one as http://127.0.0.1:8000.")
+        raise ServiceError(f"'{url}' is not an address of a service. Give one such as http://127.0.0.1:8000.")
     return found
 
 

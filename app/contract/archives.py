@@ -247,7 +247,10 @@ def _of_tar(path: Path, limits: _Limits) -> Folder:
 
 
 class _Headers(io.FileIO):
-    """A tar of which headers alone are read; one of them may declare a name that is as long as the file."""
+    """A tar file of which only the headers are read.
+
+    A header may declare a name as long as the file, so the size of a read is bounded.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= _LARGEST_TAR_HEADER:

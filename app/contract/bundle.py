@@ -118,10 +118,10 @@ class GoldenPicture(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What manifest.json says. `files` maps every other file of the bundle to its sha256.
+    """The content of manifest.json. `files` maps every other file of the bundle to its sha256.
 
-    If `min_probability` is set, an answer with a lower probability is called unsure. If `false_alarms` is set, unlike
-    pictures are called unfamiliar, and so is this share of familiar ones.
+    If `min_probability` is set, an answer with a lower probability is called unsure. If `false_alarms` is set,
+    unfamiliar pictures are reported, and this share of familiar pictures is reported with them.
     """
 
     schema_version: SchemaVersion = 1

@@ -115,9 +115,9 @@ def _border_mask(height: int, width: int) -> Grey:
 
 @lru_cache(maxsize=256)
 def _moments(height: int, width: int) -> NDArray[np.float64]:
-    """Return what each pixel of a picture counts for its mass, and for its first moments: (3, height * width).
+    """Return the weight of each pixel in a picture's mass and in its first moments: (3, height * width).
 
-    A third of the time of cv2.moments, and exact: the sums are whole numbers.
+    This takes a third of the time of cv2.moments, and is exact: the sums are whole numbers.
     """
     rows, columns = np.indices((height, width)).reshape(2, -1)
     return np.stack([np.ones(height * width), rows, columns])

@@ -49,7 +49,7 @@ _PLURALS = {
     "pipe, socket or device": "pipes, sockets or devices",
 }
 OWN_FOLDER = ".imageclass"
-"""What training keeps about pictures beside them lies in a folder of this name."""
+"""The folder, beside the pictures, in which training keeps data about them."""
 
 # Systems and version control write these into any folder by themselves, so nobody who collects pictures misses them.
 _LITTER = {

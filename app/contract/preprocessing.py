@@ -34,7 +34,7 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 
 _EXIF_ORIENTATION_TAG = 0x0112
 _BAND_PIXELS = 1 << 16
-_REDUCED_SIDES = 2  # a reduced JPEG's shorter side, in longer sides of the target
+_REDUCED_SIDES = 2  # least shorter side of a reduced JPEG, in multiples of the target's longer side
 _REDUCED_JPEG = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,

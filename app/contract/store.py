@@ -118,7 +118,7 @@ class ModelStore:
         return int(text)
 
     def pin(self, name: str, version: int) -> None:
-        """Have this version served, whatever newer ones there are. Raises BundleNotFound, or OSError."""
+        """Pin this version, so that it is served even if there are newer ones. Raises BundleNotFound, or OSError."""
         self.check_has(name, version)
         with atomic_write(self.root / name / PINNED, mode=0o644) as stream:
             stream.write(f"{version}\n".encode())
@@ -183,11 +183,11 @@ class ModelStore:
             return None
 
     def is_unloaded(self, name: str) -> bool:
-        """Say whether the model is marked as one that is not to be served."""
+        """Say whether the model is marked as unloaded, which means that it is not to be served."""
         return (self.root / name / _UNLOADED).exists()
 
     def mark(self, name: str, *, unloaded: bool) -> None:
-        """Mark the model as one that is not to be served, or as one that is. Raises OSError."""
+        """Mark the model as unloaded, or remove that mark. Raises OSError."""
         file = self.root / name / _UNLOADED
         if unloaded:
             file.touch()

@@ -29,8 +29,8 @@ takes 0.2 s and 15 MB more. OpenVINO catches the ImportError of either."""
 class OpenVinoEngine:
     """A network for each prepared batch size, and one for any size, which is freed while sizes are prepared.
 
-    These give probabilities alone, so that nobody pays for outputs that are not asked for. The whole network is
-    compiled when it first is.
+    These networks compute probabilities only, so that nobody pays for outputs that are not requested. The whole network
+    is compiled when another output is first requested.
     """
 
     name: EngineName = "openvino"

@@ -66,7 +66,7 @@ class State(BaseModel):
 
 @dataclass(frozen=True)
 class StoreHealth:
-    """Whether the bucket answered when it was asked last, and since when that is so."""
+    """Whether the bucket answered the last poll, and since when that is so."""
 
     kind: str
     reachable: bool
@@ -102,7 +102,7 @@ class Mirror:
             )
 
     def follow(self, *, every_s: float) -> bool:
-        """Ask the bucket, unless another process did lately or does; return whether it could be reached."""
+        """Poll the bucket, unless another process does or did recently; return whether it could be reached."""
         with lock_if_free(self._own) as ours:
             if ours and not 0 <= time.time() - self._asked_at() < every_s:
                 self._ask()
@@ -151,14 +151,17 @@ class Mirror:
         return found
 
     def health(self) -> StoreHealth:
-        """Return what `/health` tells of the bucket. Its name is for the log: `/health` is open to anyone."""
+        """Return the bucket's state for `/health`, without its name: `/health` is open to anyone.
+
+        The log has the name.
+        """
         state = self._read()
         return StoreHealth(self.address.url.partition(":")[0], state.reachable, state.since)
 
-    # Asking
+    # Polling
 
     def _begin(self) -> None:
-        """Ask for the first time: try rejected versions again, and check those that would be served from here."""
+        """Poll for the first time: try rejected versions again, and check those that would be served from here."""
         for left_behind in self.store.root.glob(f"*/{PULLING}*"):
             shutil.rmtree(left_behind, ignore_errors=True)
         state = self._read()
@@ -363,7 +366,7 @@ class Mirror:
             with atomic_write(self._file, mode=0o644) as stream:
                 stream.write(state.model_dump_json().encode())
             self._unwritten = None
-        except OSError:  # the disk is full, which is said elsewhere
+        except OSError:  # the disk is full, which is reported elsewhere
             self._unwritten = state
 
     @contextmanager

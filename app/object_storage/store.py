@@ -6,8 +6,8 @@
     NAME/pinned               if a version is pinned
 
 A version exists once it has a manifest. So an interrupted push has published nothing, and a reader that finds the
-manifest finds every other file. The object of the publisher keeps two pushes from writing into one version: who finds
-another digest in it gives up before it writes anything.
+manifest finds every other file. The object of the publisher keeps two pushes from writing into one version: a push
+that finds another digest in it gives up before it writes anything.
 """
 
 import hashlib
@@ -163,7 +163,7 @@ class BucketStore:
         self.bucket.delete(f"{name}/{version}{HELD}")
 
     def remove(self, name: str, version: int) -> None:
-        """Delete a version that is not to be served, its manifest first, or what a broken push has left of one.
+        """Delete a version that is not to be served, its manifest first, or the remains of an interrupted push.
 
         Raises BundleNotFound, or StoreConflict if it is the one to be served.
         """

@@ -186,7 +186,7 @@ class Admission:
 
     @property
     def _is_busy(self) -> bool:
-        """Whether pictures are held that say how many the worker can answer."""
+        """Whether pictures are held that count for the measured rate of answers."""
         return self._pending > self._explaining
 
     @property
@@ -302,7 +302,8 @@ class Admission:
         """
         if self.overloaded:
             if self._lag() > _SHORT_S:
-                return False  # as are all late requests of this iteration; the first of them has checked the window
+                # all late requests of this iteration are rejected; the first of them has updated the window
+                return False
         elif self._pending + pictures <= self._bound:
             return True
         now = self._clock()

@@ -140,7 +140,7 @@ class Batcher(Generic[Item]):
         self._idle: dict[Reply, Item] = {}
         self._deadlines: dict[Reply, float] = {}  # of all items that are queued or running
         self._alarm: asyncio.TimerHandle | None = None  # set for the first of them, or earlier
-        self._alarm_at = 0.0  # uvloop's handle does not know it if it is due already
+        self._alarm_at = 0.0  # when the timer is due: uvloop's handle does not say if that is past
         self._running: dict[asyncio.Task[None], dict[Reply, Array]] = {}  # in threads, with their batches
         self._dispatch_is_due = False
         self._ran_until = monotonic()  # on the event loop
@@ -324,7 +324,7 @@ class Batcher(Generic[Item]):
         return batch, step.size if len(batch) == step.count else self._plan.size_of(max(1, len(batch)))
 
     def _take_idle(self) -> tuple[dict[Reply, Array], int]:
-        """Take the next of the idle items, as a batch of its own; of none if it cannot be prepared."""
+        """Return the next idle item as a batch of its own, or an empty batch if the item cannot be prepared."""
         reply = next(iter(self._idle))
         item = self._idle.pop(reply)
         size = self._plan.size_of(1)

@@ -1,1 +1,1 @@
-"""Traces of requests: `trace` records them, `export` sends them to an OpenTelemetry collector."""
+"""Traces of requests: `trace` records them, `otlp` sends them to an OpenTelemetry collector."""

@@ -63,7 +63,7 @@ def sampling_of(environment: Mapping[str, str]) -> Sampling:
 
 
 def check_tracing(environment: Mapping[str, str]) -> None:
-    """Raise InvalidSetting if the environment asks for traces that cannot be had; import what sends them."""
+    """Check that requested traces can be sent, by importing the exporter. Raises InvalidSetting."""
     if is_asked_for(environment):
         sampling_of(environment)
         try:

@@ -84,7 +84,8 @@ def _context(place: Place, *, is_remote: bool = False, state: str = "") -> SpanC
 
 
 def _resource(version: str) -> Resource:
-    """Return what is said of this process; what OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say comes first."""
+    """Return the attributes of this process; those of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take
+    precedence."""
     given = OTELResourceDetector().detect().attributes
     own = {"service.name": "imageclass", "service.version": version, "service.instance.id": str(uuid4())}
     return Resource.create({name: value for name, value in own.items() if name not in given})

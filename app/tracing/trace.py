@@ -1,8 +1,8 @@
 """Record what a traced request goes through, as spans.
 
-A sampled request has a `Trace`, which goes with it: whoever observes one of its stages for the metrics tells the trace
-too, at the moment that the stage ends. Spans are made when the request has been answered. A request that is not sampled
-has None, and so has every request if tracing is off. All of it happens on the event loop.
+A sampled request has a `Trace`. Code that observes a stage of the request for the metrics records it in the trace as
+well, when the stage ends. Spans are made when the request has been answered. A request that is not sampled has None,
+and so has every request if tracing is off. All of it happens on the event loop.
 """
 
 import random

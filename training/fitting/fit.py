@@ -87,7 +87,7 @@ class _Training:
         seed: int,
     ) -> None:
         if recipe.early_stopping and validation is None:
-            raise OptionError("--early-stopping needs validation pictures. Give --validation a share, as in 0.1.")
+            raise OptionError("--early-stopping needs validation pictures. Give --validation a share, such as 0.1.")
         self._network = network
         self._recipe = recipe
         self._classes = classes

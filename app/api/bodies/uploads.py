@@ -32,7 +32,7 @@ def check_content_type(content_type: str, field: str, *, forms_only: bool = Fals
 def picture_of(body: bytes, *, content_type: str, field: str, max_bytes: int, max_fields: int) -> bytes:
     """Return the one picture of a body: its multipart field `field`, or all of it.
 
-    `max_fields` is how many fields a form may have beside its pictures. Raises UnsupportedMediaType, MalformedRequest
+    `max_fields` is how many fields a form may have besides its pictures. Raises UnsupportedMediaType, MalformedRequest
     for a broken form, or UploadTooLarge.
     """
     boundary = _boundary(content_type, field)

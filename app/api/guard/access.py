@@ -24,7 +24,10 @@ HEALTH_PATHS = ("/health", "/health/ready", "/health/live", "/v2/health/ready", 
 METRICS_PATHS = ("/metrics",)
 DOCS_PATHS = ("/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
 PAGE_PATHS = ("/", "/page/service.json", *(f"/page/{name}" for name in pages.MEDIA_TYPES if name != pages.INDEX))
-"""Without the samples: they are test pictures, and need the same access as the models."""
+"""The paths of the page.
+
+The samples are not among them: they are test pictures, and need the same access as the models.
+"""
 
 _UNTRACED = frozenset(HEALTH_PATHS + METRICS_PATHS)
 """Probes and scrapes ask for these every few seconds."""

@@ -44,7 +44,7 @@ def cors_origins(setting: str) -> list[str]:
     for origin in found:
         parts = urlsplit(origin)
         if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
-            raise InvalidSetting(f"IMAGECLASS_CORS_ORIGINS has {origin!r}. Give origins as https://example.com.")
+            raise InvalidSetting(f"IMAGECLASS_CORS_ORIGINS has {origin!r}. Give origins such as https://example.com.")
     if not found:
         raise InvalidSetting("IMAGECLASS_CORS_ORIGINS names no origin. Name one, or unset it for none.")
     return found

@@ -19,8 +19,8 @@ from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
 
 _HEADERS = {
-    # Of this origin only, nothing inline, and no string becomes HTML or a script (trusted types). `blob:` is what the
-    # person has chosen, as the page shows it.
+    # Of this origin only, nothing inline, and no string becomes HTML or a script (trusted types). `blob:` is for the
+    # pictures that the person chose and the page shows.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",

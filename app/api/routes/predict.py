@@ -149,7 +149,7 @@ def predict_routes(questions: Questions) -> APIRouter:
 
 
 def predict_fast_routes(questions: Questions) -> list[FastRoute]:
-    @lru_cache(maxsize=256)  # a question of one picture has no state, and most repeat
+    @lru_cache(maxsize=256)  # a question of one picture has no state, and most requests repeat an earlier one
     def one(query: bytes, content_type: bytes) -> Question | None:
         asked = _plain(query)
         return None if asked is None else questions.one(*asked, content_type.decode("latin-1"))

@@ -12,7 +12,7 @@ from app.errors import ModelNotNamed, ServiceError
 
 @asynccontextmanager
 async def service_at(service: Service, *, model: str | None, options: AnswerOptions) -> AsyncIterator[Classify]:
-    """Open a client of the service, and return a function that classifies pictures with it."""
+    """Open a client of the service, and yield a function that classifies pictures with it."""
     retry = Retry(retries=service.retries)
     async with AsyncServiceClient(
         service.url, api_key=service.api_key, retry=retry, max_connections=service.at_once

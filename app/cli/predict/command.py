@@ -112,7 +112,7 @@ def predict(
         raise typer.BadParameter("they are printed by --output jsonl alone, without --shards.", param_hint="--details")
     for option, rate in (("--false-alarms", false_alarms), ("--set", set_error)):
         if rate is not None and not 0 < rate < 1:
-            raise typer.BadParameter("it is a share of pictures between 0 and 1, as 0.05.", param_hint=option)
+            raise typer.BadParameter("it is a share of pictures between 0 and 1, such as 0.05.", param_hint=option)
     on_ray = engine == "ray"
     given = {"model": model, "model_store": model_store, "engine": None if on_ray else engine}
     with one_line_errors():
@@ -170,13 +170,13 @@ def _print(
     if service is not None:
         from app.cli.predict.by_service import service_at  # HTTPX: not for the service
 
-        road = service_at(service, model=settings.model, options=written.options)
+        opened = service_at(service, model=settings.model, options=written.options)
     else:
         from app.cli.predict.here import model_here  # the engines and the rest: not to ask a service
 
         log_errors_only()
-        road = model_here(settings, written.options)
-    return predict_all(files, files_from, road, written, at_once=at_once)
+        opened = model_here(settings, written.options)
+    return predict_all(files, files_from, opened, written, at_once=at_once)
 
 
 def _write_shards(

@@ -20,7 +20,7 @@ from app.settings import Settings
 
 @asynccontextmanager
 async def model_here(settings: Settings, options: AnswerOptions) -> AsyncIterator[Classify]:
-    """Load the model that the settings name, and give what classifies pictures with it."""
+    """Load the model that the settings name, and yield a function that classifies pictures with it."""
     async with open_catalogue(settings, load_from(settings, only=settings.model), Metrics()) as catalogue:
         classifier = catalogue.get(settings.model)
         answers = AnswerWriter(

@@ -30,7 +30,7 @@ class Output(ABC):
     def write(self, name: str, prediction: Prediction) -> None: ...
 
     def flush(self) -> None:
-        """Have what was written leave."""
+        """Flush what was written."""
         self._stream.flush()
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class Output(ABC):
 
 
 def open_output(output: PrintFormat, stream: TextIO, options: AnswerOptions) -> Output:
-    """Return what writes in that format; without `top_k`, the table shows 3 labels, CSV one, and JSON all."""
+    """Return a writer of that format. Without `top_k`, the table shows 3 labels, CSV one, and JSON all."""
     match output:
         case "table":
             return _Table(stream, options._replace(top_k=options.top_k or 3))

@@ -53,9 +53,9 @@ Found = str | Packed
 def find(arguments: Iterable[str | Unreadable], left_out: list[LeftOut]) -> Iterator[Found | Unreadable]:
     """Yield the pictures that each argument stands for.
 
-    That is a file itself, what a pattern fits, the pictures below a folder or within an archive, or the rows of a CSV
-    manifest. Folders and archives yield every file that `app.contract.picture_files` recognises as a picture, in the
-    order of names; other files are added to `left_out`. `-` stands for itself.
+    An argument is a file, a pattern, a folder, an archive or a CSV manifest. Folders and archives yield every file that
+    `app.contract.picture_files` recognises as a picture, in the order of names; other files are added to `left_out`.
+    `-` stands for itself.
     """
     for argument in arguments:
         if argument == STANDARD_INPUT or isinstance(argument, Unreadable):
@@ -133,7 +133,7 @@ def _too_large(name: str, max_bytes: int, stamp: str) -> Unreadable:
 
 
 def _content(descriptor: int, size: int, max_bytes: int | None) -> bytes:
-    """Return all of a file that says it has `size` bytes, or more of it than `max_bytes`."""
+    """Return the content of a file with a size of `size` bytes; stop reading once it exceeds `max_bytes`."""
     data = os.read(descriptor, size + 1)
     while len(data) != size and (max_bytes is None or len(data) <= max_bytes):  # it grows or shrinks, or is a pipe
         more = os.read(descriptor, _CHUNK_BYTES)
@@ -144,7 +144,7 @@ def _content(descriptor: int, size: int, max_bytes: int | None) -> bytes:
 
 
 def _stamp(status: os.stat_result) -> str:
-    # The time of the inode's change tells when a copy has set the other time back to the original's.
+    # The inode's change time reveals a copy that has set the modification time back to the original's.
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 

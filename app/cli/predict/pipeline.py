@@ -20,7 +20,7 @@ Classify = Callable[[Sequence[bytes]], Awaitable[list[Outcome]]]
 def predict_all(
     arguments: Sequence[str],
     files_from: str | None,
-    road: AbstractAsyncContextManager[Classify],
+    opened: AbstractAsyncContextManager[Classify],
     output: Output,
     *,
     at_once: int,
@@ -37,7 +37,7 @@ def predict_all(
     left_out: list[LeftOut] = []
     found = find(chain(arguments, listed), left_out)
     with Progress(total=total, shown=shown) as progress:
-        failed = asyncio.run(_predict(found, road, output, progress, at_once=at_once))
+        failed = asyncio.run(_predict(found, opened, output, progress, at_once=at_once))
         if line := describe_left_out(left_out):
             progress.say(line)
     return failed
@@ -45,14 +45,14 @@ def predict_all(
 
 async def _predict(
     found: Iterable[Found | Unreadable],
-    road: AbstractAsyncContextManager[Classify],
+    opened: AbstractAsyncContextManager[Classify],
     output: Output,
     progress: Progress,
     *,
     at_once: int,
 ) -> int:
     failed = 0
-    async with road as classify:
+    async with opened as classify:
 
         async def work(batch: list[Read]) -> tuple[list[Read], list[Outcome]]:
             encoded = [each.data for each in batch if isinstance(each, Picture)]

@@ -65,9 +65,9 @@ def _by_codes(bmp: bytes, start: int, header: int, bits: int) -> Pixels:
 
 
 def _indices(codes: bytes, width: int, height: int, bits: int) -> bytearray:
-    """Return the palette index of each pixel, from the bottom row; 0 if no code says it.
+    """Return the palette index of each pixel, from the bottom row; 0 for pixels without a code.
 
-    What reaches beyond the end of a row is dropped. Raises UndecodableImage if the codes end before the picture.
+    Codes beyond the end of a row are dropped. Raises UndecodableImage if the codes end before the picture.
     """
     out = bytearray(width * height)
     x = y = at = 0
@@ -83,7 +83,7 @@ def _indices(codes: bytes, width: int, height: int, bits: int) -> bytearray:
             if bits == 4:
                 levels = bytes(nibble for byte in levels for nibble in (byte >> 4, byte & 15))
             at += size + (size & 1)
-        elif value == 2:  # go on elsewhere
+        elif value == 2:  # continue at another position
             x, y = x + codes[at], y + codes[at + 1]
             at += 2
             continue

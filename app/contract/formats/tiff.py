@@ -89,7 +89,7 @@ def decode_tiff(tiff: bytes) -> Pixels:
 
 
 def _check(layout: _Layout) -> None:
-    """Raise UnsupportedLayout for what Pillow would read otherwise than the tags say."""
+    """Raise UnsupportedLayout for layouts that Pillow reads differently from what the tags say."""
     what = None
     kind = next((kind for kind in layout.sample_formats if kind in _SAMPLE_FORMATS), None)
     if kind is not None:

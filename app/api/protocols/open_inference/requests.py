@@ -26,7 +26,7 @@ CheckCount = Callable[[int], None]
 FAMILIARITY = "familiarity"
 DECISION = "decision"
 JUDGED = (FAMILIARITY, DECISION)
-"""Outputs beside the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
+"""Outputs besides the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
 metadata: a request that names no output gets all that are listed there, and load generators ask for all of them."""
 _NOTHING_ELSE = AnswerOptions()
 

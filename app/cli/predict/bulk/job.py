@@ -95,7 +95,7 @@ def begin(folder: Path, description: Description) -> None:
 
 
 def run(plan: Plan, pool: WorkerPool, signals: Signals, progress: Progress) -> int:
-    """Work on all that is planned; return how many pictures have no answer. Raises the first error of a shard."""
+    """Process all planned shards; return how many pictures have no answer. Raises the first error of a shard."""
     failed = plan.failed
 
     def unreadable(found: Unreadable) -> None:
@@ -107,7 +107,7 @@ def run(plan: Plan, pool: WorkerPool, signals: Signals, progress: Progress) -> i
     shards = plan.shards(unreadable)
     working: set[Future[Finished]] = set()
     while True:
-        # One more for each worker than it works on, so that none waits for the next.
+        # One shard more than each worker works on, so that no worker waits for its next shard.
         while len(working) < 2 * pool.size and (shard := next(shards, None)) is not None:
             working.add(pool.submit(shard))
         if not working:

@@ -1,8 +1,8 @@
-"""Work on shards in a Ray cluster. Each shard is a task of one core; if its node is lost, Ray runs it again elsewhere.
+"""Work on shards in a Ray cluster.
 
-Shards are files with journals, so a task that is run again resumes at the point at which the lost one ended. They are
-plain tasks, not a data set of Ray Data: rows that go through its object store and are written by it have no journal to
-go on from.
+Each shard is a task of one core; if its node is lost, Ray runs it again elsewhere. Shards are files with journals, so a
+task that is run again resumes at the point at which the lost one ended. They are plain tasks, not a data set of Ray
+Data, which writes rows from its object store and has no journal to resume from.
 """
 
 import logging

@@ -65,7 +65,7 @@ class Layout:
 
 
 def check_format(output: PartFormat) -> None:
-    """Raise EngineUnavailable if what writes the format is not installed."""
+    """Raise EngineUnavailable if the library that writes the format is not installed."""
     if output == "parquet":
         try:
             import pyarrow.parquet  # noqa: F401

@@ -99,7 +99,7 @@ class Plan:
             yield Shard(next(free), tuple(fresh))
 
     def remove_orphans(self) -> None:
-        """Remove the parts of which no picture is there any more. Raises OSError."""
+        """Remove the parts whose pictures are all gone. Raises OSError."""
         for number in {known.shard for known in self._known.values()} - set(self._present):
             self.target.part(number).unlink(missing_ok=True)
             self.target.journal(number).unlink()

@@ -65,14 +65,14 @@ class Finished:
 
 
 def work_on(shard: Shard, target: Target, classify: Classify, advance: Callable[[int], None]) -> Finished:
-    """Write the part of a shard. `advance` hears of every batch; what it raises ends the work.
+    """Write the part of a shard. `advance` is called after every batch; an exception from it ends the work.
 
     Raises OutputNotWritable, or what `classify` raises.
     """
     try:
         with target.journal(shard.number).open("ab") as stream:
             with suppress(OSError):  # a file system without locks
-                # A process of a job that was killed may not have noticed yet.
+                # Wait for a process of a killed job: it may not have ended yet.
                 fcntl.flock(stream, fcntl.LOCK_EX)
             answers = _answered(shard, target, classify, advance, JournalWriter(stream), stream.truncate)
             part = target.part(shard.number)
