@@ -41,17 +41,17 @@ def _on_imagenet(name: str, summary: str, application: Application, fine_tune_fr
 
 PHOTOS_QUICK = _on_imagenet(
     "photos_quick",
-    "for photos in a minute or two: ImageNet's features alone",
+    "ImageNet's features alone, for photos in a minute or two",
     "efficientnet_lite0",
     "block11",
     epochs=0,
 )
 PHOTOS = _on_imagenet(
-    "photos", "for photos: ImageNet's features, then fine-tuning", "efficientnet_lite0", "block11", epochs=3
+    "photos", "ImageNet's features, then fine-tuning, for photos", "efficientnet_lite0", "block11", epochs=3
 )
 MOBILENET_V3_SMALL = _on_imagenet(
-    "mobilenet_v3_small", "as photos, on MobileNetV3-Small", "mobilenet_v3_small", "expanded_conv_8", epochs=3
+    "mobilenet_v3_small", "like photos, on MobileNetV3-Small", "mobilenet_v3_small", "expanded_conv_8", epochs=3
 )
 EFFICIENTNET_V2_B0 = _on_imagenet(
-    "efficientnet_v2_b0", "as photos, on EfficientNetV2-B0", "efficientnet_v2_b0", "block6a", epochs=3
+    "efficientnet_v2_b0", "like photos, on EfficientNetV2-B0", "efficientnet_v2_b0", "block6a", epochs=3
 )
