@@ -303,7 +303,7 @@ def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     if taken := [link for link in links if link.partition("=")[0] in known]:
         sentences.append(
             f"Kubernetes set {' and '.join(taken)} for a Service of that name. No port to listen on, so it is "
-            "ignored. To be rid of such variables, set enableServiceLinks: false in the pod's spec."
+            "ignored. To avoid such variables, set enableServiceLinks: false in the pod's spec."
         )
     for name in sorted(environment):
         injected = _SERVICE_LINK.fullmatch(name) or _is_service_address(name, environment[name])

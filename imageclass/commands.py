@@ -16,5 +16,5 @@ cli = command_line_of(
         "Commands": {name: _ALL[name] for name in _MOST_USED},
         "More commands": {name: listed for name, listed in _ALL.items() if name not in _MOST_USED},
     },
-    about="Train image classifiers on labelled pictures, serve them, and ask them.",
+    about="Train image classifiers on labelled pictures, serve them, and classify pictures with them.",
 )

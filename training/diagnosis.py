@@ -230,7 +230,7 @@ def _leakage(facts: Facts) -> Problem | None:
     counted = " and ".join(f"{count:,} × {name}" for name, count in shared.items() if count)
     return Problem(
         "leakage",
-        f"The data's own splits have pictures or groups in common: {counted}. The held-out figures are too good.",
+        f"The data's own splits have pictures or groups in common: {counted}. The held-out figures are too high.",
         "Remove the copies, and measure again.",
         AuditOf(facts.options, fix="cleaned"),
     )
@@ -312,7 +312,7 @@ def _harmful_fine_tuning(facts: Facts) -> Problem | None:
     return Problem(
         "fine-tuning does harm",
         evidence,
-        f"Keep the regression alone, with {before:.1%} to expect, or collect more pictures: there are "
+        f"Keep only the regression, with an expected {before:.1%}, or collect more pictures: there are "
         f"{sum(_sizes(facts)):,} to learn from.",
         _with_preset(facts, PHOTOS_QUICK) if _is_like(preset, PHOTOS_QUICK) else _again(facts, epochs=0),
     )
@@ -330,7 +330,7 @@ def _better_preset(facts: Facts) -> Problem | None:
     if not facts.is_taught:
         if facts.family != "photos" or 1 - least_wrong >= _POOR:
             return None
-        evidence += ", by a network that has learned of nothing but these photos."
+        evidence += ", by a network that was trained on these photos only."
     elif not _is_like(preset, PHOTOS) or least_wrong < _WORTH_MORE:
         return None
     elif facts.family != "photos":
@@ -356,7 +356,7 @@ def _gain(preset: Preset, better: Preset) -> str:
     gained = "300 photos of clothes its features alone raised the test accuracy from 35 % to 83 %"
     if not are_few:
         gained = "3,068 photos of clothes that raised the test accuracy from 57 % to 93 %"
-    return f"Begin with what a network has learned of ImageNet: on {gained}."
+    return f"Begin with a network that was trained on ImageNet: on {gained}."
 
 
 def _label_noise(facts: Facts) -> Problem | None:
@@ -394,12 +394,12 @@ def _underfitting(facts: Facts) -> Problem | None:
     if train is None or train["accuracy"] >= _LEAST_LEARNED or facts.is_taught:
         return None
     recipe = facts.options.preset.recipe
-    evidence = f"It gets {train['accuracy']:.1%} right of the very pictures that it learned from"
+    evidence = f"It gets {train['accuracy']:.1%} of its own training pictures right"
     if _lost_in_serving(facts) >= _UNSETTLED and recipe.batch_size != "full":
         return Problem(
             "underfitting",
             f"{evidence}, yet {facts.epochs[-1]['accuracy']:.1%} in the last epoch: {count_of(facts.steps, 'step')}, "
-            "too few for the averages of batch normalisation, which stand in for each batch's own when it is served.",
+            "too few for the moving averages of batch normalisation, which the served model uses.",
             "Take more and smaller steps.",
             _again(facts, epochs=recipe.epochs * 2, batch_size=max(8, recipe.batch_size // 2)),
         )
@@ -464,7 +464,7 @@ def _little_data(facts: Facts) -> Problem | None:
     if not few:
         return None
     sizes = _sizes(facts)
-    until_then = "; until then let all weigh alike" if max(sizes) >= _UNEQUAL * min(sizes) else ""
+    until_then = "; until then let all classes weigh alike" if max(sizes) >= _UNEQUAL * min(sizes) else ""
     shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
     return Problem(
         "too little data for a class",
@@ -479,7 +479,7 @@ def _small_validation(facts: Facts) -> Problem | None:
     held_out, options = facts.held_out, facts.options
     share = options.preset.recipe.validation
     if held_out is None:
-        evidence = "No pictures were held out: nothing says how it does on pictures that it has not learned."
+        evidence = "No pictures were held out, so nothing shows how the model does on other pictures."
         return Problem("nothing held out", evidence, "Hold some out.", _instead(facts, test=0.2))
     name, found = held_out
     low, high = wilson(round(found["accuracy"] * found["pictures"]), found["pictures"])

@@ -172,7 +172,7 @@ class FitOptions:
     )
     keep_thumbnails: bool = Field(
         default=False,
-        description="Keep small copies of training pictures in the bundle, for whoever asks for neighbours to see.",
+        description="Keep small copies of training pictures in the bundle, which requests for neighbours can show.",
     )
     resume: Annotated[bool, NEVER] = Field(
         default=False, description="Resume the unfinished run of this name, if there is one."

@@ -295,7 +295,7 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
     learned = learned_pictures(baseline, prepared.dataset.origin, test)
     if learned:
         reporter.say(
-            f"version {baseline.version} has learned {learned:,} of the test pictures: its figures are too good"
+            f"version {baseline.version} has learned {learned:,} of the test pictures: its figures are too high"
         )
     return baseline
 

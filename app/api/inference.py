@@ -386,7 +386,7 @@ def asked_seconds(timeout: str) -> float | None:
 async def unless_gone(receive: Receive, answer: asyncio.Future[_Result]) -> _Result:
     """Return the awaited answer, or raise ClientDisconnect if the client disconnects first.
 
-    Then the answer is cancelled, because asyncio would log an error that it raises later as never retrieved.
+    In that case the answer is cancelled. Otherwise asyncio could log later that its exception was never retrieved.
     """
     leaving = asyncio.create_task(_gone(receive))
     try:

@@ -112,7 +112,7 @@ def no_answer(url: httpx.URL, error: Exception) -> ServiceError:
 def smaller(pictures: Sequence[bytes], rejection: ServiceError) -> tuple[Sequence[bytes], Sequence[bytes]] | Failure:
     """Return the halves of a batch that was rejected for its size, or the failure of a picture that is too large alone.
 
-    Raises the error if it has another reason.
+    Raises the rejection itself if it has another reason.
     """
     too_large = rejection.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     if len(pictures) > 1 and (too_large or rejection.answered_code == "malformed_request"):  # too many, or too large

@@ -156,7 +156,7 @@ class Manifest(_Frozen):
                 "schema version 1 has neither other outputs nor preprocessing of version 2, nor a minimum probability"
             )
         if TRUST in self.files and not self.has_features:
-            raise ValueError(f"{TRUST} needs the output '{FEATURES}', which the signature has not")
+            raise ValueError(f"{TRUST} needs the output '{FEATURES}', which the signature does not have")
         if self.false_alarms is not None and TRUST not in self.files:
             raise ValueError(f"a rate of false alarms needs {TRUST}")
         return self

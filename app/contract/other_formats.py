@@ -91,7 +91,7 @@ def name_of_other(data: bytes) -> str | None:
 
 
 def _markup(data: bytes) -> str | None:
-    """Return what a text is whose first element, behind blanks, declarations and comments, tells."""
+    """Return the kind of a text, by its first element after blanks, declarations and comments."""
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(encoding, "ignore").lstrip()
     kind, is_xml = "", text.startswith("<?xml")

@@ -205,10 +205,10 @@ class Trust:
                 raise ValueError(f"{name} is not sorted")
         ends = arrays.get("thumbnail_ends", np.zeros(0, np.int64))
         if len(ends) and (ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] != sizes.get("B")):
-            raise ValueError("thumbnail_ends do not fit to the thumbnails")
+            raise ValueError("thumbnail_ends do not fit the thumbnails")
         labels = arrays["reference_labels"]
         if not sizes["N"] or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
-            raise ValueError("it has no held-out pictures, or labels that the model has not")
+            raise ValueError("it has no held-out pictures, or labels that the model does not have")
         return cls(**arrays)
 
 

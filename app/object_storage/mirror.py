@@ -191,7 +191,9 @@ class Mirror:
             if state.reachable:
                 state.since = datetime.now(UTC)
             if state.problems.get("") != str(exc):
-                serves = "What was pulled before keeps serving." if self.store.names() else "Nothing was pulled before."
+                serves = (
+                    "The versions that were pulled stay live." if self.store.names() else "Nothing was pulled before."
+                )
                 _log.warning("object store not reachable", code=exc.code, reason=f"{exc} {serves}")
             state.reachable, state.problems = False, {**state.problems, "": str(exc)}
         else:
@@ -218,7 +220,9 @@ class Mirror:
             except OSError as exc:
                 problems[name] = f"{self.store.root / name} cannot be changed: {exc.strerror}."
         for name in set(self.store.names()) - set(contents.names()):
-            problems[name] = f"{self.address.url} holds no version of {name} any more. What was pulled keeps serving."
+            problems[name] = (
+                f"{self.address.url} holds no version of {name} any more. The version that was pulled stays live."
+            )
         return problems
 
     def _follow_model(
@@ -307,7 +311,7 @@ class Mirror:
         if not self._fits(size, sizes):
             bound = sum(sizes.values()) + size > self._max_bytes
             why = (
-                f"beside what is served it does not fit into IMAGECLASS_MODEL_CACHE_BYTES={self._max_bytes}. Raise that"
+                f"with the served versions, it exceeds IMAGECLASS_MODEL_CACHE_BYTES={self._max_bytes}. Raise that"
                 if bound
                 else "the disk is full. Make room there"
             )

@@ -195,7 +195,7 @@ class Supervisor:
         self._short_lives[index] = short_lives + 1
         delay = min(_LONGEST_WAIT_S, 2.0 ** (short_lives - 1)) if short_lives else 0.0
         if delay:
-            _log.warning("worker waits", worker=index, seconds=delay, reason="the ones before it did not last")
+            _log.warning("worker waits", worker=index, seconds=delay, reason="its predecessors ended too soon")
         self._due[index] = now + delay
 
     # Messages and heartbeats
@@ -282,7 +282,7 @@ class Supervisor:
         if not exited_as_ordered:
             _log.error("worker died", worker=worker.index, process=worker.pid, reason=reason)
         if worker.replaces is not None:
-            _log.error("restart given up", worker=worker.index, reason="the workers that were there go on")
+            _log.error("restart given up", worker=worker.index, reason="the other workers continue")
             self._to_roll = None
         elif worker.index not in self._due and not self._has_another(worker.index):
             self._ended_at[worker.index] = time.monotonic()

@@ -125,7 +125,7 @@ class WorkerProcess:
                 return f"killed by {signal.Signals(-exit_code).name}"
             return f"killed by signal {-exit_code}"
         return f"exit code {exit_code}" + (
-            f": {self.failure['reason']}" if self.failure else ", see the log lines before"
+            f": {self.failure['reason']}" if self.failure else ", see the log lines above"
         )
 
 

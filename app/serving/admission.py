@@ -213,7 +213,7 @@ class Admission:
         A lease that `explains` also counts against a bound of its own, and is left out of the measured rate of answers.
         """
         if explains and self._explaining >= self._max_explanations:
-            raise self.reject(pictures, "The service explains as many answers as it may at once.")
+            raise self.reject(pictures, "The service already makes as many explanations as it may.")
         if (self.overloaded or self._pending + pictures > self._bound) and not self.make_room(pictures):
             raise self.reject(pictures)
         if size:
@@ -330,7 +330,7 @@ class Admission:
         rate = self._window.rate
         return max(1, min(_MAX_RETRY_AFTER_S, ceil(self._pending / rate) if rate else 1))
 
-    def reject(self, pictures: int = 1, what: str = "The service is asked for more than it can do.") -> Overloaded:
+    def reject(self, pictures: int = 1, what: str = "The service is overloaded.") -> Overloaded:
         """Count pictures as rejected, and return the error, which names the cause `what` and when to try again."""
         seconds = self.count_rejected(pictures)
         return Overloaded(f"{what} Try again in {seconds} s.", retry_after_s=seconds)

@@ -189,7 +189,9 @@ class Classifier:
                     await self.make_ready_for(output)
             except TimeoutError:
                 self._expired()
-                raise DeadlineExceeded("The model was not ready to be asked for more in time. Try again.") from None
+                raise DeadlineExceeded(
+                    "The model's further output was not ready before the deadline. Try again."
+                ) from None
         return self._batchers[output]
 
     async def _prove_and_add(self, output: str) -> None:

@@ -44,7 +44,7 @@ class SelfCheck:
     def correct(self, leaked: set[Lease]) -> None:
         """Release the leases, and report them."""
         pictures, size = sum(lease.pictures for lease in leaked), sum(lease.size for lease in leaked)
-        _log.error("defect", reason="places were not given back", leases=len(leaked), pictures=pictures, bytes=size)
+        _log.error("defect", reason="places were not released", leases=len(leaked), pictures=pictures, bytes=size)
         self._corrections.add(len(leaked))
         for lease in leaked:
             lease.end()

@@ -100,7 +100,7 @@ class Watcher:
         try:
             names = self._store.names()
         except BundleNotFound as exc:
-            self._say("", f"{exc} What is in memory keeps serving.")
+            self._say("", f"{exc} The models in memory stay live.")
             return
         self._say("", None)
         for name in sorted({*names, *self._live, *(name for name, _ in self._rejected)}):
@@ -109,7 +109,9 @@ class Watcher:
             try:
                 self._look_at(name)
             except OSError as exc:
-                self._say(name, f"{self._store.root / name} cannot be read: {exc.strerror}. What is in memory serves.")
+                self._say(
+                    name, f"{self._store.root / name} cannot be read: {exc.strerror}. The version in memory stays live."
+                )
         self._show_rejections()
         self._on_loop(self._wake_waiting)
 
@@ -183,7 +185,7 @@ class Watcher:
             return None
         self._rejected.pop((name, None), None)
         if pin is not None and pin not in versions:
-            reason = f"Version {pin} of {name} is pinned, but is not in the store. What serves keeps serving."
+            reason = f"Version {pin} of {name} is pinned, but is not in the store. The live version stays."
             self._reject(Rejection(name, pin, BundleNotFound.code, reason))
         return pin
 

@@ -37,8 +37,8 @@ def is_asked_for(environment: Mapping[str, str]) -> bool:
         protocol = environment.get(name)
         if protocol and protocol != "http/protobuf":
             raise InvalidSetting(
-                f"{name} is {protocol!r}, but traces are sent as http/protobuf alone. "
-                "Set it so, with the collector's port for HTTP, 4318, in the endpoint."
+                f"{name} is {protocol!r}, but traces can only be sent as http/protobuf. "
+                "Set it to that, and name the collector's port for HTTP, 4318, in the endpoint."
             )
         if protocol:
             break

@@ -162,7 +162,7 @@ def alerts() -> list[Alert]:
             _new("job", CORRECTIONS.total()),
             "ticket",
             "A request that had ended still held a place.",
-            "Report a defect, with the log's line 'places were not given back'.",
+            "Report a defect, with the log's line 'places were not released'.",
         ),
     ]
     return found

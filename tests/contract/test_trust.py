@@ -80,7 +80,7 @@ def test_a_file_brings_back_the_same_numbers(world: tuple[Trust, np.random.Gener
     [
         ({"bias": np.zeros(K + 1)}, "bias"),
         ({"kernel": np.full((D, K), np.nan)}, "kernel is not finite"),
-        ({"reference_labels": np.array([0, 1, 2, 9])}, "labels that the model has not"),
+        ({"reference_labels": np.array([0, 1, 2, 9])}, "labels that the model does not have"),
         ({"kind_scores": np.arange(400.0)[::-1]}, "kind_scores is not sorted"),
         ({"aps_scores": np.zeros(3)}, "aps_scores"),
         ({"reference_ids": np.array([b"a"] * 4)}, "reference_ids"),

@@ -92,7 +92,7 @@ class Service:
 
 def assert_nothing_leaked(log: Iterable[dict[str, Any]]) -> None:
     """Fail if a worker had to take back what an ended request still held."""
-    assert [line for line in log if line.get("reason") == "places were not given back"] == []
+    assert [line for line in log if line.get("reason") == "places were not released"] == []
 
 
 def _parse(text: str) -> dict[str, Any]:

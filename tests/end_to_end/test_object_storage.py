@@ -160,7 +160,7 @@ def test_without_dns_what_was_pulled_before_is_served(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
     service = start_service(bucket, **settings | {"workers": 1})
     [warning] = [line for line in service.log if line["event"] == "object store not reachable"]
-    assert "its name cannot be resolved. What was pulled before keeps serving." in warning["reason"]
+    assert "its name cannot be resolved. The versions that were pulled stay live." in warning["reason"]
     with Callers(lambda: address_of(service.url), picture) as callers:
         callers.wait_for_answers(300)
     assert callers.failed == {}

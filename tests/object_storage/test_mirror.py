@@ -133,7 +133,7 @@ def test_a_bucket_that_has_lost_a_model_changes_nothing(
         look(mirror)
     assert served(mirror) == 1
     assert [line["reason"] for line in log] == [
-        f"{bucket.url} holds no version of mnist any more. What was pulled keeps serving."
+        f"{bucket.url} holds no version of mnist any more. The version that was pulled stays live."
     ]
 
 
@@ -299,7 +299,7 @@ def test_a_start_without_the_bucket_serves_what_was_pulled_and_says_so(push: Pus
         assert not look(again)
         assert again.health().since == since
     assert [line["event"] for line in log] == ["object store not reachable"]
-    assert "refuses connections. What was pulled before keeps serving." in log[0]["reason"]
+    assert "refuses connections. The versions that were pulled stay live." in log[0]["reason"]
     with capture_logs() as log:
         assert look(open_mirror())
     assert again.health().reachable

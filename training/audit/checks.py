@@ -28,7 +28,7 @@ _CHECKS = (
         "Training and the service reject them, by the same decoder.",
     ),
     Check(
-        "layout", "error", "classes without pictures, folders out of place, and whatever else fit stops at", None, "",
+        "layout", "error", "classes without pictures, misplaced folders, and all else at which fit stops", None, "",
         "The audit continues with the pictures that it finds.",
     ),
     Check(
@@ -54,7 +54,7 @@ _CHECKS = (
         0.982, "correlation",
         "Laid over each other, copies planted in sign_digits correlate at 0.982 to 1, its closest different pictures "
         "at 0.983 at most. Drawings on an even ground have to be twice as alike (0.99), and every pair has to differ "
-        "by less than a third of what is usual around it: two plain strokes are alike without being one. For "
+        "by less than a third of what is usual around it: two plain strokes are alike without being copies. For "
         "pictures of 128 pixels a side and more, this only proposes pairs, with some slack. Their details in colour "
         "decide: they may differ four times as much (0.928), and by at most a twelfth of the difference between "
         "other pictures.",
@@ -67,8 +67,8 @@ _CHECKS = (
         "if the model is seldom that sure. A higher threshold names fewer.",
     ),
     Check(
-        "imbalance", "warning", "classes with few pictures beside the largest", 10.0, "times fewer",
-        "From about ten times on, a network that never answers with the small class loses little by it.",
+        "imbalance", "warning", "classes with far fewer pictures than the largest", 10.0, "times fewer",
+        "Beyond about ten times, a network loses little accuracy if it never predicts the small class.",
     ),
     Check(
         "few", "warning", "classes with very few pictures", 10.0, "pictures",
@@ -76,15 +76,15 @@ _CHECKS = (
     ),
     Check(
         "blank", "warning", "pictures that show one level only, or nearly", 12.0, "grey levels",
-        "From the darkest to the lightest half per cent: JPEG noise on an even ground stays below.",
+        "The range of levels, without half a per cent at each end: JPEG noise on an even ground stays below.",
     ),
     Check(
         "dark", "warning", "pictures with nothing bright in them", 60.0, "grey levels",
-        "What all but the brightest hundredth stay under: light strokes on black are not dark.",
+        "The level that only a hundredth of the pixels exceeds: light strokes on black are not dark.",
     ),
     Check(
         "bright", "warning", "pictures with nothing dark in them", 200.0, "grey levels",
-        "What all but the darkest hundredth stay above: dark strokes on white are not bright.",
+        "The level below which only a hundredth of the pixels lies: dark strokes on white are not bright.",
     ),
     Check(
         "blurred", "warning", "pictures without edges, compared with the others", 0.3, "of the median sharpness",
@@ -93,11 +93,11 @@ _CHECKS = (
     ),
     Check(
         "odd-size", "warning", "pictures much larger or smaller than the others", 4.0, "times the median side",
-        "Phone originals among thumbnails and thumbnails among photos lie beyond; a mix of cameras stays within.",
+        "Phone originals among thumbnails, and thumbnails among photos, exceed it; a mix of cameras does not.",
     ),
     Check(
         "odd-ratio", "warning", "pictures much wider or taller than the others", 2.5, "times the median ratio",
-        "Portrait among landscape 4:3 is 1.8; panoramas, strips and screenshots of pages lie beyond.",
+        "A portrait among 4:3 landscapes has 1.8; panoramas, strips and screenshots of pages exceed it.",
     ),
     Check(
         "left-out", "warning", "files that are no pictures of an accepted format, hidden files and folders, and "
@@ -111,15 +111,15 @@ _CHECKS = (
     ),
     Check(
         "mixed-modes", "info", "grey, coloured, 16-bit or transparent pictures side by side", None, "",
-        "The format may tell the classes apart instead of what is shown.",
+        "The network may learn the format instead of what is shown.",
     ),
     Check(
         "orientation", "info", "pictures that their EXIF orientation turns", None, "",
-        "Training and serving turn them upright; other tools may show them lying.",
+        "Training and serving turn them upright; other tools may show them rotated.",
     ),
     Check(
         "misnamed", "info", "files whose name says another format than their bytes", None, "",
-        "Training goes by the bytes; other tools may not open them.",
+        "Training uses the bytes; other tools may not open them.",
     ),
 )  # fmt: skip
 

@@ -56,7 +56,7 @@ def label_probabilities(
     folds = folds_of(units)
     few = len(features) <= _FEW
     wanted = np.eye(classes, dtype=np.float32)[targets]
-    with reporter.task("learning classes without each fold", FOLDS) as advance:
+    with reporter.task("cross-validating the labels", FOLDS) as advance:
         scores = _by_kernel(features, wanted, folds, advance) if few else _by_ridge(features, wanted, folds, advance)
     odds = np.exp(_SHARPNESS * (scores - scores.max(axis=1, keepdims=True)))
     probabilities: Floats = odds / odds.sum(axis=1, keepdims=True)

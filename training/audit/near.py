@@ -162,7 +162,7 @@ def _agreeing(
         return np.array([_details_of(found, row, side, read) for row in rows], np.float32)
 
     likeness = np.zeros(len(difference), np.float32)
-    with reporter.task("comparing the details of likely ones", len(proposed) + len(sample)) as advance:
+    with reporter.task("comparing the details of likely pairs", len(proposed) + len(sample)) as advance:
         for rows, seen in _in_parts(look, np.concatenate([proposed, sample]), at_once=_READ_AT_ONCE):
             likeness[rows] = seen
             advance(len(rows), "")

@@ -31,7 +31,7 @@ def photo_probabilities(
     folds = folds_of(units)
     wanted = np.eye(classes, dtype=np.float32)[targets]
     probabilities = np.empty_like(wanted)
-    with reporter.task("learning classes without each fold", FOLDS) as advance:
+    with reporter.task("cross-validating the labels", FOLDS) as advance:
         for fold in range(FOLDS):
             learned, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             layer = fit_softmax([features[learned]], wanted[learned], decay=_DECAY)

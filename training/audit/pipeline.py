@@ -67,14 +67,14 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
         findings += find_poor_pictures(pictures, looks, thresholds)
     near: list[NearPair] = []
     if options.near and scale.typical < _SMALLEST_COMPARED:
-        why = f"pictures of {scale.typical} pixels are too small to tell a copy from a likeness"
+        why = f"pictures of {scale.typical} pixels are too small to distinguish copies from similar ones"
         skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), why)
     elif options.near:
         with _timed(seconds, "near duplicates"):
             near = _near(pictures, looks, scale, thresholds["near-duplicate"], cache, reporter)
         findings += find_near(pictures, near)
     else:
-        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "it was not asked for")
+        skipped |= dict.fromkeys(("near-duplicate", "near-leakage"), "it was turned off")
     usable = [row for row, look in enumerate(looks) if look.thumbnail is not None]
     if options.labels and len(usable) < FEWEST_PICTURES:
         skipped["wrong-label"] = (
@@ -89,7 +89,7 @@ def run_audit(dataset: Dataset, options: AuditOptions, reporter: Reporter) -> Au
             units = [joined.get(pictures[row].id, pictures[row].id) for row in usable]
             findings += _wrong_labels(dataset, looks, scale, usable, units, options, reporter)
     else:
-        skipped["wrong-label"] = "it was not asked for"
+        skipped["wrong-label"] = "it was turned off"
     unsettled = [each for each in findings if not dataset.decided.settles(each.check, each.pictures)]
     return Audit(
         dataset=dataset,

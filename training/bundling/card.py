@@ -31,7 +31,7 @@ def model_card(
     """Return the card as Markdown; `about` is what a person wrote about the data, its licence and the limits."""
     sections = [
         f"# {name}, version {version}",
-        f"Tells {len(labels)} classes apart: {', '.join(map(_plain, labels))}.",
+        f"Distinguishes {len(labels)} classes: {', '.join(map(_plain, labels))}.",
         "## Data, licence and limits",
         about.strip()
         if about
@@ -120,7 +120,7 @@ def _sureness(sureness: Mapping[str, Any] | None) -> str:
     right = "none of those is right" if not found["precision"] else f"{found['precision']:.2%} of those are right"
     return (
         f"Answers below a probability of {sureness['min_probability']:g} are called unsure. "
-        f"{found['coverage']:.2%} of {found['pictures']:,} held-out pictures are answered for sure, and {right}."
+        f"{found['coverage']:.2%} of {found['pictures']:,} held-out pictures have other answers, and {right}."
     )
 
 
@@ -129,7 +129,7 @@ def _expects(spec: PreprocessingSpec) -> str:
     fit = {"stretch": "stretched to", "pad": "fitted into", "crop": "cut at the centre to"}[spec.resize]
     polarity = " A picture with a light border is inverted first." if spec.polarity == "light_on_dark" else ""
     if spec.framing == "mass":
-        polarity += " What is drawn on it is brought to one size and to the middle."
+        polarity += " The drawing on it is scaled to one size and centred."
     return (
         "Any JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC. It is turned upright by its EXIF orientation, "
         f"made {colour}, and {fit} {spec.width}x{spec.height} pixels.{polarity}"

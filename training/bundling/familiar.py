@@ -29,7 +29,7 @@ With 1,280 features of photos of clothes, 64 tell photos of hands from these wit
 _SHRINKAGE = 0.01
 _MOST_LEARNED = 20_000
 """Training pictures that the projection is computed from."""
-_UNKNOWN = "the model cannot tell unfamiliar pictures: "
+_UNKNOWN = "the model cannot recognise unfamiliar pictures: "
 _MOST_REFERENCES = 5_000
 """Training pictures that may be neighbours."""
 _THUMBNAIL_SIDE = 64
@@ -57,7 +57,7 @@ def learn_trust(
         reporter.say(_UNKNOWN + "the network does not end in a dense layer")
         return None
     if validation is None:
-        reporter.say(_UNKNOWN + "there are no validation pictures to hold pictures against; give --validation a share")
+        reporter.say(_UNKNOWN + "there are no validation pictures to compare with; give --validation a share")
         return None
     rows = thinned(train.targets, _MOST_LEARNED, seed)
     learned = known[rows].astype(np.float32) if known is not None else _features(engine, train.images[rows], reporter)
@@ -65,7 +65,7 @@ def learn_trust(
     kernel, bias = (np.asarray(weights, np.float32) for weights in network.layers[-1].get_weights())
     projection, centres = project(learned, targets, classes=len(bias))
     if max(np.abs(projection).max(), np.abs(kernel).max()) > np.finfo(np.float16).max:
-        reporter.say(_UNKNOWN + "the network's weights have grown beyond all bounds")
+        reporter.say(_UNKNOWN + "the network's weights are too large")
         return None
     projection, kernel = _as_kept(projection), _as_kept(kernel)
     near = thinned(targets, _MOST_REFERENCES, seed)
@@ -173,6 +173,6 @@ def _outputs(engine: GivesOutputs, images: NDArray[Any], reporter: Reporter) -> 
         batches.append(engine.outputs(batch))
         return np.empty((len(batch), 0), np.float32)
 
-    with reporter.task("learning what familiar pictures look like", len(images)) as advance:
+    with reporter.task("computing statistics of familiar pictures", len(images)) as advance:
         predict_all(take, images, lambda count: advance(count, ""))
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -168,7 +168,7 @@ def _faults(origin: str, labels: Sequence[str], pictures: Sequence[Picture]) -> 
     seen: set[str] = set()
     for picture in pictures:
         if picture.id in seen:
-            yield f"{origin} lists {picture.id} twice; keep one, or it could be learned and tested on."
+            yield f"{origin} lists {picture.id} twice; keep one, or it could be in both training and test."
         seen.add(picture.id)
 
 

@@ -69,7 +69,7 @@ class AgainstLive:
             rows = [row for row, picture in enumerate(of_test) if picture.id not in learned]
             left_out = len(of_test) - len(rows)
             if len(rows) < _LEAST_PICTURES:
-                raise DataError(f"{len(rows)} test pictures that version {live} was not trained on are too few.")
+                raise DataError(f"{len(rows)} test pictures that version {live} was not trained on are not enough.")
             pictures = [of_test[row] for row in rows]
             scored = score_bundle(bundle, pictures, engine=REFERENCE, cache=cache, reporter=reporter)
             found = cls(version, live, left_out, Paired.of(scored.right, test.right[rows]))

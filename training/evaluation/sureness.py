@@ -59,15 +59,15 @@ class Sureness:
     def sentence(self) -> str:
         if self.minimum is None:
             return (
-                "no answer will be called unsure: not even of the most confident answers to validation pictures are "
-                f"{self.min_precision:.2%} right. Ask for a lower --min-precision, or train a better model"
+                "no answer will be called unsure: even of the most confident validation answers, fewer than "
+                f"{self.min_precision:.2%} are right. Ask for a lower --min-precision, or train a better model"
             )
         parts = []
         for split, found in self.held_out.items():
             low, high = wilson(found.right, found.answered)
             parts.append(
-                f"{found.answered / found.pictures:.1%} of {found.pictures:,} {split} pictures are answered for sure, "
-                f"and {found.right / max(1, found.answered):.2%} of those right (95 % interval {low:.1%} to {high:.1%})"
+                f"{found.answered / found.pictures:.1%} of {found.pictures:,} {split} pictures are not unsure, and "
+                f"{found.right / max(1, found.answered):.2%} of those are right (95 % interval {low:.1%} to {high:.1%})"
             )
         return f"unsure below a probability of {self.minimum:g}: {'; '.join(parts)}"
 

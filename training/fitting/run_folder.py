@@ -58,7 +58,7 @@ class RunFolder:
             return
         came_to_nothing = isinstance(exc, NotGoodEnough | DivergedError)
         if exc is not None and not came_to_nothing and (self.folder / _CHECKPOINT).exists():
-            self._say(f"{self.folder} is kept. To go on from its last epoch: {self.again}")
+            self._say(f"{self.folder} is kept. To resume after its last epoch: {self.again}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             for folder in (self.folder.parent, self.folder.parent.parent):

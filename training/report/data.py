@@ -44,7 +44,7 @@ def preprocessing(material: Material) -> Content:
     row_of = {picture.id: row for row, picture in enumerate(tensors.pictures)}
     return {
         "spec": f"{spec.width}×{spec.height}, {spec.colour}, {spec.resize}, {spec.polarity.replace('_', ' ')}"
-        + (", what is drawn centred by mass" if spec.framing == "mass" else ""),
+        + (", the drawing centred by mass" if spec.framing == "mass" else ""),
         "pictures": [
             {
                 "id": picture.id,

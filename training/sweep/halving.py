@@ -125,7 +125,7 @@ class Sweep:
             return line
         if best is choice:
             others = count_of(len(self.challengers()), "other")
-            why = f"of {others} none was right more often" if self.challengers() else "there was no time for others"
+            why = f"none of {others} was right more often" if self.challengers() else "there was no time for others"
             return f"{line}, what fit chooses by itself: {why}"
         p_value = Paired.of(choice.right, best.right).p_value
         return f"{line}; what fit chooses by itself, {choice.name}, has {choice.accuracy:.2%} (p = {p_value:.2g})"

@@ -57,7 +57,7 @@ class ApiKeys:
         try:
             self._digests = self._fixed + _read(file)
         except InvalidSetting as exc:
-            _log.error("API keys not read, the ones before stay", reason=str(exc))
+            _log.error("API keys not read, the previous ones stay valid", reason=str(exc))
         else:
             _log.info("API keys read", keys=len(self._digests))
 

@@ -108,7 +108,7 @@ class Shedding:
 
 
 def _parts_of(seconds: int, date: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes, bytes, int]:
-    message = f"The service is asked for more than it can do. Try again in {seconds} s."
+    message = f"The service is overloaded. Try again in {seconds} s."
     body, _, rest = error_body(message, Overloaded.code, _PLACE).partition(_PLACE.encode())
     head = STATUS_LINES[_STATUS] + b"".join(b"%b: %b\r\n" % header for header in date)
     return (

@@ -41,7 +41,7 @@ _REQUEST_ID_PARAMETER = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "Comes back with the answer, and is in the log; printable ASCII, at most 128 characters.",
+    "description": "Returned with the answer, and written to the log; printable ASCII, at most 128 characters.",
     "schema": {"type": "string"},
     "example": REQUEST_ID,
 }
@@ -49,7 +49,7 @@ _REQUEST_TIMEOUT_PARAMETER = {
     "name": "X-Request-Timeout",
     "in": "header",
     "required": False,
-    "description": "Seconds after which no answer is waited for; at most what the service allows.",
+    "description": "Seconds that the client waits for an answer; at most what the service allows.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
     "example": REQUEST_TIMEOUT_S,
 }

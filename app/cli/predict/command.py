@@ -109,7 +109,7 @@ def predict(
     shown: Output = "jsonl" if as_json else output
     options = AnswerOptions(top_k, min_probability, false_alarms, _details(details or []), set_error, set_method)
     if details and (shown != "jsonl" or shards is not None):
-        raise typer.BadParameter("they are printed by --output jsonl alone, without --shards.", param_hint="--details")
+        raise typer.BadParameter("they need --output jsonl, without --shards.", param_hint="--details")
     for option, rate in (("--false-alarms", false_alarms), ("--set", set_error)):
         if rate is not None and not 0 < rate < 1:
             raise typer.BadParameter("it is a share of pictures between 0 and 1, such as 0.05.", param_hint=option)

@@ -232,7 +232,7 @@ def test_ctrl_c_ends_cleanly_and_says_what_was_kept(tmp_path: Path, few_digits: 
     assert "\r" not in begun
     assert "Nothing was published" in rest
     assert "Traceback" not in rest
-    assert f"To go on from its last epoch: {shlex.join(command)} --resume\n" in rest, "ready to paste"
+    assert f"To resume after its last epoch: {shlex.join(command)} --resume\n" in rest, "ready to paste"
     assert [path.name for path in (store / "d").iterdir()] == [".runs"]
 
 

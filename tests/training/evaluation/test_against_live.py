@@ -93,7 +93,7 @@ def test_pictures_that_the_live_version_has_learned_are_left_out(copy_of_store: 
 
 def test_too_few_pictures_hold_nothing_back(copy_of_store: Path) -> None:
     done = run(*FIT, *WORSE, "--seed", "5", "--test", "0.01", store=copy_of_store)
-    assert "that version 1 was not trained on are too few" in why_not_compared(done, copy_of_store)
+    assert "that version 1 was not trained on are not enough" in why_not_compared(done, copy_of_store)
 
 
 def test_without_test_pictures_nothing_is_held_back(copy_of_store: Path) -> None:

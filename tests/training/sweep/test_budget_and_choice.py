@@ -234,8 +234,8 @@ def test_the_best_so_far_of_a_sweep_on_photos_can_be_gone_on_with(
     assert stopped.exit_code == 130, stopped.output
     monkeypatch.undo()
     assert ModelStore(tmp_path).versions("d") == []
-    (line,) = [line for line in stopped.stderr.splitlines() if "To go on from its last epoch: " in line]
-    words = shlex.split(line.partition("To go on from its last epoch: ")[2])
+    (line,) = [line for line in stopped.stderr.splitlines() if "To resume after its last epoch: " in line]
+    words = shlex.split(line.partition("To resume after its last epoch: ")[2])
     resumed = CliRunner().invoke(cli, [*words[3:], "--no-report"])
     assert resumed.exit_code == 0, resumed.output
     assert "epoch 1/3" not in resumed.stderr

@@ -63,5 +63,5 @@ def _group_lines(groups: list[dict[str, Any]]) -> str:
     )
     return (
         f"By group: {outside} of {len(groups)} are outside the band that holds 95 % of them if all is calibrated. "
-        f"The least right for their confidence: {worst}."
+        f"Lowest accuracy for their confidence: {worst}."
     )

@@ -40,8 +40,8 @@ class InferQuestion(Question):
         judge, options = self._writer_of(model).judge, self.asked.options
         if self.asked.asks_for(DECISION) and not (options.asks_for_decision or judge.decides):
             raise MalformedRequest(
-                f"'{DECISION}' goes by a minimum or a rate, and this service has none. Send min_probability or "
-                "false_alarms as a parameter of the request."
+                f"'{DECISION}' needs a minimum probability or a false-alarm rate, and none is set. Send "
+                "min_probability or false_alarms as a parameter of the request."
             )
         return judge.output_for(options)
 

@@ -202,8 +202,8 @@ class Reader:
             read_header(body)
         except UnsupportedFormat:
             raise MalformedRequest(
-                f"The body is no encoded picture, and its {len(body):,} bytes are no whole number of the model's "
-                f"{'x'.join(map(str, self._shape))} pictures of {size:,} bytes."
+                f"The body is not an encoded picture, and its {len(body):,} bytes are not a multiple of {size:,}, the "
+                f"bytes of a picture of {'x'.join(map(str, self._shape))} as the model takes it."
             ) from None
         except ImageError:
             pass  # its errors are reported later, when it is parsed

@@ -116,8 +116,8 @@ def open_inference_routes(
     routes = ModelRoutes(router, _ROOT)
     routes.add("GET", "", metadata, "One model: its input and output", ModelMetadata, 404)
     routes.add("GET", "/ready", model_ready, "The model takes requests", ModelReady, 404, 503)
-    routes.add("GET", "/config", configuration, "The model's configuration, as Triton has it", dict[str, Any], 404)
-    routes.add("GET", "/stats", statistics, "What the model has done", ModelStatistics, 404)
+    routes.add("GET", "/config", configuration, "The model's configuration, in Triton's form", dict[str, Any], 404)
+    routes.add("GET", "/stats", statistics, "The model's statistics", ModelStatistics, 404)
     routes.add(
         "POST",
         "/infer",

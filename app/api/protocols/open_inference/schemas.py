@@ -104,7 +104,7 @@ INFER_REQUEST: dict[str, Any] = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "id": {"type": "string", "description": "Comes back with the answer."},
+        "id": {"type": "string", "description": "Returned with the answer."},
         "parameters": {
             "type": "object",
             "properties": {
@@ -151,7 +151,8 @@ INFER_REQUEST: dict[str, Any] = {
         "outputs": {
             "type": "array",
             "maxItems": 3,
-            "description": "None is probabilities; familiarity and decision of models that know familiar pictures.",
+            "description": "If left out, the probabilities. Models with data on familiar pictures also have "
+            "familiarity and decision.",
             "items": {
                 "type": "object",
                 "required": ["name"],

@@ -83,7 +83,9 @@ def _reject_labels(router: APIRouter) -> None:
     """Reject requests for a version by its label, and say what to do instead: versions have no labels here."""
 
     async def label(model: str, label: str) -> Response:
-        raise ModelNotFound(f"No version of '{model}' has a label, '{label[:40]}' or any. Use /versions/N, or none.")
+        raise ModelNotFound(
+            f"'{model}' has no version '{label[:40]}': versions have no labels. Use /versions/N, or none."
+        )
 
     for path in ("{label}", "{label}/metadata", *(f"{{label}}:{verb}" for verb in _VERBS)):
         method = "POST" if ":" in path else "GET"
