@@ -176,7 +176,7 @@ def create_app(
 
 
 class _Service(FastAPI):
-    """FastAPI with the gate around everything else, its own handling of errors included."""
+    """FastAPI with the gate around everything, including FastAPI's own error handling."""
 
     def __init__(self, gate: Gate, *, origins: Sequence[str], **options: Any) -> None:
         self._gate = gate
@@ -191,7 +191,7 @@ class _Service(FastAPI):
 
 
 def connection_services(settings: Settings, questions: Questions, gate: Gate, lifecycle: Lifecycle) -> Services:
-    """Return what the connections of a worker share."""
+    """Return the handlers and limits that the connections of a worker share."""
     cors = settings.cors_origins is not None
     inference = questions.inference
     admission = inference.admission
@@ -282,7 +282,7 @@ def page_facts(settings: Settings) -> PageFacts:
 
 
 def self_check(settings: Settings, admission: Admission, metrics: Metrics) -> SelfCheck:
-    """Return the check of a worker's admission, by the longest life of a request under these settings."""
+    """Return the self-check of a worker's admission; the settings determine how long a request may live."""
     longest_s = settings.receive_timeout_s + settings.request_timeout_s + _LIFE_MARGIN_S
     return SelfCheck(admission, metrics, longest_s=longest_s)
 
@@ -321,7 +321,10 @@ def store_of(settings: Settings) -> ModelStore:
 
 
 def open_store(settings: Settings) -> ModelStore:
-    """Return the folder of models to serve; of a bucket, pull what is to be served first. Raises ImageclassError."""
+    """Return the folder of models to serve.
+
+    If the store is a bucket, pull the versions to be served first. Raises an ImageclassError.
+    """
     mirror = mirror_of(settings)
     if mirror is not None:
         mirror.start()
@@ -353,7 +356,7 @@ def loader(settings: Settings) -> Loader:
 
 
 def _ask_to_be_replaced() -> None:
-    """Ask to be replaced: this worker answers what it has accepted, and another takes its place."""
+    """Ask to be replaced: this worker finishes its accepted requests, and another one takes its place."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

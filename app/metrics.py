@@ -20,8 +20,8 @@ _HEAD_BYTES = 24
 _KEY_BYTES = 96 * 1024
 _VALUES = 8 * 1024
 ROW_BYTES = _HEAD_BYTES + _KEY_BYTES + 8 * _VALUES
-"""Of one worker: the length of the keys, its last heartbeat, whether it is ready, the keys, and the values, float64
-each."""
+"""Bytes of one worker's row: the length of the keys, its last heartbeat, whether it is ready, the keys, and the values,
+float64 each."""
 
 _SILENT_S = 5.0
 """Seconds without a heartbeat after which a worker no longer counts as ready."""
@@ -194,7 +194,7 @@ class Series:
 
 
 class _Row:
-    """A worker's part of the memory. Keys are only ever added, so an index once given stays."""
+    """A worker's part of the memory. Keys are only ever added, so an index stays valid."""
 
     def __init__(self, memory: "Buffer") -> None:
         view = memoryview(memory).cast("B")
@@ -209,7 +209,7 @@ class _Row:
     def _indices(self) -> dict[tuple[str, ...], int]:
         """The offset of each series.
 
-        It is used only in the process that writes this row and that has taken it over with its content.
+        Only the process that writes this row uses it. The first use reads the series that the row already holds.
         """
         return {(family, *labels): index for family, labels, index, _ in self._entries()}
 
@@ -252,7 +252,10 @@ _MOST_NUMBERS = max(len(family.bounds) for family in FAMILIES.values()) + 2
 
 
 class Metrics:
-    """What one worker counts, in row `worker` of `rows`; by itself, a process has a single row of its own."""
+    """The metrics of one worker, in row `worker` of `rows`.
+
+    Without these arguments, there is a single row for this process.
+    """
 
     def __init__(self, rows: "Sequence[Buffer] | None" = None, worker: int = 0) -> None:
         self._rows = [_Row(memory) for memory in (rows if rows is not None else [bytearray(ROW_BYTES)])]
@@ -346,7 +349,7 @@ class Metrics:
         return sum(row.head[_READY] == 1.0 and now - row.head[_LAST_SIGN] < _SILENT_S for row in self._rows)
 
     def read(self) -> dict[str, dict[tuple[str, ...], list[float]]]:
-        """Return the numbers of all workers together: by family, by label values, as `Series` has them."""
+        """Return the numbers of all workers together, by family and label values, in the form of `Series`."""
         found: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in FAMILIES}
         found["imageclass_workers_ready"] = {(): [float(self.workers_ready())]}
         for row in self._rows:

@@ -33,7 +33,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.+")
 
 
 class _Environment(EnvSettingsSource):
-    """The environment without the addresses that Kubernetes writes into variables of ports."""
+    """The environment, without the addresses that Kubernetes writes into port variables."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)

@@ -1,7 +1,7 @@
 """Logs of the service: readable text on a terminal, one JSON object a line elsewhere, uvicorn's own lines included.
 
-What a client sends can reach a line, but not make one: each event is one line of printable characters, and a traceback
-shows the code, never the values in it, which may be a picture or a key.
+A client can put text into a line, but cannot forge a line: each event is one line of printable characters, and a
+traceback shows the code, never the values in it, which may be a picture or a key.
 """
 
 import faulthandler
@@ -115,7 +115,7 @@ def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _escaped(text: str) -> str:
-    """Return a text with the escapes of Python for all that could end a line, move the cursor, or hide what follows."""
+    """Escape, as Python does, all characters that could end a line, move the cursor, or hide the text after them."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -1,4 +1,4 @@
-"""Shell completion, by Typer: the shell calls `imageclass` at each Tab with a variable that holds what to complete."""
+"""Shell completion, by Typer: at each Tab, the shell calls `imageclass` with the text to complete in a variable."""
 
 import os
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ def prepare_completion() -> None:
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Your shell.", show_default=False)],
 ) -> None:
-    """Print the script that has a shell complete commands, options and their values.
+    """Print the script with which a shell completes commands, options and their values.
 
     For this session: source <(imageclass completion bash). For every one: add that line to ~/.bashrc, or to ~/.zshrc
     with zsh; with fish, imageclass completion fish > ~/.config/fish/completions/imageclass.fish.

@@ -15,7 +15,7 @@ from training.options import Effort, with_recipe
 _LARGEST_DRAWING = 40
 """Pixels of the longer side: grey pictures up to this size are characters or drawings, and not photos."""
 _SMALLEST_PHOTO = 96
-"""Pixels of the shorter side that a network taught by ImageNet's photos needs."""
+"""Pixels of the shorter side that a network with ImageNet's weights needs."""
 
 _LARGEST_SMALL_PHOTO, _MANY_SMALL_PHOTOS = 128, 1000
 """Longer side in pixels, and number of pictures.

@@ -113,7 +113,7 @@ def options_of(declaring: type[Any]) -> dict[str, Declared]:
 
 
 def read_value(declared: Declared, value: Any) -> Any:
-    """Return the value of an option from what the command line gave. Raises OptionError."""
+    """Return the value of an option from its value on the command line. Raises OptionError."""
     info = declared.info
     kind: Any = operator.getitem(Annotated, (info.annotation, info))
     try:

@@ -119,13 +119,14 @@ class Facts:
 
     @property
     def is_taught(self) -> bool:
-        """Whether the network began with what its backbone had learned of other pictures."""
+        """Whether the network began with a backbone that was trained on other pictures."""
         backbone = self.options.preset.backbone
         return backbone is not None and backbone.is_taught
 
     @property
     def usual_rate(self) -> float:
-        """The rate at which a search begins; for a taught backbone, the preset's own, which is much lower."""
+        """The learning rate at which a search begins; for a pretrained backbone, the preset's own, which is much
+        lower."""
         recipe, own = self.options.preset.recipe, preset_named(self.options.preset.name).recipe
         return (
             own.learning_rate if self.is_taught and own.optimizer == recipe.optimizer else USUAL_RATES[recipe.optimizer]
@@ -146,14 +147,14 @@ class Facts:
 
     @property
     def steps(self) -> int:
-        """How often the weights were moved."""
+        """The number of updates of the weights."""
         pictures, batch_size = sum(self.counts["train"].values()), self.options.preset.recipe.batch_size
         return len(self.epochs) * (1 if batch_size == "full" else -(-pictures // batch_size))
 
 
 @dataclass(frozen=True)
 class AuditOf:
-    """An audit of the data as the next thing to run; `fix` is the folder of the corrected data."""
+    """An audit of the data as the next command to run; `fix` is the folder of the corrected data."""
 
     options: FitOptions
     fix: str | None = None
@@ -166,7 +167,7 @@ class AuditOf:
 
 @dataclass(frozen=True)
 class NextRun:
-    """A training as the next thing to run, instead of the one that was diagnosed."""
+    """A training as the next command to run, instead of the one that was diagnosed."""
 
     options: FitOptions
     after: FitOptions
@@ -177,7 +178,7 @@ class NextRun:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a run, what shows it, what helps, and what to run next."""
+    """A problem of a run: its name, its evidence, advice, and the next command to run."""
 
     name: str
     evidence: str
@@ -185,7 +186,7 @@ class Problem:
     next: NextRun | AuditOf
 
     def as_text(self) -> str:
-        """Return it as some lines for a terminal, with a command that runs as it stands."""
+        """Return the problem as lines for a terminal, with a command that can be pasted."""
         return f"{self.name}: {self.evidence}\n  {self.advice} {self.next.command(here=True)}"
 
     def as_dict(self) -> dict[str, str]:
@@ -201,8 +202,8 @@ class Problem:
 def diagnose(facts: Facts) -> list[Problem]:
     """Return the run's problems, those that distort its figures first; empty for a healthy run.
 
-    If the learning rate is wrong, its mistakes are no evidence for any other problem. If another preset does better,
-    neither is the accuracy of this one.
+    If the learning rate is wrong, the model's mistakes are no evidence for any other problem. If another preset does
+    better, the accuracy of this one is no evidence either.
     """
     rate = _rate_too_low(facts) or _rate_too_high(facts)
     harm = None if rate else _harmful_fine_tuning(facts)
@@ -257,7 +258,10 @@ def _rate_too_low(facts: Facts) -> Problem | None:
 
 
 def _rate_too_high(facts: Facts) -> Problem | None:
-    """A single epoch, or a few steps that have not raised the loss, say nothing about the rate."""
+    """Find a learning rate that is too high.
+
+    A single epoch, or a few steps that have not raised the loss, prove nothing.
+    """
     recipe, losses, chance = facts.options.preset.recipe, facts.losses, facts.chance_loss
     if len(losses) < 2:
         return None
@@ -319,7 +323,7 @@ def _harmful_fine_tuning(facts: Facts) -> Problem | None:
 
 
 def _better_preset(facts: Facts) -> Problem | None:
-    """Recommend what `fit` chooses for such pictures, with what it gained if it was measured."""
+    """Recommend the preset that `fit` chooses for such pictures, with its measured gain, if there is one."""
     if facts.held_out is None:
         return None
     (name, found), preset = facts.held_out, facts.options.preset
@@ -343,7 +347,7 @@ def _better_preset(facts: Facts) -> Problem | None:
 
 
 def _gain(preset: Preset, better: Preset) -> str:
-    """Say what the better preset does, and what it gained when it was measured."""
+    """Describe the better preset, and its measured gain."""
     if not _is_like(better, PHOTOS):
         return f"Take the preset for such pictures, {better}: {_MEASURED[better.name]}."
     are_few = better.recipe.epochs > PHOTOS.recipe.epochs
@@ -360,9 +364,11 @@ def _gain(preset: Preset, better: Preset) -> str:
 
 
 def _label_noise(facts: Facts) -> Problem | None:
-    """Wrong labels do not depend on the model's confidence; its own mistakes are among its unsure answers.
+    """Find label noise.
 
-    A model that has not learned its training pictures, or learns photos from nothing, cannot tell one from the other.
+    Wrong labels do not depend on the model's confidence; the model's own mistakes are among its unsure answers.
+    A model that has not learned its training pictures, or that was trained on photos from scratch, cannot tell one from
+    the other.
     """
     answers, train = facts.answers, facts.scores["train"]
     if answers is None or train is None or train["accuracy"] < _ABLE or np.median(_sizes(facts)) < _FEW:
@@ -464,7 +470,7 @@ def _little_data(facts: Facts) -> Problem | None:
     if not few:
         return None
     sizes = _sizes(facts)
-    until_then = "; until then let all classes weigh alike" if max(sizes) >= _UNEQUAL * min(sizes) else ""
+    until_then = "; until then give all classes the same weight" if max(sizes) >= _UNEQUAL * min(sizes) else ""
     shown = ", ".join(f"{label} ({count})" for label, count in list(few.items())[:5])
     return Problem(
         "too little data for a class",
@@ -512,7 +518,7 @@ def _starving(facts: Facts) -> Problem | None:
 
 
 def _still_falling(facts: Facts) -> bool:
-    """Say whether the training ended while the loss went down: then what it got wrong says little."""
+    """Say whether the training ended while the loss was still falling: its mistakes are then no evidence."""
     if facts.is_taught:
         return False
     drops = -np.diff(facts.losses)
@@ -523,7 +529,7 @@ def _still_falling(facts: Facts) -> bool:
 
 
 def _lost_in_serving(facts: Facts) -> float:
-    """Return how much accuracy on the training pictures was lost between the last epoch and what is served."""
+    """Return the accuracy on training pictures in the last epoch, minus that of the served model."""
     train = facts.scores["train"]
     return float(facts.epochs[-1]["accuracy"] - train["accuracy"]) if train and facts.epochs else 0.0
 
@@ -534,7 +540,7 @@ def _beyond_chance(facts: Facts, split: Split) -> float:
 
 
 def _beyond(accuracy: float, classes: int) -> float:
-    """Return how far an accuracy is from that of guessing, 0, to that of being right, 1."""
+    """Return the accuracy on a scale from 0, that of guessing, to 1, always right."""
     return (accuracy - 1 / classes) / (1 - 1 / classes)
 
 
@@ -558,7 +564,7 @@ def _instead(facts: Facts, **changes: Any) -> NextRun:
 
 def _with_preset(facts: Facts, preset: Preset) -> NextRun:
     """Return the run with another preset, keeping the changed options: all but the number of epochs if both fine-tune
-    the same backbone, else only those that do not concern how a network learns."""
+    the same backbone, else only those that do not concern the training of the network."""
     options = facts.options
     now, own, changed = options.preset, preset_named(options.preset.name), {}
     for field in fields(Recipe):

@@ -201,8 +201,8 @@ class FitOptions:
     def command(self, *, here: bool = False, after: Self | None = None) -> str:
         """Return the command that repeats the run, without the folders of the machine that it ran on unless `here`.
 
-        As a next step `after` another run, it omits values that are the preset's own, unless that run had another
-        value.
+        `after` is the run that this one follows, if any. Then values that are the preset's own are omitted, unless that
+        run had another value.
         """
         recipe = self.preset.recipe
         values = {FitOptions: self, Backbone: self.preset.backbone, Recipe: recipe}
@@ -251,7 +251,10 @@ def read_fit_options(given: Mapping[str, Any]) -> FitOptions:
 
 
 def read_unless_of_preset(given: Mapping[str, Any]) -> FitOptions:
-    """Return the options of `fit` from values that may not change the preset. Raises OptionError, also if one does."""
+    """Return the options of `fit` without those that change parts of the preset.
+
+    Raises OptionError if any is invalid, also among those left out.
+    """
     with plain_range_errors(FitOptions):
         options = FitOptions(**fields_given(FitOptions, given))
     with_recipe(options.preset, fields_given(Recipe, given))

@@ -271,12 +271,12 @@ def publish_trained(
 
 
 def spec_of(prepared: Prepared, options: FitOptions) -> PreprocessingSpec:
-    """Return how the options have these pictures preprocessed. Raises OptionError."""
+    """Return the preprocessing that the options choose for these pictures. Raises OptionError."""
     return preprocessing_for(prepared.dataset, options.preset.preprocessing, size=options.size, colour=options.colour)
 
 
 def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, reporter: Reporter) -> Bundle | None:
-    """Return the version to compare with, None for none. Report before the training what weakens the comparison.
+    """Return the version to compare with, None for none. Before the training, report facts that weaken the comparison.
 
     Raises OptionError or a BundleError.
     """
@@ -295,7 +295,7 @@ def _baseline(options: FitOptions, store: ModelStore, prepared: Prepared, report
     learned = learned_pictures(baseline, prepared.dataset.origin, test)
     if learned:
         reporter.say(
-            f"version {baseline.version} has learned {learned:,} of the test pictures: its figures are too high"
+            f"version {baseline.version} was trained on {learned:,} of the test pictures: its figures are too high"
         )
     return baseline
 

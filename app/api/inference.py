@@ -38,7 +38,7 @@ Pictures = Sequence[bytes] | NDArray[np.uint8]
 """Encoded pictures, or an array (N, H, W, C) in the model's own input shape."""
 Row = NDArray[np.float32] | WithOutput | Explanation
 Outcome = Row | Exception
-"""The probabilities (K,) of one picture, with what else was asked for; or the error."""
+"""The probabilities (K,) of one picture, with any other requested output; or the error."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Answered(NamedTuple):
 
 
 class Call(ABC):
-    """One request from its question to its answer. It owns the request's resources, and releases them once.
+    """One request for classification, until it is answered. It owns the request's resources, and releases them once.
 
     `Inference.begin` hands its pictures to a model; `end` must follow. A call of one picture is that picture's Reply.
     """
@@ -153,7 +153,7 @@ class Call(ABC):
         self.queued_s = self.prepared_s = self.ran_s = 0.0
         self._lease: Lease | None = None
         self.unanswered = 0
-        """How many pictures have no outcome yet, if there are several. Their replies count them down."""
+        """Of a call of several pictures: how many have no outcome yet. Each picture's reply subtracts one."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -1,1 +1,1 @@
-"""The command line's work: what `python -m app` does besides serving."""
+"""The commands of `python -m app`, besides serving."""

@@ -10,7 +10,7 @@ from app.errors import ImageclassError, ModelNotNamed
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Say an ImageclassError in one line, and end the command with exit code 1."""
+    """Report an ImageclassError in one line, and end the command with exit code 1."""
     try:
         yield
     except ImageclassError as exc:

@@ -28,7 +28,8 @@ def explain(
     model: Annotated[str | None, typer.Option(help="Name of the model. [IMAGECLASS_MODEL]", show_default=False)] = None,
     model_store: ModelStoreOption = None,
 ) -> None:
-    """Classify a picture, and draw a heat map over it: red marks what contributes most to the label, blue least."""
+    """Classify a picture, and draw a heat map over it: red marks the places that contribute most to the label, blue
+    least."""
     picture, out = expanded(picture), expanded(out)
     given = {"model": model, "model_store": model_store}
     log_errors_only()

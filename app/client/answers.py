@@ -55,7 +55,8 @@ class Prediction:
     """The answer to one picture. `probabilities` holds every label in the model's order, or the best, best first.
 
     `decision` is "label"; "unsure" if the probability is below the minimum; or "unfamiliar" if the picture is unlike
-    those that were learned. It, `unfamiliar`, `familiarity`, `neighbours` and `set` are None unless they are asked for.
+    those that were learned. `decision`, `unfamiliar`, `familiarity`, `neighbours` and `set` are None unless they were
+    requested.
     """
 
     label: str
@@ -130,7 +131,7 @@ def outcomes(body: Any) -> list[Outcome]:
 
 
 def served_model(body: Any) -> ServedModel:
-    """Return `ModelSummary` of the interface, or what `ModelDetail` has of it."""
+    """Return `ModelSummary` of the interface, or the same fields of `ModelDetail`."""
     return ServedModel(body["name"], body["version"], tuple(body["labels"]), body["metrics"])
 
 

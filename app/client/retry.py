@@ -20,7 +20,8 @@ _SPREAD = 0.25
 
 
 class Attempt:
-    """One try of a call, to be made after `wait_s`: a context that takes a failed connection as the outcome."""
+    """One try of a call, to be made after `wait_s`: a context manager that records a failed connection as the
+    outcome."""
 
     outcome: httpx.Response | httpx.RequestError
 
@@ -41,7 +42,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a call is tried again after 429, 503 or a connection that failed, and how long is waited before.
+    """How often a call is tried again after 429, 503 or a failed connection, and how long to wait before each retry.
 
     The wait before the nth retry is random, below `base_s` times 2 to the power of n - 1, and below `longest_s`. A wait
     that the service names is kept, unless it is above `longest_retry_after_s`: then there is no retry.

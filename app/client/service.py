@@ -18,7 +18,7 @@ from app.errors import ServiceError
 Answer = TypeVar("Answer")
 
 BATCH_SIZE = 64
-"""Pictures in a request: as many as a service takes if its settings say nothing else."""
+"""Pictures in a request: the most that a service with default settings accepts."""
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch ends with the picture that reaches this size, in bytes."""
 AT_ONCE = 4

@@ -89,7 +89,7 @@ class _Limits:
         self.check(self._content)
 
     def check(self, content: int) -> None:
-        """Compare the bytes of its content with what they may be."""
+        """Compare the total size of the content with its limits."""
         if content > self._bounds.content:
             self.reject(f"holds more than {self._bounds.content:,} bytes", _UNPACK)
         if content > self._most_by_ratio:
@@ -107,7 +107,8 @@ class _Limits:
 
 @dataclass
 class _Growing:
-    """A tree that grows by the entries of an archive, in any order; of two files at one place the later one stays."""
+    """A tree that is built from the entries of an archive, in any order; of two files with one path, the later one
+    counts."""
 
     limits: _Limits
     folders: dict[str, Folder] = field(default_factory=lambda: {"": Folder("")})
@@ -203,7 +204,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 
 class _InZip(PackedFile):
-    """A file of a .zip. Each reading opens the archive: many threads read, and nobody has to close it."""
+    """A file of a .zip. Each read opens the archive, so threads can read at once, and nothing has to be closed."""
 
     def __init__(self, path: Path, entry: zipfile.ZipInfo, stamp: str) -> None:
         self._path, self._start, self._crc = path, entry.header_offset, entry.CRC

@@ -121,7 +121,7 @@ class Manifest(_Frozen):
     """The content of manifest.json. `files` maps every other file of the bundle to its sha256.
 
     If `min_probability` is set, an answer with a lower probability is called unsure. If `false_alarms` is set,
-    unfamiliar pictures are reported, and this share of familiar pictures is reported with them.
+    unfamiliar pictures are reported, with this share of familiar pictures as false alarms.
     """
 
     schema_version: SchemaVersion = 1

@@ -98,7 +98,7 @@ def border_level(image: NDArray[np.uint8]) -> float:
 def _placed(side: int, length: int, centre: float) -> tuple[slice, slice]:
     """Return the slice of a side, and the slice of the piece, that put the piece's `centre` into the middle.
 
-    What it has beyond the side is cut off: at most its margin, and of a lopsided drawing the far end.
+    What then lies outside the side is cut off: margin, and the far end of a lopsided drawing.
     """
     start = round(side / 2 - centre)
     end = min(side, start + length)
@@ -125,7 +125,7 @@ def _moments(height: int, width: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1024)
 def _stretched(ground: int, strongest: int) -> Grey:
-    """Return for each level what it becomes if the ground becomes 0, and the strongest ink 255."""
+    """Return the new value of each level, with which the ground becomes 0 and the strongest ink 255."""
     span = strongest - ground
     levels = ((np.arange(256) - ground) * 255 + span // 2) // span
     return levels.clip(0, 255).astype(np.uint8)

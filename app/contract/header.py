@@ -30,7 +30,7 @@ _NAMES: dict[ImageFormat, str] = {
 
 
 class ImageHeader(NamedTuple):
-    """What the file says of itself: its format, and its width and height in pixels as stored (before EXIF turns it)."""
+    """The format of a file, and its width and height in pixels as stored (before its EXIF orientation is applied)."""
 
     format: ImageFormat
     width: int

@@ -15,7 +15,7 @@ Decision = Literal["label", "unsure", "unfamiliar"]
 
 
 class Judgement(NamedTuple):
-    """The judgement of one answer. A field that nothing asks for is None; `set` has indices of labels."""
+    """The judgement of one answer. A field that was not requested is None; `set` has indices of labels."""
 
     decision: Decision | None = None
     unfamiliar: bool | None = None
@@ -25,7 +25,7 @@ class Judgement(NamedTuple):
 
 
 class Judge:
-    """Judges the answers of one model. The bundle decides what the settings leave open."""
+    """Judges the answers of one model. The bundle's values apply if the settings have none."""
 
     def __init__(self, bundle: Bundle, settings: AnswerSettings) -> None:
         minimum = settings.min_probability

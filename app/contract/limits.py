@@ -9,7 +9,8 @@ from app.errors import ImageTooLarge
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 32 << 20
 MAX_DECODING_BYTES = 400_000_000
-"""What decoding one picture may take: an opaque JPEG or PNG of MAX_PIXELS does, and most kinds at 25 megapixels."""
+"""Bytes that decoding one picture may take: as many as an opaque JPEG or PNG of MAX_PIXELS takes, or a picture of most
+other kinds at 25 megapixels."""
 
 _TIFF_COLOURS_TAG, _TIFF_CMYK = 262, 5
 _LEAST, _MOST = 6, 28  # bytes for each pixel, as measured at 25 and 64 megapixels

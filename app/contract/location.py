@@ -55,5 +55,5 @@ def needs_a_folder(location: Location) -> Path:
 
 
 def _without_secrets(address: str) -> str:
-    """Leave out what an address may carry and must not: a user with a password, and a query with a signature."""
+    """Remove secrets from an address: a user with a password, and a query with a signature."""
     return re.sub(r"//[^/]*@", "//…@", address.partition("?")[0], count=1)

@@ -190,7 +190,7 @@ class Folder:
 
 
 class Level(NamedTuple):
-    """What one folder holds: further folders, the paths of pictures, and what is left out."""
+    """The content of one folder: further folders, the paths of pictures, and the files that are left out."""
 
     folders: list[Folder]
     pictures: list[str]

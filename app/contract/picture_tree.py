@@ -28,7 +28,7 @@ StoredFile = Path | PackedFile
 class Folder:
     """A folder. Its `path`, and those of its pictures and left-out files, are within the source; "" is the source.
 
-    `faults` are sentences about what cannot be read.
+    `faults` are sentences about parts that cannot be read.
     """
 
     path: str

@@ -73,8 +73,8 @@ class PreprocessingSpec(BaseModel):
     """"reduced" decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size whose shorter side is at least twice the
     target's longer one: a photo of 12 or 48 megapixels then takes a third of the time and a fraction of the memory."""
     framing: Literal["none", "mass"] = Field("none", exclude_if=lambda framing: framing == "none")
-    """"mass" fits what is drawn on a plain ground into 20/28 of each side, its centre of mass in the middle, as MNIST's
-    digits lie (`app.contract.framing`): for grey pictures that are "light_on_dark"."""
+    """"mass" scales the drawing on a plain ground to 20/28 of each side and puts its centre of mass in the middle, as
+    in MNIST (`app.contract.framing`). It is for grey pictures that are "light_on_dark"."""
 
     @model_validator(mode="after")
     def _version_has_the_fields(self) -> Self:
@@ -357,7 +357,7 @@ def _resize(image: Image, spec: PreprocessingSpec) -> Image:
 
 
 def _crop_to_ratio(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of what "crop" keeps of a picture."""
+    """Return top, left, height and width of the part of a picture that "crop" keeps."""
     scale = min(height / spec.height, width / spec.width)
     crop_height = max(1, min(height, round(spec.height * scale)))
     crop_width = max(1, min(width, round(spec.width * scale)))
@@ -365,7 +365,8 @@ def _crop_to_ratio(height: int, width: int, spec: PreprocessingSpec) -> tuple[in
 
 
 def _size_inside(height: int, width: int, spec: PreprocessingSpec) -> tuple[int, int]:
-    """Return the height and width that a picture has in the tensor: less than the whole for "pad" alone."""
+    """Return the height and width that a picture takes up in the tensor; only with "pad" are these less than the
+    tensor's."""
     if spec.resize != "pad":
         return spec.height, spec.width
     scale = min(spec.height / height, spec.width / width)

@@ -37,7 +37,7 @@ def is_model_name(name: str) -> bool:
 
 
 def is_version(text: str) -> bool:
-    """Say whether `text` is a version's number, as its folder is named."""
+    """Say whether `text` is a valid name of a version's folder, which is its number."""
     return _VERSION.fullmatch(text) is not None
 
 
@@ -214,7 +214,7 @@ class ModelStore:
 
     @contextmanager
     def _changing(self, name: str) -> Iterator[None]:
-        """Let one process at a time change versions and markers, so that none removes what another just wrote."""
+        """Let one process at a time change versions and markers, so that none removes another's new files."""
         with taking_turns(self.root / name, threading.Event()):
             yield
 

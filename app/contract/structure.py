@@ -15,11 +15,14 @@ from app.contract.formats.pixels import damaged
 from app.errors import UndecodableImage
 
 MAX_SEGMENTS = 4096
-"""Segments of a JPEG, and entries of a TIFF directory, of which libtiff takes as many."""
+"""Segments of a JPEG, and entries of a TIFF directory; libtiff has the same limit on entries."""
 
 MAX_SCANS = 64
-"""Scans of a JPEG. The usual script of a progressive one has 10, or 18 in CMYK, and optimisers come to some more; each
-costs a walk over the whole picture, and a few bytes of the file."""
+"""Scans of a JPEG.
+
+The usual script of a progressive JPEG has 10 scans, or 18 in CMYK, and optimisers write a few more. Each scan costs a
+walk over the whole picture, and takes a few bytes of the file.
+"""
 
 MAX_TILES = 32_768
 """Tiles or strips of a TIFF. Each costs a microsecond of its own, however small it is."""
@@ -56,8 +59,8 @@ def too_many_segments() -> UndecodableImage:
 
 
 def _jpeg_markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker that has a segment, and where that begins, as libjpeg comes upon them, to the end of the image
-    or of the file.
+    """Yield each marker that has a segment, and where that begins, in libjpeg's order, to the end of the image or of
+    the file.
 
     Raises UndecodableImage after MAX_SEGMENTS markers of any kind.
     """
@@ -127,7 +130,7 @@ def jpeg_coefficient_bytes(jpeg: bytes) -> float:
 def find_png_chunks(png: bytes) -> dict[bytes, int] | None:
     """Return the offset of the first chunk of each kind; None if one claims more bytes than the file has.
 
-    OpenCV allocates what is claimed, up to 4 GB. Raises UndecodableImage for very many very small chunks.
+    OpenCV allocates the claimed size, up to 4 GB. Raises UndecodableImage for very many very small chunks.
     """
     chunks: dict[bytes, int] = {}
     position, size = 8, len(png)
@@ -195,7 +198,7 @@ def _check_inflation(png: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TiffEntry:
-    """One tag of a TIFF directory: its type, how many values, and where they, or their offset, lie."""
+    """One tag of a TIFF directory: its type, the number of its values, and the position of these or of their offset."""
 
     kind: int
     count: int

@@ -29,8 +29,10 @@ TRUST = "trust.npz"
 MAX_TRUST_BYTES = 1_500_000
 
 _VERSION = 1
-"""How the scores are defined: a number on held-out pictures means nothing beside another definition. The first files
-have none."""
+"""The version of the scores' definition: scores of different definitions cannot be compared.
+
+The first files have none.
+"""
 _OPTIONAL = ("thumbnails", "thumbnail_ends")
 _SORTED = ("kind_scores", "class_scores", "overall_scores", "lac_scores", "aps_scores")
 
@@ -121,8 +123,8 @@ class Trust:
     def prediction_set(self, probabilities: Floats, error_rate: float, method: SetMethod) -> list[int]:
         """Return the labels' indices, the most probable first, of a set that misses the truth at that rate.
 
-        A set of LAC may be empty, if no label is likely enough. One of APS always holds the most probable label, so it
-        misses less often than requested if the model itself does.
+        A set of LAC may be empty, if no label is likely enough. A set of APS always holds the most probable label. So
+        if the model is wrong less often than the requested rate, APS misses less often, too.
         """
         scores = self.lac_scores if method == "lac" else self.aps_scores
         rank = ceil((len(scores) + 1) * (1 - error_rate) - 1e-9)  # 100 · (1 - 0.01) is a little more than 99
@@ -268,7 +270,8 @@ def set_scores(probabilities: Floats, method: SetMethod) -> NDArray[np.float64]:
 def _together(kind: NDArray[np.intp], clear: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return one score for both p-values, given times N + 1: minus their product (Fisher 1925).
 
-    With 341 held-out photos of clothes, it tells 89 % of photos of hands at a rate of 1 %; the lesser p-value 0.3 %.
+    With 341 held-out photos of clothes, it recognises 89 % of photos of hands at a rate of 1 %; the smaller of the two
+    p-values recognises 0.3 %.
     """
     return -(kind * clear).astype(np.float64)
 

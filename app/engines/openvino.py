@@ -184,7 +184,7 @@ def _core() -> Any:
 
 
 def _with_only(model: Any, output: str) -> Any:
-    """Return a copy of the model without its other outputs and what is computed for them alone."""
+    """Return a copy of the model with this output only, and without the layers that only other outputs need."""
     copy = model.clone()
     for port in copy.outputs:
         if port.any_name != output:

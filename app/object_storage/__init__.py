@@ -1,1 +1,1 @@
-"""Model stores in object storage: what a bucket holds, and this machine's copy of it, a folder that workers serve."""
+"""Model stores in object storage: a bucket, and this machine's copy of it, a folder that workers serve."""

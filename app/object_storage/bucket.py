@@ -100,7 +100,7 @@ class Bucket:
         return digest.hexdigest()
 
     def upload(self, path: str, content: Path | bytes) -> None:
-        """Write an object, over one that may be there. Readers see the old content or the new."""
+        """Write an object, replacing an existing one. Readers see the old content or the new."""
         client = self._client()
         import obstore
 
@@ -108,7 +108,7 @@ class Bucket:
             obstore.put(client, path, content, mode="overwrite")
 
     def create(self, path: str, content: bytes) -> bytes:
-        """Write an object unless it exists, and return its content: that which was given, or that which was there."""
+        """Write an object unless it exists, and return its content: the given one, or the existing one."""
         client = self._client()
         import obstore
         from obstore.exceptions import AlreadyExistsError

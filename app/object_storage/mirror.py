@@ -1,6 +1,6 @@
 """This machine's copy of a bucket: a folder of models that workers serve as they serve any other.
 
-The process that holds the lock of the copy, one per machine, polls the bucket and pulls what is to be served. The
+The process that holds the lock of the copy, one per machine, polls the bucket and pulls the versions to be served. The
 result is written beside the models, so that every worker can report it, even after a restart without the bucket. The
 rules:
 
@@ -38,7 +38,7 @@ _OWN = ".mirror"
 """The folder beside the models with the lock and the state. No reader takes it for a model."""
 _STATE = "state.json"
 _TRY_AGAIN_S = 30.0
-"""How long to wait before pulling a version again that could not be written here."""
+"""How long to wait before another try to pull a version that could not be written."""
 _SPARE_BYTES = 16 << 20
 """Left free on the disk."""
 _WAIT_S = 0.05
@@ -47,7 +47,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Rejected(BaseModel):
-    """A version that is not tried again, until then, as long as its manifest has this tag."""
+    """A version that is not pulled again before `until` (None: never), unless its manifest gets another tag."""
 
     tag: str
     reason: str
@@ -55,7 +55,8 @@ class Rejected(BaseModel):
 
 
 class State(BaseModel):
-    """What all processes of this machine know: whether the bucket answered last, since when, and what was pulled."""
+    """The state that all processes of this machine share: whether the bucket answered the last poll, since when, and
+    which versions were pulled."""
 
     reachable: bool = False
     since: datetime
@@ -88,7 +89,8 @@ class Mirror:
     def start(self) -> None:
         """Pull the versions to be served before the start; one process does, and others wait for it.
 
-        If the bucket cannot be reached, what the copy holds is served. Raises an ImageclassError if that is nothing.
+        If the bucket cannot be reached, the versions in the copy are served. Raises an ImageclassError if the copy has
+        none.
         """
         self._make_folder()
         began = time.time()

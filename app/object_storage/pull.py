@@ -65,7 +65,7 @@ def pull(remote: BucketStore, contents: Contents, name: str, version: int, into:
 
 
 def _download(remote: BucketStore, path: str, file: Path) -> str | None:
-    """Return the sha256 of what was downloaded; None if the object does not exist."""
+    """Return the sha256 of the downloaded object; None if the object does not exist."""
     try:
         return remote.bucket.download(path, file)
     except FileNotFoundError:

@@ -67,7 +67,10 @@ class Contents:
 
 @dataclass
 class BucketStore:
-    """The models under an address. Each call asks the bucket again, except for what `contents` has returned."""
+    """The models under an address.
+
+    Each call queries the bucket again, except for objects that `contents` has returned.
+    """
 
     address: BucketAddress
     _known: dict[str, tuple[str, bytes]] = field(default_factory=dict, init=False)
@@ -76,7 +79,7 @@ class BucketStore:
         self.bucket = Bucket(self.address)
 
     def contents(self) -> Contents:
-        """List the bucket. Raises an ObjectStoreError, as every method that asks it does."""
+        """List the bucket. Raises an ObjectStoreError, as every method that queries the bucket does."""
         return Contents.of(self.bucket.entries())
 
     def manifest(self, contents: Contents, name: str, version: int) -> tuple[Manifest, bytes]:
@@ -105,7 +108,7 @@ class BucketStore:
         return int(version)
 
     def serving_order(self, contents: Contents, name: str) -> list[int]:
-        """Return the model's versions as `app.contract.store.serving_order` has them. Raises BundleNotFound."""
+        """Return the model's versions in the order of `app.contract.store.serving_order`. Raises BundleNotFound."""
         return serving_order(
             contents.versions(name), held_back=contents.held_back(name), pinned=self.pinned(contents, name)
         )
@@ -118,7 +121,7 @@ class BucketStore:
     def push(
         self, bundle: Bundle, *, held_back: str | None, advance: Callable[[str], None] = lambda _path: None
     ) -> bool:
-        """Publish a version, and return whether it is new; one of the same content that was begun is completed.
+        """Publish a version, and return whether it is new. An interrupted push of the same content is completed.
 
         `advance` is called before each object is written. Raises StoreConflict if the number belongs to another bundle.
         """

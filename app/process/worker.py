@@ -37,7 +37,7 @@ default of 5 ms shows in the slowest answers."""
 _LINGER_S = 0.5
 """How long an idle connection stays open while its worker drains: a request may be in transit."""
 _LAST_ANSWERS_S = 0.5
-"""How long clients whose request was not done within the grace have to read the rejection."""
+"""How long clients have to read the rejection of a request that was not answered within the grace period."""
 _END_MARGIN_S = 2.0
 _STATM = Path("/proc/self/statm")
 

@@ -3,11 +3,11 @@
 The bound on pictures has two values. When the worker is calm, a burst is queued: at most `max_pictures`, and at most as
 many as can be answered in `burst_s`. When that bound is hit, the load exceeds the capacity, and every picture of a full
 queue would be answered late: from then on the worker holds only as many as it can answer in a few milliseconds, until
-hardly anything has to be rejected. So a crowd that arrives at once is served, and a load that stays too high gets quick
-answers and quick rejections. Queues should absorb bursts but not stand: Nichols and Jacobson, "Controlling Queue Delay"
-(ACM Queue 10(5), 2012). The signal here is that the bound was hit, not a measured delay: clients that wait for each
-answer make a standing queue that does no harm. If at most as many connections are open as pictures may be queued while
-calm, there is no overload, however often the same few clients ask again.
+hardly anything has to be rejected. So a burst is served, and a load that stays too high gets quick answers and quick
+rejections. Queues should absorb bursts but not stand: Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue 10(5),
+2012). The signal here is that the bound was hit, not a measured delay: clients that wait for each answer make a
+standing queue that does no harm. If at most as many connections are open as pictures may be queued while calm, there is
+no overload, however often the same few clients ask again.
 
 Under overload there is a second queue before this one: data that arrives at the sockets while the event loop is busy.
 So a request that the loop reads too late is rejected, and a full batch is run as soon as its last picture has arrived
@@ -112,7 +112,7 @@ class Owner(Protocol):
     """The owner of a lease: a task, or a request that is answered without one."""
 
     def done(self) -> bool:
-        """Return whether it is over, so that it should hold nothing."""
+        """Return whether it has ended. If so, it should hold nothing."""
 
 
 class Lease:

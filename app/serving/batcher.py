@@ -89,11 +89,11 @@ class Meters:
     """Callbacks for metrics, on the event loop. No call may take long or raise."""
 
     waited: Callable[[Reply, float], None]
-    """The seconds that the item of this reply waited for its batch, which takes it now."""
+    """Called when a batch takes the item of this reply, with the seconds that the item waited."""
     ran: Callable[[Collection[Reply], float], None]
     """The replies of a batch that has just ended, and the seconds that it took."""
     gave: Callable[[Rows, int], None]
-    """The rows of a batch that succeeded, and how many of them are items'; the rest are padding."""
+    """The rows of a batch that succeeded, and the number of its items; further rows are padding."""
     expired: Callable[[], None]
     """An item was dropped for its deadline."""
     cancelled: Callable[[], None]

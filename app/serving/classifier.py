@@ -34,7 +34,8 @@ _DECODED_CHANNELS = 3
 as much at any scale."""
 
 _FEWEST_PLACES = 4
-"""Along each side of class maps that are shown; a network of 28×28 pixels may have 2×2, which say hardly anything."""
+"""The least number of places along each side of class maps that are shown: the 2×2 places of a network for 28×28 pixels
+say hardly anything."""
 _SHARE_OF_TIME = 0.5
 _FEWEST_MASKS, _MOST_MASKS = 32, 1000
 """An explanation by masks takes at most this share of the time until its deadline, and as many masks as fit."""
@@ -51,7 +52,7 @@ class Limits:
 
 
 class WithOutput(NamedTuple):
-    """One picture's probabilities (K,), and its row of another output of the network."""
+    """One picture's probabilities (K,), and what another output of the network has for this picture."""
 
     probabilities: NDArray[np.float32]
     output: NDArray[np.float32]
@@ -168,7 +169,7 @@ class Classifier:
         return probabilities
 
     def is_ready_for(self, output: str | None) -> bool:
-        """Say whether this output of the network is proven; for None, the probabilities, always."""
+        """Say whether this output of the network is proven; None means the probabilities, which always are."""
         return output in self._batchers
 
     async def make_ready_for(self, output: str) -> None:
@@ -261,9 +262,9 @@ class Classifier:
     ) -> None:
         """Classify and explain one encoded picture; `reply` gets an `Explanation`; else as `put`.
 
-        `output` is `explained_by`. If it is None, the network is run on many masked pictures, each of them run while no
-        other picture is queued: the more time until `deadline`, the more of them. Raises MalformedRequest if the model
-        does not have the requested label.
+        `output` is `explained_by`. If it is None, the network is run on masked pictures, more of them the later the
+        `deadline` is; each runs while no other picture is queued. Raises MalformedRequest if the model does not have
+        the requested label.
         """
         labels = self.manifest.labels
         if options.label is not None and options.label not in labels:
@@ -415,7 +416,7 @@ class Classifier:
         task.add_done_callback(ended)
 
     async def _in_pool(self, decode: Callable[[], _Made], reply: Reply, deadline: float | None) -> _Made:
-        """Return what `decode` makes of a picture in the pool. Raises DeadlineExceeded."""
+        """Run `decode` in the pool, and return its result. Raises DeadlineExceeded."""
 
         def timed() -> tuple[_Made, float]:
             began = monotonic()

@@ -17,7 +17,7 @@ from app.contract.preprocessing import Box, Image, PreprocessingSpec, decode, pr
 Method = Literal["cam", "rise"]
 _CELLS = 7
 _PLACES = 28
-"""Along each side of a map by masks, at most: its masks have no finer detail."""
+"""The most places along each side of a map by masks: its masks have no finer detail."""
 
 
 class ExplanationOptions(NamedTuple):

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from app.metrics import FAMILIES, Metrics
 
 MOST_LABELS = 100
-"""Models with more are not counted by label: each label is a series of every replica, and a line of every scrape."""
+"""Models with more labels are not counted by label: each label is a series of every replica, and a line of every
+scrape."""
 
 _MOST_ROWS = 256
 _LONGEST_S = 0.5
@@ -41,7 +42,7 @@ class Predictions:
             self._timer = asyncio.get_running_loop().call_later(_LONGEST_S, self.flush)
 
     def flush(self) -> None:
-        """Count now what has been added."""
+        """Count the added pictures now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
 """Find and release leaked leases: those that admission still holds although their owner is over.
 
-A lease outlives its owner only by a defect. The check releases it, so that the service goes on, and reports it, so that
-the defect gets fixed: in the log, and in a metric that should stay 0.
+A lease outlives its owner only by a defect. The check releases it, so that the service continues. It also reports it,
+in the log and in a metric that should stay 0, so that the defect gets fixed.
 """
 
 import structlog

@@ -163,10 +163,13 @@ class Watcher:
                     self._try(name, version)
                 return
         if live is not None and is_gone and not is_settling:
-            self._say(name, f"Version {live.version} is no longer in the store. It keeps serving from memory.")
+            self._say(name, f"Version {live.version} is no longer in the store. It stays live in memory.")
 
     def _unload(self, name: str) -> bool:
-        """Unload a marked model; return whether it is unloaded. A needed one stays: see `Catalogue.may_remove`."""
+        """Unload a marked model; return whether it is unloaded.
+
+        A model that requests need is not unloaded: see `Catalogue.may_remove`.
+        """
         if name in self._live:
             if not asyncio.run_coroutine_threadsafe(self._catalogue.remove(name), self._loop).result():
                 return False

@@ -127,7 +127,8 @@ def load_store(loader: Loader, *, only: str | None = None, required: str | None 
 
     A version that fails is logged, and the newest that passes is served. A model without any is left out if another
     model has one. If there is nothing to serve, or the model `required` cannot be served, raises the BundleError of the
-    first version tried. Raises BundleNotFound if the store is empty, and EngineUnavailable if the engine is.
+    first version tried. Raises BundleNotFound if the store is empty, and EngineUnavailable if the engine cannot be
+    used.
     """
     names = [only] if only else _to_serve(loader.store, required)
     if not names:
@@ -190,7 +191,7 @@ def _load_served(loader: Loader, name: str, rejections: list[Rejection]) -> Tune
 
 
 def say_what_is_live(model: TunedModel, **more: object) -> None:
-    """Log that a version serves from now on, and why on this engine."""
+    """Log that a version is live, and why it runs on its engine."""
     loaded = model.loaded
     for rejection in loaded.rejections:
         _log.warning(

@@ -15,8 +15,8 @@ def give_back_freed_memory() -> None:
 
     glibc takes large blocks from the system and returns them, but every freed block raises the size from which it does
     so, up to 32 MB. After a few large pictures, the next ones are in the heap of the thread that decodes them, between
-    small blocks that stay: after 20,000 bad uploads two workers held a quarter more memory, and a twentieth more with
-    the size fixed. Other C libraries have no such setting, and are left alone.
+    small blocks that are not freed. After 20,000 bad uploads, two workers held a quarter more memory; with a fixed
+    size, a twentieth more. Other C libraries have no such setting, and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,6 +1,6 @@
 """Let processes that share a folder take turns, by a lock.
 
-The lock is on the folder itself, which needs no write access and leaves nothing behind, however a process ends.
+The lock is on the folder itself: locking needs no write access, and leaves nothing behind, however a process ends.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""How this program was called, and so how it can be called again: what it prints can be pasted.
+"""How this program was called, so that the commands that it prints can be pasted.
 
 It needs the standard library alone, so that it can name what is missing if nothing else is installed.
 """
@@ -15,7 +15,7 @@ SCRIPT = "imageclass"
 """The command that an installed package has: every command of `python -m app` and of `python -m training`."""
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, the same as that of shells."""
 
 Extra = Literal["training", "grpc", "object-storage", "parquet", "ray", "tracing"]
 
@@ -42,7 +42,7 @@ _CHECKOUT = Path(__file__).parents[2]
 def command_line(*words: str, here: bool = True) -> str:
     """Return `python -m` with these words, ready to paste.
 
-    `here` names the interpreter as the user has named it, or the script `imageclass` if the user has called that.
+    With `here`, the command has the interpreter as the user named it, or `imageclass` if the user called that script.
     """
     if here and (script := _script()):
         return shlex.join([script, *words[1:]])
@@ -57,7 +57,7 @@ def this_command(option: str) -> str:
 
 
 def _script() -> str | None:
-    """Return how the user has named the script `imageclass`, or None if it does not run."""
+    """Return the user's path of the script `imageclass`, or None if another program runs."""
     called = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
     if Path(called).name != SCRIPT:
         return None

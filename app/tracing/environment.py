@@ -21,7 +21,10 @@ _SAMPLERS = [*_SHARE_OF, *(_FOLLOWING + name for name in _SHARE_OF)]
 
 
 def is_asked_for(environment: Mapping[str, str]) -> bool:
-    """Say whether OTEL_* variables ask for traces. Raises InvalidSetting if this service cannot do what they say."""
+    """Say whether OTEL_* variables ask for traces.
+
+    Raises InvalidSetting for values that this service does not support.
+    """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER", "")

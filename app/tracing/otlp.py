@@ -1,7 +1,7 @@
 """Send spans to an OpenTelemetry collector, by OTLP over HTTP.
 
 This module alone imports OpenTelemetry's SDK, which is an extra, and is imported only if traces are asked for. A thread
-sends the spans; its queue is bounded, and what does not fit is dropped.
+sends the spans; its queue is bounded, and spans that do not fit are dropped.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from app.tracing.trace import Place, Sampling, Span, Tracer
 
 _LAST_SPANS_S = 1.0
-"""How long the last spans may take to be sent when a worker ends; what is left then is lost."""
+"""How long the last spans may take to be sent when a worker ends; the rest is lost."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Exporter:
-    """An async context manager around a tracer whose spans are sent; it sends the last ones when it is left."""
+    """An async context manager around a tracer whose spans are sent; at its end it sends the last ones."""
 
     def __init__(self, sampling: Sampling, version: str) -> None:
         self.tracer = Tracer(sampling, self._emit)

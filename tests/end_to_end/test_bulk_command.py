@@ -245,7 +245,7 @@ def _workers_of(process: int) -> list[int]:
         ),
         (["--shards", "out", "--output", "csv", "--features", "--set", "0.1"], "or other options"),
         (["--details", "age"], "'age' is not one of familiarity, neighbours"),
-        (["--details", "neighbours"], "--output jsonl alone"),
+        (["--details", "neighbours"], "they need --output jsonl"),
         (["--set", "1"], "a share of pictures between 0 and 1"),
         (["--false-alarms", "0"], "a share of pictures between 0 and 1"),
     ],

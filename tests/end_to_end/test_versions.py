@@ -306,7 +306,7 @@ def test_a_version_that_is_deleted_gives_way_and_the_last_one_serves_from_memory
         service.wait_for_all("model live", count=WORKERS, version=1)
         shutil.rmtree(copy_of_store)
         lines = service.wait_for_all("the model store has changed", count=WORKERS)
-        assert all("keeps serving" in line["reason"] for line in lines)
+        assert all("in memory" in line["reason"] for line in lines)
         wait_for_more(callers)
     assert not [caller.trouble for caller in callers if caller.trouble]
     assert service.stop() == 0

@@ -339,7 +339,7 @@ def test_a_version_above_the_bound_is_not_pulled_and_told_once(push: Push, open_
         look(open_mirror(max_bytes=int(1.5 * size)))
     assert served(mirror) == 1
     [reason] = [line["reason"] for line in log]
-    assert f"does not fit into IMAGECLASS_MODEL_CACHE_BYTES={int(1.5 * size)}. Raise that." in reason
+    assert f"it exceeds IMAGECLASS_MODEL_CACHE_BYTES={int(1.5 * size)}. Raise that." in reason
 
 
 def test_a_disk_that_is_full_keeps_what_is_served_and_is_told_once_and_tried_again(

@@ -77,7 +77,7 @@ def test_the_standard_samplers_are_known(
     ("name", "value", "expected"),
     [
         ("OTEL_TRACES_EXPORTER", "zipkin", "; allowed: otlp | none."),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", ", but traces can only be sent as http/protobuf. Set it so, with the "),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", ", but traces can only be sent as http/protobuf. Set it to that, and "),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote", "; allowed: always_on | always_off | traceidratio | parentbased_"),
         ("OTEL_TRACES_SAMPLER_ARG", "1 %", "; allowed: 0 to 1."),
         ("OTEL_TRACES_SAMPLER_ARG", "nan", "; allowed: 0 to 1."),

@@ -179,7 +179,7 @@ def test_a_model_that_is_wrong_on_its_own_training_pictures_says_nothing_of_labe
 def test_small_classes_are_told_to_weigh_alike_only_if_others_are_larger(counts: tuple[int, ...], weighs: bool) -> None:
     problems = diagnose(facts_of("photos_quick", train=1.0, validation=0.97, head=0.97, counts=counts))
     (problem,) = [problem for problem in problems if problem.name == "too little data for a class"]
-    assert ("let all classes weigh alike" in problem.advice) is weighs
+    assert ("give all classes the same weight" in problem.advice) is weighs
     assert ("--class-weights balanced" in what_follows(problem)) is weighs
 
 

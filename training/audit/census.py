@@ -1,4 +1,4 @@
-"""Count what the files are, and find those that cannot be used. It knows nothing of what the pictures show."""
+"""Count what the files are, and find those that cannot be used. It does not look at the content of pictures."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence

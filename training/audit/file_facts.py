@@ -1,6 +1,6 @@
 """Read from a file's first bytes what decoding throws away: its mode, whether it has alpha, its EXIF orientation.
 
-It decodes no pixels, never raises on damaged files, and knows nothing of what the facts are for.
+It decodes no pixels, never raises on damaged files, and does not know what the facts are used for.
 """
 
 import struct
@@ -23,7 +23,7 @@ class FileFacts:
 
 
 def file_facts(data: bytes, image_format: ImageFormat) -> FileFacts:
-    """Return what an encoded picture says of itself; "unknown" if it is cut off or says nothing."""
+    """Return the facts in an encoded picture's header; "unknown" if it is cut off or says nothing."""
     try:
         match image_format:
             case "jpeg":

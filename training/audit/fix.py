@@ -1,4 +1,5 @@
-"""Write a cleaned copy of the data, or a manifest of it, without what an audit found. Originals are never touched.
+"""Write a cleaned copy of the data, or a manifest of it, without the bad pictures that an audit found. Originals are
+never touched.
 
 It leaves out only what is certain to be wrong: files that cannot be read, copies beyond the first, and training
 pictures that leak the test. Only a person judges labels: the copy has the labels that the person decided on, without

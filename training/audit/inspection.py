@@ -23,7 +23,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Inspection:
-    """The units that `assign_splits` must not divide, `together` by picture id, and what was found.
+    """The units that `assign_splits` must not divide, `together` by picture id, and the findings.
 
     `record` goes into the bundle's manifest, with counts of the `findings`, which are worst first.
     """

@@ -1,8 +1,8 @@
 """Find labels that are likely wrong: compare them with the predictions of a model that has not seen the picture.
 
 The model is ridge regression on patch features, in folds: its fit has a closed form, and a share of wrong labels only
-shrinks its outputs, while a network would memorise them. Copies, and pictures of a group, are in one fold, so none of
-them is judged by a model that was trained on another. It knows nothing of files.
+shrinks its outputs, while a network would memorise them. Copies, and pictures of a group, are in one fold, so no model
+judges a picture after training on its copy. It knows nothing of files.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def find_wrong_labels(
     strictness: float,
     rule: Rule = suspects,
 ) -> Iterator[Finding]:
-    """Make findings of the labels that are likely wrong by `rule`; `probabilities` (N, K) go with the pictures."""
+    """Make a finding of each label that is likely wrong by `rule`; `probabilities` (N, K) has a row per picture."""
     place = {label: index for index, label in enumerate(labels)}
     targets = np.array([place[picture.label] for picture in pictures], np.int64)
     for row, likely in zip(*rule(probabilities, targets, strictness), strict=True):

@@ -255,7 +255,7 @@ def _taken(images: NDArray[Any], pairs: Candidates, rows: Rows) -> tuple[NDArray
 
 
 def _best_of_each(pairs: Candidates, likeness: Floats) -> Rows:
-    """Return the pairs that are among the best few of one of their two pictures, in order."""
+    """Return, in order, the pairs that are among the best few pairs of one of their two pictures."""
     both = np.concatenate([pairs.first, pairs.second])
     order = np.lexsort((-np.concatenate([likeness, likeness]), both))
     grouped = both[order]
@@ -293,7 +293,7 @@ def _levelled(thumbnails: Thumbnails, side: int, smooth: float) -> Floats:
 
 
 def _level(images: Floats | Thumbnails) -> Floats:
-    """Return pictures of mean 0 and deviation 1; those that are thumbnails still are smoothed first."""
+    """Return pictures of mean 0 and deviation 1; full-size thumbnails are smoothed first."""
     levelled = images if images.dtype == np.float32 else _blurred(images.astype(np.float32), _SMOOTH)
     levelled = levelled - levelled.mean(axis=(1, 2), keepdims=True)
     result: Floats = levelled / (levelled.std(axis=(1, 2), keepdims=True) + np.float32(1e-3))

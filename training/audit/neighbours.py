@@ -74,7 +74,7 @@ def candidates(
 
 
 def has_even_border(thumbnails: Thumbnails) -> NDArray[np.bool_]:
-    """Say which of thumbnails (N, S, S) are drawings: on a ground that is even all around."""
+    """Say which of thumbnails (N, S, S) are drawings, which have an even ground all around."""
     even: NDArray[np.bool_] = _border(thumbnails).std(axis=1) < _EVEN_BORDER
     return even
 

@@ -43,10 +43,10 @@ def photo_probabilities(
 def unlikely(
     probabilities: Floats, targets: NDArray[np.int64], strictness: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows whose labels are likely wrong, worst first, and the classes that they are likely of.
+    """Return the rows whose labels are likely wrong, worst first, and the classes that they likely belong to.
 
-    Another class has to be six times as likely as the picture's own. If the model is seldom that sure, because many
-    labels are wrong or classes look alike, three quarters of its usual logarithm of odds are enough. `strictness`
+    Another class has to be six times as likely as the picture's own. If the model is seldom that confident, because
+    many labels are wrong or classes look alike, three quarters of its usual log odds are enough. `strictness`
     multiplies both logarithms.
     """
     every = np.arange(len(targets))

@@ -103,7 +103,8 @@ def correlation(first: Floats, second: Floats, alignment: Alignment) -> Floats:
 
 
 def correlation_with_clipping(first: Floats, second: Floats, alignment: Alignment) -> Floats:
-    """Return the same for grey levels 0 to 255, allowing for levels that were brightened beyond white and cut off."""
+    """Return the same correlation for grey levels 0 to 255, allowing for levels that were brightened beyond white and
+    cut off."""
     there = _clipped(first, *_warp(_pad(second), alignment, first.shape[1]))
     back = _clipped(second, *_warp(_pad(first), alignment.inverse(), first.shape[1]))
     best: Floats = np.maximum(there, back)
@@ -118,7 +119,7 @@ def _correlation(still: Floats, warped: Floats, inside: Floats) -> Floats:
 
 
 def _clipped(still: Floats, warped: Floats, inside: Floats) -> Floats:
-    """Brighten each of the two as the other is, cut off at white, and return the better correlation."""
+    """Return the better correlation after either picture is fitted to the other's brightness, clipped at white."""
     flat = still.reshape(len(still), -1)
     found = []
     for dark, light in ((flat, warped), (warped, flat)):

@@ -28,7 +28,7 @@ def model_card(
     metrics: Mapping[str, Any],
     about: str | None,
 ) -> str:
-    """Return the card as Markdown; `about` is what a person wrote about the data, its licence and the limits."""
+    """Return the card as Markdown; `about` is a person's text about the data, its licence and the limits."""
     sections = [
         f"# {name}, version {version}",
         f"Distinguishes {len(labels)} classes: {', '.join(map(_plain, labels))}.",
@@ -137,5 +137,5 @@ def _expects(spec: PreprocessingSpec) -> str:
 
 
 def _plain(label: str) -> str:
-    """Return a label in one line of Markdown that shows it as it is, also inside a table."""
+    """Escape a label as one line of Markdown, also inside a table."""
     return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(label.split()))

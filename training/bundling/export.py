@@ -81,7 +81,7 @@ class BundleDraft:
     def save(self, network: keras.Model, golden: Sequence[Picture]) -> Engine:
         """Write `network` and golden pictures, and return the SavedModel as reopened on the engine that will serve it.
 
-        That is the fastest engine whose answers to the golden pictures agree with TensorFlow's. The engine is closed
+        This is the fastest engine whose answers to the golden pictures agree with TensorFlow's. The engine is closed
         with the draft. Raises PublishError if TensorFlow cannot write the network.
         """
         self.folder.mkdir(parents=True)

@@ -158,7 +158,7 @@ def within_data(picture_id: str) -> str:
 
 
 def _as_kept(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an array as it will be read from the file, so that what is calibrated is what is served."""
+    """Return an array as it will be read from the file, so that the calibration is for the served values."""
     return array.astype(np.float16).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from training.errors import ChiefPublishes, OptionError
 
 @contextmanager
 def plain_endings() -> Iterator[None]:
-    """Say an error that a user can cause in one line, and end with exit code 1; after Ctrl-C, end with 130."""
+    """Report an error that a user can cause in one line, and end with exit code 1; after Ctrl-C, end with 130."""
     with one_line_errors():
         try:
             yield

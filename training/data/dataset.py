@@ -1,7 +1,7 @@
 """Labelled pictures: `Picture`, and `Dataset` with its classes in order.
 
-It does not know where pictures come from (`training.data.sources`), nor how they are split, decoded or learned. A
-picture that is a file stays on disk until somebody asks for it.
+It does not know where pictures come from (`training.data.sources`), nor how they are split, decoded or used for
+training. A picture that is a file stays on disk until it is read.
 """
 
 import re
@@ -62,7 +62,7 @@ class Picture:
         return png.tobytes()
 
     def begin(self, size: int) -> bytes:
-        """Return the first `size` bytes of what `encoded` returns, all of them if it is negative. Raises DataError."""
+        """Return the first `size` bytes of `encoded`, or all of them if `size` is negative. Raises DataError."""
         if isinstance(self.content, np.ndarray):
             return self.encoded()[:size]
         try:
@@ -88,7 +88,7 @@ class Decided:
     kept: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
 
     def settles(self, check: str, pictures: Sequence[str]) -> bool:
-        """Say whether a person has answered what a check found about these pictures."""
+        """Say whether a person has answered this check's finding about these pictures."""
         kept = self.kept.get(check)
         if not kept:
             return False
@@ -186,7 +186,7 @@ def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_named(name: str) -> Split | None:
-    """Return the split that a folder or a manifest means by `name`, None if it is no split's name."""
+    """Return the split with this name in a folder or a manifest, None if it is not a split's name."""
     return _SPLIT_NAMES.get(name.casefold())
 
 

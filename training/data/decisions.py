@@ -34,8 +34,8 @@ class Decision:
     """A line of the file.
 
     `label` is the new one, empty unless it is a relabelling; `was` the label that the source gives. `check` and
-    `reason` are what was asked about the picture, and `other` is the content of the picture that it was compared with.
-    `at` is a time of fixed length: as the last field, it shows whether a line is complete.
+    `reason` are those of the finding about the picture, and `other` is the content of the picture that it was compared
+    with. `at` is a time of fixed length: as the last field, it shows whether a line is complete.
     """
 
     action: Action
@@ -85,7 +85,7 @@ def read_decisions(file: Path) -> list[Decision]:
 def parse_decisions(data: bytes, shown: str) -> tuple[list[Decision], int]:
     """Return the decisions of a file and how many of its bytes they are; a truncated last line is ignored.
 
-    Raises DataError if any other line is no decision; `shown` is what people call the file.
+    Raises DataError if any other line is no decision; `shown` is the file's name in messages.
     """
     found: list[Decision] = []
     read = 0
@@ -114,7 +114,8 @@ def not_taken_back(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def standing(decisions: Iterable[Decision]) -> list[Decision]:
-    """Return the last answer to each question, in the order in which these were given, without what was taken back."""
+    """Return the last answer to each question, in the order in which these were given, without answers that were taken
+    back."""
     last_of: dict[tuple[str, ...], Decision] = {}
     for decision in reversed(not_taken_back(decisions)):
         last_of.setdefault(decision.question, decision)

@@ -45,9 +45,9 @@ class PictureKind:
 def preprocessing_for(
     dataset: Dataset, preset: PreprocessingSpec, *, size: Size | None, colour: Colour | None
 ) -> PreprocessingSpec:
-    """Return the preset's preprocessing with the size and colour that were asked for; None keeps the preset's.
+    """Return the preset's preprocessing with the requested size and colour; None keeps the preset's.
 
-    Raises DataError if the size is to be the data's and none of the pictures looked at can be read.
+    Raises DataError if the size is "data" and none of the sampled pictures can be read.
     """
     changes: dict[str, Any] = {}
     if colour is not None:
@@ -101,7 +101,7 @@ def _size_of(dataset: Dataset) -> tuple[int, int]:
 
 
 def _colour_of(dataset: Dataset) -> Literal["grey", "rgb"]:
-    """Return "rgb" if one of some pictures has colour. Files count as coloured: a grey one loses nothing."""
+    """Return "rgb" if any of the sampled pictures has colour. Files count as coloured: a grey one loses nothing."""
     is_coloured = any(
         not isinstance(picture.content, np.ndarray) or picture.content.ndim == 3 for picture in _some(dataset)
     )

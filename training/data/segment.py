@@ -48,7 +48,7 @@ class RowFormat:
 
 
 def checksum(digest: bytes, row: Array) -> int:
-    """Return the CRC-32 of a row, over its digest too: neither can be damaged unseen."""
+    """Return the CRC-32 of a row and its digest, so that damage to either is detected."""
     return zlib.crc32(np.ascontiguousarray(row).view(np.uint8).data, zlib.crc32(digest))
 
 

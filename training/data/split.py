@@ -55,7 +55,7 @@ class Assignment:
         return text.getvalue()
 
     def summary(self) -> dict[str, Any]:
-        """Return what a manifest says of the split, in JSON's types."""
+        """Return the manifest's record of the split, in JSON's types."""
         given = "given by the source"
         return {
             "seed": self.seed,
@@ -120,7 +120,7 @@ def fractions_to_hold_out(dataset: Dataset, *, validation: float, test: float) -
 
 
 def read_splits(text: str) -> dict[str, Split]:
-    """Return the split of every picture by its id, from what `Assignment.to_csv` wrote. Raises DataError."""
+    """Return the split of every picture by its id, from the text of `Assignment.to_csv`. Raises DataError."""
     header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if header != _COLUMNS:
         raise DataError(f"The recorded split begins with '{','.join(header)}', not with '{','.join(_COLUMNS)}'.")
@@ -134,7 +134,7 @@ def read_splits(text: str) -> dict[str, Split]:
 
 
 def write_split_file(folder: Path, text: str) -> None:
-    """Write what `Assignment.to_csv` returned into a bundle, byte for byte the same for the same split."""
+    """Write the text of `Assignment.to_csv` into a bundle, compressed; the same split gives the same bytes."""
     (folder / SPLIT_FILE).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
@@ -171,7 +171,7 @@ def units(
 ) -> list[list[Picture]]:
     """Return the pictures in lists that must not be divided, in the order in which they are held out.
 
-    `given` is the split into which the source puts held-out pictures of a unit.
+    `given` has, by unit, the held-out split in which the source has some of its pictures.
     """
     units: dict[str, list[Picture]] = defaultdict(list)
     alone = []

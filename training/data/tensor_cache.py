@@ -119,7 +119,7 @@ NO_CACHE = TensorCache(None)
 
 
 def picture_rows(spec: PreprocessingSpec) -> RowFormat:
-    """Return the format of pictures that are preprocessed as `spec` says, by this OpenCV."""
+    """Return the row format of pictures that are preprocessed by `spec` with this build of OpenCV."""
     # The spec's version numbers its meaning.
     facts = (str(_LAYOUT), spec.model_dump_json(), cv2.__version__, cv2.getBuildInformation())
     name = hashlib.blake2b("\0".join(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()
@@ -129,7 +129,7 @@ def picture_rows(spec: PreprocessingSpec) -> RowFormat:
 class Shelf:
     """The rows of one format: those kept by earlier runs, and an array of this run's. Safe to fill from threads.
 
-    A context: what is not finished at its end leaves no file behind.
+    As a context manager, it removes the file of an unfinished array at the end.
     """
 
     def __init__(self, cache: TensorCache, row: RowFormat, count: int) -> None:
@@ -174,7 +174,7 @@ class Shelf:
         return True
 
     def put(self, row: int, digest: bytes | None, content: NDArray[Any]) -> None:
-        """Fill a row of the array with new content; one without a digest is not kept."""
+        """Fill a row of the array with new content; a row without a digest is not stored."""
         self._rows()[row] = content
         if digest is not None:
             self._digests[row], self._checksums[row] = digest, checksum(digest, self._rows()[row])

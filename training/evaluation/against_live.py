@@ -19,7 +19,7 @@ from training.evaluation.recorded_split import learned_ids
 from training.progress import Reporter
 
 _LEAST_PICTURES = 6
-"""With fewer, no result is significant: five of five the same way have p = 0.0625."""
+"""With fewer pictures, no result is significant: even if all five differ in the same direction, p is 0.0625."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ def score_splits(
     known: Mapping[Split, NDArray[np.float32]],
     reporter: Reporter,
 ) -> dict[Split, Scored]:
-    """Score the answers to every split that has pictures: those `known` already (N, K), else the engine's."""
+    """Score every split that has pictures.
+
+    `known` has answers (N, K) that exist already; the engine gives the others.
+    """
     scored = {}
     for split, tensors in splits.items():
         if split in known:

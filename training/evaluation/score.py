@@ -12,7 +12,7 @@ from training.model.preset import Loss
 
 _BATCH = 256
 _BATCH_BYTES = 4 << 20
-"""Of the pictures of a batch: what a network makes of them is some fifty times as large."""
+"""Bytes of the pictures of a batch: a network's arrays for them are some fifty times as large."""
 _SMALLEST = 1e-7
 """Keras clips a probability at this before its logarithm; with the same value, both report the same loss."""
 

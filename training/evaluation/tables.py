@@ -45,7 +45,7 @@ def print_scores(scores: Scores, console: Console) -> None:
 def _print_confusion(labels: Sequence[str], confusion: NDArray[np.int64], console: Console) -> None:
     """Print the confusion matrix with the classes' names above its columns, or their numbers, as the width allows.
 
-    Print the commonest mistakes if it does not allow either.
+    If neither fits, print the commonest mistakes.
     """
     cells = [[str(count) if count else "·" for count in row] for row in confusion.tolist()]
     numbers = [str(number) for number in range(1, len(labels) + 1)]

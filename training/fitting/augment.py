@@ -19,7 +19,7 @@ _NOISE = 8.0
 def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
     """Return augmented copies: uint8 tensor (N, H, W, C) → uint8 tensor of the same shape.
 
-    `seed` is an integer tensor (2,): equal seeds give equal changes, whatever was drawn before.
+    `seed` is an integer tensor (2,): equal seeds give equal changes, regardless of earlier calls.
     """
     images = tf.cast(images, tf.float32)
     images = _warp(images, augmentation, tf.random.fold_in(seed, 0))
@@ -32,7 +32,7 @@ def augment(images: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -
 def augment_maps(maps: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor) -> tf.Tensor:
     """Return augmented copies of feature maps, float32 (N, H, W, C), that a network's first layers made of pictures.
 
-    Maps can only be mirrored: features change sides, and the feature at each place stays the same.
+    Mirroring is the only augmentation of maps.
     """
     return mirror(maps, seed) if augmentation.mirror else maps
 

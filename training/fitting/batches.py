@@ -19,7 +19,7 @@ from training.tensorflow import tf
 
 _HELD_OUT_BATCH = 512
 _HELD_OUT_BYTES = 8 << 20
-"""Of the pictures of a batch: a network's own arrays take some fifty times as much."""
+"""Bytes of the pictures of a batch: a network's arrays for them are some fifty times as large."""
 _AHEAD = 2
 """Batches to prefetch, besides those that are being made."""
 _ORDER, _CHANGES, _MIXUP = range(3)

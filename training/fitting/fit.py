@@ -26,8 +26,8 @@ class FitResult:
     """`seconds` is the time of the training itself: no reading, evaluation of the test set or export.
 
     `best_epoch`, counted from 1, is the epoch whose weights the network has: the last one by default, and 0 if it has
-    the weights from before the first epoch. `head_accuracy` is that on the validation pictures before the first epoch,
-    of a network that began with a softmax regression on its backbone's features.
+    the weights from before the first epoch. `head_accuracy` is the accuracy on the validation pictures before the first
+    epoch, if the network began with a softmax regression on its backbone's features.
     """
 
     epochs: tuple[Epoch, ...]

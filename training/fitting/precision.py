@@ -22,7 +22,8 @@ def precision_here(precision: Precision) -> Literal["float32", "mixed_bfloat16"]
 
 @contextmanager
 def computing_in(network: keras.Model, precision: Literal["float32", "mixed_bfloat16"]) -> Iterator[None]:
-    """Have the layers of `network` compute in `precision` while the block runs; weights and last layer stay float32."""
+    """Compute the layers of `network` in `precision` while the block runs; the weights and the last layer stay in
+    float32."""
     layers = [] if precision == "float32" else list(_innermost(network.layers[:-1]))
     before = [layer.dtype_policy for layer in layers]
     for layer in layers:

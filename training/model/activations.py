@@ -107,7 +107,7 @@ def _fastest(folder: Path, signature: Signature) -> Engine:
 
 
 def _name_of(network: keras.Model) -> str:
-    """Return a key of the function that the network computes: of shapes and weights, as Keras's names vary."""
+    """Return a key of the network's function, from its shapes and weights: Keras's names vary."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(repr((_LAYOUT, network.input_shape, network.output_shape)).encode())
     for weights in network.get_weights():

@@ -91,7 +91,7 @@ def _let_learn(backbone: keras.Model, block: str) -> None:
 
 
 def _output_before(backbone: keras.Model, block: str) -> keras.KerasTensor:
-    """Return the last output before `block` from which all later layers can be computed."""
+    """Return the last output before `block` from which all layers after it can be computed."""
     layers = backbone.layers
     if block == _NOTHING:
         return backbone.output

@@ -1,4 +1,4 @@
-"""Find the ImageNet weights of EfficientNet-Lite0 that the training environment holds as a file.
+"""Find the file with the ImageNet weights of EfficientNet-Lite0 in the training environment.
 
 Google trained them (https://github.com/tensorflow/tpu, Apache-2.0); ML Illustrated converted them for torch and packed
 them. The package is found, not imported.

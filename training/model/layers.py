@@ -15,8 +15,8 @@ class Backbone:
     """A network without its head, before all other layers. It takes levels from 0 to 255.
 
     `weights` are "imagenet", "none" for random ones, or a file. With weights, the layers before the block
-    `fine_tune_from` stay as they are, all of them if it is "none"; and batch normalisation keeps its statistics in all
-    layers: a small data set would spoil them.
+    `fine_tune_from` are frozen ("none" freezes all layers). Batch normalisation keeps its statistics in all layers,
+    because a small data set would spoil them.
     """
 
     application: Application

@@ -73,7 +73,7 @@ class Recipe:
     - `label_smoothing`: Szegedy et al. 2016, arXiv:1512.00567.
     - `mixup`: α of the Beta distribution by which pairs are blended (Zhang et al. 2018, arXiv:1710.09412).
     - `weight_averaging`: the running mean (Polyak) is validated and exported.
-    - `steps_per_execution`: the weights are the same with any.
+    - `steps_per_execution`: it does not change the weights.
     """
 
     epochs: Annotated[int, ALWAYS] = Field(

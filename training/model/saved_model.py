@@ -13,8 +13,8 @@ from training.tensorflow import keras, tf
 def other_outputs(network: keras.Model) -> tuple[TensorSpec, ...]:
     """Return the outputs of a network besides its probabilities: features, and class maps.
 
-    Features are the input of a last layer that is dense. A class map shows where the evidence for a class is, if those
-    features are means of maps (Zhou et al. 2016, arXiv:1512.04150).
+    Features are the input of a last layer that is dense. If they are means of maps, a class map shows the places of the
+    evidence for a class (Zhou et al. 2016, arXiv:1512.04150).
     """
     features, maps = _inside(network)
     if features is None:

@@ -47,7 +47,7 @@ def fit_softmax(
     """Return the layer that minimises the mean cross-entropy of `targets` (N, K) plus decay / 2 · the kernel's squares.
 
     `views` are features (N, D) of the same N pictures, each seen in another way. `weights` (N,) default to 1. `start`
-    makes it faster, and changes the result by no more than the solver's tolerance.
+    is a first guess: it makes the fit faster, and changes the result by no more than the solver's tolerance.
     """
     count, classes = targets.shape
     width = views[0].shape[1]

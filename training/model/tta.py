@@ -8,9 +8,9 @@ _SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 def average_shifts(network: keras.Model) -> keras.Model:
     """Return a model that averages over the picture and copies shifted by a pixel to each side, with the same weights.
 
-    What the last layer reads is averaged, which for a linear layer is the average of its logits; the last layer,
-    softmax included, is the network's own. If it reads the means of maps, the maps are averaged instead, which comes to
-    the same and leaves maps to show. Inference takes five times the work, training none more.
+    The input of the last layer is averaged, which for a linear layer averages its logits; the last layer, including
+    softmax, is the network's own. If the last layer reads the means of maps, the maps are averaged instead: the answer
+    is the same, and there are maps to show. Inference takes five times the work, training none more.
     """
     *body, head = network.layers
     after = [head]

@@ -36,7 +36,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series to draw. `points` and the outline `band` are texts "x,y"; `colour` is a number of report.css."""
+    """A series to draw. `points` and the outline `band` are texts "x,y"; `colour` numbers a colour of report.css."""
 
     name: str
     colour: int

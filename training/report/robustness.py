@@ -102,7 +102,7 @@ def robustness(
 
 
 def answers_needed(count: int, spec: PreprocessingSpec) -> int:
-    """Return how many pictures the model answers for `robustness`, of `count` pictures."""
+    """Return how many answers `robustness` needs from the model, for `count` pictures."""
     return len(_sample(count, spec)) * (1 + sum(len(trial.strengths) for trial in TRIALS))
 
 

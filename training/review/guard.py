@@ -24,7 +24,7 @@ _HEADERS = {
 
 
 class Guard:
-    """An ASGI application around another one. `token` opens the page at `/?token=`, and is a cookie from then on."""
+    """An ASGI application around another one. `token` opens the page at `/?token=`; after that it is a cookie."""
 
     def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
         self._app, self._token = app, token

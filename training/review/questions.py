@@ -24,9 +24,10 @@ _NEVER_KEPT = ("corrupt", "leakage")
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. `pictures` is the one to decide about, and for copies the one beside it.
+    """A question about a picture. `pictures` has that picture, and for copies the one beside it.
 
-    `likely` has the classes that it may be of, the likeliest first, with their probabilities if a model was asked.
+    `likely` has the picture's possible classes, the likeliest first, with their probabilities by the model that judged
+    the labels. It is empty if no model did.
     """
 
     check: str
@@ -45,7 +46,10 @@ class Question:
 
 
 def open_questions(audit: Audit, mistakes: Sequence[Finding], later: Iterable[tuple[str, ...]]) -> list[Question]:
-    """Return what is to be decided, worst first; what a person left for `later`, by `Question.about`, comes last."""
+    """Return the questions to decide, worst first.
+
+    Those that a person postponed, `later` by `Question.about`, are last.
+    """
     by_id = {picture.id: picture for picture in audit.dataset.pictures}
     pixels = {picture.id: look.pixels for picture, look in zip(audit.dataset.pictures, audit.looks, strict=True)}
     found: dict[tuple[str, ...], Question] = {}

@@ -126,6 +126,6 @@ def _answer(session: Session, number: int) -> dict[str, Any] | None:
 
 
 def _place(session: Session, number: int, decision: Decision) -> int:
-    """Return which of a question's pictures was decided about: the first, unless the other one is named."""
+    """Return the picture of a question that the decision is about: the first, unless the other one is named."""
     names = [picture.id for picture in session.questions[number].pictures]
     return names.index(decision.path) if decision.path in names else 0

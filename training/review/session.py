@@ -69,7 +69,7 @@ class Session:
             self._order.append(number)
 
     def undo(self) -> int | None:
-        """Take back what was decided last, and return the number of its question; None if there is nothing."""
+        """Take back the last decision, and return the number of its question; None if there is nothing."""
         with self._lock:
             if not self._order:
                 return None

@@ -3,12 +3,12 @@
 If no candidates are named, the preset that `fit` would choose is trained first, as `fit` trains it. It is published
 unless another candidate has more of the same validation pictures right.
 
-Candidates with a backbone are trained to the end, one after another, from maps that they share. Candidates without one
-are tried by successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) in units of time, because one epoch of a
-preset may be worth ten of another. Every candidate is trained for one epoch; then for as many epochs as fit into three
-times the time of the slowest; then the better half for three times as long, and so on. The best is trained in the time
-that is left. A candidate that has had all of its epochs waits for the others. Only the published model is measured on
-the test pictures.
+Candidates with a backbone are trained to the end, one after another, from maps that they share. Candidates without a
+backbone are tried by successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943). They get equal time, not equal
+epochs, because one epoch of a preset may be worth ten of another. Every candidate is trained for one epoch; then for as
+many epochs as fit into three times the time of the slowest; then the better half for three times as long, and so on.
+The best is trained in the time that is left. A candidate that has had all of its epochs waits for the others. Only the
+published model is measured on the test pictures.
 """
 
 import math
@@ -65,7 +65,7 @@ class OutOfTime(TrainingError):
 
 @dataclass(frozen=True)
 class Kept:
-    """A candidate that was trained to the end, what that gave, and the folder from which `fit` can resume it."""
+    """A candidate that was trained to the end, the result, and the folder from which `fit` can resume it."""
 
     candidate: Candidate
     accuracy: float
@@ -105,11 +105,11 @@ class Sweep:
         return sorted(tried, key=lambda candidate: -(candidate.accuracy or 0.0))
 
     def challengers(self) -> list[Candidate]:
-        """Return what has been tried beside the choice, the best first."""
+        """Return the tried candidates except for the choice, the best first."""
         return [candidate for candidate in self.ranking() if candidate is not self.choice]
 
     def p_value(self, candidate: Candidate) -> float | None:
-        """Return McNemar's p of its difference from the best, as far as either was trained; None for the best."""
+        """Return McNemar's p of its difference from the best, by the latest trial of each; None for the best."""
         best = self.ranking()[0]
         if candidate is best or candidate.right is None or best.right is None:
             return None

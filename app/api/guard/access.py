@@ -197,7 +197,7 @@ def _end_trace(
     status: int,
     code: str | None,
 ) -> None:
-    """End a trace with what is known of the answer, by OpenTelemetry's names for it and a few of our own."""
+    """End a trace with the facts about the answer, under OpenTelemetry's names and a few of our own."""
     attributes: dict[str, str | int] = {"imageclass.request_id": request_id}
     if method == RPC:
         name = route[1:]

@@ -95,7 +95,7 @@ def _digests(setting: str, keys: Iterable[str]) -> list[bytes]:
 
 
 def _fingerprint(file: Path) -> tuple[int, ...] | None:
-    """Return a value that changes with the file, even if a link is repointed, as Kubernetes does."""
+    """Return a value that changes with the file, also if a link is repointed, which is how Kubernetes updates files."""
     try:
         found = file.stat()
     except OSError:

@@ -83,7 +83,7 @@ class Entrance:
 
 
 class Checked:
-    """Checks access by the gate. It is inside of CORS, because preflight requests carry no key."""
+    """Checks access by the gate, after the CORS middleware, because preflight requests carry no key."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app

@@ -12,6 +12,6 @@
 
 `head` and `body` do no input or output. `connection` knows no paths; `fast_path` and `shedding` are handed to it.
 
-The server makes the connections. This package relies only on what is in `connection.ServerConfig` and
+The server makes the connections. This package uses the server only through `connection.ServerConfig` and
 `connection.ServerState`. The server is uvicorn: see `app.process.http_server`.
 """

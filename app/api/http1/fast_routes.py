@@ -20,7 +20,7 @@ None leaves the request to the application.
 
 
 class FastRoute(NamedTuple):
-    """`template` is the path as FastAPI has it, such as "/v2/models/{model}/infer"."""
+    """`template` is the path in FastAPI's form, such as "/v2/models/{model}/infer"."""
 
     template: str
     ask: Ask

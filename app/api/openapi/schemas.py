@@ -215,7 +215,7 @@ class ModelList(_Schema):
 
 
 class Serving(_Schema):
-    """How this process runs a model: what the settings fix, and what was measured when it was loaded."""
+    """How this process runs a model, by its settings and by measurements when it was loaded."""
 
     engine: EngineName
     engine_reason: str = Field(description="Why this engine runs the model.")

@@ -1,4 +1,4 @@
-"""POST /explain: a prediction, and a heat map of what speaks for it."""
+"""POST /explain: a prediction, and a heat map that explains it."""
 
 import json
 from collections.abc import Sequence

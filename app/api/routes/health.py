@@ -59,7 +59,7 @@ def health_routes(
 
     @router.get("/health/live", summary="Liveness", response_model=Live)
     async def live() -> dict[str, str]:
-        """200 as long as the process can answer at all."""
+        """200 as long as the process can answer."""
         return {"status": "live"}
 
     return router

@@ -1,7 +1,7 @@
 """GET /: the page on which a person tries the models, served entirely by this service, so it works offline.
 
-The page uses the same interface as any client. Two routes are for it alone: `/page/service.json`, what it needs to know
-before it asks, and `/page/samples/…`, the golden pictures of the models' bundles.
+The page uses the same interface as any client. Two routes are for it alone: `/page/service.json`, the facts about the
+service that it needs, and `/page/samples/…`, the golden pictures of the models' bundles.
 """
 
 from collections.abc import Awaitable, Callable
@@ -102,7 +102,7 @@ def _file(content: _Content) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _unless_known(request: Request, content: _Content) -> Response:
-    """Return the content, or 304 if the browser has it. It asks each time, so it never shows an old one."""
+    """Return the content, or 304 if the browser has it. The browser asks each time, so it never shows old content."""
     tag = f'"{content.digest}"'
     headers = {**_HEADERS, "ETag": tag, "Cache-Control": "private, no-cache"}
     known = (each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(","))

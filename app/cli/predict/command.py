@@ -97,11 +97,11 @@ def predict(
 ) -> None:
     """Classify pictures, here or by a running service.
 
-    One line for each, in order, as soon as it is there. A picture that cannot be used is a line on standard error, and
-    exit code 1 at the end. A service that asks for an API key gets IMAGECLASS_API_KEY.
+    Print one line for each picture, in order. A picture that cannot be used is a line on standard error, and the exit
+    code is then 1. IMAGECLASS_API_KEY is sent to the service as the API key.
 
-    With --shards, rows are written to part files instead; what cannot be used is a row with its reason. Resume an
-    interrupted job with --resume.
+    With --shards, rows are written to part files instead, and a picture that cannot be used is a row with the reason.
+    Resume an interrupted job with --resume.
     """
     files, files_from, shards = expanded(files or []), expanded(files_from), expanded(shards)
     if not files and files_from is None:

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Picture(NamedTuple):
-    """The bytes of a file, what it is called, and its stamp, which changes when its content does."""
+    """The bytes of a file, its name, and its stamp, which changes when its content does."""
 
     name: str
     data: bytes

@@ -15,9 +15,10 @@ _SAY_EVERY_S = 60.0
 
 
 class Progress:
-    """A context manager. `total` is how many pictures there are, if that is known; `shown` says whether to draw.
+    """A progress bar on standard error, or a line a minute; a context manager.
 
-    `said` says whether to write a line a minute if nothing is drawn: for a log.
+    `total` is the number of pictures, if it is known. With `shown` the bar is drawn. Without it, `said` writes the
+    lines instead, as for a log.
     """
 
     def __init__(self, *, total: int | None, shown: bool, said: bool = False) -> None:
@@ -71,7 +72,7 @@ class Progress:
 
 
 def one_line(text: str) -> str:
-    """Return the text without line breaks, and without what would move a terminal's cursor or colour it."""
+    """Return the text without line breaks and terminal control sequences."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 

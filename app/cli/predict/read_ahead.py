@@ -36,7 +36,7 @@ class ReadAhead:
         threading.Thread(target=self._run, name="read-ahead", daemon=True).start()
 
     async def take(self) -> list[Read] | None:
-        """Return the next pictures, at least one, or None at the end. Raises what the iterator did."""
+        """Return the next pictures, at least one, or None at the end. Raises the iterator's exception."""
         while True:
             with self._room:
                 batch = self._batch()

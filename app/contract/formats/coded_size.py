@@ -111,7 +111,8 @@ class _Bits:
 
 
 class _Sequence:
-    """An AV1 sequence header, 5.5.1: its size, and what it takes to read the beginning of a frame's header."""
+    """An AV1 sequence header, 5.5.1: its size, and the fields that are needed to read the beginning of a frame's
+    header."""
 
     def __init__(self, bits: _Bits) -> None:
         bits.read(4)  # profile, still picture
@@ -157,7 +158,7 @@ class _Sequence:
                 bits.read(4)
 
     def is_overridden(self, frame: _Bits) -> bool:
-        """Say whether a frame has a size of its own, by the beginning of its header, 5.9.2."""
+        """Return whether a frame has its own size, from the beginning of its header (section 5.9.2)."""
         if self._reduced or frame.read(1):  # or it shows one that was decoded before
             return False
         kind, is_shown = frame.read(2), frame.read(1)

@@ -34,8 +34,10 @@ _WITH_PARTS = (b"grid", b"iovl", b"iden")
 _CODED = {b"av01": b"av1C", b"hvc1": b"hvcC"}
 _IN_IDAT = 1
 _PADDED_TO = 64
-"""HEVC codes whole blocks of up to 64 by 64, and the size in the boxes leaves out what was added to fill them. AV1
-itself needs no padding, but its hardware encoders add some."""
+"""HEVC codes whole blocks of up to 64 by 64 pixels; the size in the boxes does not include the padding of these blocks.
+
+AV1 itself needs no padding, but its hardware encoders add some.
+"""
 
 _MOST_UNITS = 8 * MAX_ITEMS  # an item of an ordinary file has 2 to 6
 
@@ -81,7 +83,7 @@ def _meta(data: bytes) -> tuple[int, int]:
 
 
 class _Properties:
-    """What the boxes say of each item that has it: width and height, and its decoder's configurations.
+    """The properties that the boxes give to items: width and height, and configurations of the decoder.
 
     Raises as `heif_size`.
     """
@@ -141,11 +143,11 @@ def decode_heic(heic: bytes, most_pixels: int) -> Pixels:
 
 
 class _OutOfProportion(Exception):
-    """What a file has, as it reads after "has ", that costs far more than its picture."""
+    """The part of a file that costs far more than its picture, in words that follow "has "."""
 
 
 class _Items:
-    """What the boxes say of the items of a file: their kinds, sizes, parts and bytes. Raises as `heif_size`."""
+    """The items of a file, as its boxes describe them: their kinds, sizes, parts and bytes. Raises as `heif_size`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

@@ -61,7 +61,7 @@ class _Layout:
 
     @property
     def alpha(self) -> int | None:
-        """How colours and alpha are stored, if there is one; extra samples of no declared meaning are no alpha."""
+        """The kind of the alpha channel, if there is one. Extra samples of no declared meaning are not alpha."""
         return next((kind for kind in self.extra if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
 
     def __str__(self) -> str:

@@ -59,7 +59,7 @@ class DrainingServer(uvicorn.Server, ABC):
 
     @abstractmethod
     def take_connections(self) -> None:
-        """Called when connections are accepted from now on."""
+        """Called when the first connections can be accepted."""
 
     @abstractmethod
     async def end(self, listeners: list[Listener]) -> None:

@@ -127,7 +127,7 @@ def test_a_model_that_is_worse_than_the_one_before_is_not_published(copy_of_stor
 def test_a_rival_that_has_learned_the_test_pictures_is_said_to_be_too_good(copy_of_store: Path) -> None:
     done = run(*FIT, "--seed", "5", "--against", "1", "--max-recall-drop", "1", store=copy_of_store)
     assert done.exit_code == 0, done.output
-    assert "version 1 has learned" in done.stderr
+    assert "version 1 was trained on" in done.stderr
 
 
 @pytest.mark.parametrize(

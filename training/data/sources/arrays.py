@@ -37,7 +37,10 @@ def as_uint8(arrays: Mapping[str, Array]) -> dict[str, Image]:
 
 
 def as_labels(name: str, array: Array, names: Sequence[str] = ()) -> list[str]:
-    """Return labels (N,) or (N, 1) as strings; `names`, if given, are what integers stand for. Raises DataError."""
+    """Return labels (N,) or (N, 1) as strings; `names`, if given, are the labels for which integers stand.
+
+    Raises DataError.
+    """
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

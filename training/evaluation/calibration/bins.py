@@ -36,7 +36,7 @@ class Bins:
 
     @classmethod
     def of(cls, rows_of_bins: Sequence[NDArray[np.int64]], confidence: Floats, right: NDArray[np.bool_]) -> "Bins":
-        """Make bins from the rows of each bin's pictures, at least one."""
+        """Make bins: each from the rows of its pictures in the other two arrays. Every bin needs a picture."""
         bins: list[tuple[float, ...]] = []
         chunks: list[tuple[int, float]] = []
         first_chunk: list[int] = []
@@ -88,7 +88,7 @@ class Bins:
         return likely
 
     def mean_of(self, figures: Floats) -> Floats:
-        """Return the mean over pictures of figures (…, B) of their bins."""
+        """Return the mean over all pictures of figures (…, B), which each picture takes from its bin."""
         mean: Floats = figures @ self.pictures / self.pictures.sum()
         return mean
 

@@ -26,7 +26,7 @@ _SURE = 0.95
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a model, whose answers are the softmax of logits / `temperature`.
+    """The calibration of a model: its answers are the softmax of logits / `temperature`.
 
     The temperature is 1 if the method is "none". `fitted_on` is a number of pictures; `reason` is shown to people.
     """
@@ -48,10 +48,10 @@ class Calibration:
 def calibrate(network: Any, validation: Tensors | None, method: Method) -> Calibration:
     """Fit a temperature on the validation pictures and divide the weights of the last layer of `network` by it.
 
-    It stays 1 if the pictures cannot tell the fitted one from 1.
+    The temperature stays 1 if the fitted one does not differ significantly from 1.
 
-    `network` is a `keras.Model` and is changed in place. It stays as it is, with the reason, if the options say so or
-    if it cannot be calibrated.
+    `network` is a `keras.Model` and is changed in place. The network is unchanged, and the reason is recorded, if the
+    options say so or if it cannot be calibrated.
     """
     if method == "none":
         return _untouched("as asked for")

@@ -40,7 +40,7 @@ class Comparison:
         }
 
     def disagreements(self, count: int = 20) -> list[dict[str, Any]]:
-        """Return the pictures that only one has right, those first on which the other is most confident."""
+        """Return the pictures that only one bundle has right, most confident mistakes of the other first."""
         rows = np.flatnonzero(self.a.right != self.b.right)
         sure_a, sure_b = (side.probabilities[rows].max(axis=1) for side in (self.a, self.b))
         wrong = np.where(self.a.right[rows], sure_b, sure_a)
@@ -79,7 +79,7 @@ def compare(
     cache: bool,
     reporter: Reporter,
 ) -> Comparison:
-    """Run both on the pictures of the data `origin`, each through its own preprocessing and engine.
+    """Run both bundles on the pictures of the data `origin`, each with its own preprocessing and engine.
 
     Raises OptionError as `check_comparable` does, DataError for pictures that cannot be used.
     """

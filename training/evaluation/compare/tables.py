@@ -31,7 +31,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     for side, name in zip(sides, (found.a.name, found.b.name), strict=True):
         if side["learned"]:
             console.print(
-                f"{name} has learned {side['learned']:,} of these pictures: its figures are too high, and this "
+                f"{name} was trained on {side['learned']:,} of these pictures: its figures are too high, and this "
                 "comparison favours it.",
                 markup=False,
             )

@@ -26,13 +26,17 @@ CheckCount = Callable[[int], None]
 FAMILIARITY = "familiarity"
 DECISION = "decision"
 JUDGED = (FAMILIARITY, DECISION)
-"""Outputs besides the probabilities, of models whose bundle knows what familiar pictures look like. They are not in the
-metadata: a request that names no output gets all that are listed there, and load generators ask for all of them."""
+"""Outputs besides the probabilities, of models whose bundle has data on familiar pictures.
+
+They are not in the metadata: a request that names no output gets all outputs that are listed there, and load generators
+request all of them.
+"""
 _NOTHING_ELSE = AnswerOptions()
 
 
 class RequestedOutput(NamedTuple):
-    """The requested form of an output: as JSON or as `binary` data; of probabilities, the `classes` best labels."""
+    """The requested form of an output: JSON or `binary` data; for probabilities, `classes` is the number of best
+    labels, 0 for all probabilities."""
 
     name: str
     binary: bool = False
@@ -101,7 +105,7 @@ class Reader:
         )
 
     def check_input(self, names: Sequence[str]) -> None:
-        """Raise MalformedRequest unless there is one input, of the model's name."""
+        """Raise MalformedRequest unless there is one input, with the name of the model's input."""
         name = self._input_name
         if len(names) != 1 or names[0] != name:
             sent = ", ".join(f"'{sent[:40]}'" for sent in names[:8]) or "none"

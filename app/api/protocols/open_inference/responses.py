@@ -32,8 +32,8 @@ class OutputTensor(NamedTuple):
 def output_tensor(output: RequestedOutput, probabilities: NDArray[np.float32], labels: Sequence[str]) -> OutputTensor:
     """Return probabilities (N, K) in the requested form.
 
-    That is as they are, or BYTES of "probability:index:label", best first, in the shape (N, classes). More classes than
-    there are labels mean all of them.
+    The form is FP32 (N, K), or BYTES of "probability:index:label", best first, in the shape (N, classes). More classes
+    than there are labels mean all of them.
     """
     count, all_classes = probabilities.shape
     if not output.classes:
@@ -82,7 +82,8 @@ def to_body(
 
 @lru_cache(maxsize=256)
 def _json_of_one(model: str, version: str, output: str, shape: tuple[int, ...], size: int) -> bytes:
-    """Return the JSON of an answer without an id whose one output is binary: most are such, and few differ."""
+    """Return the JSON of an answer without an id and with one binary output: most answers are of this kind, and few of
+    them differ."""
     tensor = {"name": output, "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": size}}
     return _json(model, version, "", [tensor])
 

@@ -175,7 +175,7 @@ INFER_REQUEST: dict[str, Any] = {
         "outputs": [{"name": "probabilities", "parameters": {"classification": 3}}],
     },
 }
-"""What the JSON of an inference request may hold; other parameters are not looked at."""
+"""What the JSON of an inference request may hold; other parameters are ignored."""
 
 
 class InferOutput(_Schema):

@@ -12,7 +12,7 @@ from app.client import Failure
 from app.contract.answer_options import AnswerOptions
 
 Values = NDArray[np.float32]
-"""What the model says of one picture: probabilities in the labels' order as `row_of` completes them, or features."""
+"""The model's answer to one picture: the row that `row_of` makes of its probabilities, or features."""
 
 DECISIONS = ("label", "unsure", "unfamiliar")
 

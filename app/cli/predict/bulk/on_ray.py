@@ -25,7 +25,7 @@ from app.system.invocation import installs
 LOCAL = "local"
 """The address of a cluster that is started here and ends with the command."""
 _LOCAL_STORE_BYTES = 100_000_000
-"""A shard's names and counts are all that goes through Ray's object store, which would take a third of the memory."""
+"""Only a shard's names and counts go through Ray's object store, which would otherwise take a third of the memory."""
 
 
 @contextmanager

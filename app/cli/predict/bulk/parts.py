@@ -112,7 +112,7 @@ def _write_csv(layout: Layout, answers: Sequence[Answer], text: TextIOWrapper) -
 def _predictions(
     layout: Layout, answers: Sequence[Answer]
 ) -> Iterator[tuple[Answer, Prediction | None, Sequence[str]]]:
-    """Yield each answer with its prediction, as the client has it, None for a failure or for features, and its set."""
+    """Yield each answer with its prediction in the client's form, None for a failure or for features, and its set."""
     values = _values(answers)
     if layout.features or not len(values):
         yield from ((answer, None, ()) for answer in answers)

@@ -30,7 +30,7 @@ Place = tuple[int, Picture | Unreadable]
 
 @dataclass(frozen=True)
 class Target:
-    """The folder of the parts, what they hold, and the largest picture that is read."""
+    """The folder of the parts, the layout of their rows, and the size of the largest picture that is read."""
 
     folder: Path
     layout: Layout

@@ -30,7 +30,7 @@ from app.system.wording import count_of
 
 @dataclass(frozen=True)
 class Job:
-    """The options of a job that do not depend on what classifies."""
+    """The options of a job that are the same for a model here and for a service."""
 
     arguments: list[str]
     files_from: str | None

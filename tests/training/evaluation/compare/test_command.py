@@ -69,7 +69,7 @@ def test_what_was_learned_is_said(store: Path) -> None:
     assert found["a"]["learned"] == 0
     assert found["b"]["learned"] > 0
     shown = compare(store, "digits:1 other")
-    assert f"other:1 has learned {found['b']['learned']} of these pictures" in shown.stdout
+    assert f"other:1 was trained on {found['b']['learned']} of these pictures" in shown.stdout
 
 
 def test_a_person_reads_a_table_and_a_verdict(store: Path) -> None:
