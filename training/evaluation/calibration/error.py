@@ -63,8 +63,9 @@ def debiased_error(
     times a factor from 0 upwards. The estimate is the true error of the model whose median is the observed error
     (median-unbiased, Andrews 1993, Econometrica 61); the ends of the interval are those of the models in whose tails it
     is (the grid bootstrap, Hansen 1999, Review of Economics and Statistics 81). Unlike the usual bootstrap this is
-    valid at 0, too. Two rules keep luck from narrowing the interval: models are also drawn with gaps as if every bin
-    had half a mistake more, and the upper end is never below that for the median error of a calibrated model.
+    valid at 0, too. Two rules keep luck from narrowing the interval. Models are also drawn with the gaps from
+    `Bins.likely_accuracy`, and the wider interval counts. The upper end is at least the one for an observed error that
+    is the median of a calibrated model's.
     """
     bins = Bins.of_equal_mass(confidence, right, count=BINS)
     random = np.random.default_rng(seed)
