@@ -39,7 +39,7 @@ def test_an_audit_leaves_a_page_and_an_object_and_says_what_it_found(pets: Path,
 def test_checks_that_were_not_made_are_named_with_the_reason(pets: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["audit", "--data", str(pets), "--out", str(tmp_path / "out"), "--no-near"])
     assert "not checked: wrong-label: 24 pictures, too few to learn from (100 are needed)" in done.output
-    assert "not checked: near-duplicate: it was not asked for" in done.output
+    assert "not checked: near-duplicate: it was turned off" in done.output
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_strangers_named(pets: Path, tmp_path: Path) -> None:
