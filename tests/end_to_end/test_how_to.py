@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -58,7 +59,8 @@ def test_a_version_is_rolled_back_pinned_and_removed_under_a_running_service(
     service: DrainingService, store: ModelStore, repository: Path, tmp_path: Path
 ) -> None:
     def live() -> list[int]:
-        return [model["version"] for model in health(service.url)[1]["models"] if model["name"] == "mnist"]
+        found: Any = health(service.url)[1]
+        return [model["version"] for model in found["models"] if model["name"] == "mnist"]
 
     for version in (2, 3):
         bundle = version_of(store.path("mnist", 1), version, tmp_path)
