@@ -30,7 +30,7 @@ from app.waiting import wait_all
 if TYPE_CHECKING:
     from app.api.protocols.open_inference.rpc_server import RpcServer
 
-_SIGN_OF_LIFE_S = 0.5
+_SIGN_OF_LIFE_S = 1.0
 _SWITCH_S = 0.0005
 """How long a thread that loads a version, or decodes, may keep the interpreter's lock from the event loop. Python's
 default of 5 ms shows in the slowest answers."""

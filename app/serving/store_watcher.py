@@ -32,6 +32,9 @@ from app.system.folder_lock import taking_turns
 
 _PATIENT_LOOKS = 20
 """A folder counts as a half-copied bundle if this many scans in a row find it unchanged, without a manifest."""
+_CALM_INTERVALS = 4
+"""The files of a live version that did not change between two scans are looked at again after this many intervals. They
+should never change, and looking at them is more than half of a scan, the most frequent work of an idle service."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -42,6 +45,8 @@ class _Seen:
 
     fingerprint: Fingerprint | None
     looks: int
+    at: float
+    """When the last scan found them, on the monotonic clock."""
 
 
 class Watcher:
@@ -60,6 +65,8 @@ class Watcher:
         self._said: dict[str, str] = {}
         self._failure = ""
         self._is_settling = False
+        self._is_thorough = False  # whether this scan looks at all files
+        self._thorough_is_due = False
         self._waiting: list[asyncio.Future[None]] = []  # for the end of a scan; used on the event loop only
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,11 +90,12 @@ class Watcher:
             await asyncio.to_thread(self._thread.join)
 
     async def next_look(self) -> None:
-        """Wait for the end of a scan, which may be one that already runs. Two waits include a whole scan.
+        """Wait for the end of a scan, which may be one that already runs. Two waits include a whole scan of all files.
 
         Raises ShuttingDown if there is no further scan.
         """
         if not self._stop.is_set():
+            self._thorough_is_due = True
             looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(looked)
             await looked
@@ -97,6 +105,7 @@ class Watcher:
     def look(self) -> None:
         """Scan the whole store once, and make ready versions live. Call it in the watcher's thread only."""
         self._is_settling = False
+        self._is_thorough, self._thorough_is_due = self._thorough_is_due, False
         try:
             names = self._store.names()
         except BundleNotFound as exc:
@@ -152,7 +161,7 @@ class Watcher:
         is_missed = live is not None and is_gone and self._look_at_version(name, live.version).looks < 2
         is_settling = is_missed
         for version in order:
-            seen = self._look_at_version(name, version)
+            seen = self._lately_seen(name, version) or self._look_at_version(name, version)
             is_settling |= seen.looks < 2
             if live is not None and version == live.version:
                 self._say(name, None)
@@ -202,11 +211,18 @@ class Watcher:
             if of_name == name and seen not in there and (live is None or seen != live.version):
                 del self._seen[of_name, seen]
 
+    def _lately_seen(self, name: str, version: int) -> _Seen | None:
+        """Return what a scan has found of a live version, unless it has changed or was looked at too long ago."""
+        live, seen = self._live.get(name), self._seen.get((name, version))
+        if self._is_thorough or live is None or live.version != version or seen is None or seen.looks < 2:
+            return None
+        return seen if time.monotonic() < seen.at + _CALM_INTERVALS * self._interval_s else None
+
     def _look_at_version(self, name: str, version: int) -> _Seen:
         fingerprint = fingerprint_of(self._store.path(name, version))
         before = self._seen.get((name, version))
         looks = before.looks + 1 if before is not None and before.fingerprint == fingerprint else 1
-        seen = self._seen[name, version] = _Seen(fingerprint, looks)
+        seen = self._seen[name, version] = _Seen(fingerprint, looks, time.monotonic())
         self._is_settling = self._is_settling or looks == 1
         return seen
 

@@ -31,7 +31,13 @@ class Following:
     """A catalogue that follows a store; `look` is one look of its watcher, in a thread as in the service."""
 
     def __init__(
-        self, loader: FolderLoader, loaded: LoadedStore, *, default: str | None = None, shutdown_grace_s: float = 5.0
+        self,
+        loader: FolderLoader,
+        loaded: LoadedStore,
+        *,
+        default: str | None = None,
+        shutdown_grace_s: float = 5.0,
+        interval_s: float = 0,
     ) -> None:
         self.metrics = Metrics()
         self.catalogue = Catalogue(
@@ -47,7 +53,7 @@ class Following:
             shutdown_grace_s=shutdown_grace_s,
             retire_grace_s=5,
         )
-        self.watcher = Watcher(cast("Loader", loader), loaded, self.catalogue, interval_s=0)
+        self.watcher = Watcher(cast("Loader", loader), loaded, self.catalogue, interval_s=interval_s)
 
     async def look(self, times: int = 1) -> None:
         for _ in range(times):
@@ -441,6 +447,22 @@ async def test_a_live_version_that_is_damaged_on_disk_keeps_serving_and_says_so(
     folder_loader.publish("cats", 1, "overwritten")
     await service.look(4)
     assert (service.live(), folder_loader.loads) == (1, [])
+    assert service.refused() == [("cats", 1, "bundle_tampered")]
+
+
+async def test_the_files_of_a_live_version_are_looked_at_less_often_unless_somebody_waits_for_it(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow(interval_s=3600)
+    await service.look(2)
+    folder_loader.publish("cats", 1, "overwritten")
+    await service.look(4)
+    assert service.refused() == []
+    waiting = asyncio.create_task(service.watcher.next_look())
+    await asyncio.sleep(0)
+    await service.look(2)
+    await waiting
     assert service.refused() == [("cats", 1, "bundle_tampered")]
 
 
