@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Literal
 
 import cv2
@@ -24,7 +25,10 @@ InferencePlace = Literal["auto", "loop", "thread"]
 _SIZES = (1, 4, 16, 64, 256, 1024)
 """Few, because OpenVINO compiles a network for each; `BatchPlan` composes other sizes of these."""
 _GAIN = 0.95
-"""A larger batch is worth its delay if its time per picture is at most this share of the smaller one's."""
+"""A larger batch is worth its delay if its cost per picture is at most this share of the smaller one's."""
+_PER_BATCH_S = 0.0003
+"""What a batch costs besides inference, about. Filling it takes a tenth of that. The rest is that the network and the
+code between two batches push each other out of the processor's caches (docs/explanation/benchmarks.md)."""
 _LOOP_S = 0.004
 """A batch that takes longer runs in a thread, to leave the event loop free. A quicker one runs on the loop, because a
 thread hop costs 0.1 to 0.3 ms, and two threads compete for the interpreter's lock."""
@@ -48,7 +52,7 @@ class TuningOptions:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to run a model. `batch_seconds` has the batch sizes, and the seconds of a batch of each."""
+    """How to run a model. `batch_seconds` has the batch sizes, and the seconds of inference for a batch of each."""
 
     batch_seconds: dict[int, float]
     on_event_loop: bool
@@ -56,7 +60,7 @@ class Tuning:
 
     @cached_property
     def plan(self) -> BatchPlan:
-        return BatchPlan(self.batch_seconds)
+        return BatchPlan({size: _PER_BATCH_S + seconds for size, seconds in self.batch_seconds.items()})
 
 
 def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = None, busy: bool = False) -> Tuning:
@@ -93,13 +97,16 @@ def _prepare(loaded: LoadedModel, sizes: Iterable[int]) -> None:
 
 
 def _sizes_that_gain(loaded: LoadedModel, largest: int, patience: int) -> dict[int, float]:
-    """Return the seconds of a batch of each size, from 1 up, as long as a larger one takes less per picture."""
+    """Return the seconds of inference for a batch of each size, from 1 up, as long as a larger one costs less per
+    picture."""
     found: dict[int, float] = {}
+    least = inf
     for size in [*(size for size in _SIZES if size < largest), largest]:
         seconds = _time_batch(loaded, size, patience)
-        if found and seconds / size > _GAIN * min(taken / smaller for smaller, taken in found.items()):
+        cost = (_PER_BATCH_S + seconds) / size
+        if cost > _GAIN * least:
             break
-        found[size] = seconds
+        found[size], least = seconds, cost
     return found
 
 

@@ -100,9 +100,14 @@ def test_sizes_grow_as_long_as_a_picture_gets_cheaper(load: Load) -> None:
 
 
 def test_a_model_that_gains_nothing_by_batches_runs_single_pictures(load: Load) -> None:
-    loaded, worker = load(lambda size: size * MS)
+    loaded, worker = load(lambda size: size * 20 * MS)
     assert list(tune(loaded, options()).batch_seconds) == [1]
     assert worker.seen == {1, 4}  # larger ones are not even tried
+
+
+def test_a_small_network_gets_batches_though_its_inference_alone_gains_nothing(load: Load) -> None:
+    loaded, _ = load(lambda size: size * MS / 10)
+    assert list(tune(loaded, options()).batch_seconds) == [1, 4, 16]
 
 
 def test_sizes_stop_where_they_no_longer_gain(load: Load) -> None:
