@@ -450,7 +450,7 @@ async def test_a_live_version_that_is_damaged_on_disk_keeps_serving_and_says_so(
     assert service.refused() == [("cats", 1, "bundle_tampered")]
 
 
-async def test_the_files_of_a_live_version_are_looked_at_less_often_unless_somebody_waits_for_it(
+async def test_the_files_of_a_live_version_are_looked_at_less_often_unless_somebody_waits(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
     folder_loader.publish("cats", 1)
