@@ -76,7 +76,7 @@ def test_a_version_is_rolled_back_pinned_and_removed_under_a_running_service(
     assert store.versions("mnist") == [1, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_model_is_served_beside_the_first_without_a_restart(
     service: DrainingService, store: ModelStore, repository: Path, data_folder: Path
 ) -> None:

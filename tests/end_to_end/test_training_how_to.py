@@ -102,7 +102,7 @@ def findings(folder: Path) -> dict[tuple[str, str], str]:
     return {(each["check"], each["pictures"][0]): each["sentence"] for each in found}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wrong_labels_are_found_shown_and_asked_about(pictures: Path, environment: dict[str, str]) -> None:
     with opened("docs/how-to/find-wrong-labels.md") as page:
         audit, threshold, review = page.commands()

@@ -80,13 +80,20 @@ def names(problems: list[dict[str, str]]) -> list[str]:
 @pytest.mark.parametrize(
     "recipe",
     [
-        {},
-        {"validation": 0.0},
-        {"optimizer": "adamw", "schedule": "one_cycle", "batch_size": 64, "epochs": 10},
-        {"optimizer": "momentum", "learning_rate": 0.05, "augmentation": Augmentation(5, 0.05), "epochs": 8},
-        {"loss": "mse", "epochs": 10},
+        pytest.param({}, id="adam"),
+        pytest.param({"validation": 0.0}, id="no validation"),
+        pytest.param(
+            {"optimizer": "adamw", "schedule": "one_cycle", "batch_size": 64, "epochs": 10},
+            id="one cycle",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            {"optimizer": "momentum", "learning_rate": 0.05, "augmentation": Augmentation(5, 0.05), "epochs": 8},
+            id="augmented",
+            marks=pytest.mark.long,
+        ),
+        pytest.param({"loss": "mse", "epochs": 10}, id="mse", marks=pytest.mark.long),
     ],
-    ids=["adam", "no validation", "one cycle", "augmented", "mse"],
 )
 def test_a_healthy_run_is_told_nothing(diagnosed: Diagnosed, recipe: dict[str, Any]) -> None:
     assert diagnosed(**recipe) == []

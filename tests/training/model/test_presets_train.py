@@ -11,7 +11,10 @@ from training.__main__ import cli
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "epochs", "least"), [("quick", 6, 0.95), ("tiny", 12, 0.85)])
+@pytest.mark.parametrize(
+    ("preset", "epochs", "least"),
+    [("quick", 6, 0.95), pytest.param("tiny", 12, 0.85, marks=pytest.mark.long)],
+)
 def test_it_learns_digits_and_exports_a_graph_that_averages_views(
     preset: str, epochs: int, least: float, tmp_path: Path
 ) -> None:
