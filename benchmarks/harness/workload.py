@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.contract.store import ModelStore
@@ -22,6 +24,7 @@ HERE = Path(__file__).parents[1]
 WORK = HERE / ".work"
 _MOST_PICTURES = 64
 _PHONE_PICTURES = 8
+_PHONE = (4000, 3000)
 _ORIENTATION = 0x0112
 
 
@@ -127,13 +130,19 @@ def of_12_megapixels(picture: bytes) -> bytes:
     image = Image.open(BytesIO(picture)).convert("RGB")
     if image.height > image.width:
         image = image.transpose(Image.Transpose.ROTATE_90)
-    large = np.asarray(image.resize((4000, 3000), Image.Resampling.BICUBIC), np.int16)
-    noise = np.random.default_rng(0).normal(0, 2, large.shape)  # a sensor's, without which the file is far too small
+    large = np.asarray(image.resize(_PHONE, Image.Resampling.BICUBIC), np.int16)
     exif = Image.Exif()
     exif[_ORIENTATION] = 6  # the phone was held upright
     jpeg = BytesIO()
-    Image.fromarray(np.clip(large + noise, 0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=90, exif=exif)
+    Image.fromarray(np.clip(large + _sensor_noise(), 0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=90, exif=exif)
     return jpeg.getvalue()
+
+
+@cache
+def _sensor_noise() -> NDArray[np.float32]:
+    """Return the noise of a sensor, without which a file of 12 megapixels is far too small."""
+    width, height = _PHONE
+    return np.random.default_rng(0).normal(0, 2, (height, width, 3)).astype(np.float32)
 
 
 def _built(name: str) -> Path:
