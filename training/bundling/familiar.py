@@ -59,10 +59,14 @@ def learn_trust(
     if validation is None:
         reporter.say(_UNKNOWN + "there are no validation pictures to compare with; give --validation a share")
         return None
+    kernel, bias = (np.asarray(weights, np.float32) for weights in network.layers[-1].get_weights())
+    if _least_bytes(kernel) > MAX_TRUST_BYTES:  # before work that grows with the square of the features
+        most = f"{MAX_TRUST_BYTES:,} bytes"
+        reporter.say(_UNKNOWN + f"the statistics of its {len(kernel):,} features take more than {most}")
+        return None
     rows = thinned(train.targets, _MOST_LEARNED, seed)
     learned = known[rows].astype(np.float32) if known is not None else _features(engine, train.images[rows], reporter)
     targets = train.targets[rows]
-    kernel, bias = (np.asarray(weights, np.float32) for weights in network.layers[-1].get_weights())
     projection, centres = project(learned, targets, classes=len(bias))
     if max(np.abs(projection).max(), np.abs(kernel).max()) > np.finfo(np.float16).max:
         reporter.say(_UNKNOWN + "the network's weights are too large")
@@ -89,6 +93,12 @@ def learn_trust(
             reporter.say(_UNKNOWN + f"the last layer alone takes more than {MAX_TRUST_BYTES:,} bytes")
             return None
         near = near[: len(near) // 2] if len(near) > 1 else near[:0]
+
+
+def _least_bytes(kernel: NDArray[np.float32]) -> int:
+    """Return the bytes of the projection and of the last layer's kernel (D, K) as they are kept."""
+    features, classes = kernel.shape
+    return int(features * (min(_DIMENSIONS, features) + classes) * np.dtype(np.float16).itemsize)
 
 
 def _with_thumbnails(trust: Trust, images: NDArray[Any], rows: NDArray[np.intp]) -> Trust:
