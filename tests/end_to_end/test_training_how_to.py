@@ -157,8 +157,7 @@ def test_a_run_that_was_killed_is_resumed_and_a_deterministic_one_repeated(
         run(reproduce, photos, **environment)
     assert store.versions("mine") == [1, 2, 3]
     weights = [
-        (store.path("mine", version) / "model" / "variables" / "variables.data-00000-of-00001").read_bytes()
-        for version in (2, 3)
+        (store.path("mine", version) / "variables" / "variables.data-00000-of-00001").read_bytes() for version in (2, 3)
     ]
     assert weights[0] == weights[1]
 

@@ -27,7 +27,7 @@ def test_features_are_copied_once_to_find_their_directions() -> None:
     assert most < 2 * 8 * features.size
 
 
-def test_a_network_with_very_many_features_is_left_without_statistics_before_any_work() -> None:
+def test_a_network_with_very_many_features_is_passed_over_before_any_work() -> None:
     """Work and memory grow with the square of the features: 36,864 of them would take 11 GB, and hours."""
 
     class Engine:
