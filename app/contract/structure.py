@@ -59,7 +59,7 @@ def too_many_segments() -> UndecodableImage:
 
 
 def _jpeg_markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker that has a segment, and where that begins, in libjpeg's order, to the end of the image or of
+    """Yield each marker that has a segment, and the segment's start, in libjpeg's order, to the end of the image or of
     the file.
 
     Raises UndecodableImage after MAX_SEGMENTS markers of any kind.

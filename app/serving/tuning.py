@@ -27,8 +27,8 @@ _SIZES = (1, 4, 16, 64, 256, 1024)
 _GAIN = 0.95
 """A larger batch is worth its delay if its cost per picture is at most this share of the smaller one's."""
 _PER_BATCH_S = 0.0003
-"""What a batch costs besides inference, about. Filling it takes a tenth of that. The rest is that the network and the
-code between two batches push each other out of the processor's caches (docs/explanation/benchmarks.md)."""
+"""What a batch costs besides inference, about. Filling it takes a tenth of that. For the rest, the network and the code
+between two batches presumably push each other out of the processor's caches (docs/explanation/benchmarks.md)."""
 _LOOP_S = 0.004
 """A batch that takes longer runs in a thread, to leave the event loop free. A quicker one runs on the loop, because a
 thread hop costs 0.1 to 0.3 ms, and two threads compete for the interpreter's lock."""

@@ -33,7 +33,7 @@ class BadPicture:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Preprocessed pictures, their labels, and where they came from.
+    """Preprocessed pictures, their labels, and their sources.
 
     `images` (N, H, W, C) are mapped from a file if memory has no room; `targets` (N,) are int64 indices of labels;
     `pictures` are in the same order. Images are uint8 pictures in contract form, or float16 outputs of a network's
