@@ -226,6 +226,24 @@ def test_ctrl_c_ends_it_quietly(pictures: Path, options: list[object], tmp_path:
     assert (job.returncode, said) == (130, "")
 
 
+def test_ctrl_c_ends_it_quietly_while_workers_still_start(
+    pictures: Path, options: list[object], tmp_path: Path
+) -> None:
+    folder = tmp_path / "interrupted"
+    with subprocess.Popen(
+        command(pictures, "--shards", folder, *options), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
+        while not _workers_of(job.pid):
+            time.sleep(0.005)
+        for _ in range(20):  # at each point of its imports, which take half a second
+            for worker in _workers_of(job.pid):
+                os.kill(worker, signal.SIGINT)
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGINT)
+        _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (130, "")
+
+
 def _workers_of(process: int) -> list[int]:
     """The processes of a job that have a model, in the order of their start."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()

@@ -49,7 +49,21 @@ class WorkerPool:
     work: Callable[[Shard], Finished]
 
     def submit(self, shard: Shard) -> Future[Finished]:
-        return self.executor.submit(self.work, shard)
+        with _ctrl_c_waits():
+            return self.executor.submit(self.work, shard)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Deliver SIGINT to this thread only after the block, and never to a process or thread that starts in it.
+
+    A terminal sends Ctrl-C to all processes of the job. The job itself stops its workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -91,7 +105,6 @@ class _Worker:
 
 
 def _begin(model: ModelHere, target: Target, signals: Signals) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job, which stops its workers
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     _Worker.model, _Worker.target, _Worker.signals = model, target, signals
 
