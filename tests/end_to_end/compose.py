@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -11,10 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.callers import free_port
+from tests.end_to_end.callers import free_port, is_ready, until
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 1800  # without any cache, TensorFlow alone is a download of 570 MB
+_STOP_TIMEOUT_S = 60
+_SOURCES = (
+    ".dockerignore",
+    "Dockerfile",
+    "app",
+    "deploy",
+    "docker",
+    "docker-compose.object-storage.yml",
+    "docker-compose.yml",
+    "requirements",
+    "training",
+)
+"""What Compose needs of the repository, but for the model store."""
 
 
 def why_no_engine() -> str:
@@ -41,6 +55,18 @@ class ComposeProject:
     port: int = field(default_factory=free_port)
     port_variable: str = "PORT"
     variables: dict[str, str] = field(default_factory=dict)
+    folder: Path = ROOT
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command that calls `docker compose` needs to be about this project."""
+        return {
+            "COMPOSE_PROJECT_NAME": self.name,
+            "BIND": "127.0.0.1",
+            self.port_variable: str(self.port),
+            "MODEL_STORE": str(self.model_store),
+            **self.variables,
+        }
 
     @property
     def url(self) -> str:
@@ -52,19 +78,10 @@ class ComposeProject:
 
     def call(self, command: list[str], *, timeout_s: float = 120, **environment: str) -> str:
         """Run a command that calls `docker compose` for this project."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
         done = subprocess.run(
             command,
-            cwd=ROOT,
-            env={
-                **inherited,
-                "COMPOSE_PROJECT_NAME": self.name,
-                "BIND": "127.0.0.1",
-                self.port_variable: str(self.port),
-                "MODEL_STORE": str(self.model_store),
-                **self.variables,
-                **environment,
-            },
+            cwd=self.folder,
+            env={**_inherited(), **self.environment, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -77,8 +94,48 @@ class ComposeProject:
             )
         return done.stdout
 
+    @contextmanager
+    def in_foreground(self, command: str, log: Path, url: str = "") -> Iterator[None]:
+        """Run a command of a page until the service answers at `url`, and end it by Ctrl-C at the end of the block."""
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=self.folder,
+                env={**_inherited(), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            ) as shell,
+        ):
+            try:
+                until(lambda: shell.poll() is not None or is_ready(url or self.url), timeout_s=BUILD_TIMEOUT_S)
+                assert shell.poll() is None, log.read_text()
+                yield
+            finally:
+                if shell.poll() is None:
+                    os.killpg(shell.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+                    shell.wait(_STOP_TIMEOUT_S)
+
     def containers(self, service: str) -> list[str]:
         return self.run("ps", "--all", "--quiet", service).split()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("IMAGECLASS_")}
+
+
+def copy_of_sources(folder: Path) -> Path:
+    """Copy what Compose needs, with the bundled model, for commands that are run in the repository and change it."""
+    folder.mkdir()
+    for name in _SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "model_store" / "mnist", folder / "model_store" / "mnist")
+    return folder
 
 
 @contextmanager

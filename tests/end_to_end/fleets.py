@@ -275,11 +275,11 @@ class ComposeFleet(Fleet):
         self.store = project.model_store
         self.url = project.url
         [self._proxy] = project.containers("proxy")
-        self.statistics = Statistics(f"http://{self._address(self._proxy)}:8405")
+        self.statistics = Statistics(f"http://{address_in_docker(self._proxy)}:8405")
 
     def kill_one(self) -> int:
         replica, *_ = self._project.containers("replica")
-        held = self.statistics.unanswered_after(lambda: docker("kill", replica), f"{self._address(replica)}:8000")
+        held = self.statistics.unanswered_after(lambda: docker("kill", replica), f"{address_in_docker(replica)}:8000")
         self._complete()
         return held
 
@@ -307,8 +307,9 @@ class ComposeFleet(Fleet):
         self._project.run("--profile", "replicas", "up", "--detach", "--wait", "--no-recreate", "--no-deps", "replica")
         self.statistics.wait_for_servers(REPLICAS)
 
-    def _address(self, container: str) -> str:
-        return docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+
+def address_in_docker(container: str) -> str:
+    return docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
 
 
 def _restarted(replica: str, before: int) -> Callable[[], bool]:

@@ -22,7 +22,6 @@ _RAY = "needs .venv-ray; tests/ray run the same programs (make test-ray)"
 NOT_RUN = {
     "docs/how-to/bulk-jobs-on-ray.md": {"": _RAY},
     "docs/how-to/canary.md": {"": _CONTAINERS},
-    "docs/how-to/container.md": {"": _CONTAINERS},
     "docs/how-to/kserve.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-autoscaling.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-bucket.md": {"": _CLUSTER},
@@ -37,11 +36,6 @@ NOT_RUN = {
         "docker compose ": _CONTAINERS,
     },
     "docs/how-to/ray.md": {"": _RAY},
-    "docs/how-to/replicas.md": {
-        "docker compose ": _CONTAINERS,
-        "REPLICAS=5 PROXY_PORT=": _CONTAINERS,
-        "deploy/haproxy/roll.sh": _CONTAINERS,
-    },
     "docs/how-to/shadow.md": {"": _CONTAINERS},
 }
 """Commands of pages, by their beginning, that no test runs, and why."""

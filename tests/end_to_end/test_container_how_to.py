@@ -1,0 +1,143 @@
+"""The commands of pages about containers, as they stand there, in a copy of the sources, on a real Docker engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.callers import Callers, address_of, free_port, post, until
+from tests.end_to_end.compose import ComposeProject, copy_of_sources, removed_after
+from tests.end_to_end.fleets import Statistics, address_in_docker, answers, docker
+from tests.end_to_end.pages import opened, run
+from tests.photos import write_photos
+
+pytestmark = [pytest.mark.docker, pytest.mark.long]
+
+REPLICAS = 3
+"""As many as there are if nothing is set."""
+MORE_REPLICAS = 5
+
+
+@pytest.fixture
+def project(engine: None, tmp_path: Path) -> Iterator[ComposeProject]:
+    """A copy of the sources as a Compose project. The service has the same port as the proxy: one of them runs."""
+    folder = copy_of_sources(tmp_path / "sources")
+    port = free_port()
+    project = ComposeProject(folder / "model_store", port=port, variables={"PROXY_PORT": str(port)}, folder=folder)
+    with removed_after(project, "*"):
+        yield project
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture(scope="module")
+def seven(data_folder: Path) -> bytes:
+    return (data_folder / "7-00000.png").read_bytes()
+
+
+def classify(url: str, picture: bytes, **parameters: str) -> str:
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        answer = client.post("/predict", params=parameters, files={"file": picture}).json()
+    return f"{answer['model']['name']} says {answer['label']}"
+
+
+def containers(project: ComposeProject) -> dict[str, list[str]]:
+    """Return how each container of a service is: "running", or "exited" with its code."""
+    found: dict[str, list[str]] = {}
+    listed = docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={project.name}")
+    for container in listed.split():
+        status = docker(
+            "inspect",
+            "--format",
+            '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{.State.ExitCode}}',
+            container,
+        )
+        service, state, code = status.split()
+        found.setdefault(service, []).append(state if state == "running" else f"{state} {code}")
+    return found
+
+
+def statistics_of(project: ComposeProject, backend: str = "replicas") -> Statistics:
+    [proxy] = project.containers("proxy")
+    return Statistics(f"http://{address_in_docker(proxy)}:8405", backend)
+
+
+def on_port(command: str, port: int) -> str:
+    return command.replace("PORT=9000", f"PORT={port}")
+
+
+def test_the_service_and_trainings_run_in_containers(project: ComposeProject, seven: bytes, log: Path) -> None:
+    write_photos(project.folder / "pictures", ["cats", "dogs"], of_each=20)
+    with opened("docs/how-to/container.md") as page:
+        up, for_others, digits, own_pictures = page.commands()
+    for fit in (digits, f"{own_pictures} --size 32"):
+        run(f"{fit} --preset seed --epochs 1 --no-report", project.folder, **project.environment)
+    from_another_address = f"http://127.0.0.2:{project.port}"
+
+    with project.in_foreground(up, log):
+        assert classify(project.url, seven, model="mnist") == "mnist says 7"
+        assert classify(project.url, seven, model="digits").startswith("digits says ")
+        assert classify(project.url, seven, model="mine") in ("mine says cats", "mine says dogs")
+        assert containers(project) == {"service": ["running"]}
+        assert not answers(from_another_address)
+    assert containers(project) == {"service": ["exited 0"]}
+
+    with project.in_foreground(on_port(for_others, project.port), log, from_another_address):
+        assert classify(from_another_address, seven, model="mnist") == "mnist says 7"
+    assert containers(project) == {"service": ["exited 0"]}
+
+
+def test_replicas_are_run_behind_a_proxy_and_changed_without_a_loss(
+    project: ComposeProject, seven: bytes, log: Path
+) -> None:
+    with opened("docs/how-to/replicas.md") as page:
+        page.commands("REPLICAS=images.internal")  # test_haproxy.py runs this one
+        up, more, down, build, roll, restart, another_proxy, reload, scale = page.commands()
+    from_another_address = f"http://127.0.0.2:{project.port}"
+
+    with project.in_foreground(up, log):
+        statistics_of(project).wait_for_servers(REPLICAS)
+        assert classify(project.url, seven) == "mnist says 7"
+        assert containers(project) == {"proxy": ["running"], "replica": ["running"] * REPLICAS}
+        assert not answers(from_another_address)
+    with project.in_foreground(on_port(more, project.port), log, from_another_address):
+        statistics_of(project).wait_for_servers(MORE_REPLICAS)
+        assert classify(from_another_address, seven) == "mnist says 7"
+    run(down, project.folder, **project.environment)
+    assert containers(project) == {}
+
+    def change(command: str) -> None:
+        run(command, project.folder, **project.environment)
+
+    project.run("up", "--detach", "--wait", "proxy")
+    statistics_of(project).wait_for_servers(REPLICAS)
+    before = project.containers("replica")
+    with Callers(lambda: address_of(project.url), post(seven), count=2) as callers:
+        change(build)
+        change(roll)
+        replicas = project.containers("replica")
+        assert len(replicas) == REPLICAS
+        assert set(replicas).isdisjoint(before)
+        change(restart)
+        until(lambda: all('"restarted"' in docker("logs", replica) for replica in replicas))
+        callers.wait_for_answers(100)
+    assert callers.failed == {}
+
+    with (project.folder / "deploy" / "haproxy" / "clients.cfg").open("a") as configuration:
+        configuration.write("    http-response set-header proxy another\n")
+    change(another_proxy)
+    statistics = statistics_of(project)
+    statistics.wait_for_servers(REPLICAS)
+    assert httpx.get(f"{project.url}/health", trust_env=False).headers["proxy"] == "another"
+
+    with Callers(lambda: address_of(project.url), post(seven), count=2) as callers:
+        with statistics.another_process():
+            change(reload)
+        change(scale)
+        statistics.wait_for_servers(MORE_REPLICAS)
+        callers.wait_for_answers(100)
+    assert callers.failed == {}
