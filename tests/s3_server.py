@@ -19,14 +19,18 @@ _START_S = 60
 
 
 class S3Server:
-    """A store of files, and the gateway that speaks S3, on ports of their own choosing."""
+    """A store of files, and the gateway that speaks S3, on ports of their own choosing.
 
-    def __init__(self, folder: Path) -> None:
+    `address` is the gateway's: one that containers can reach, too, is the host's on a network of theirs.
+    """
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self._folder = folder
+        self._address = address
         self._ports = _free_ports(4)
         self._files: subprocess.Popen[bytes] | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
-        self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
+        self.endpoint = f"http://{address}:{self._ports[3]}"
         credentials = [{"accessKey": key, "secretKey": secret} for key, secret in KEYS.items()]
         identity = {"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "List", "Write"]}
         (folder / "data").mkdir()
@@ -80,7 +84,7 @@ class S3Server:
 
     def _start_gateway(self) -> None:
         _, _, filer, s3 = self._ports
-        options = {"filer": f"127.0.0.1:{filer}", "config": self._folder / "s3.json", "ip.bind": "127.0.0.1"}
+        options = {"filer": f"127.0.0.1:{filer}", "config": self._folder / "s3.json", "ip.bind": self._address}
         self._gateway = self._run("s3", {**options, "port": s3, "port.iceberg": 0, "port.lance": 0})
         patience = time.monotonic() + _START_S
         while True:

@@ -31,10 +31,6 @@ NOT_RUN = {
         "make dashboards": "writes into the repository; tests/deploy/test_monitoring.py compares what it would write",
         ".venv/bin/python -m pytest": "is tests itself",
     },
-    "docs/how-to/object-storage.md": {
-        "export IMAGECLASS_MODEL_STORE=": _CONTAINERS,
-        "docker compose ": _CONTAINERS,
-    },
     "docs/how-to/ray.md": {"": _RAY},
     "docs/how-to/shadow.md": {"": _CONTAINERS},
 }

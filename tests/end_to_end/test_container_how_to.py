@@ -1,16 +1,21 @@
 """The commands of pages about containers, as they stand there, in a copy of the sources, on a real Docker engine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.end_to_end.callers import Callers, address_of, free_port, post, until
+from app.contract.location import BucketAddress
+from app.object_storage.bucket import Bucket
+from tests.end_to_end.callers import Callers, address_of, free_port, health, post, until
 from tests.end_to_end.compose import ComposeProject, copy_of_sources, removed_after
 from tests.end_to_end.fleets import Statistics, address_in_docker, answers, docker
 from tests.end_to_end.pages import opened, run
 from tests.photos import write_photos
+from tests.s3_server import BUCKET, S3Server
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
 
@@ -39,6 +44,20 @@ def seven(data_folder: Path) -> bytes:
     return (data_folder / "7-00000.png").read_bytes()
 
 
+@pytest.fixture
+def s3_server(engine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A real S3 server that containers can reach. The environment has its address and keys."""
+    (tmp_path / "s3").mkdir()
+    gateway = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    server = S3Server(tmp_path / "s3", gateway)
+    server.start()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    Bucket(BucketAddress(f"s3://{BUCKET}")).upload("made", b"")
+    yield server
+    server.stop()
+
+
 def classify(url: str, picture: bytes, **parameters: str) -> str:
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         answer = client.post("/predict", params=parameters, files={"file": picture}).json()
@@ -64,6 +83,11 @@ def containers(project: ComposeProject) -> dict[str, list[str]]:
 def statistics_of(project: ComposeProject, backend: str = "replicas") -> Statistics:
     [proxy] = project.containers("proxy")
     return Statistics(f"http://{address_in_docker(proxy)}:8405", backend)
+
+
+def settings_of_shell(command: str) -> dict[str, str]:
+    """Return what a command such as `export A=b C=d` sets."""
+    return dict(setting.split("=", 1) for setting in command.removeprefix("export ").split())
 
 
 def on_port(command: str, port: int) -> str:
@@ -141,3 +165,31 @@ def test_replicas_are_run_behind_a_proxy_and_changed_without_a_loss(
         statistics.wait_for_servers(MORE_REPLICAS)
         callers.wait_for_answers(100)
     assert callers.failed == {}
+
+
+def test_containers_serve_from_a_bucket_and_pull_once(
+    project: ComposeProject, s3_server: S3Server, seven: bytes, log: Path
+) -> None:
+    with opened("docs/how-to/object-storage.md") as page:
+        _, push, _, _, settings, up, _ = page.commands()  # test_object_storage.py runs the others
+    up, comment = up.split("#")
+    assert "`up proxy`" in comment
+    run(push, project.folder)
+
+    def reachable() -> object:
+        store: Any = health(project.url)[1]["store"]
+        assert store["kind"] == "s3"
+        return store["reachable"]
+
+    with_volume = replace(project, variables=settings_of_shell(settings))
+    with removed_after(with_volume, "*"):
+        with project.in_foreground(f"{settings}\n{up} proxy", log):
+            statistics_of(project).wait_for_servers(REPLICAS)
+            assert classify(project.url, seven) == "mnist says 7"
+            logs = "".join(docker("logs", replica) for replica in project.containers("replica"))
+            assert logs.count('"version pulled"') == 1
+        with_volume.run("--profile", "replicas", "down")  # the volume stays
+        with s3_server.outage(), project.in_foreground(f"{settings}\n{up}", log):
+            assert classify(project.url, seven) == "mnist says 7"
+            assert reachable() is False
+    assert containers(project) == {}

@@ -108,7 +108,7 @@ def test_the_commands_of_the_page_push_serve_and_list(
         return command.replace("s3://models/store", bucket.url)
 
     with opened("docs/how-to/object-storage.md") as page:
-        keys, push, serve, listed, pinned = page.commands()
+        keys, push, serve, listed, _, _, pinned = page.commands()  # test_container_how_to.py runs the two between
     assert set(re.findall(r"(AWS_\w+)=", keys)) <= set(s3_server.environment)
     digest = re.findall(r"sha256:[0-9a-f]{64}", run(ours(push), repository))[0]
     assert "mnist" in run(ours(listed), repository)
