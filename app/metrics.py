@@ -101,7 +101,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "imageclass_model_loads": Family(
         "counter",
-        "Attempts to load a version; outcome is live, or the code of the reason why it was rejected.",
+        "Attempts to load a version; outcome is live, preview, or the code of the reason why it was rejected.",
         ("model", "version", "outcome"),
     ),
     "imageclass_workers_ready": Family("gauge", "Worker processes that accept requests."),

@@ -49,6 +49,30 @@ def test_pin_and_unpin_and_what_list_show_and_verify_say_of_it(copy_of_store: Pa
     assert "No version is pinned." in models("verify", "digits", store=copy_of_store).stdout
 
 
+def test_a_version_is_put_into_preview_listed_and_taken_out_again(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    done = models("preview", "digits", "1", store=copy_of_store)
+    assert done.exit_code == 0
+    assert "model=digits&version=1" in done.stdout
+    listed = models("list", store=copy_of_store).stdout.splitlines()
+    assert [line.count("preview") for line in listed if "│ digits" in line] == [1, 0]
+    assert models("preview", "digits", "--end", store=copy_of_store).exit_code == 0
+    assert ModelStore(copy_of_store).preview("digits") is None
+
+
+def test_what_would_not_be_previewed_is_not_marked(copy_of_store: Path) -> None:
+    add_version(copy_of_store, 2)
+    add_version(copy_of_store, 3)
+    add_version(copy_of_store, 1 << 40, damaged=True)
+    models("pin", "digits", "3", store=copy_of_store)
+    assert "the one that is served" in error_of("preview", "digits", "3", store=copy_of_store)
+    assert "saved_model.pb" in error_of("preview", "digits", str(1 << 40), store=copy_of_store)
+    assert "has no version 9" in error_of("preview", "digits", "9", store=copy_of_store)
+    assert "either the version to preview, or --end" in error_of("preview", "digits", store=copy_of_store)
+    assert "or --end" in error_of("preview", "digits", "2", "--end", store=copy_of_store)
+    assert ModelStore(copy_of_store).preview("digits") is None
+
+
 def test_rollback_goes_down_from_what_is_served_one_version_at_a_time(copy_of_store: Path) -> None:
     add_version(copy_of_store, 2)
     add_version(copy_of_store, 3)

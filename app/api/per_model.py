@@ -10,7 +10,7 @@ _Made = TypeVar("_Made")
 
 
 class PerModel(Generic[_Made]):
-    """The objects of the live models, and of replaced models that still answer requests in flight."""
+    """The objects of the models that take requests, and of replaced ones that still answer requests in flight."""
 
     def __init__(self, catalogue: Catalogue, make: Callable[[Classifier], _Made]) -> None:
         self._catalogue = catalogue
@@ -20,7 +20,7 @@ class PerModel(Generic[_Made]):
     def of(self, model: Classifier) -> _Made:
         made = self._made.get(model)
         if made is None:
-            answering: Sequence[Classifier] = [*self._catalogue.models, model]
+            answering: Sequence[Classifier] = [*self._catalogue.answering, model]
             # Another version went live: forget replaced ones.
             kept = {each: self._made[each] for each in answering if each in self._made}
             made = kept[model] = self._make(model)

@@ -1,7 +1,7 @@
 """The questions of `POST /predict` and `POST /predict/batch`: pictures in bodies and forms, answered as JSON."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,18 +22,25 @@ class Questions:
         self.limits = inference.limits
         self.writers = PerModel(inference.catalogue, lambda model: AnswerWriter(model.loaded.bundle, settings))
 
-    def one(self, model: str | None, options: AnswerOptions, content_type: str) -> "OnePicture":
+    def one(self, model: "Asked", options: AnswerOptions, content_type: str) -> "OnePicture":
         return OnePicture(self, model, options, content_type)
 
-    def many(self, model: str | None, options: AnswerOptions, content_type: str) -> "ManyPictures":
+    def many(self, model: "Asked", options: AnswerOptions, content_type: str) -> "ManyPictures":
         return ManyPictures(self, model, options, content_type)
+
+
+class Asked(NamedTuple):
+    """The model that a request names. Without a name, it is the default model; without a version, the live one."""
+
+    name: str | None = None
+    version: str | None = None
 
 
 class _PictureQuestion(Question):
     """What both ask: the body came as `content_type`, and the answer is written as `options` say."""
 
-    def __init__(self, questions: Questions, model: str | None, options: AnswerOptions, content_type: str) -> None:
-        self.model = model
+    def __init__(self, questions: Questions, model: Asked, options: AnswerOptions, content_type: str) -> None:
+        self.model, self.version = model
         self._limits = questions.limits
         self._writer_of = questions.writers.of
         self._options = options

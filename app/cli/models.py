@@ -1,6 +1,6 @@
-"""The commands `python -m app models`: list, show, verify, pin, unpin, rollback, promote, remove, push, pull."""
+"""The commands `python -m app models`, which show and change what a model store holds and what is served of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +42,11 @@ def models_list(model_store: ModelStoreOption = None) -> None:
     with one_line_errors():
         store = _store(model_store)
         for name in store.names():
-            pinned, held_back = _pinned(store, name), store.held_back(name)
+            marks: dict[str, set[int | None] | set[int]] = {
+                "pinned": {_marked(store.pinned, name)},
+                "held back": store.held_back(name),
+                "preview": {_marked(store.preview, name)},
+            }
             for version in store.versions(name):
                 try:
                     manifest = _manifest(store, name, version)
@@ -56,7 +60,7 @@ def models_list(model_store: ModelStoreOption = None) -> None:
                     str(len(manifest.labels)),
                     *("" if figure is None else f"{figure:.2%}" for figure in figures),
                     f"{manifest.created_at:%Y-%m-%d %H:%M}",
-                    ", ".join(["pinned"] * (version == pinned) + ["held back"] * (version in held_back)),
+                    ", ".join(state for state, versions in marks.items() if version in versions),
                 )
         for name, version in [] if _is_folder(store) else store.unfinished():
             table.add_row(name, str(version), "", "", "", "", "unfinished push")
@@ -144,6 +148,40 @@ def models_rollback(name: ModelArgument, model_store: ModelStoreOption = None) -
         _pin(store, name, target)
 
 
+@models_cli.command("preview")
+def models_preview(
+    name: ModelArgument,
+    version: Annotated[int | None, typer.Argument(min=1, help="Version.", show_default=False)] = None,
+    end: Annotated[bool, typer.Option("--end", help="End the preview instead.")] = False,
+    model_store: ModelStoreOption = None,
+) -> None:
+    """Serve a version beside the live one, to requests that name it. It is checked first, as the service does at
+    load."""
+    from app.engines.loading import load_model
+
+    with one_line_errors():
+        if (version is None) != end:
+            raise InvalidSetting("Give either the version to preview, or --end.")
+        store = _store(model_store)
+        store.check_has(name, version)
+        if version is not None:
+            if version in store.serving_order(name, _marked(store.pinned, name))[:1]:
+                raise StoreConflict(f"Version {version} of {name} is the one that is served. Preview another one.")
+            load_model(store.path(name, version)).engine.close()
+        with _plain_write_errors(store, name):
+            if version is None:
+                store.end_preview(name)
+            else:
+                store.begin_preview(name, version)
+    if version is None:
+        typer.echo(f"{name} has no version in preview. A running service follows within seconds.")
+        return
+    typer.echo(
+        f"{name} version {version} is in preview. Within seconds, a running service answers requests with "
+        f"model={name}&version={version}, and its page shows both versions side by side."
+    )
+
+
 @models_cli.command("promote")
 def models_promote(name: ModelArgument, version: VersionArgument, model_store: ModelStoreOption = None) -> None:
     """Release a version that `fit` has held back because it is worse than the live one. A pin stays."""
@@ -151,7 +189,7 @@ def models_promote(name: ModelArgument, version: VersionArgument, model_store: M
         store = _store(model_store)
         with _plain_write_errors(store, name):
             store.promote(name, version)
-        pinned = _pinned(store, name)
+        pinned = _marked(store.pinned, name)
         served = store.serving_order(name, pinned)[0]
     if served == version:
         follows = "A running service follows within seconds, if it passes its check."
@@ -260,17 +298,17 @@ def _plain_write_errors(store: "Store", name: str) -> Iterator[None]:
         ) from exc
 
 
-def _pinned(store: "Store", name: str) -> int | None:
-    """Return the pinned version; report an invalid pin without failing."""
+def _marked(read: Callable[[str], int | None], name: str) -> int | None:
+    """Return the version that a mark names; report an invalid mark without failing."""
     try:
-        return store.pinned(name)
+        return read(name)
     except BundleNotFound as exc:
         typer.echo(f"error: {exc}", err=True)
         return None
 
 
 def _state_of(store: "Store", name: str, version: int) -> str:
-    pinned = _pinned(store, name)
+    pinned = _marked(store.pinned, name)
     state = "No version is pinned." if pinned is None else f"Version {pinned} is pinned."
     if pinned == version:
         state = "It is pinned."

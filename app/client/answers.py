@@ -101,12 +101,16 @@ Outcome = Prediction | Failure
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that is served, with its labels in order and its headline metrics."""
+    """A version that is served, with its labels in order and its headline metrics.
+
+    `preview` is another version of the model, if one is in preview: it answers requests that name it.
+    """
 
     name: str
     version: int
     labels: tuple[str, ...]
     metrics: Mapping[str, float]
+    preview: "ServedModel | None" = None
 
 
 def prediction(body: Any) -> Prediction:
@@ -132,7 +136,8 @@ def outcomes(body: Any) -> list[Outcome]:
 
 def served_model(body: Any) -> ServedModel:
     """Return `ModelSummary` of the interface, or the same fields of `ModelDetail`."""
-    return ServedModel(body["name"], body["version"], tuple(body["labels"]), body["metrics"])
+    preview = None if body.get("preview") is None else served_model(body["preview"])
+    return ServedModel(body["name"], body["version"], tuple(body["labels"]), body["metrics"], preview)
 
 
 def served_models(body: Any) -> list[ServedModel]:

@@ -20,12 +20,13 @@ Query = dict[str, str | int | float | Sequence[str]]
 class Options(TypedDict, total=False):
     """Options of a prediction, named like the HTTP query. The service decides about options that are None or left out.
 
-    With `top_k`, only the k most probable labels come, best first. With `min_probability` or `false_alarms`, a decision
-    says whether the answer is unsure, or the picture unfamiliar. `details` adds familiarity and neighbours, `set` a set
-    of labels that misses the truth for that share of pictures.
+    `version` is the live one, or one in preview. With `top_k`, only the k most probable labels come, best first. With
+    `min_probability` or `false_alarms`, a decision says whether the answer is unsure, or the picture unfamiliar.
+    `details` adds familiarity and neighbours, `set` a set of labels that misses the truth for that share of pictures.
     """
 
     model: str | None
+    version: int | None
     top_k: int | None
     min_probability: float | None
     false_alarms: float | None
@@ -80,8 +81,8 @@ def query_of(**options: Unpack[Options]) -> Query:
     return {name: value for name, value in options.items() if isinstance(value, str | int | float | Sequence)}
 
 
-def explain(picture: bytes, model: str | None, label: str | None) -> Call[Explanation]:
-    asked = (("model", model), ("label", label))
+def explain(picture: bytes, model: str | None, version: int | None, label: str | None) -> Call[Explanation]:
+    asked = (("model", model), ("version", version), ("label", label))
     query: Query = {name: value for name, value in asked if value is not None}
     return Call("POST", "/explain", answers.explanation, query, picture, "application/octet-stream")
 

@@ -87,9 +87,11 @@ class ServiceClient:
         """
         return self._ask(calls.predict(picture, calls.query_of(**options)))
 
-    def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
+    def explain(
+        self, picture: bytes, label: str | None = None, *, model: str | None = None, version: int | None = None
+    ) -> Explanation:
         """Return the answer to one encoded picture with the map of `label`, or of the predicted label."""
-        return self._ask(calls.explain(picture, model, label))
+        return self._ask(calls.explain(picture, model, version, label))
 
     def predict_batch(self, pictures: Sequence[bytes], **options: Unpack[Options]) -> list[Outcome]:
         """Return the answer to each picture, or the reason why it has none.
@@ -200,8 +202,10 @@ class AsyncServiceClient:
     async def predict(self, picture: bytes, **options: Unpack[Options]) -> Prediction:
         return await self._ask(calls.predict(picture, calls.query_of(**options)))
 
-    async def explain(self, picture: bytes, label: str | None = None, *, model: str | None = None) -> Explanation:
-        return await self._ask(calls.explain(picture, model, label))
+    async def explain(
+        self, picture: bytes, label: str | None = None, *, model: str | None = None, version: int | None = None
+    ) -> Explanation:
+        return await self._ask(calls.explain(picture, model, version, label))
 
     async def predict_batch(self, pictures: Sequence[bytes], **options: Unpack[Options]) -> list[Outcome]:
         return await self._batch(pictures, calls.query_of(**options))

@@ -2,7 +2,8 @@
 
 `<root>/<name>/pinned`, if it exists, names the one version of the model that is to be served. If
 `<root>/<name>/<version>.held` exists, that version is held back: it is served only if it is pinned. If
-`<root>/<name>/unloaded` exists, the model is not to be served.
+`<root>/<name>/unloaded` exists, the model is not to be served. `<root>/<name>/preview`, if it exists, names a version
+that is served beside the live one, to requests that name it.
 """
 
 import contextlib
@@ -22,6 +23,9 @@ from app.system.folder_lock import taking_turns
 from app.system.invocation import command_line
 
 PINNED = "pinned"
+PREVIEW = "preview"
+WRITES = {PINNED: "pin", PREVIEW: "preview"}
+"""The command of `models` that writes a mark."""
 _UNLOADED = "unloaded"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
@@ -39,6 +43,15 @@ def is_model_name(name: str) -> bool:
 def is_version(text: str) -> bool:
     """Say whether `text` is a valid name of a version's folder, which is its number."""
     return _VERSION.fullmatch(text) is not None
+
+
+def version_in_mark(content: bytes, *, path: str, command: str) -> int:
+    """Return the version that the mark at `path` names. Raises BundleNotFound, with the command that writes one, if it
+    names none."""
+    text = content.decode("utf-8", "replace").strip()
+    if not is_version(text):
+        raise BundleNotFound(f"{path} names no version. Name one: {command}")
+    return int(text)
 
 
 def versions_held_back(entries: Iterable[str]) -> set[int]:
@@ -106,26 +119,28 @@ class ModelStore:
 
     def pinned(self, name: str) -> int | None:
         """Return the pinned version, None if there is no pin. Raises BundleNotFound if the pin names no version."""
-        file = self.root / name / PINNED
-        try:
-            text = file.read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
-        if not is_version(text):
-            raise BundleNotFound(f"{file} names no version. Pin one: {self.command('pin', name, 'VERSION')}")
-        return int(text)
+        return self._version_in(name, PINNED)
 
     def pin(self, name: str, version: int) -> None:
         """Pin this version, so that it is served even if there are newer ones. Raises BundleNotFound, or OSError."""
-        self.check_has(name, version)
-        with atomic_write(self.root / name / PINNED, mode=0o644) as stream:
-            stream.write(f"{version}\n".encode())
+        self._write_version(name, PINNED, version)
+        self._end_preview_of(name, version)
 
     def unpin(self, name: str) -> None:
         """Remove the pin, so that the newest version that is not held back is served again. Raises OSError."""
         (self.root / name / PINNED).unlink(missing_ok=True)
+
+    def preview(self, name: str) -> int | None:
+        """Return the version in preview, None if there is none. Raises BundleNotFound if the mark names no version."""
+        return self._version_in(name, PREVIEW)
+
+    def begin_preview(self, name: str, version: int) -> None:
+        """Serve this version beside the live one, to requests that name it. Raises BundleNotFound, or OSError."""
+        self._write_version(name, PREVIEW, version)
+
+    def end_preview(self, name: str) -> None:
+        """Serve the live version alone. Raises OSError."""
+        (self.root / name / PREVIEW).unlink(missing_ok=True)
 
     def publish(self, folder: Path, name: str, version: int, *, held_back: str | None) -> None:
         """Rename a finished bundle into its place; a reason in `held_back` marks the version before it is visible.
@@ -155,6 +170,7 @@ class ModelStore:
                 self._marker(name, version).unlink()
             except FileNotFoundError as exc:
                 raise StoreConflict(f"Version {version} of {name} is not held back.") from exc
+        self._end_preview_of(name, version)
 
     def remove(self, name: str, version: int) -> None:
         """Hide a version from readers by a rename, then delete it and its marker.
@@ -166,6 +182,7 @@ class ModelStore:
         with tempfile.TemporaryDirectory(prefix=".removing-", dir=path.parent) as hidden, self._changing(name):
             path.rename(Path(hidden) / path.name)
             self._marker(name, version).unlink(missing_ok=True)
+            self._end_preview_of(name, version)
 
     def check_has(self, name: str, version: int | None = None) -> None:
         """Raise BundleNotFound, which lists those that exist, if the model or the version does not exist."""
@@ -200,6 +217,26 @@ class ModelStore:
 
     def _marker(self, name: str, version: int) -> Path:
         return self.root / name / f"{version}{HELD}"
+
+    def _version_in(self, name: str, mark: str) -> int | None:
+        file = self.root / name / mark
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
+        return version_in_mark(content, path=str(file), command=self.command(WRITES[mark], name, "VERSION"))
+
+    def _write_version(self, name: str, mark: str, version: int) -> None:
+        self.check_has(name, version)
+        with atomic_write(self.root / name / mark, mode=0o644) as stream:
+            stream.write(f"{version}\n".encode())
+
+    def _end_preview_of(self, name: str, version: int) -> None:
+        with contextlib.suppress(BundleNotFound):
+            if self.preview(name) == version:
+                self.end_preview(name)
 
     def _entries(self, name: str) -> list[str]:
         if not is_model_name(name):

@@ -245,8 +245,19 @@ class Mirror:
             self.store.pin(name, served)
         elif pinned is None:
             self.store.unpin(name)
+        self._follow_preview(contents, name, served, state, problems)
         for version in set(self.store.versions(name)) - set(contents.versions(name)) if forget else ():
             self._drop(name, version, state)
+
+    def _follow_preview(
+        self, contents: Contents, name: str, served: int, state: State, problems: dict[str, str]
+    ) -> None:
+        wanted = self.remote.preview(contents, name)
+        if wanted in {None, served, self._preview_here(name)}:
+            if wanted is None:
+                self.store.end_preview(name)
+        elif self._have(contents, name, wanted, state, problems):
+            self.store.begin_preview(name, wanted)
 
     def _follow_digest(self, contents: Contents, state: State, problems: dict[str, str]) -> None:
         for name in contents.names():
@@ -326,11 +337,19 @@ class Mirror:
         return sum(sizes.values()) + size <= self._max_bytes and size + _SPARE_BYTES <= free
 
     def _served_here(self, name: str) -> list[int]:
-        return self.store.serving_order(name, self._pinned_here(name))[:1]
+        in_preview = self._preview_here(name)
+        served = self.store.serving_order(name, self._pinned_here(name))[:1]
+        return served if in_preview is None else [*served, in_preview]
 
     def _pinned_here(self, name: str) -> int | None:
         try:
             return self.store.pinned(name)
+        except BundleNotFound:
+            return None
+
+    def _preview_here(self, name: str) -> int | None:
+        try:
+            return self.store.preview(name)
         except BundleNotFound:
             return None
 

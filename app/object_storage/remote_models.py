@@ -71,6 +71,17 @@ class RemoteModels:
         self._remote.unpin(name)
         self._contents = None
 
+    def preview(self, name: str) -> int | None:
+        return self._remote.preview(self.contents, name)
+
+    def begin_preview(self, name: str, version: int) -> None:
+        self._remote.begin_preview(name, version)
+        self._contents = None
+
+    def end_preview(self, name: str) -> None:
+        self._remote.end_preview(name)
+        self._contents = None
+
     def promote(self, name: str, version: int) -> None:
         self._remote.promote(name, version)
         self._contents = None

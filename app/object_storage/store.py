@@ -4,6 +4,7 @@
     NAME/VERSION.publisher    the sha256 of the manifest of the bundle that has this number, written first
     NAME/VERSION.held         if the version is held back, with the reason; written before the manifest
     NAME/pinned               if a version is pinned
+    NAME/preview              if a version is in preview
 
 A version exists once it has a manifest. So an interrupted push has published nothing, and a reader that finds the
 manifest finds every other file. The object of the publisher keeps two pushes from writing into one version: a push
@@ -13,12 +14,23 @@ that finds another digest in it gives up before it writes anything.
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.contract.bundle import MANIFEST, Bundle, Manifest, parse_manifest
 from app.contract.location import BucketAddress
-from app.contract.store import HELD, PINNED, is_model_name, is_version, serving_order, versions_held_back
+from app.contract.store import (
+    HELD,
+    PINNED,
+    PREVIEW,
+    WRITES,
+    is_model_name,
+    is_version,
+    serving_order,
+    version_in_mark,
+    versions_held_back,
+)
 from app.errors import BundleNotFound, BundleTampered, StoreConflict
 from app.object_storage.bucket import Bucket, Entry
 from app.system.invocation import command_line
@@ -97,15 +109,11 @@ class BucketStore:
 
     def pinned(self, contents: Contents, name: str) -> int | None:
         """Return the pinned version, None if none is. Raises BundleNotFound if the pin names no version."""
-        text = self._small(f"{name}/{PINNED}", contents.marks.get(name, {}).get(PINNED))
-        if text is None:
-            return None
-        version = text.decode("utf-8", "replace").strip()
-        if not is_version(version):
-            raise BundleNotFound(
-                f"{self.address.url}/{name}/{PINNED} names no version. Pin one: {self.command('pin', name, 'VERSION')}"
-            )
-        return int(version)
+        return self._version_in(contents, name, PINNED)
+
+    def preview(self, contents: Contents, name: str) -> int | None:
+        """Return the version in preview, None if there is none. Raises BundleNotFound if the mark names no version."""
+        return self._version_in(contents, name, PREVIEW)
 
     def serving_order(self, contents: Contents, name: str) -> list[int]:
         """Return the model's versions in the order of `app.contract.store.serving_order`. Raises BundleNotFound."""
@@ -152,10 +160,20 @@ class BucketStore:
         """Pin this version, so that it is served even if there are newer ones. Raises BundleNotFound."""
         self.check_has(self.contents(), name, version)
         self.bucket.upload(f"{name}/{PINNED}", f"{version}\n".encode())
+        self._end_preview_of(name, version)
 
     def unpin(self, name: str) -> None:
         """Remove the pin, so that the newest version that is not held back is served again."""
         self.bucket.delete(f"{name}/{PINNED}")
+
+    def begin_preview(self, name: str, version: int) -> None:
+        """Serve this version beside the live one, to requests that name it. Raises BundleNotFound."""
+        self.check_has(self.contents(), name, version)
+        self.bucket.upload(f"{name}/{PREVIEW}", f"{version}\n".encode())
+
+    def end_preview(self, name: str) -> None:
+        """Serve the live version alone."""
+        self.bucket.delete(f"{name}/{PREVIEW}")
 
     def promote(self, name: str, version: int) -> None:
         """Release a version that is held back. Raises BundleNotFound, or StoreConflict if it is not held back."""
@@ -164,6 +182,7 @@ class BucketStore:
         if version not in contents.held_back(name):
             raise StoreConflict(f"Version {version} of {name} is not held back.")
         self.bucket.delete(f"{name}/{version}{HELD}")
+        self._end_preview_of(name, version)
 
     def remove(self, name: str, version: int) -> None:
         """Delete a version that is not to be served, its manifest first, or the remains of an interrupted push.
@@ -185,6 +204,7 @@ class BucketStore:
         marks = [f"{place}{mark}" for mark in (HELD, _PUBLISHER) if f"{version}{mark}" in contents.marks.get(name, {})]
         if others or marks:
             self.bucket.delete(*others, *marks)
+        self._end_preview_of(name, version)
 
     def check_has(self, contents: Contents, name: str, version: int | None = None) -> None:
         """Raise BundleNotFound, with those that exist, if the model or the version does not."""
@@ -199,6 +219,18 @@ class BucketStore:
     def command(self, *words: str) -> str:
         """Return `python -m app models` with these words, for this store and ready to paste."""
         return command_line("app", "models", *words, "--model-store", self.address.url)
+
+    def _version_in(self, contents: Contents, name: str, mark: str) -> int | None:
+        content = self._small(f"{name}/{mark}", contents.marks.get(name, {}).get(mark))
+        if content is None:
+            return None
+        command = self.command(WRITES[mark], name, "VERSION")
+        return version_in_mark(content, path=f"{self.address.url}/{name}/{mark}", command=command)
+
+    def _end_preview_of(self, name: str, version: int) -> None:
+        with suppress(BundleNotFound):
+            if self.preview(self.contents(), name) == version:
+                self.end_preview(name)
 
     def _small(self, path: str, entry: Entry | None) -> bytes | None:
         """Read an object of a listing; the same one, by its tag, only once."""

@@ -1,6 +1,6 @@
 // Shows what a model says of a picture. Bars keep their order and their places from answer to answer.
 
-import { decisionWords, element, milliseconds, percent } from "./words.js";
+import { decisionWords, element, milliseconds, percent, titleOf } from "./words.js";
 
 /** One model's answers, in a panel of its own. */
 export class AnswerPanel {
@@ -13,8 +13,8 @@ export class AnswerPanel {
   #time = element("div", { className: "time", hidden: true });
 
   constructor(model) {
-    this.model = model.name;
-    this.#list.setAttribute("aria-label", `Probabilities by ${model.name}`);
+    this.model = model;
+    this.#list.setAttribute("aria-label", `Probabilities by ${titleOf(model)}`);
     this.#name(model.version);
     this.#draw(model.labels);
     const parts = [this.#title, this.#best, this.#badge, this.#reason, this.#list, this.#time];
@@ -53,7 +53,9 @@ export class AnswerPanel {
   }
 
   #name(version) {
-    this.#title.replaceChildren(this.model, element("span", { className: "quiet" }, ` version ${version}`));
+    const { name, isPreview } = this.model;
+    const words = ` version ${version}${isPreview ? ", preview" : ""}`;
+    this.#title.replaceChildren(name, element("span", { className: "quiet" }, words));
   }
 
   #draw(labels) {

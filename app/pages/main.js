@@ -6,7 +6,7 @@ import { Gallery } from "./gallery.js";
 import { programs } from "./programs.js";
 import { Pad } from "./pad.js";
 import * as service from "./service.js";
-import { byId, bytes, element, sentence, several } from "./words.js";
+import { byId, bytes, element, sentence, several, titleOf } from "./words.js";
 
 const MOST_SAMPLES = 10;
 
@@ -15,7 +15,7 @@ const pad = new Pad(byId("pad"), { onChange: () => withKey(classifyDrawing, star
 const gallery = new Gallery(byId("gallery").querySelector("ul"), { onChange: tellProgress, onOpen: open });
 
 let facts;
-let models = [];
+let versions = []; // live ones and previews
 let panels = [];
 let picture; // the file that is shown
 let opened; // the entry of the gallery that it is
@@ -42,22 +42,22 @@ function say(text) {
 
 async function start() {
   facts ??= await service.facts();
-  models = await service.models();
+  versions = await service.versions();
   byId("more").hidden = !facts.docs;
   byId("files").accept = ["image/*", ...facts.formats.map((format) => `.${format}`)].join();
-  const options = () => models.map(({ name }) => new Option(name, name));
+  const options = () => versions.map((each, index) => new Option(titleOf(each), index));
   byId("model").replaceChildren(...options());
   byId("beside").replaceChildren(new Option("none", ""), ...options());
-  if (models.some(({ name }) => name === facts.model)) byId("model").value = facts.model;
-  byId("models").hidden = models.length < 2;
+  byId("model").value = Math.max(0, versions.findIndex(({ name }) => name === facts.model));
+  byId("models").hidden = versions.length < 2;
   byId("camera").disabled = !isPossible();
   byId("no-camera").hidden = isPossible();
   await turnToModel();
 }
 
 async function turnToModel() {
-  const first = models.find(({ name }) => name === byId("model").value);
-  const second = models.find(({ name }) => name === byId("beside").value);
+  const first = versions[byId("model").value];
+  const second = versions[byId("beside").value];
   panels = [first, second].filter(Boolean).map((model) => new AnswerPanel(model));
   byId("answers").replaceChildren(...panels.map((panel) => panel.node));
   byId("about").textContent = `Give this page a picture, and the model ${first.name} says which of ${several(
@@ -65,7 +65,7 @@ async function turnToModel() {
     "label",
   )} fits it best.`;
   writeProgram("curl");
-  byId("draw").hidden = !(await service.knowsDrawings(first.name));
+  byId("draw").hidden = !(await service.knowsDrawings(first));
   if (isDrawing && byId("draw").hidden) stopDrawing();
   if (camera.isOn) return;
   if (isDrawing) return classifyDrawing();
@@ -195,7 +195,7 @@ async function showHeat() {
   const { signal } = work;
   byId("explain").disabled = true;
   try {
-    const drawn = await service.explain(picture, byId("model").value, { signal });
+    const drawn = await service.explain(picture, panels[0].model, { signal });
     const heat = byId("heat");
     heat.onload = () => {
       byId("strength").hidden = heat.hidden = false;
@@ -223,7 +223,7 @@ function setStrength(percent) {
 }
 
 async function showSamples(model) {
-  const all = await service.samples(model.name);
+  const all = await service.samples(model);
   const firsts = all.filter(({ label }, index) => all.findIndex((other) => other.label === label) === index);
   const some = [...firsts, ...all.filter((each) => !firsts.includes(each))].slice(0, MOST_SAMPLES);
   const chips = await Promise.all(some.map(chip));
@@ -262,7 +262,7 @@ async function classifyAll(files) {
   let refused;
   await gallery.start(files, async (file, signal) => {
     try {
-      return await service.classify(file, byId("model").value, { signal });
+      return await service.classify(file, panels[0].model, { signal });
     } catch (error) {
       if (error.status === 401) {
         refused ??= error;
@@ -416,7 +416,7 @@ function stopDrawing() {
 
 function writeProgram(language) {
   const written = programs({
-    address: service.predictAddress(byId("model").value),
+    address: service.predictAddress(panels[0].model),
     file: picture?.name ?? "picture.png",
     needsKey: service.hasKey(),
   });

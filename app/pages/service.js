@@ -72,22 +72,31 @@ async function askForJson(address) {
 
 export const facts = () => askForJson("page/service.json");
 
-export const models = async () => (await askForJson("models")).models;
+/** Return the versions that answer: each model's live one, followed by the one that is in preview. */
+export async function versions() {
+  const { models } = await askForJson("models");
+  return models.flatMap((live) => (live.preview ? [live, { ...live.preview, isPreview: true }] : [live]));
+}
 
-/** Say whether a model finds what is drawn on a sheet, wherever that is. */
+/** Say whether a version finds what is drawn on a sheet, wherever that is. */
 export async function knowsDrawings(model) {
-  const { preprocessing } = await askForJson(`models/${encodeURIComponent(model)}`);
+  const { preprocessing } = await askForJson(`models/${encodeURIComponent(model.name)}${query("?", model)}`);
   return preprocessing.framing === "mass";
 }
 
-export const samples = async (model) => (await askForJson(`page/samples/${encodeURIComponent(model)}`)).samples;
+export const samples = async ({ name }) => (await askForJson(`page/samples/${encodeURIComponent(name)}`)).samples;
 
 export async function sample(address) {
   return (await ask(address)).response.blob();
 }
 
-/** The address that classifies by this model, as a program needs it. */
-export const predictAddress = (model) => new URL(`predict?model=${encodeURIComponent(model)}`, document.baseURI).href;
+/** The live version is named by no request, so that its successor answers the next one. */
+const query = (mark, { version, isPreview }) => (isPreview ? `${mark}version=${version}` : "");
+
+const chosen = (model) => `model=${encodeURIComponent(model.name)}${query("&", model)}`;
+
+/** The address that classifies by this version, as a program needs it. */
+export const predictAddress = (model) => new URL(`predict?${chosen(model)}`, document.baseURI).href;
 
 /** Classify a picture; return the answer and where the time went, in milliseconds. Raises Problem or AbortError. */
 export async function classify(picture, model, { signal, onBusy } = {}) {
@@ -109,7 +118,7 @@ export async function classify(picture, model, { signal, onBusy } = {}) {
 
 /** Return the picture with what speaks for the answer drawn over it. Raises Problem or AbortError. */
 export async function explain(picture, model, { signal }) {
-  const address = `explain?format=png&model=${encodeURIComponent(model)}`;
+  const address = `explain?format=png&${chosen(model)}`;
   const headers = { "Content-Type": "application/octet-stream" };
   return (await ask(address, { method: "POST", headers, body: picture, signal })).response.blob();
 }

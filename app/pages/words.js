@@ -32,6 +32,9 @@ export function bytes(count) {
 
 export const several = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
+/** Return what a version is called: the live one has its model's name. */
+export const titleOf = ({ name, version, isPreview }) => (isPreview ? `${name}, version ${version} (preview)` : name);
+
 // What an answer's field `decision` says beside the label; "label" needs no word.
 const DECISIONS = {
   unsure: ["Unsure", "The probability is below what this model needs to be sure."],

@@ -1,4 +1,5 @@
-"""Hold the live version of each model, and swap it between two batches when another version is ready.
+"""Hold the live version of each model, and swap it between two batches when another version is ready. A model may have
+another version in preview, which answers the requests that name it.
 
 It loads nothing: `app.serving.versions` does, at the start and for `app.serving.store_watcher`. Call its methods on the
 event loop only.
@@ -49,6 +50,7 @@ class Catalogue:
         self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._give_up = give_up
         self._classifiers: dict[str, Classifier] = {}
+        self._previews: dict[str, Classifier] = {}
         self._ending: dict[asyncio.Task[None], Classifier] = {}
         self._set_default = default
         self._default: str | None = None
@@ -71,7 +73,7 @@ class Catalogue:
     async def aclose(self) -> None:
         """Finish the accepted pictures, within the grace, and free the models."""
         self.stopping = True
-        for classifier in self._classifiers.values():
+        for classifier in self.answering:
             self._begin_to_end(classifier, self._shutdown_grace_s)
         await wait_all(self._ending, timeout_s=self._shutdown_grace_s)
         for classifier in self._ending.values():  # replaced ones may have had a longer grace
@@ -80,7 +82,7 @@ class Catalogue:
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
 
     def _run_waiting(self) -> None:
-        for model in self._classifiers.values():
+        for model in self.answering:
             model.run_waiting()
 
     @property
@@ -88,8 +90,17 @@ class Catalogue:
         """The live models, sorted by name."""
         return [self._classifiers[name] for name in sorted(self._classifiers)]
 
+    @property
+    def answering(self) -> list[Classifier]:
+        """The versions that take requests: the live ones, and those in preview."""
+        return [*self._classifiers.values(), *self._previews.values()]
+
+    def in_preview(self, name: str) -> Classifier | None:
+        """Return the version of a model that is in preview."""
+        return self._previews.get(name)
+
     def get(self, name: str | None = None, version: str | None = None) -> Classifier:
-        """Return the model of that name, or the default one; with `version`, only if that one is live.
+        """Return the model of that name, or the default one; with `version`, only if that one is live or in preview.
 
         Raises ModelNotFound or ModelNotNamed.
 
@@ -102,12 +113,15 @@ class Catalogue:
         classifier = self._classifiers.get(name)
         if classifier is None:
             raise ModelNotFound(f"There is no model '{name}' here. Served: {', '.join(sorted(self._classifiers))}.")
-        if version is not None and version != classifier.version:
-            raise ModelNotFound(
-                f"Version '{version}' of '{name}' is not live here; version {classifier.version} is. Ask for that "
-                "version, or name none."
-            )
-        return classifier
+        if version is None or version == classifier.version:
+            return classifier
+        preview = self._previews.get(name)
+        if preview is not None and version == preview.version:
+            return preview
+        raise ModelNotFound(
+            f"Version '{version}' of '{name}' is not live here; version {classifier.version} is. Ask for that version, "
+            "or name none."
+        )
 
     async def replace(self, model: TunedModel) -> bool:
         """Make this version live, and return True; return False if the service is stopping.
@@ -122,6 +136,22 @@ class Catalogue:
             self._begin_to_end(old, self._retire_grace_s)
         return True
 
+    async def preview(self, model: TunedModel) -> bool:
+        """Put this version into preview, instead of the one before it; return False if the service is stopping."""
+        if self.stopping:
+            return False
+        classifier = self._classifier(model)
+        await self.end_preview(model.name)
+        self._previews[model.name] = classifier
+        self._count(model.name, model.version, "preview")
+        return True
+
+    async def end_preview(self, name: str) -> None:
+        """Take the version in preview, if there is one, out of service."""
+        old = self._previews.pop(name, None)
+        if old is not None:
+            self._begin_to_end(old, self._retire_grace_s)
+
     def may_remove(self, name: str) -> bool:
         """Return whether requests that name no model would be answered as before without this model."""
         return name != self._set_default and len(self._classifiers) > 1
@@ -135,13 +165,24 @@ class Catalogue:
             self._say_in_metrics(old, 0.0)
             self._look_at_what_is_live()
             self._begin_to_end(old, self._retire_grace_s)
+            await self.end_preview(name)
         return True
 
     def count_rejection(self, rejection: Rejection) -> None:
         self._count(rejection.name, rejection.version, rejection.code)
 
     def _take_live(self, model: TunedModel) -> None:
-        classifier = Classifier(
+        classifier = self._classifier(model)
+        before = self._classifiers.get(model.name)
+        self._classifiers[model.name] = classifier
+        self._look_at_what_is_live()
+        if before is not None:
+            self._say_in_metrics(before, 0.0)
+        self._say_in_metrics(classifier, 1.0)
+        self._count(model.name, model.version, "live")
+
+    def _classifier(self, model: TunedModel) -> Classifier:
+        return Classifier(
             model.loaded,
             model.tuning,
             decode_pool=self._decode_pool,
@@ -151,13 +192,6 @@ class Catalogue:
             give_up=self._give_up,
             outputs=model.outputs,
         )
-        before = self._classifiers.get(model.name)
-        self._classifiers[model.name] = classifier
-        self._look_at_what_is_live()
-        if before is not None:
-            self._say_in_metrics(before, 0.0)
-        self._say_in_metrics(classifier, 1.0)
-        self._count(model.name, model.version, "live")
 
     def _look_at_what_is_live(self) -> None:
         self._default = self._set_default or (next(iter(self._classifiers)) if len(self._classifiers) == 1 else None)

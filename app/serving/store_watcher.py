@@ -7,6 +7,7 @@ and tuned. No request waits for it. The rules:
 - a version is tried when two scans in a row have found the same files, so not while it is being copied;
 - a rejected version is tried again only when its files have changed, and the live one stays;
 - a pin that cannot be followed leaves the live version, because some workers may still follow the pin before it;
+- the version in preview, if the store names one, is served beside the live one as long as the mark is there;
 - only the mark for unloading removes a model, nothing else that happens to the store: a model in memory has passed its
   check.
 """
@@ -15,15 +16,16 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
 from app.contract.fingerprint import Fingerprint, fingerprint_of
+from app.contract.store import PREVIEW
 from app.errors import BundleNotFound, ImageclassError
 from app.serving.batcher import stopping_error
 from app.serving.catalogue import Catalogue
@@ -35,6 +37,8 @@ _PATIENT_LOOKS = 20
 _CALM_INTERVALS = 4
 """The files of a live version that did not change between two scans are looked at again after this many intervals. They
 should never change, and looking at them is more than half of a scan, the most frequent work of an idle service."""
+
+_Result = TypeVar("_Result")
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -58,6 +62,7 @@ class Watcher:
         self._catalogue = catalogue
         self._interval_s = interval_s
         self._live = {model.name: model for model in loaded.models}
+        self._previews: dict[str, TunedModel] = {}
         self._rejected: dict[tuple[str, int | None], Rejection] = {
             (rejection.name, rejection.version): rejection for rejection in loaded.rejections
         }
@@ -117,6 +122,7 @@ class Watcher:
                 return
             try:
                 self._look_at(name)
+                self._look_at_preview(name)
             except OSError as exc:
                 self._say(
                     name, f"{self._store.root / name} cannot be read: {exc.strerror}. The version in memory stays live."
@@ -150,7 +156,7 @@ class Watcher:
         versions = self._store.versions(name)
         pin = self._pin(name, versions)
         order = self._store.serving_order(name, pin)
-        self._forget(name, set(order))
+        self._forget(name, {*order, self._wanted_preview(name)})
         live = self._live.get(name)
         if live is not None and pin is not None:
             order = [pin]
@@ -169,10 +175,35 @@ class Watcher:
                 return
             if self._is_ready(name, version, seen):
                 if live is None or version > live.version or version == pin or not is_missed:
-                    self._try(name, version)
+                    self._try(name, version, self._take_live)
                 return
         if live is not None and is_gone and not is_settling:
             self._say(name, f"Version {live.version} is no longer in the store. It stays live in memory.")
+
+    def _look_at_preview(self, name: str) -> None:
+        """Load the version that is to be in preview, or end the preview."""
+        live, shown, wanted = self._live.get(name), self._previews.get(name), self._wanted_preview(name)
+        if live is None or wanted in {None, live.version}:
+            if shown is not None:
+                del self._previews[name]
+                self._wait_for(self._catalogue.end_preview(name))
+                _log.info("preview ended", model=name, version=shown.version)
+            return
+        seen = self._look_at_version(name, wanted)
+        is_shown = shown is not None and (shown.version, shown.fingerprint) == (wanted, seen.fingerprint)
+        if not is_shown and self._is_ready(name, wanted, seen):
+            self._try(name, wanted, self._show_preview)
+
+    def _wanted_preview(self, name: str) -> int | None:
+        problem = None
+        try:
+            wanted = self._store.preview(name)
+            if wanted is not None and wanted not in self._store.versions(name):
+                problem = f"Version {wanted} of {name} is to be previewed, but is not in the store."
+        except BundleNotFound as exc:
+            problem = str(exc)
+        self._say(f"{name}/{PREVIEW}", problem)
+        return wanted if problem is None else None
 
     def _unload(self, name: str) -> bool:
         """Unload a marked model; return whether it is unloaded.
@@ -180,9 +211,10 @@ class Watcher:
         A model that requests need is not unloaded: see `Catalogue.may_remove`.
         """
         if name in self._live:
-            if not asyncio.run_coroutine_threadsafe(self._catalogue.remove(name), self._loop).result():
+            if not self._wait_for(self._catalogue.remove(name)):
                 return False
             live = self._live.pop(name)
+            self._previews.pop(name, None)
             _log.info("model unloaded", model=name, version=live.version)
         self._forget(name, set())
         self._rejected.pop((name, None), None)
@@ -201,8 +233,8 @@ class Watcher:
             self._reject(Rejection(name, pin, BundleNotFound.code, reason))
         return pin
 
-    def _forget(self, name: str, there: set[int]) -> None:
-        """Forget the records of versions that are not `there`: they are gone or held back, and not pinned."""
+    def _forget(self, name: str, there: set[int | None]) -> None:
+        """Forget the records of versions that are not `there`: they are gone or held back, and not wanted by a mark."""
         for of_name, version in list(self._rejected):
             if of_name == name and version is not None and version not in there:
                 del self._rejected[of_name, version]
@@ -255,9 +287,10 @@ class Watcher:
             _log.warning(
                 "a live version was replaced by another bundle of the same number", model=name, version=version
             )
-            self._try(name, version)
+            self._try(name, version, self._take_live)
 
-    def _try(self, name: str, version: int) -> None:
+    def _try(self, name: str, version: int, serve: Callable[[TunedModel, float], bool]) -> None:
+        """Load a version and `serve` it; the second argument is the seconds that the load took."""
         seen = self._seen[name, version]
         with self._turn():
             if self._is_ending():
@@ -276,22 +309,36 @@ class Watcher:
             taken = time.monotonic() - began
         # Record the files found before the load: if they have changed since, the next scan notices.
         model = replace(model, fingerprint=seen.fingerprint)
-        if not self._take_live(model):
-            model.loaded.engine.close()
-            return
-        before = self._live.get(name)
-        self._live[name] = model
-        self._rejected.pop((name, version), None)
-        say_what_is_live(model, replaces=None if before is None else before.version, load_seconds=round(taken, 3))
-
-    def _take_live(self, model: TunedModel) -> bool:
         try:
-            return asyncio.run_coroutine_threadsafe(self._catalogue.replace(model), self._loop).result()
+            is_served = serve(model, round(taken, 3))
         except Exception as exc:  # noqa: BLE001 - as above
-            _log.exception("a version could not go live", model=model.name, version=model.version)
-            reason = f"It could not go live: {exc!r}."
-            self._reject(Rejection(model.name, model.version, ImageclassError.code, reason, model.fingerprint))
-            return False
+            _log.exception("a version could not be served", model=name, version=version)
+            reason = f"It could not be served: {exc!r}."
+            self._reject(Rejection(name, version, ImageclassError.code, reason, model.fingerprint))
+            is_served = False
+        if is_served:
+            self._rejected.pop((name, version), None)
+        else:
+            model.loaded.engine.close()
+
+    def _take_live(self, model: TunedModel, load_seconds: float) -> bool:
+        is_live = self._wait_for(self._catalogue.replace(model))
+        if is_live:
+            before = self._live.get(model.name)
+            self._live[model.name] = model
+            say_what_is_live(model, replaces=None if before is None else before.version, load_seconds=load_seconds)
+        return is_live
+
+    def _show_preview(self, model: TunedModel, load_seconds: float) -> bool:
+        is_shown = self._wait_for(self._catalogue.preview(model))
+        if is_shown:
+            self._previews[model.name] = model
+            _log.info("model in preview", model=model.name, version=model.version, load_seconds=load_seconds)
+        return is_shown
+
+    def _wait_for(self, change: Coroutine[Any, Any, _Result]) -> _Result:
+        """Let the event loop make a change of the catalogue, and return its result."""
+        return asyncio.run_coroutine_threadsafe(change, self._loop).result()
 
     def _turn(self) -> AbstractContextManager[None]:
         return taking_turns(self._store.root, self._stop)
@@ -331,7 +378,7 @@ class Watcher:
         if live is None or rejection.version is None or rejection.version >= live.version:
             return True
         try:
-            return self._store.pinned(rejection.name) == rejection.version
+            return rejection.version in {self._store.pinned(rejection.name), self._store.preview(rejection.name)}
         except BundleNotFound:
             return False
 
@@ -344,4 +391,4 @@ class Watcher:
         if sentence is not None:
             self._said[about] = sentence
             if sentence != before:
-                _log.warning("the model store has changed", model=about or None, reason=sentence)
+                _log.warning("the model store has changed", model=about.partition("/")[0] or None, reason=sentence)

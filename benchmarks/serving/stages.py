@@ -194,7 +194,7 @@ class _HttpDriver(_Driver):
     def own(self, classifier: Classifier, row: NDArray[np.float32]) -> list[Replacement]:
         asked = questions.Questions(self.app.state.inference)
         if self.protocol == "multipart":
-            written = asked.one(None, AnswerOptions(), "image/png").write(classifier, [row])
+            written = asked.one(questions.Asked(), AnswerOptions(), "image/png").write(classifier, [row])
             return [
                 ("answer as JSON", questions.OnePicture, "write", lambda *_: written),
                 ("multipart form", questions, "picture_of", lambda *_, **__: self.picture),

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from app.api.http_request import HttpSource
-from app.api.questions import Questions
+from app.api.questions import Asked, Questions
 from app.contract.answer_options import AnswerOptions
 from app.main import create_app, load_from, loader
 from app.serving.catalogue import Catalogue
@@ -58,7 +58,7 @@ async def test_answers_name_the_version_that_gave_them_and_what_is_gone_is_forgo
                 assert await catalogue.replace(loader(settings).load("digits", version))
             classifier = catalogue.get()
             row = await classifier.classify(seven)
-            answer = questions.one(None, AnswerOptions(), PNG).write(classifier, [row])
+            answer = questions.one(Asked(), AnswerOptions(), PNG).write(classifier, [row])
             assert version_of(answer.body) == version
             assert len(questions.writers._made) <= 2
 
@@ -80,7 +80,7 @@ async def test_an_upload_that_takes_longer_than_a_swap_is_answered(settings: Set
         headers = [(b"content-length", b"%d" % len(seven))]
         scope = {"type": "http", "headers": headers, "state": {"trace": None}}
         source = HttpSource(Request(scope, receive), max_bytes=1_000_000)
-        asked = asyncio.create_task(questions.inference.answer(questions.one(None, AnswerOptions(), PNG), source))
+        asked = asyncio.create_task(questions.inference.answer(questions.one(Asked(), AnswerOptions(), PNG), source))
         await begun.wait()
         old = catalogue.get()
         assert await catalogue.replace(loader(settings).load("digits", 2))

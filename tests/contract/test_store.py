@@ -127,6 +127,26 @@ def test_a_pinned_version_is_named_until_it_is_unpinned(tmp_path: Path) -> None:
     assert store.pinned("cats") is None
 
 
+def test_a_preview_ends_with_its_version_and_when_it_is_to_be_live(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    for version in (1, 2, 3):
+        (tmp_path / "cats" / str(version)).mkdir(parents=True)
+    (tmp_path / "cats" / "3.held").touch()
+    for change in (store.pin, store.promote, store.remove):
+        store.begin_preview("cats", 3)
+        assert (store.preview("cats"), store.versions("cats")) == (3, [1, 2, 3])
+        change("cats", 3)
+        assert store.preview("cats") is None
+    store.begin_preview("cats", 1)
+    store.end_preview("cats")
+    assert store.preview("cats") is None
+    store.begin_preview("cats", 2)
+    store.pin("cats", 1)
+    assert store.preview("cats") == 2, "it is another version"
+    with pytest.raises(BundleNotFound, match="has no version 9"):
+        store.begin_preview("cats", 9)
+
+
 def test_what_is_not_there_cannot_be_pinned(tmp_path: Path) -> None:
     (tmp_path / "cats" / "1").mkdir(parents=True)
     with pytest.raises(BundleNotFound, match="no version 7; it has: 1"):

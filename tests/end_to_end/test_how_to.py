@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,31 @@ def test_a_version_is_rolled_back_pinned_and_removed_under_a_running_service(
             until(lambda then=then: live() == [then])  # type: ignore[misc]
     assert {"mnist", "1", "2", "3"} <= set(shown["list"].split())
     assert store.versions("mnist") == [1, 3]
+
+
+def test_a_version_is_previewed_beside_the_live_one_and_then_served(
+    service: DrainingService, store: ModelStore, repository: Path, tmp_path: Path, program: FindProgram
+) -> None:
+    def versions() -> tuple[int, int | None]:
+        [model] = httpx.get(f"{service.url}/models").json()["models"]
+        return model["version"], model.get("preview", {}).get("version")
+
+    program("curl")
+    store.publish(version_of(store.path("mnist", 1), 2, tmp_path).path, "mnist", 2, held_back="worse")
+    with opened("docs/how-to/preview.md") as page:
+        begin, pin, end = (
+            partial(run, command, repository, IMAGECLASS_MODEL_STORE=str(store.root))
+            for command in page.commands(".venv/bin/python -m app models")
+        )
+        [ask] = page.commands("curl ")
+    begin()
+    until(lambda: versions() == (1, 2))
+    assert json.loads(run(ask, repository, url=service.url))["model"] == {"name": "mnist", "version": 2}
+    end()
+    until(lambda: versions() == (1, None))
+    begin()
+    pin()
+    until(lambda: versions() == (2, None))
 
 
 @pytest.mark.long

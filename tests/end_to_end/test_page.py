@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
+from app.contract.store import ModelStore
 from tests.browser import DESKTOP, PHONE, SMALL_PHONE, UNSAFE_HOST, Visit, opened_browser
 from tests.conftest import FindProgram
 from tests.end_to_end.conftest import Service
+from tests.versions import version_of
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -205,6 +207,29 @@ def test_two_models_answer_side_by_side_and_one_of_them_is_unsure(open_page: Ope
     sure, unsure = visit.page.locator(".panel > .badge").all()
     expect(sure).to_be_hidden()
     expect(unsure).to_have_text("Unsure")
+
+
+def test_two_versions_answer_side_by_side_while_one_is_in_preview(
+    open_page: OpenPage, repository: Path, seven: Path, tmp_path: Path
+) -> None:
+    mnist = repository / "model_store" / "mnist" / "1"
+    for version in (1, 2):
+        version_of(mnist, version, tmp_path / "store")
+    ModelStore(tmp_path / "store").begin_preview("mnist", 1)
+    service = Service(tmp_path / "store", workers=1)
+    service.wait_until_ready()
+    service.wait_for_all("model in preview", count=1)
+    visit = open_page(service.url)
+    visit.page.get_by_label("Beside it").select_option("mnist, version 1 (preview)")
+    choose(visit.page, seven)
+    visit.wait_for("answer")
+    expect(visit.page.locator(".panel h3")).to_have_text(["mnist version 2", "mnist version 1, preview"])
+    expect(visit.page.locator(".best .label")).to_have_text(["7", "7"])
+    visit.page.locator("#model").select_option("mnist, version 1 (preview)")
+    visit.wait_for("answer")
+    visit.page.get_by_text("Ask from your own program").click()
+    expect(visit.page.locator("#program")).to_contain_text("predict?model=mnist&version=1")
+    assert service.stop() == 0
 
 
 def test_a_screen_reader_hears_the_answer_and_the_error(open_page: OpenPage, seven: Path, repository: Path) -> None:

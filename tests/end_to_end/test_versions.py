@@ -279,6 +279,46 @@ def test_a_version_that_is_held_back_answers_nothing_until_it_is_promoted(
     assert service.stop() == 0
 
 
+def test_a_version_in_preview_answers_whoever_names_it_by_every_protocol(
+    start_service: StartService, copy_of_store: Path, second: Path, pictures: list[bytes]
+) -> None:
+    service = start_service(copy_of_store, workers=WORKERS)
+    building = copy_of_store / ".incoming"
+    shutil.copytree(second, building)
+    with asked_all_the_while(service, pictures) as callers:
+        ModelStore(copy_of_store).publish(building, "digits", 2, held_back="worse")
+        assert models("preview", "digits", "2", store=copy_of_store).returncode == 0
+        service.wait_for_all("model in preview", count=WORKERS, version=2)
+        wait_for_more(callers)
+    assert not [caller.trouble for caller in callers if caller.trouble]
+    assert {answer["model"]["version"] for caller in callers for _, answer in caller.answers} == {1}
+    with httpx.Client(base_url=service.url, headers=PNG) as client:
+        (listed,) = client.get("/models").json()["models"]
+        detail = client.get("/models/digits", params={"version": 2}).json()
+        answers = [
+            client.post("/predict?model=digits&version=2", content=pictures[0]).json(),
+            client.post("/predict?version=2&top_k=10", content=pictures[-1]).json(),
+            client.post("/explain?version=2", content=pictures[0]).json(),
+        ]
+        files = [("files", ("7.png", pictures[0], "image/png"))]
+        answers.append(httpx.post(f"{service.url}/predict/batch?version=2", files=files).json())
+        status = client.get("/v1/models/digits/versions/2").json()["model_version_status"]
+        ready = client.get("/v2/models/digits/versions/2/ready").status_code
+        index = client.post("/v2/repository/index", json={"ready": True}).json()
+        missing = client.post("/predict?version=3", content=pictures[0])
+        unusable = client.post("/predict?version=0", content=pictures[0])
+    assert (listed["version"], listed["preview"]["version"], detail["version"]) == (1, 2, 2)
+    assert [answer["model"]["version"] for answer in answers] == [2] * 4
+    assert (status[0]["version"], ready) == ("2", 200)
+    assert [entry["version"] for entry in index] == ["1", "2"]
+    assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
+    assert unusable.status_code == 400
+    assert models("preview", "digits", "--end", store=copy_of_store).returncode == 0
+    service.wait_for_all("preview ended", count=WORKERS, version=2)
+    assert httpx.post(f"{service.url}/predict?version=2", content=pictures[0], headers=PNG).status_code == 404
+    assert service.stop() == 0
+
+
 def test_a_bundle_that_is_copied_slowly_is_taken_when_it_is_whole(
     start_service: StartService, copy_of_store: Path, second: Path, pictures: list[bytes]
 ) -> None:

@@ -89,11 +89,13 @@ def test_a_bucket_is_changed_by_the_commands_that_change_a_folder(bucket: Bucket
     done = [
         models("verify", "mnist", store=bucket),
         models("rollback", "mnist", store=bucket),
+        models("preview", "mnist", "3", store=bucket),
+        models("preview", "mnist", "--end", store=bucket),
         models("promote", "mnist", "3", store=bucket),
         models("unpin", "mnist", store=bucket),
         models("remove", "mnist", "2", store=bucket),
     ]
-    assert [each.exit_code for each in done] == [0] * 5, [each.output for each in done]
+    assert [each.exit_code for each in done] == [0] * 7, [each.output for each in done]
     assert "mnist is pinned to version 1" in done[1].output
     contents = remote.contents()
     assert (contents.versions("mnist"), remote.serving_order(contents, "mnist")) == ([1, 3], [3, 1])

@@ -89,6 +89,31 @@ def test_pins_promotions_and_removals_are_followed(push: Push, open_mirror: Open
     assert mirror.store.versions("mnist") == [1, 2]
 
 
+def test_a_preview_is_pulled_and_kept_beside_what_is_served(
+    push: Push, open_mirror: OpenMirror, bucket: BucketAddress
+) -> None:
+    remote = BucketStore(bucket)
+    push(1)
+    push(2, held_back="worse")
+    mirror = open_mirror()
+    mirror.start()
+    assert mirror.store.versions("mnist") == [1]
+    remote.begin_preview("mnist", 2)
+    look(mirror)
+    assert (served(mirror), mirror.store.preview("mnist"), mirror.store.held_back("mnist")) == (1, 2, {2})
+    remote.promote("mnist", 2)
+    look(mirror)
+    assert (served(mirror), mirror.store.preview("mnist")) == (2, None)
+    remote.begin_preview("mnist", 1)
+    look(mirror)
+    remote.end_preview("mnist")
+    look(mirror)
+    assert (served(mirror), mirror.store.preview("mnist")) == (2, None)
+    remote.begin_preview("mnist", 1)
+    remote.remove("mnist", 1)
+    assert remote.preview(remote.contents(), "mnist") is None
+
+
 def test_a_marker_that_a_listing_has_missed_holds_a_version_back_all_the_same(
     push: Push, open_mirror: OpenMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

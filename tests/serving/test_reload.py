@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.contract.header import IMAGE_FORMATS
-from app.errors import BundleNotFound, ModelNotNamed, ShuttingDown
+from app.errors import BundleNotFound, ModelNotFound, ModelNotNamed, ShuttingDown
 from app.metrics import Metrics
 from app.serving.admission import Admission
 from app.serving.batcher import RowFuture
@@ -240,6 +240,95 @@ async def test_a_pin_and_its_end_are_followed(folder_loader: FolderLoader, follo
     folder_loader.store.unpin("cats")
     await service.look(2)
     assert service.live() == 3
+
+
+async def test_a_version_in_preview_answers_who_names_it_beside_the_live_one(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    hold_back(folder_loader, 2)
+    folder_loader.publish("cats", 2)
+    folder_loader.store.begin_preview("cats", 2)
+    await service.look(2)
+    assert service.live() == 1
+    assert service.catalogue.get("cats", "2").manifest.version == 2
+    assert [model.manifest.version for model in service.catalogue.models] == [1]
+    assert service.count("imageclass_model_loads")["cats", "2", "preview"] == 1
+    folder_loader.store.end_preview("cats")
+    await service.look()
+    with pytest.raises(ModelNotFound, match="Version '2' of 'cats' is not live here"):
+        service.catalogue.get("cats", "2")
+
+
+async def test_a_version_in_preview_that_is_promoted_answers_without_a_pause(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    hold_back(folder_loader, 2)
+    folder_loader.publish("cats", 2)
+    folder_loader.store.begin_preview("cats", 2)
+    await service.look(2)
+    folder_loader.store.promote("cats", 2)
+    assert folder_loader.store.preview("cats") is None
+    await service.look()
+    assert service.live() == 2
+    assert service.catalogue.get("cats", "2") is service.catalogue.get("cats")
+    assert service.catalogue.in_preview("cats") is None
+
+
+async def test_a_preview_follows_its_mark_and_the_files_of_its_version(
+    folder_loader: FolderLoader, follow: Follow
+) -> None:
+    for version in (1, 2, 3):
+        folder_loader.publish("cats", version)
+    service = await follow()
+    for version in (1, 2):
+        folder_loader.store.begin_preview("cats", version)
+        await service.look(2)
+        shown = service.catalogue.in_preview("cats")
+        assert shown is not None
+        assert (shown.manifest.version, service.live()) == (version, 3)
+    folder_loader.publish("cats", 2, "good, and other")
+    await service.look(2)
+    replaced = service.catalogue.in_preview("cats")
+    assert replaced is not None
+    assert replaced is not shown
+    folder_loader.store.pin("cats", 2)
+    await service.look(2)
+    assert (service.live(), service.catalogue.in_preview("cats")) == (2, None)
+
+
+async def test_a_version_that_fails_is_rejected_as_a_preview_too(folder_loader: FolderLoader, follow: Follow) -> None:
+    folder_loader.publish("cats", 2)
+    service = await follow()
+    folder_loader.publish("cats", 1, "broken")
+    folder_loader.store.begin_preview("cats", 1)
+    await service.look(4)
+    assert service.refused() == [("cats", 1, "bundle_tampered")]
+    assert service.catalogue.in_preview("cats") is None
+    folder_loader.store.end_preview("cats")
+    await service.look()
+    assert service.refused() == []
+
+
+@pytest.mark.parametrize("content", ["3\n", "no version\n"])
+async def test_a_mark_that_names_no_version_there_ends_the_preview_with_one_warning(
+    folder_loader: FolderLoader, follow: Follow, content: str
+) -> None:
+    folder_loader.publish("cats", 1)
+    folder_loader.publish("cats", 2)
+    service = await follow()
+    folder_loader.store.begin_preview("cats", 1)
+    await service.look(2)
+    (folder_loader.store.root / "cats" / "preview").write_text(content)
+    with capture_logs() as log:
+        await service.look(3)
+    assert service.catalogue.in_preview("cats") is None
+    (warning,) = [line for line in log if line["log_level"] == "warning"]
+    assert warning["model"] == "cats"
+    assert service.live() == 2
 
 
 async def test_a_pin_holds_a_newer_version_back(folder_loader: FolderLoader, follow: Follow) -> None:

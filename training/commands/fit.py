@@ -92,4 +92,8 @@ def say_published(published: "LoadedModel", reporter: Reporter, *, store: ModelS
         reporter.say(f"serve it: {command_line('app', 'serve', '--model-store', named, '--model', name)}")
     else:
         promote = command_line("app", "models", "promote", name, str(manifest.version), "--model-store", named)
-        reporter.say(f"published, but held back: {held_back}. To have it served all the same: {promote}")
+        preview = command_line("app", "models", "preview", name, str(manifest.version), "--model-store", named)
+        reporter.say(
+            f"published, but held back: {held_back}. To look at both versions on the service's page: {preview}. "
+            f"To have it served all the same: {promote}"
+        )

@@ -205,9 +205,15 @@ class Live(_Schema):
     status: Literal["live"]
 
 
-class ModelSummary(ModelReference):
+class VersionSummary(ModelReference):
     labels: list[str]
     metrics: dict[str, int | float]
+
+
+class ModelSummary(VersionSummary):
+    preview: VersionSummary | None = Field(
+        None, description="Another version that answers requests which name it; absent if there is none."
+    )
 
 
 class ModelList(_Schema):

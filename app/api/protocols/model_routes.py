@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from app.api.openapi.schemas import error_responses
 
 ModelName = Annotated[str, Path(description="The model's name.")]
-ModelVersion = Annotated[str, Path(description="The model's version; only the live one answers.")]
+ModelVersion = Annotated[str, Path(description="The model's version; only the live one, and one in preview, answer.")]
 Answer = Callable[[Request, str, str | None], Awaitable[Any]]
 
 MODEL_PATHS = ("{model}", "{model}/versions/{version}")

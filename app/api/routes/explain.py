@@ -13,8 +13,8 @@ from starlette.responses import Response
 from app.api.http_request import answer_request
 from app.api.inference import Written
 from app.api.openapi.schemas import ExplanationAnswer, error_responses
-from app.api.questions import OnePicture, Questions
-from app.api.routes.predict import PREDICT_BODY, ModelName
+from app.api.questions import Asked, OnePicture, Questions
+from app.api.routes.predict import PREDICT_BODY, ModelOfRequest
 from app.contract.answer_options import AnswerOptions
 from app.errors import ExplanationsOff
 from app.serving.classifier import Classifier
@@ -42,7 +42,7 @@ def explain_routes(questions: Questions, *, allowed: bool) -> APIRouter:
     )
     async def explain(
         request: Request,
-        model: ModelName = None,
+        model: ModelOfRequest,
         label: Annotated[
             str | None, Query(description="The label to explain; by default the most probable one.")
         ] = None,
@@ -80,7 +80,7 @@ class ExplainedPicture(OnePicture):
     """One picture as for /predict, with the label to explain and the form of the map."""
 
     def __init__(
-        self, questions: Questions, model: str | None, label: str | None, answer_format: Format, content_type: str
+        self, questions: Questions, model: Asked, label: str | None, answer_format: Format, content_type: str
     ) -> None:
         super().__init__(questions, model, AnswerOptions(), content_type)
         self.explanation = ExplanationOptions(label, drawn=answer_format == "png")

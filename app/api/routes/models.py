@@ -1,10 +1,11 @@
-"""GET /models and /models/{name}: the live models, and how they were trained."""
+"""GET /models and /models/{name}: the served models, and how they were trained."""
 
 from typing import Any
 
 from fastapi import APIRouter
 
 from app.api.openapi.schemas import ModelDetail, ModelList, error_responses
+from app.api.routes.predict import ModelVersion
 from app.engines.loading import LoadedModel
 from app.serving.catalogue import Catalogue
 from app.serving.classifier import Classifier
@@ -14,21 +15,27 @@ from app.serving.tuning import Tuning
 def model_routes(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="The served models", response_model=ModelList)
+    def in_preview(name: str) -> dict[str, Any]:
+        preview = catalogue.in_preview(name)
+        return {} if preview is None else {"preview": _summary(preview)}
+
+    @router.get("/models", summary="The served models", response_model=ModelList, response_model_exclude_unset=True)
     async def models() -> dict[str, Any]:
-        return {"models": [_summary(model) for model in catalogue.models]}
+        return {"models": [{**_summary(model), **in_preview(model.name)} for model in catalogue.models]}
 
     @router.get(
         "/models/{name}",
         summary="One model: labels, metrics, preprocessing, card",
         response_model=ModelDetail,
+        response_model_exclude_unset=True,
         responses=error_responses(404),
     )
-    async def model(name: str) -> dict[str, Any]:
-        found = catalogue.get(name)
+    async def model(name: str, version: ModelVersion = None) -> dict[str, Any]:
+        found = catalogue.get(name, None if version is None else str(version))
         manifest = found.manifest
         return {
             **_summary(found),
+            **in_preview(name),
             "serving": serving(found.loaded, found.tuning),
             "created_at": manifest.created_at.isoformat(),
             "preprocessing": manifest.preprocessing,

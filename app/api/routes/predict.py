@@ -13,7 +13,7 @@ from app.api.http_request import answer_request
 from app.api.inference import Question
 from app.api.openapi.examples import TOP_K
 from app.api.openapi.schemas import BatchAnswer, PredictionAnswer, error_responses
-from app.api.questions import Questions
+from app.api.questions import Asked, Questions
 from app.contract.answer_options import AnswerOptions, Detail, SetMethod
 
 MOST_FALSE_ALARMS = 0.5
@@ -58,12 +58,15 @@ SetMethodOfRequest = Annotated[
     SetMethod,
     Query(description="How the set is built: lac gives the smallest sets on average, aps never an empty one."),
 ]
-ModelName = Annotated[
+_ModelName = Annotated[
     str | None, Query(description="The model to use; needed if several are served and none is the default.")
+]
+ModelVersion = Annotated[
+    int | None, Query(ge=1, description="The model's version: the live one, which is the default, or one in preview.")
 ]
 
 _PLAIN_QUERY = re.compile(
-    rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?"
+    rb"(?:model=([A-Za-z0-9._-]+)(?:&|$))?(?:version=([1-9][0-9]{0,17})(?:&|$))?(?:top_k=([1-9][0-9]{0,8})(?:&|$))?"
     rb"(?:min_probability=(0\.[0-9]{1,9})(?:&|$))?(?:false_alarms=(0\.[0-9]{1,9})(?:&|$))?"
     rb"(?:details=(familiarity|neighbours)(?:&|$))?(?:details=(familiarity|neighbours)(?:&|$))?"
     rb"(?:set=(0\.[0-9]{1,9})(?:&|$))?(?:set_method=(lac|aps)(?:&|$))?"
@@ -110,7 +113,12 @@ def _options(
     return AnswerOptions(top_k, min_probability, false_alarms, tuple(details or ()), set_error, set_method)
 
 
+def _asked(model: _ModelName = None, version: ModelVersion = None) -> Asked:
+    return Asked(model, None if version is None else str(version))
+
+
 OptionsOfRequest = Annotated[AnswerOptions, Depends(_options)]
+ModelOfRequest = Annotated[Asked, Depends(_asked)]
 
 
 def predict_routes(questions: Questions) -> APIRouter:
@@ -124,7 +132,7 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 422, 500, 503, 504),
         openapi_extra=PREDICT_BODY,
     )
-    async def predict(request: Request, options: OptionsOfRequest, model: ModelName = None) -> Response:
+    async def predict(request: Request, model: ModelOfRequest, options: OptionsOfRequest) -> Response:
         """Send the picture as the multipart field `file`, or as the whole body with an `image/*` content type."""
         question = questions.one(model, options, request.headers.get("content-type", ""))
         return await answer_request(
@@ -138,7 +146,7 @@ def predict_routes(questions: Questions) -> APIRouter:
         responses=error_responses(400, 404, 413, 415, 500, 503, 504),
         openapi_extra=_BATCH_BODY,
     )
-    async def predict_batch(request: Request, options: OptionsOfRequest, model: ModelName = None) -> Response:
+    async def predict_batch(request: Request, model: ModelOfRequest, options: OptionsOfRequest) -> Response:
         """Send the pictures as multipart fields `files`. Each gets an entry; one that cannot be used fails alone."""
         question = questions.many(model, options, request.headers.get("content-type", ""))
         return await answer_request(
@@ -165,12 +173,12 @@ def predict_fast_routes(questions: Questions) -> list[FastRoute]:
     return [FastRoute("/predict", predict), FastRoute("/predict/batch", predict_batch)]
 
 
-def _plain(query: bytes) -> tuple[str | None, AnswerOptions] | None:
+def _plain(query: bytes) -> tuple[Asked, AnswerOptions] | None:
     """Return the model and the answer options of a query, or None if the application is to read it."""
     plain = _PLAIN_QUERY.fullmatch(query)
     if plain is None:
         return None
-    name, top_k, minimum, false_alarms, first, second, set_error, method = plain.groups()
+    name, version, top_k, minimum, false_alarms, first, second, set_error, method = plain.groups()
     options = AnswerOptions(
         None if top_k is None else int(top_k),
         _share(minimum),
@@ -181,7 +189,7 @@ def _plain(query: bytes) -> tuple[str | None, AnswerOptions] | None:
     )
     if (options.false_alarms is not None and not 0 < options.false_alarms <= MOST_FALSE_ALARMS) or options.set == 0:
         return None
-    return None if name is None else name.decode("ascii"), options
+    return Asked(*(None if part is None else part.decode("ascii") for part in (name, version))), options
 
 
 def _share(value: bytes | None) -> float | None:

@@ -32,19 +32,19 @@ class Repository:
         await self._control.unload(name)
 
     async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
-        """Return every version in the store and every live one, with its state and the reason if it is not served."""
+        """Return every version in the store and every served one, with its state and the reason if it is not served."""
         versions: dict[tuple[str, int], str] = {} if only_ready else await asyncio.to_thread(self._stored)
-        live = {(model.name, model.manifest.version) for model in self._catalogue.models}
+        served = {(model.name, model.manifest.version) for model in self._catalogue.answering}
         rejected = {(rejection.name, rejection.version): rejection.code for rejection in self._catalogue.rejections}
 
         return [
             {
                 "name": name,
                 "version": str(version),
-                "state": "READY" if (name, version) in live else "UNAVAILABLE",
-                "reason": "" if (name, version) in live else rejected.get((name, version)) or versions[name, version],
+                "state": "READY" if (name, version) in served else "UNAVAILABLE",
+                "reason": "" if (name, version) in served else rejected.get((name, version)) or versions[name, version],
             }
-            for name, version in sorted(live | versions.keys())
+            for name, version in sorted(served | versions.keys())
         ]
 
     def _stored(self) -> dict[tuple[str, int], str]:

@@ -1,4 +1,4 @@
-"""A model's status and signature in TensorFlow Serving's form. Only the live version of a model is shown."""
+"""A model's status and signature in TensorFlow Serving's form. Only the live version is shown, or the named one."""
 
 from typing import Any
 

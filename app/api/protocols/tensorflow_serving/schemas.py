@@ -23,7 +23,7 @@ class VersionStatus(_Schema):
 
 
 class ModelStatus(_Schema):
-    model_version_status: list[VersionStatus] = Field(description="The live version.")
+    model_version_status: list[VersionStatus] = Field(description="The live version, or the named one.")
 
 
 class ModelSpec(_Schema):
