@@ -118,13 +118,13 @@ def predictions_of(replica: DrainingService) -> float:
     return total(page, "imageclass_requests_total", route="/predict", status="200")
 
 
-STABLE, SHADOW = "127.0.0.2", "127.0.0.3"
+STABLE, SHADOW = "127.0.0.2", "127.0.0.1"
 
 
 @contextmanager
 def shadowed(program: FindProgram, folder: Path, port: int, *, copies: bool = True) -> Iterator[str]:
     """Run HAProxy, and behind it nginx, which answers by `STABLE` and sends copies to `SHADOW`. Yield the URL."""
-    places = {"replica_1:8000": f"{STABLE}:{port}", "shadow:8000": f"{SHADOW}:{port}"}
+    places = {"replica:8000": f"{STABLE}:{port}", "shadow:8000": f"localhost:{port}"}  # a name, as in the file
     if not copies:
         places["mirror /copy;"] = ""
     with nginx(program("nginx"), SHADOWED, folder, **places) as (url, _):
