@@ -21,7 +21,6 @@ _CLUSTER = "needs a Kubernetes cluster; tests/deploy holds the files against sch
 _RAY = "needs .venv-ray; tests/ray run the same programs (make test-ray)"
 NOT_RUN = {
     "docs/how-to/bulk-jobs-on-ray.md": {"": _RAY},
-    "docs/how-to/canary.md": {"": _CONTAINERS},
     "docs/how-to/kserve.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-autoscaling.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-bucket.md": {"": _CLUSTER},
@@ -32,7 +31,6 @@ NOT_RUN = {
         ".venv/bin/python -m pytest": "is tests itself",
     },
     "docs/how-to/ray.md": {"": _RAY},
-    "docs/how-to/shadow.md": {"": _CONTAINERS},
 }
 """Commands of pages, by their beginning, that no test runs, and why."""
 

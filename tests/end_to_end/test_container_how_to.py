@@ -1,5 +1,7 @@
 """The commands of pages about containers, as they stand there, in a copy of the sources, on a real Docker engine."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,9 @@ import pytest
 
 from app.contract.location import BucketAddress
 from app.object_storage.bucket import Bucket
-from tests.end_to_end.callers import Callers, address_of, free_port, health, post, until
+from tests.end_to_end.callers import Callers, address_of, free_port, health, post, total, until
 from tests.end_to_end.compose import ComposeProject, copy_of_sources, removed_after
-from tests.end_to_end.fleets import Statistics, address_in_docker, answers, docker
+from tests.end_to_end.fleets import Statistics, address_in_docker, answers, docker, publish_again
 from tests.end_to_end.pages import opened, run
 from tests.photos import write_photos
 from tests.s3_server import BUCKET, S3Server
@@ -81,6 +83,7 @@ def containers(project: ComposeProject) -> dict[str, list[str]]:
 
 
 def statistics_of(project: ComposeProject, backend: str = "replicas") -> Statistics:
+    until(lambda: answers(project.url))
     [proxy] = project.containers("proxy")
     return Statistics(f"http://{address_in_docker(proxy)}:8405", backend)
 
@@ -88,6 +91,13 @@ def statistics_of(project: ComposeProject, backend: str = "replicas") -> Statist
 def settings_of_shell(command: str) -> dict[str, str]:
     """Return what a command such as `export A=b C=d` sets."""
     return dict(setting.split("=", 1) for setting in command.removeprefix("export ").split())
+
+
+def predictions_of(project: ComposeProject, service: str) -> float:
+    """Return how many requests for a prediction the one container of a service has answered."""
+    [container] = project.containers(service)
+    page = httpx.get(f"http://{address_in_docker(container)}:8000/metrics", trust_env=False).text
+    return total(page, "imageclass_requests_total", route="/predict", status="200")
 
 
 def on_port(command: str, port: int) -> str:
@@ -193,3 +203,61 @@ def test_containers_serve_from_a_bucket_and_pull_once(
             assert classify(project.url, seven) == "mnist says 7"
             assert reachable() is False
     assert containers(project) == {}
+
+
+def test_a_canary_gets_its_share_and_is_stopped_without_a_loss(project: ComposeProject, seven: bytes) -> None:
+    with opened("docs/how-to/canary.md") as page:
+        copy, start, use, stop = page.commands()
+    project.run("up", "--detach", "--wait", "proxy")
+
+    run(copy, project.folder)
+    publish_again(project.folder / "canary_store", 2)
+    run(start, project.folder, **project.environment)
+    run(use, project.folder, **project.environment)
+    statistics_of(project, "canary").wait_for_servers(1 + REPLICAS)  # which are its backup
+    with Callers(lambda: address_of(project.url), post(seven), count=4) as callers:
+        callers.wait_for_answers(1500)
+        versions = Counter(json.loads(body)["model"]["version"] for body in callers.bodies.elements())
+        run(stop, project.folder, **project.environment)
+        callers.bodies.clear()
+        callers.wait_for_answers(300)
+        afterwards = {json.loads(body)["model"]["version"] for body in callers.bodies}
+    assert callers.failed == {}
+    assert versions.keys() == {1, 2}
+    assert 0.02 < versions[2] / versions.total() < 0.08
+    assert afterwards == {1}
+    assert containers(project)["canary"] == ["exited 0"]
+
+
+def test_a_shadow_gets_copies_and_is_stopped_without_a_loss(project: ComposeProject, seven: bytes) -> None:
+    with opened("docs/how-to/shadow.md") as page:
+        copy, start, look_up_again, stop = page.commands()
+    run(copy, project.folder)
+    publish_again(project.folder / "shadow_store", 2)
+    run(start, project.folder, **project.environment)
+    statistics_of(project, "mirror").wait_for_servers(1 + REPLICAS)  # which are its backup
+
+    def copied() -> int:
+        """Ask some times, and return how many copies the shadow has answered by then."""
+        for _ in range(20):
+            with httpx.Client(base_url=project.url, trust_env=False, timeout=30) as client:
+                answer = client.post("/predict", content=seven, headers={"content-type": "image/png"}).json()
+            assert (answer["label"], answer["model"]["version"]) == ("7", 1)
+        return int(predictions_of(project, "shadow"))
+
+    assert copied() == 20
+    project.run("rm", "--stop", "--force", "shadow")
+    # Its address is another replica's now, so the next shadow has another one.
+    project.run(
+        "--profile", "replicas", "up", "--detach", "--no-recreate", "--no-deps", "--scale", "replica=4", "replica"
+    )
+    project.run("up", "--detach", "--wait", "--no-deps", "shadow")
+    assert copied() == 0
+    run(look_up_again, project.folder, **project.environment)
+    until(lambda: copied() > 0)
+    with Callers(lambda: address_of(project.url), post(seven), count=4) as callers:
+        callers.wait_for_answers(100)
+        run(stop, project.folder, **project.environment)
+        callers.wait_for_answers(300)
+    assert callers.failed == {}
+    assert (containers(project)["mirror"], containers(project)["shadow"]) == (["exited 0"], ["exited 0"])
