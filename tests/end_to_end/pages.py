@@ -16,7 +16,6 @@ _PYTHON = re.compile(r"(?<!\S)(?:\.venv/bin/)?python(?=\s)")
 _OUTPUT = ("", "json")
 """The languages of blocks that show what a command prints."""
 
-_CONTAINERS = "needs a Docker engine; tests marked `docker` run the same Compose files, on ports of their own"
 _CLUSTER = "needs a Kubernetes cluster; tests/deploy holds the files against schemas and against the service"
 _RAY = "needs .venv-ray; tests/ray run the same programs (make test-ray)"
 NOT_RUN = {
@@ -26,7 +25,6 @@ NOT_RUN = {
     "docs/how-to/kubernetes-bucket.md": {"": _CLUSTER},
     "docs/how-to/kubernetes.md": {"": _CLUSTER},
     "docs/how-to/monitoring.md": {
-        "docker compose ": _CONTAINERS,
         "make dashboards": "writes into the repository; tests/deploy/test_monitoring.py compares what it would write",
         ".venv/bin/python -m pytest": "is tests itself",
     },

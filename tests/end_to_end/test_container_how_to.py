@@ -1,6 +1,7 @@
 """The commands of pages about containers, as they stand there, in a copy of the sources, on a real Docker engine."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from app.contract.location import BucketAddress
 from app.object_storage.bucket import Bucket
+from tests.conftest import FindProgram
 from tests.end_to_end.callers import Callers, address_of, free_port, health, post, total, until
 from tests.end_to_end.compose import ComposeProject, copy_of_sources, removed_after
 from tests.end_to_end.fleets import Statistics, address_in_docker, answers, docker, publish_again
@@ -24,6 +27,32 @@ pytestmark = [pytest.mark.docker, pytest.mark.long]
 REPLICAS = 3
 """As many as there are if nothing is set."""
 MORE_REPLICAS = 5
+
+
+_STAND_INS = """
+services:
+  prometheus:
+    image: !reset null
+    build:
+      context: stand-ins
+      dockerfile_inline: |
+        FROM debian:bookworm-slim
+        COPY prometheus /bin/prometheus
+        RUN install --directory --owner 65534 --group 65534 /prometheus
+        USER 65534:65534
+        ENTRYPOINT ["/bin/prometheus"]
+  grafana:
+    image: !reset null
+    build:
+      context: stand-ins
+      dockerfile_inline: |
+        FROM python:3.12-slim
+        RUN install --directory --owner 472 --group 0 /var/lib/grafana
+        USER 472:0
+        STOPSIGNAL SIGINT
+        CMD ["python", "-m", "http.server", "3000", "--directory", "/etc/grafana"]
+"""
+"""In place of images that the tests do not pull: Debian's Prometheus, and for Grafana what serves the files it gets."""
 
 
 @pytest.fixture
@@ -261,3 +290,45 @@ def test_a_shadow_gets_copies_and_is_stopped_without_a_loss(project: ComposeProj
         callers.wait_for_answers(300)
     assert callers.failed == {}
     assert (containers(project)["mirror"], containers(project)["shadow"]) == (["exited 0"], ["exited 0"])
+
+
+def test_prometheus_scrapes_the_service_and_grafana_gets_its_files(
+    project: ComposeProject, program: FindProgram, seven: bytes, log: Path
+) -> None:
+    with opened("docs/how-to/monitoring.md") as page:
+        [up] = page.commands()
+    (project.folder / "stand-ins").mkdir()
+    shutil.copy(program("prometheus"), project.folder / "stand-ins" / "prometheus")
+    (project.folder / "stand-ins.yml").write_text(_STAND_INS)
+    ports = {"PROMETHEUS_PORT": str(free_port()), "GRAFANA_PORT": str(free_port())}
+    files = {"COMPOSE_FILE": "docker-compose.yml:stand-ins.yml"}
+    monitored = replace(project, variables={**project.variables, **ports, **files})
+    prometheus, grafana = (f"http://127.0.0.1:{port}" for port in ports.values())
+
+    def ask(url: str, **parameters: str) -> Any:
+        answer = httpx.get(url, params=parameters, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return yaml.safe_load(answer.text)
+
+    def found(query: str) -> list[float]:
+        result = ask(f"{prometheus}/api/v1/query", query=query)["data"]["result"]
+        return [float(series["value"][1]) for series in result]
+
+    def health_of_rules() -> set[str]:
+        groups = ask(f"{prometheus}/api/v1/rules")["data"]["groups"]
+        return {rule["health"] for group in groups for rule in group["rules"]}
+
+    with removed_after(monitored, "*"):
+        with monitored.in_foreground(up, log):
+            assert classify(monitored.url, seven) == "mnist says 7"
+            until(lambda: answers(prometheus) and answers(grafana))
+            until(lambda: found('up{job="imageclass"}') == [1])
+            until(lambda: found('sum(imageclass_requests_total{route="/predict",status="200"})') == [1])
+            until(lambda: health_of_rules() == {"ok"})
+            [source] = ask(f"{grafana}/provisioning/datasources/prometheus.yml")["datasources"]
+            [provider] = ask(f"{grafana}/provisioning/dashboards/imageclass.yml")["providers"]
+            dashboards = Path(provider["options"]["path"]).relative_to("/etc/grafana")
+            assert ask(f"{grafana}/{dashboards}/overview.json")["panels"]
+            asked = f"import urllib.request as r; print(r.urlopen('{source['url']}/-/ready').status)"
+            assert monitored.run("exec", "--no-TTY", "grafana", "python", "-c", asked).strip() == "200"
+        assert containers(project) == {name: ["exited 0"] for name in ("service", "prometheus", "grafana")}
