@@ -3,8 +3,10 @@
 It needs the standard library alone, so that it can name what is missing if nothing else is installed.
 """
 
+import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ SCRIPT = "imageclass"
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, the same as that of shells."""
+TERMINATED = 143
+"""The exit code after SIGTERM, the same as that of shells. A service that stops in order ends with 0."""
 
 Extra = Literal["training", "grpc", "object-storage", "parquet", "ray", "tracing"]
 
@@ -81,8 +85,11 @@ def installs(extra: Extra | None) -> str:
 def plain_ends(extra: Extra | None = None) -> Iterator[None]:
     """End the program with one line if a module is not installed, and quietly after Ctrl-C.
 
-    `extra` is the one that the program needs throughout.
+    `extra` is the one that the program needs throughout. Process 1 of a container ignores SIGTERM unless it has a
+    handler, so it gets one here, before the imports of a second: else a stop in that time would wait for SIGKILL.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(TERMINATED))
     try:
         yield
     except ModuleNotFoundError as exc:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -107,3 +108,14 @@ def test_commands_name_the_interpreter_as_the_user_did(monkeypatch: pytest.Monke
 def test_help_can_be_pasted() -> None:
     done = subprocess.run([sys.executable, "-m", "app", "serve", "--no"], capture_output=True, text=True, check=False)
     assert f"{sys.executable} -m app serve --help" in " ".join(done.stderr.split())
+
+
+def test_process_1_of_a_container_ends_at_sigterm_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    try:
+        with pytest.raises(SystemExit) as end, invocation.plain_ends():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == invocation.TERMINATED
