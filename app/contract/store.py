@@ -84,6 +84,13 @@ class ModelStore:
             raise BundleNotFound(f"The model store {self.root} {reason}. Set IMAGECLASS_MODEL_STORE.") from exc
         return sorted(folder.name for folder in folders if is_model_name(folder.name) and self.versions(folder.name))
 
+    def changed_at(self, names: Iterable[str]) -> list[int]:
+        """Return when entries were last added to the store and to the folders of these models, or removed from them.
+
+        In nanoseconds; -1 for a folder that cannot be read. A file that is overwritten in place changes none of them.
+        """
+        return [_changed_at(self.root), *(_changed_at(self.root / name) for name in names)]
+
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model in ascending order; none for a model that is not there.
 
@@ -259,6 +266,13 @@ class ModelStore:
         """Remove the markers of versions that were never published, or were removed by hand."""
         for version in self.held_back(name) - set(self.versions(name)):
             self._marker(name, version).unlink(missing_ok=True)
+
+
+def _changed_at(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def _sync(folder: Path) -> None:

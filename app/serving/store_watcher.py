@@ -34,9 +34,9 @@ from app.system.folder_lock import taking_turns
 
 _PATIENT_LOOKS = 20
 """A folder counts as a half-copied bundle if this many scans in a row find it unchanged, without a manifest."""
-_CALM_INTERVALS = 4
-"""The files of a live version that did not change between two scans are looked at again after this many intervals. They
-should never change, and looking at them is more than half of a scan, the most frequent work of an idle service."""
+_CALM_GLANCES = 3
+"""At most this number of intervals pass in a row without a scan, if no version or mark was added or removed. The next
+scan notices files that were overwritten in place. A scan is the most expensive work of an idle service."""
 
 _Result = TypeVar("_Result")
 
@@ -49,8 +49,6 @@ class _Seen:
 
     fingerprint: Fingerprint | None
     looks: int
-    at: float
-    """When the last scan found them, on the monotonic clock."""
 
 
 class Watcher:
@@ -70,8 +68,9 @@ class Watcher:
         self._said: dict[str, str] = {}
         self._failure = ""
         self._is_settling = False
-        self._is_thorough = False  # whether this scan looks at all files
-        self._thorough_is_due = False
+        self._names: list[str] = []  # the models that the last scan knew
+        self._changed_at: list[int] = []  # what the last glance saw
+        self._calm_glances = 0
         self._waiting: list[asyncio.Future[None]] = []  # for the end of a scan; used on the event loop only
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,29 +94,37 @@ class Watcher:
             await asyncio.to_thread(self._thread.join)
 
     async def next_look(self) -> None:
-        """Wait for the end of a scan, which may be one that already runs. Two waits include a whole scan of all files.
+        """Wait for the end of a scan, which may be one that already runs. Two waits include a whole scan.
 
         Raises ShuttingDown if there is no further scan.
         """
         if not self._stop.is_set():
-            self._thorough_is_due = True
             looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(looked)
             await looked
         if self._stop.is_set():
             raise stopping_error()
 
+    def glance(self) -> None:
+        """Scan the store if a version or a mark was added or removed, if a scan is waited for, or if it is time."""
+        before, self._changed_at = self._changed_at, self._store.changed_at(self._names)
+        self._calm_glances += 1
+        is_calm = self._changed_at == before and not self._is_settling and not self._waiting
+        if not is_calm or self._calm_glances > _CALM_GLANCES:
+            self._calm_glances = 0
+            self.look()
+
     def look(self) -> None:
         """Scan the whole store once, and make ready versions live. Call it in the watcher's thread only."""
         self._is_settling = False
-        self._is_thorough, self._thorough_is_due = self._thorough_is_due, False
         try:
             names = self._store.names()
         except BundleNotFound as exc:
             self._say("", f"{exc} The models in memory stay live.")
             return
         self._say("", None)
-        for name in sorted({*names, *self._live, *(name for name, _ in self._rejected)}):
+        self._names = sorted({*names, *self._live, *(name for name, _ in self._rejected)})
+        for name in self._names:
             if self._is_ending():
                 return
             try:
@@ -141,7 +148,7 @@ class Watcher:
         # hold the interpreter's lock while not scheduled. OpenVINO's threads would keep the priority for good.
         while not self._stop.wait(self._interval_s / 2 if self._is_settling else self._interval_s):
             try:
-                self.look()
+                self.glance()
             except Exception as exc:  # noqa: BLE001 - the next scan may succeed
                 if self._failure != repr(exc):  # log it once, not twice a second
                     self._failure = repr(exc)
@@ -167,7 +174,7 @@ class Watcher:
         is_missed = live is not None and is_gone and self._look_at_version(name, live.version).looks < 2
         is_settling = is_missed
         for version in order:
-            seen = self._lately_seen(name, version) or self._look_at_version(name, version)
+            seen = self._look_at_version(name, version)
             is_settling |= seen.looks < 2
             if live is not None and version == live.version:
                 self._say(name, None)
@@ -243,18 +250,11 @@ class Watcher:
             if of_name == name and seen not in there and (live is None or seen != live.version):
                 del self._seen[of_name, seen]
 
-    def _lately_seen(self, name: str, version: int) -> _Seen | None:
-        """Return what a scan has found of a live version, unless it has changed or was looked at too long ago."""
-        live, seen = self._live.get(name), self._seen.get((name, version))
-        if self._is_thorough or live is None or live.version != version or seen is None or seen.looks < 2:
-            return None
-        return seen if time.monotonic() < seen.at + _CALM_INTERVALS * self._interval_s else None
-
     def _look_at_version(self, name: str, version: int) -> _Seen:
         fingerprint = fingerprint_of(self._store.path(name, version))
         before = self._seen.get((name, version))
         looks = before.looks + 1 if before is not None and before.fingerprint == fingerprint else 1
-        seen = self._seen[name, version] = _Seen(fingerprint, looks, time.monotonic())
+        seen = self._seen[name, version] = _Seen(fingerprint, looks)
         self._is_settling = self._is_settling or looks == 1
         return seen
 
@@ -279,6 +279,7 @@ class Watcher:
             try:
                 if self._loader.is_still(live):
                     self._live[name] = replace(live, fingerprint=seen.fingerprint)
+                    self._rejected.pop((name, version), None)
                     return
             except (ImageclassError, OSError) as exc:
                 code = exc.code if isinstance(exc, ImageclassError) else BundleNotFound.code

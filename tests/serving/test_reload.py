@@ -60,6 +60,11 @@ class Following:
             await asyncio.to_thread(self.watcher.look)
         await asyncio.sleep(0)
 
+    async def glance(self, times: int = 1) -> None:
+        for _ in range(times):
+            await asyncio.to_thread(self.watcher.glance)
+        await asyncio.sleep(0)
+
     def live(self, name: str = "cats") -> int:
         return self.catalogue.get(name).manifest.version
 
@@ -539,20 +544,45 @@ async def test_a_live_version_that_is_damaged_on_disk_keeps_serving_and_says_so(
     assert service.refused() == [("cats", 1, "bundle_tampered")]
 
 
-async def test_the_files_of_a_live_version_are_looked_at_less_often_unless_somebody_waits(
+async def test_a_glance_takes_up_a_new_version_and_every_mark(folder_loader: FolderLoader, follow: Follow) -> None:
+    folder_loader.publish("cats", 1)
+    service = await follow()
+    await service.glance(10)
+    folder_loader.publish("cats", 2)
+    await service.glance(2)
+    assert service.live() == 2
+    folder_loader.store.pin("cats", 1)
+    await service.glance(2)
+    assert service.live() == 1
+    folder_loader.store.unpin("cats")
+    folder_loader.store.begin_preview("cats", 1)
+    await service.glance(3)
+    assert (service.live(), service.catalogue.in_preview("cats") is None) == (2, False)
+    folder_loader.store.end_preview("cats")
+    await service.glance()
+    assert service.catalogue.in_preview("cats") is None
+    folder_loader.publish("dogs", 1)
+    await service.glance(2)
+    assert service.live("dogs") == 1
+
+
+async def test_what_is_overwritten_is_noticed_by_every_fourth_glance_or_if_somebody_waits(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
     folder_loader.publish("cats", 1)
-    service = await follow(interval_s=3600)
+    service = await follow()
     await service.look(2)
+    await service.glance(4)  # the first one scans, because there is none before it
     folder_loader.publish("cats", 1, "overwritten")
-    await service.look(4)
     assert service.refused() == []
+    await service.glance(3)
+    assert service.refused() == [("cats", 1, "bundle_tampered")]
+    folder_loader.publish("cats", 1)
     waiting = asyncio.create_task(service.watcher.next_look())
     await asyncio.sleep(0)
-    await service.look(2)
+    await service.glance(2)
     await waiting
-    assert service.refused() == [("cats", 1, "bundle_tampered")]
+    assert service.refused() == []
 
 
 async def test_a_live_version_that_was_replaced_by_another_bundle_is_loaded_again(
