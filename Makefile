@@ -64,7 +64,7 @@ test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,import-linter,$(BIN)/python $(BIN)/lint-imports)
 	@$(call check,pytest,$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 
-test-long: setup-training ## run the tests that take minutes (not part of make test; 15 minutes)
+test-long: setup-training ## run the tests that take minutes (not part of make test; 15 minutes, 20 with a Docker engine)
 	@$(BIN)/python -m pytest -m long --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 8 minutes)

@@ -1,12 +1,14 @@
 """Compose projects of the tests' own on a real Docker engine."""
 
 import os
+import pty
 import shutil
-import signal
 import subprocess
+import termios
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,30 +98,40 @@ class ComposeProject:
 
     @contextmanager
     def in_foreground(self, command: str, log: Path, url: str = "") -> Iterator[None]:
-        """Run a command of a page until the service answers at `url`, and end it by Ctrl-C at the end of the block."""
-        with (
-            log.open("wb") as output,
-            subprocess.Popen(
-                ["bash", "-c", command],
-                cwd=self.folder,
-                env={**_inherited(), **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            ) as shell,
-        ):
+        """Run a command of a page on a terminal until `url` answers, and press Ctrl-C at the end of the block."""
+        keyboard, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (40, 120))
+        with subprocess.Popen(
+            ["setsid", "--ctty", "bash", "-c", command],
+            cwd=self.folder,
+            env={**_inherited(), **self.environment},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        ) as shell:
+            os.close(terminal)
+            reader = threading.Thread(target=_write_log, args=(keyboard, log))
+            reader.start()
             try:
                 until(lambda: shell.poll() is not None or is_ready(url or self.url), timeout_s=BUILD_TIMEOUT_S)
                 assert shell.poll() is None, log.read_text()
                 yield
             finally:
                 if shell.poll() is None:
-                    os.killpg(shell.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+                    os.write(keyboard, b"\x03")
                     shell.wait(_STOP_TIMEOUT_S)
+                reader.join(_STOP_TIMEOUT_S)
+                os.close(keyboard)
 
     def containers(self, service: str) -> list[str]:
         return self.run("ps", "--all", "--quiet", service).split()
+
+
+def _write_log(terminal: int, log: Path) -> None:
+    with log.open("wb") as file, suppress(OSError):  # which is the end of what a terminal has to read
+        while output := os.read(terminal, 65536):
+            file.write(output)
+            file.flush()
 
 
 def _inherited() -> dict[str, str]:
