@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -276,7 +277,7 @@ def env_name(field: str) -> str:
 
 def allowed_range(field: str) -> str:
     """Return the values that a setting may have, in words, from its own declaration; empty if it may have any."""
-    schema = Settings.model_json_schema()["properties"][field]
+    schema = _schemas()[field]
     # if the setting may be unset, the first alternative declares its other values
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
     if "allowed" in schema:
@@ -290,6 +291,13 @@ def allowed_range(field: str) -> str:
         return ""
     above = "above " if "exclusiveMinimum" in schema else ""
     return f"{above}{low} to {schema['maximum']}"
+
+
+@cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each setting. It takes as long to make for one as for all."""
+    schemas: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
+    return schemas
 
 
 def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
