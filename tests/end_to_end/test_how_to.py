@@ -92,14 +92,18 @@ def test_a_version_is_previewed_beside_the_live_one_and_then_served(
             for command in page.commands(".venv/bin/python -m app models")
         )
         [ask] = page.commands("curl ")
+    live, _ = versions()
     begin()
-    until(lambda: versions() == (1, 2))
+    until(lambda: versions() == (live, 2))
     assert json.loads(run(ask, repository, url=service.url))["model"] == {"name": "mnist", "version": 2}
     end()
-    until(lambda: versions() == (1, None))
+    until(lambda: versions() == (live, None))
     begin()
     pin()
     until(lambda: versions() == (2, None))
+    store.unpin("mnist")
+    until(lambda: versions() == (live, None))
+    store.remove("mnist", 2)
 
 
 @pytest.mark.long

@@ -96,7 +96,7 @@ complete -p imageclass
 def test_bash_completes_commands_options_and_values(script: Path) -> None:
     cases = {
         "imageclass se": "serve",
-        "imageclass models p": "pin promote push pull",
+        "imageclass models p": "pin preview promote push pull",
         "imageclass fit --augment": "--augment-until",
         "imageclass serve --engine o": "openvino",
     }
