@@ -24,7 +24,7 @@ from app.system.invocation import command_line
 
 PINNED = "pinned"
 PREVIEW = "preview"
-WRITES = {PINNED: "pin", PREVIEW: "preview"}
+WRITTEN_BY = {PINNED: "pin", PREVIEW: "preview"}
 """The command of `models` that writes a mark."""
 _UNLOADED = "unloaded"
 
@@ -233,7 +233,7 @@ class ModelStore:
             return None
         except OSError as exc:
             raise BundleNotFound(f"{file} cannot be read: {exc.strerror}.") from exc
-        return version_in_mark(content, path=str(file), command=self.command(WRITES[mark], name, "VERSION"))
+        return version_in_mark(content, path=str(file), command=self.command(WRITTEN_BY[mark], name, "VERSION"))
 
     def _write_version(self, name: str, mark: str, version: int) -> None:
         self.check_has(name, version)

@@ -253,10 +253,9 @@ class Mirror:
         self, contents: Contents, name: str, served: int, state: State, problems: dict[str, str]
     ) -> None:
         wanted = self.remote.preview(contents, name)
-        if wanted in {None, served, self._preview_here(name)}:
-            if wanted is None:
-                self.store.end_preview(name)
-        elif self._have(contents, name, wanted, state, problems):
+        if wanted in {None, served} or not self._have(contents, name, wanted, state, problems):
+            self.store.end_preview(name)
+        elif wanted != self._preview_here(name):
             self.store.begin_preview(name, wanted)
 
     def _follow_digest(self, contents: Contents, state: State, problems: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from app.contract.store import (
     HELD,
     PINNED,
     PREVIEW,
-    WRITES,
+    WRITTEN_BY,
     is_model_name,
     is_version,
     serving_order,
@@ -224,7 +224,7 @@ class BucketStore:
         content = self._small(f"{name}/{mark}", contents.marks.get(name, {}).get(mark))
         if content is None:
             return None
-        command = self.command(WRITES[mark], name, "VERSION")
+        command = self.command(WRITTEN_BY[mark], name, "VERSION")
         return version_in_mark(content, path=f"{self.address.url}/{name}/{mark}", command=command)
 
     def _end_preview_of(self, name: str, version: int) -> None:

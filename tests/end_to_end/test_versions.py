@@ -146,6 +146,12 @@ def publish(bundle: Path, store: Path, version: int, change: Callable[[Path], No
     return time.monotonic()
 
 
+def publish_held_back(second: Path, store: Path) -> None:
+    building = store / ".incoming"
+    shutil.copytree(second, building)
+    ModelStore(store).publish(building, "digits", 2, held_back="worse")
+
+
 def models(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "app", "models", *arguments, "--model-store", str(store)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -256,10 +262,8 @@ def test_a_version_that_is_held_back_answers_nothing_until_it_is_promoted(
     start_service: StartService, copy_of_store: Path, second: Path, pictures: list[bytes]
 ) -> None:
     service = start_service(copy_of_store, workers=WORKERS)
-    building = copy_of_store / ".incoming"
-    shutil.copytree(second, building)
     with asked_all_the_while(service, pictures) as callers:
-        ModelStore(copy_of_store).publish(building, "digits", 2, held_back="worse")
+        publish_held_back(second, copy_of_store)
         # When a version that came later is refused, every worker has looked at the store.
         publish(second, copy_of_store, 3, lambda bundle: (bundle / "saved_model.pb").unlink())
         service.wait_for_all("version refused", count=WORKERS, version=3)
@@ -283,10 +287,8 @@ def test_a_version_in_preview_answers_whoever_names_it_by_every_protocol(
     start_service: StartService, copy_of_store: Path, second: Path, pictures: list[bytes]
 ) -> None:
     service = start_service(copy_of_store, workers=WORKERS)
-    building = copy_of_store / ".incoming"
-    shutil.copytree(second, building)
     with asked_all_the_while(service, pictures) as callers:
-        ModelStore(copy_of_store).publish(building, "digits", 2, held_back="worse")
+        publish_held_back(second, copy_of_store)
         assert models("preview", "digits", "2", store=copy_of_store).returncode == 0
         service.wait_for_all("model in preview", count=WORKERS, version=2)
         wait_for_more(callers)
@@ -308,6 +310,7 @@ def test_a_version_in_preview_answers_whoever_names_it_by_every_protocol(
         missing = client.post("/predict?version=3", content=pictures[0])
         unusable = client.post("/predict?version=0", content=pictures[0])
     assert (listed["version"], listed["preview"]["version"], detail["version"]) == (1, 2, 2)
+    assert "preview" not in detail
     assert [answer["model"]["version"] for answer in answers] == [2] * 4
     assert (status[0]["version"], ready) == ("2", 200)
     assert [entry["version"] for entry in index] == ["1", "2"]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,11 +105,13 @@ def test_a_preview_is_pulled_and_kept_beside_what_is_served(
     remote.promote("mnist", 2)
     look(mirror)
     assert (served(mirror), mirror.store.preview("mnist")) == (2, None)
-    remote.begin_preview("mnist", 1)
-    look(mirror)
-    remote.end_preview("mnist")
-    look(mirror)
-    assert (served(mirror), mirror.store.preview("mnist")) == (2, None)
+    for end in (partial(remote.end_preview, "mnist"), partial(remote.begin_preview, "mnist", 2)):
+        remote.begin_preview("mnist", 1)
+        look(mirror)
+        assert mirror.store.preview("mnist") == 1
+        end()
+        look(mirror)
+        assert (served(mirror), mirror.store.preview("mnist")) == (2, None)
     remote.begin_preview("mnist", 1)
     remote.remove("mnist", 1)
     assert remote.preview(remote.contents(), "mnist") is None

@@ -79,7 +79,22 @@ def hold_back(loader: FolderLoader, version: int) -> None:
     (loader.store.root / "cats" / f"{version}.held").touch()
 
 
+def publish_held_back(loader: FolderLoader, version: int) -> None:
+    hold_back(loader, version)
+    loader.publish("cats", version)
+
+
 Follow = Callable[..., Awaitable[Following]]
+
+
+async def with_a_preview(loader: FolderLoader, follow: Follow) -> Following:
+    """Return a service whose version 1 is live and whose version 2, held back, is in preview."""
+    loader.publish("cats", 1)
+    service = await follow()
+    publish_held_back(loader, 2)
+    loader.store.begin_preview("cats", 2)
+    await service.look(2)
+    return service
 
 
 @pytest.fixture
@@ -250,12 +265,7 @@ async def test_a_pin_and_its_end_are_followed(folder_loader: FolderLoader, follo
 async def test_a_version_in_preview_answers_who_names_it_beside_the_live_one(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
-    folder_loader.publish("cats", 1)
-    service = await follow()
-    hold_back(folder_loader, 2)
-    folder_loader.publish("cats", 2)
-    folder_loader.store.begin_preview("cats", 2)
-    await service.look(2)
+    service = await with_a_preview(folder_loader, follow)
     assert service.live() == 1
     assert service.catalogue.get("cats", "2").manifest.version == 2
     assert [model.manifest.version for model in service.catalogue.models] == [1]
@@ -269,12 +279,7 @@ async def test_a_version_in_preview_answers_who_names_it_beside_the_live_one(
 async def test_a_version_in_preview_that_is_promoted_answers_without_a_pause(
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
-    folder_loader.publish("cats", 1)
-    service = await follow()
-    hold_back(folder_loader, 2)
-    folder_loader.publish("cats", 2)
-    folder_loader.store.begin_preview("cats", 2)
-    await service.look(2)
+    service = await with_a_preview(folder_loader, follow)
     folder_loader.store.promote("cats", 2)
     assert folder_loader.store.preview("cats") is None
     await service.look()
@@ -350,8 +355,7 @@ async def test_a_version_that_is_held_back_goes_live_when_it_is_promoted(
 ) -> None:
     folder_loader.publish("cats", 1)
     service = await follow()
-    hold_back(folder_loader, 2)
-    folder_loader.publish("cats", 2)
+    publish_held_back(folder_loader, 2)
     await service.look(PATIENT)
     assert (service.live(), folder_loader.loads, service.refused()) == (1, [], [])
     folder_loader.store.promote("cats", 2)
@@ -364,8 +368,7 @@ async def test_a_pin_on_a_version_that_is_held_back_serves_it_until_it_is_unpinn
 ) -> None:
     folder_loader.publish("cats", 1)
     service = await follow()
-    hold_back(folder_loader, 2)
-    folder_loader.publish("cats", 2)
+    publish_held_back(folder_loader, 2)
     folder_loader.store.pin("cats", 2)
     await service.look(2)
     assert service.live() == 2
@@ -405,8 +408,7 @@ async def test_a_start_passes_over_what_is_held_back_and_leaves_out_a_model_with
     folder_loader: FolderLoader, follow: Follow
 ) -> None:
     folder_loader.publish("cats", 1)
-    hold_back(folder_loader, 2)
-    folder_loader.publish("cats", 2)
+    publish_held_back(folder_loader, 2)
     folder_loader.publish("dogs", 1)
     (folder_loader.store.root / "dogs" / "1.held").touch()
     with capture_logs() as logs:

@@ -15,13 +15,14 @@ from app.serving.tuning import Tuning
 def model_routes(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    def in_preview(name: str) -> dict[str, Any]:
-        preview = catalogue.in_preview(name)
-        return {} if preview is None else {"preview": _summary(preview)}
+    def in_preview(model: Classifier) -> dict[str, Any]:
+        """Return the other version that answers, if there is one."""
+        preview = catalogue.in_preview(model.name)
+        return {} if preview is None or preview is model else {"preview": _summary(preview)}
 
     @router.get("/models", summary="The served models", response_model=ModelList, response_model_exclude_unset=True)
     async def models() -> dict[str, Any]:
-        return {"models": [{**_summary(model), **in_preview(model.name)} for model in catalogue.models]}
+        return {"models": [{**_summary(model), **in_preview(model)} for model in catalogue.models]}
 
     @router.get(
         "/models/{name}",
@@ -35,7 +36,7 @@ def model_routes(catalogue: Catalogue) -> APIRouter:
         manifest = found.manifest
         return {
             **_summary(found),
-            **in_preview(name),
+            **in_preview(found),
             "serving": serving(found.loaded, found.tuning),
             "created_at": manifest.created_at.isoformat(),
             "preprocessing": manifest.preprocessing,
