@@ -1,5 +1,6 @@
 """Load a bundle on the fastest engine whose answers agree with training's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -34,9 +35,14 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path, *, engine: EngineChoice = "auto", threads: int | None = None, precision: PrecisionChoice = "f32"
+    path: Path,
+    *,
+    engine: EngineChoice = "auto",
+    threads: int | None = None,
+    precision: PrecisionChoice = "f32",
+    pause: Callable[[], None] = lambda: None,
 ) -> LoadedModel:
-    """Open the bundle at `path` and check it whole.
+    """Open the bundle at `path` and check it whole. `pause` is called between the steps.
 
     The engine "auto" is the first in the registry that passes the golden check; the precision "auto" is bfloat16 if the
     CPU has it and the model's answers barely change (see `check_precision`). Raises a BundleError or EngineUnavailable
@@ -44,8 +50,9 @@ def load_model(
     """
     bundle = open_bundle(path)
     _ = bundle.trust  # read once here, so that damage rejects the bundle and not a request
+    pause()
     threads = threads or available_cores()
-    loaded = replace(_load_first_proven(bundle, engine, threads), threads=threads)
+    loaded = replace(_load_first_proven(bundle, engine, threads, pause), threads=threads)
     return loaded if precision == "f32" else _in_bf16_if_proven(loaded, threads)
 
 
@@ -74,14 +81,14 @@ def _in_bf16_if_proven(exact: LoadedModel, threads: int) -> LoadedModel:
     return replace(exact, engine=fast, proof=proof, precision="bf16", precision_reason=reason)
 
 
-def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> LoadedModel:
+def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int, pause: Callable[[], None]) -> LoadedModel:
     if choice != "auto":
-        engine, proof = _open_proven(choice, bundle, threads)
+        engine, proof = _open_proven(choice, bundle, threads, pause)
         return LoadedModel(bundle, engine, f"set to {choice}", proof)
     rejected: dict[EngineName, ImageclassError] = {}
     for name in ENGINES:
         try:
-            engine, proof = _open_proven(name, bundle, threads)
+            engine, proof = _open_proven(name, bundle, threads, pause)
         except (EngineUnavailable, SelfCheckFailed, BundleTampered) as exc:
             rejected[name] = exc
             continue
@@ -94,8 +101,11 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int) -> Lo
     raise next((error for error in errors if not isinstance(error, EngineUnavailable)), errors[0])
 
 
-def _open_proven(name: EngineName, bundle: Bundle, threads: int) -> tuple[Engine, Proof]:
+def _open_proven(name: EngineName, bundle: Bundle, threads: int, pause: Callable[[], None]) -> tuple[Engine, Proof]:
     engine = open_engine(name, bundle.path, bundle.manifest.signature, threads=threads)
+    pause()
+    engine.prepare(1)  # the golden pictures are checked one at a time
+    pause()
     try:
         return engine, check_probabilities(bundle, engine)
     except SelfCheckFailed:

@@ -27,7 +27,7 @@ takes 0.2 s and 15 MB more. OpenVINO catches the ImportError of either."""
 
 
 class OpenVinoEngine:
-    """A network for each prepared batch size, and one for any size, which is freed while sizes are prepared.
+    """A network for each prepared batch size, and one for any size: compiled if it is needed, freed by `prepare`.
 
     These networks compute probabilities only, so that nobody pays for outputs that are not requested. The whole network
     is compiled when another output is first requested.
@@ -40,7 +40,7 @@ class OpenVinoEngine:
         self._model = _with_only(model, signature.output.name) if signature.other_outputs else model
         self._compile = compile_model
         self._signature = signature
-        self._any_size: _OfAnySize | None = _OfAnySize(compile_model(self._model), signature)
+        self._any_size: _OfAnySize | None = None
         self._of_one_size: dict[int, _OfOneSize] = {}
         self._with_all_outputs: _OfAnySize | None = None
         self._compiling = Lock()
@@ -57,6 +57,8 @@ class OpenVinoEngine:
     def prepare(self, batch_size: int) -> None:
         # A network for any size keeps the memory of its largest batch: for 16 photos, more than all else together.
         self._any_size = None
+        if batch_size in self._of_one_size:
+            return
         model = self._model.clone()
         model.reshape([batch_size, *model.inputs[0].partial_shape[1:]])
         self._of_one_size[batch_size] = _OfOneSize(self._compile(model), self._signature)
@@ -145,10 +147,14 @@ def open_openvino(path: Path, signature: Signature, *, threads: int, precision: 
         # With pinning, every worker process takes the same first cores.
         "ENABLE_CPU_PINNING": False,
     }
-    try:
-        return OpenVinoEngine(model, lambda model: core.compile_model(model, "CPU", options), signature)
-    except RuntimeError as exc:
-        raise EngineUnavailable(f"OpenVINO cannot run {path} on this CPU: {_first_line(exc)}") from exc
+
+    def compile_model(model: Any) -> Any:
+        try:
+            return core.compile_model(model, "CPU", options)
+        except RuntimeError as exc:
+            raise EngineUnavailable(f"OpenVINO cannot run {path} on this CPU: {_first_line(exc)}") from exc
+
+    return OpenVinoEngine(model, compile_model, signature)
 
 
 def cpu_has_bf16() -> bool:

@@ -29,6 +29,7 @@ from app.contract.store import PREVIEW
 from app.errors import BundleNotFound, ImageclassError
 from app.serving.batcher import stopping_error
 from app.serving.catalogue import Catalogue
+from app.serving.pauses import LoadPauses
 from app.serving.versions import LoadedStore, Loader, Rejection, TunedModel, say_what_is_live
 from app.system.folder_lock import taking_turns
 
@@ -75,9 +76,11 @@ class Watcher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._serving_thread: int
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._serving_thread = threading.get_ident()
         if self._interval_s:
             # A daemon, so that a process that must end at once does not wait for it.
             self._thread = threading.Thread(target=self._watch, name="reload", daemon=True)
@@ -298,7 +301,8 @@ class Watcher:
                 return
             began = time.monotonic()
             try:
-                model = self._loader.load(name, version, like=self._live.get(name), busy=True)
+                pauses = LoadPauses(self._serving_thread, self._stop.wait)
+                model = self._loader.load(name, version, like=self._live.get(name), pause=pauses.pause)
             except ImageclassError as exc:
                 self._reject(Rejection(name, version, exc.code, str(exc), seen.fingerprint))
                 return

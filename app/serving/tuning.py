@@ -63,16 +63,23 @@ class Tuning:
         return BatchPlan({size: _PER_BATCH_S + seconds for size, seconds in self.batch_seconds.items()})
 
 
-def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = None, busy: bool = False) -> Tuning:
+def tune(
+    loaded: LoadedModel,
+    options: TuningOptions,
+    *,
+    known: Tuning | None = None,
+    busy: bool = False,
+    pause: Callable[[], None] = lambda: None,
+) -> Tuning:
     """Find the batch sizes that are worth using, prepare the engine for them, and check its answers in each.
 
     `known` is the tuning of a model of the same kind in this process: then nothing is measured. On a machine that is
-    `busy` with other work, more calls are timed before the fastest counts. Raises SelfCheckFailed if the engine gives
-    other answers in batches of one of the sizes.
+    `busy` with other work, more calls are timed before the fastest counts. `pause` is called between the steps. Raises
+    SelfCheckFailed if the engine gives other answers in batches of one of the sizes.
     """
     patience = _BUSY if busy else 1
     if known is not None:
-        _prepare(loaded, known.batch_seconds)
+        _prepare(loaded, known.batch_seconds, pause)
         return known
     rough = _sizes_that_gain(loaded, options.max_batch_size, patience)
     if options.inference_place == "auto":
@@ -81,7 +88,8 @@ def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = 
         sizes = [size for size, seconds in rough.items() if seconds <= _LOOP_S] if on_loop else list(rough)
     else:
         on_loop, sizes = options.inference_place == "loop", list(rough)
-    _prepare(loaded, sizes)
+    pause()
+    _prepare(loaded, sizes, pause)
     pixels = options.inline_decode_pixels
     return Tuning(
         batch_seconds={size: _time_batch(loaded, size, patience) for size in sizes},
@@ -90,10 +98,11 @@ def tune(loaded: LoadedModel, options: TuningOptions, *, known: Tuning | None = 
     )
 
 
-def _prepare(loaded: LoadedModel, sizes: Iterable[int]) -> None:
+def _prepare(loaded: LoadedModel, sizes: Iterable[int], pause: Callable[[], None]) -> None:
     for size in sizes:
         loaded.engine.prepare(size)
         check_batch_size(loaded.bundle, loaded.engine, size, max_difference=loaded.max_probability_difference)
+        pause()
 
 
 def _sizes_that_gain(loaded: LoadedModel, largest: int, patience: int) -> dict[int, float]:

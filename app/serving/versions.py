@@ -4,6 +4,7 @@ At the start a model is served in its pinned version, else in its newest that is
 check, in the newest that passes. A service that answers with another version, and reports it, is better than none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -78,22 +79,30 @@ class Loader:
     false_alarms: float | None = None
     tuning: TuningOptions = TuningOptions()  # noqa: RUF009 - frozen
 
-    def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
+    def load(
+        self, name: str, version: int, *, like: TunedModel | None = None, pause: Callable[[], None] | None = None
+    ) -> TunedModel:
         """Load, check and tune a version; take over the tuning of `like` if both are networks of one kind.
 
-        `busy` says that this process answers requests meanwhile. Raises a BundleError or EngineUnavailable with the
-        reason.
+        A process that answers requests meanwhile gives `pause`, which is called between the steps. Raises a BundleError
+        or EngineUnavailable with the reason.
         """
         use_one_thread_per_picture()
         path = self.store.path(name, version)
         try:
             fingerprint = fingerprint_of(path)
-            loaded = load_model(path, engine=self.engine, threads=self.threads, precision=self.precision)
+            loaded = load_model(
+                path,
+                engine=self.engine,
+                threads=self.threads,
+                precision=self.precision,
+                pause=pause or _no_pause,
+            )
         except OSError as exc:  # removed or made unreadable while it was read
             raise BundleNotFound(f"{path} cannot be read: {exc.strerror}.") from exc
         try:
             known = like.tuning if like is not None and _same_kind(loaded, like.loaded) else None
-            tuning = tune(loaded, self.tuning, known=known, busy=busy)
+            tuning = tune(loaded, self.tuning, known=known, busy=pause is not None, pause=pause or _no_pause)
             return TunedModel(loaded, tuning, fingerprint, self._proven_outputs(loaded))
         except BaseException:
             loaded.engine.close()
@@ -200,6 +209,10 @@ def say_what_is_live(model: TunedModel, **more: object) -> None:
     _log.info(
         "model live", model=model.name, version=model.version, engine=loaded.engine.name, reason=loaded.reason, **more
     )
+
+
+def _no_pause() -> None:
+    """Do nothing: nobody is served during the load."""
 
 
 def _fingerprint(loader: Loader, name: str, version: int) -> Fingerprint | None:

@@ -58,7 +58,9 @@ class FolderLoader:
         (folder / "manifest.json").write_text(manifest)
         return folder
 
-    def load(self, name: str, version: int, *, like: TunedModel | None = None, busy: bool = False) -> TunedModel:
+    def load(
+        self, name: str, version: int, *, like: TunedModel | None = None, pause: Callable[[], None] = lambda: None
+    ) -> TunedModel:
         self.loads.append((name, version))
         self.before_load()
         folder = self.store.path(name, version)

@@ -9,6 +9,7 @@ import pytest
 
 from app.contract.store import ModelStore
 from app.engines.loading import LoadedModel
+from app.engines.openvino import OpenVinoEngine
 from app.errors import BundleNotFound, BundleTampered
 from app.serving import versions
 from app.serving.tuning import Tuning
@@ -43,7 +44,7 @@ def add(store: ModelStore, version: int, **changes: object) -> None:
 def test_a_network_of_the_same_kind_is_run_as_the_one_before_it(a_loader: Loader, measured: list[bool]) -> None:
     add(a_loader.store, 2)
     first = a_loader.load("digits", 1)
-    second = a_loader.load("digits", 2, like=first, busy=True)
+    second = a_loader.load("digits", 2, like=first, pause=lambda: None)
     assert second.tuning is first.tuning
     assert measured == [True, False]
 
@@ -51,7 +52,7 @@ def test_a_network_of_the_same_kind_is_run_as_the_one_before_it(a_loader: Loader
 def test_a_larger_network_is_measured_anew(a_loader: Loader, measured: list[bool]) -> None:
     metrics = json.loads((a_loader.store.path("digits", 1) / "manifest.json").read_bytes())["metrics"]
     add(a_loader.store, 2, metrics={**metrics, "parameters": metrics["parameters"] + 1})
-    a_loader.load("digits", 2, like=a_loader.load("digits", 1), busy=True)
+    a_loader.load("digits", 2, like=a_loader.load("digits", 1), pause=lambda: None)
     assert measured == [True, True]
 
 
@@ -95,3 +96,19 @@ def test_a_version_that_is_taken_away_while_it_is_read_is_not_found(
     monkeypatch.setattr(versions, "load_model", vanish)
     with pytest.raises(BundleNotFound, match="No such file"):
         a_loader.load("digits", 1)
+
+
+def test_a_load_pauses_between_the_networks_that_it_compiles(a_loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    prepare = OpenVinoEngine.prepare
+
+    def recorded(engine: OpenVinoEngine, batch_size: int) -> None:
+        steps.append("prepare")
+        prepare(engine, batch_size)
+
+    first = a_loader.load("digits", 1)
+    monkeypatch.setattr(OpenVinoEngine, "prepare", recorded)
+    a_loader.load("digits", 1, like=first, pause=lambda: steps.append("pause"))
+
+    assert steps.count("prepare") > len(first.tuning.batch_seconds)
+    assert "prepare prepare" not in " ".join(steps)
