@@ -67,7 +67,7 @@ test: setup-training setup-clients ## run every check that CI runs
 test-long: setup-training ## run the tests that take minutes (not part of make test; 15 minutes, 20 with a Docker engine)
 	@$(BIN)/python -m pytest -m long --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 8 minutes)
+test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 5 minutes)
 	@$(RAY)/bin/python -m pytest tests/ray
 
 chaos: setup-training ## kill, stop, replace and reload replicas behind a proxy under load (Docker, haproxy, nginx; ARGS="-k processes")

@@ -1,24 +1,21 @@
 """Compose projects of the tests' own on a real Docker engine."""
 
 import os
-import pty
 import shutil
 import subprocess
-import termios
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.callers import free_port, is_ready, until
+from tests.end_to_end.callers import free_port, is_ready
+from tests.end_to_end.pages import on_terminal
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 1800  # without any cache, TensorFlow alone is a download of 570 MB
-_STOP_TIMEOUT_S = 60
 _SOURCES = (
     ".dockerignore",
     "Dockerfile",
@@ -99,39 +96,14 @@ class ComposeProject:
     @contextmanager
     def in_foreground(self, command: str, log: Path, url: str = "") -> Iterator[None]:
         """Run a command of a page on a terminal until `url` answers, and press Ctrl-C at the end of the block."""
-        keyboard, terminal = pty.openpty()
-        termios.tcsetwinsize(terminal, (40, 120))
-        with subprocess.Popen(
-            ["setsid", "--ctty", "bash", "-c", command],
-            cwd=self.folder,
-            env={**_inherited(), **self.environment},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-        ) as shell:
-            os.close(terminal)
-            reader = threading.Thread(target=_write_log, args=(keyboard, log))
-            reader.start()
-            try:
-                until(lambda: shell.poll() is not None or is_ready(url or self.url), timeout_s=BUILD_TIMEOUT_S)
-                assert shell.poll() is None, log.read_text()
-                yield
-            finally:
-                if shell.poll() is None:
-                    os.write(keyboard, b"\x03")
-                    shell.wait(_STOP_TIMEOUT_S)
-                reader.join(_STOP_TIMEOUT_S)
-                os.close(keyboard)
+        environment = {**_inherited(), **self.environment}
+        with on_terminal(
+            command, self.folder, log, environment, lambda: is_ready(url or self.url), timeout_s=BUILD_TIMEOUT_S
+        ):
+            yield
 
     def containers(self, service: str) -> list[str]:
         return self.run("ps", "--all", "--quiet", service).split()
-
-
-def _write_log(terminal: int, log: Path) -> None:
-    with log.open("wb") as file, suppress(OSError):  # which is the end of what a terminal has to read
-        while output := os.read(terminal, 65536):
-            file.write(output)
-            file.flush()
 
 
 def _inherited() -> dict[str, str]:

@@ -2,24 +2,28 @@
 for the interpreter, the address of the service and what a test changes."""
 
 import os
+import pty
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.end_to_end.callers import until
 
 REPOSITORY = Path(__file__).parents[2]
 _ADDRESS = re.compile(r"http://(?:127\.0\.0\.1|localhost):8000")
 _PYTHON = re.compile(r"(?<!\S)(?:\.venv/bin/)?python(?=\s)")
+_STOP_TIMEOUT_S = 60
 _OUTPUT = ("", "json")
 """The languages of blocks that show what a command prints."""
 
 _CLUSTER = "needs a Kubernetes cluster; tests/deploy holds the files against schemas and against the service"
-_RAY = "needs .venv-ray; tests/ray run the same programs (make test-ray)"
 NOT_RUN = {
-    "docs/how-to/bulk-jobs-on-ray.md": {"": _RAY},
     "docs/how-to/kserve.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-autoscaling.md": {"": _CLUSTER},
     "docs/how-to/kubernetes-bucket.md": {"": _CLUSTER},
@@ -28,7 +32,7 @@ NOT_RUN = {
         "make dashboards": "writes into the repository; tests/deploy/test_monitoring.py compares what it would write",
         ".venv/bin/python -m pytest": "is tests itself",
     },
-    "docs/how-to/ray.md": {"": _RAY},
+    "docs/how-to/ray.md": {"make setup-ray": "makes the environment in which tests/ray run the other commands"},
 }
 """Commands of pages, by their beginning, that no test runs, and why."""
 
@@ -86,6 +90,43 @@ def run(command: str, folder: Path, *, url: str = "", **environment: str) -> str
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+@contextmanager
+def on_terminal(
+    command: str, folder: Path, log: Path, environment: dict[str, str], is_up: Callable[[], bool], *, timeout_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command on a terminal until it is up, and press Ctrl-C at the end of the block. It prints into `log`."""
+    keyboard, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 120))
+    with subprocess.Popen(
+        ["setsid", "--ctty", "bash", "-c", as_here(command)],
+        cwd=folder,
+        env=environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as shell:
+        os.close(terminal)
+        reader = threading.Thread(target=_write_log, args=(keyboard, log))
+        reader.start()
+        try:
+            until(lambda: shell.poll() is not None or is_up(), timeout_s=timeout_s)
+            assert shell.poll() is None, log.read_text()
+            yield shell
+        finally:
+            if shell.poll() is None:
+                os.write(keyboard, b"\x03")
+                shell.wait(_STOP_TIMEOUT_S)
+            reader.join(_STOP_TIMEOUT_S)
+            os.close(keyboard)
+
+
+def _write_log(terminal: int, log: Path) -> None:
+    with log.open("wb") as file, suppress(OSError):  # which is the end of what a terminal has to read
+        while output := os.read(terminal, 65536):
+            file.write(output)
+            file.flush()
 
 
 def run_program(program: str, folder: Path, *, url: str = "", **environment: str) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ray.conftest import TwoNodes
+from tests.end_to_end.pages import opened, run
+from tests.ray.conftest import TwoNodes, processes_with
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-ray runs these tests")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # warnings are of Ray's own code
@@ -43,17 +46,8 @@ def wait_until(true: Callable[[], bool], running: subprocess.Popen[bytes]) -> No
 
 def workers() -> list[int]:
     """Return the processes that work on shards."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                command = (folder / "cmdline").read_bytes()
-                ours = os.environ["RAY_AUTH_TOKEN"].encode() in (folder / "environ").read_bytes()
-            except OSError:
-                continue
-            if ours and command.startswith(b"ray::_work_there"):
-                found.append(int(folder.name))
-    return found
+    ours = processes_with("RAY_AUTH_TOKEN", os.environ["RAY_AUTH_TOKEN"])
+    return [each for each in ours if Path(f"/proc/{each}/cmdline").read_bytes().startswith(b"ray::_work_there")]
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +95,27 @@ def test_without_a_cluster_it_says_what_to_do(pictures: Path, tmp_path: Path) ->
     assert done.stderr.splitlines()[-1] == (
         "error: No Ray cluster answers at 127.0.0.1:1. Start one with `ray start --head`."
     )
+
+
+def test_the_commands_of_the_guide_write_the_parts_of_one_machine(
+    two_nodes: TwoNodes, shell: dict[str, str], data_folder: Path, repository: Path, tmp_path: Path
+) -> None:
+    def parts(folder: str) -> dict[str, bytes]:
+        return {part.name: part.read_bytes() for part in (tmp_path / folder).glob("part-*")}
+
+    def options(command: str) -> str:
+        return shlex.join([*shlex.split(command, comments=True), "--shard-size", "30"])
+
+    for name in (".venv-ray", "model_store"):
+        (tmp_path / name).symlink_to(repository / name)
+    shutil.copytree(data_folder, tmp_path / "pictures", ignore=lambda _, names: {n for n in names if n[1:2] != "-"})
+    shell["PYTHONPATH"] = str(repository)
+    run(options("python -m app predict pictures/ --shards here/ --output parquet"), tmp_path, **shell)
+    with opened("docs/how-to/bulk-jobs-on-ray.md") as page:
+        on_this_machine, on_the_cluster = map(options, page.commands())
+    run(on_this_machine, tmp_path, **shell)
+    assert len(parts("here")) >= 3
+    assert parts("out") == parts("here")
+    (tmp_path / "out" / max(parts("out"))).unlink()
+    run(on_the_cluster, tmp_path, **shell, **two_nodes.variables)
+    assert parts("out") == parts("here")
