@@ -316,6 +316,11 @@ def test_the_pod_is_as_restricted_as_the_strictest_pod_security_standard_asks(po
     }
 
 
+def test_no_pod_has_a_group_without_a_user(pod: Pod) -> None:
+    """The kubelet adds the image's user for a container only, and a runtime must reject a group without a user."""
+    assert "runAsGroup" not in pod.spec.get("securityContext", {})
+
+
 def test_only_an_empty_folder_can_be_written_and_the_models_are_read_only(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
