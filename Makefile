@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := env TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-training setup-clients setup-ray setup-programs test test-long test-ray chaos docs release format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
+.PHONY: help run setup setup-training setup-clients setup-ray setup-programs setup-cluster test test-long test-ray test-cluster chaos docs release format proto benchmark benchmark-short benchmark-soak benchmark-scaling manifests dashboards lock audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ setup-ray: ## install the service with Ray Serve and Ray Data into .venv-ray (do
 setup-programs: ## install the clients and proxies of tests/packages.txt that are missing, with apt-get (as root)
 	@$(install_programs)
 
+setup-cluster: ## build the programs of a Kubernetes cluster in build/cluster, for test-cluster (as root, on Debian; 15 minutes)
+	@bash tools/cluster_programs.sh
+
 test: setup-training setup-clients ## run every check that CI runs
 	@$(call check,ruff check,$(BIN)/python -m ruff check .)
 	@$(call check,ruff format,$(BIN)/python -m ruff format --check .)
@@ -69,6 +72,9 @@ test-long: setup-training ## run the tests that take minutes (not part of make t
 
 test-ray: setup-ray ## run tests/ray on a small cluster on this machine (not part of make test; 5 minutes)
 	@$(RAY)/bin/python -m pytest tests/ray
+
+test-cluster: setup-training setup-cluster ## run the guides to Kubernetes on a cluster of one node (as root; a Docker engine; 5 minutes)
+	@$(BIN)/python -m pytest -m cluster tests/cluster
 
 chaos: setup-training ## kill, stop, replace and reload replicas behind a proxy under load (Docker, haproxy, nginx; ARGS="-k processes")
 	@$(BIN)/python -m pytest -q -s -m "" --chaos-requests $(REQUESTS) $(addprefix tests/end_to_end/test_,replicas.py haproxy.py canary.py nginx.py) $(ARGS)
