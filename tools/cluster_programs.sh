@@ -22,7 +22,7 @@ for program in apt-get dpkg-source gcc make; do
 done
 rm -rf "$target"
 work=$target/work
-mkdir -p "$target/bin" "$work"/{apt/lists/partial,apt/cache/archives/partial,packages,root}
+mkdir -p "$target/bin" "$work"/{apt/lists/partial,apt/cache/archives/partial,packages,unpacked}
 
 echo "fetching Debian's packages (once)"
 mirror=$(apt-get indextargets --format '$(SITE) $(IDENTIFIER)' 'Label: Debian' | awk '$2 == "Packages" { print $1; exit }')
@@ -35,23 +35,23 @@ apt=(apt-get -qq -o "Dir::Etc::sourcelist=$work/apt/sources.list" -o Dir::Etc::s
 cd "$work/packages"
 "${apt[@]}" download "${PROGRAMS[@]}" "${BUILDERS[@]}"
 "${apt[@]}" source --download-only "$SOURCE"
-for package in *.deb; do dpkg-deb -x "$package" "$work/root"; done
+for package in *.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
 dpkg-source --no-check -x kubernetes_*.dsc "$work/kubernetes" >"$work/unpack.log"
 
 echo "building Kubernetes (once; 10 minutes on two cores)"
 cd "$work/kubernetes"
 # The version of reflect2 that the sources bring crashes if it was built with Go 1.18 or later.
 rm -r vendor/github.com/modern-go/reflect2
-cp -r "$work/root/usr/share/gocode/src/github.com/modern-go/reflect2" vendor/github.com/modern-go/
-export GOROOT=$work/root/usr/lib/go-1.19 GOCACHE=$work/cache HOME=$work GOPATH=$PWD/.go GO111MODULE=off CGO_ENABLED=0
+cp -r "$work/unpacked/usr/share/gocode/src/github.com/modern-go/reflect2" vendor/github.com/modern-go/
+export GOROOT=$work/unpacked/usr/lib/go-1.19 GOCACHE=$work/cache HOME=$work GOPATH=$PWD/.go GO111MODULE=off CGO_ENABLED=0
 mkdir -p .go/src/k8s.io
 ln -s ../../.. .go/src/k8s.io/kubernetes
-libraries=$(echo "$work"/root/usr/lib/*-linux-gnu)
-PATH=$GOROOT/bin:$work/root/usr/bin:$PATH LD_LIBRARY_PATH=$libraries make WHAT="${COMMANDS[*]/#/cmd/}" >"$work/build.log" 2>&1 ||
+libraries=$(echo "$work"/unpacked/usr/lib/*-linux-gnu)
+PATH=$GOROOT/bin:$work/unpacked/usr/bin:$PATH LD_LIBRARY_PATH=$libraries make WHAT="${COMMANDS[*]/#/cmd/}" >"$work/build.log" 2>&1 ||
   { tail "$work/build.log" >&2; fail "Kubernetes could not be built; $work/build.log says why"; }
 cp "${COMMANDS[@]/#/_output/bin/}" "$target/bin"
 gcc -Os -static -s -o "$target/bin/pause" build/pause/linux/pause.c
-cp "$work"/root/usr/bin/{containerd,containerd-shim-runc-v2,docker-registry,etcd} "$work/root/usr/sbin/runc" "$target/bin"
-cp -r "$work/root/usr/lib/cni" "$target/networks"
+cp "$work"/unpacked/usr/bin/{containerd,containerd-shim-runc-v2,docker-registry,etcd} "$work/unpacked/usr/sbin/runc" "$target/bin"
+cp -r "$work/unpacked/usr/lib/cni" "$target/networks"
 rm -rf "$work"
 echo "$versions" >"$target/versions.txt"
