@@ -73,7 +73,7 @@ def _in_bf16_if_proven(exact: LoadedModel, threads: int) -> LoadedModel:
     try:
         difference = check_precision(bundle, exact.engine, fast)
         proof = check_probabilities(bundle, fast, max_difference=MAX_BF16_DIFFERENCE)
-    except SelfCheckFailed as exc:
+    except (EngineUnavailable, SelfCheckFailed) as exc:  # a network is compiled when it is first used
         fast.close()
         return replace(exact, precision_reason=str(exc))
     exact.engine.close()
@@ -104,10 +104,10 @@ def _load_first_proven(bundle: Bundle, choice: EngineChoice, threads: int, pause
 def _open_proven(name: EngineName, bundle: Bundle, threads: int, pause: Callable[[], None]) -> tuple[Engine, Proof]:
     engine = open_engine(name, bundle.path, bundle.manifest.signature, threads=threads)
     pause()
-    engine.prepare(1)  # the golden pictures are checked one at a time
-    pause()
     try:
+        engine.prepare(1)  # the golden pictures are checked one at a time
+        pause()
         return engine, check_probabilities(bundle, engine)
-    except SelfCheckFailed:
+    except (EngineUnavailable, SelfCheckFailed):
         engine.close()
         raise

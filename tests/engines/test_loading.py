@@ -482,3 +482,19 @@ def test_openvino_is_closed_twice_without_harm(bundle_path: Path, models: dict[E
     engine.predict(random_batch(1))
     engine.close()
     engine.close()
+
+
+def test_an_engine_that_cannot_compile_the_network_is_closed_and_another_taken(
+    bundle_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = Fake("openvino", 0.0)
+
+    def cannot_compile(batch_size: int) -> None:
+        raise EngineUnavailable("OpenVINO cannot run it on this CPU.")
+
+    monkeypatch.setattr(fails, "prepare", cannot_compile)
+    install("openvino", opens(fails))
+    model = load_model(bundle_path, threads=2)
+    assert (model.engine.name, model.reason) == ("tensorflow", "openvino was rejected (engine_unavailable)")
+    assert fails.closed
+    model.engine.close()
